@@ -1,0 +1,1 @@
+"""Bytes: hashing, keys, signed statements, sealing and Merkle proofs."""

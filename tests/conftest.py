@@ -1,0 +1,13 @@
+"""Fixtures and settings shared by every test."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import settings
+
+# Examples are drawn the same way on every run, so that a failure in the continuous integration is found again at a
+# desk; HYPOTHESIS_PROFILE=explore draws new and many more. No deadline: a shared machine makes times meaningless.
+settings.register_profile("default", deadline=None, derandomize=True, max_examples=100, database=None)
+settings.register_profile("explore", deadline=None, max_examples=5000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
