@@ -1,0 +1,41 @@
+"""Training methods by name."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fl_engine.errors import UnknownName
+from fl_engine.training.fedavg import FEDAVG
+from fl_engine.training.method import (
+    Hyperparameters,
+    LocalUpdate,
+    Method,
+    Trainable,
+    TrainingData,
+    batch_order,
+    check_erasable,
+)
+
+METHODS: Final[dict[str, Method]] = {FEDAVG.name: FEDAVG}
+"""Every method a study may name under `[training] method`."""
+
+
+def get_method(name: str) -> Method:
+    """The method of that name, or UnknownName listing the known ones."""
+    try:
+        return METHODS[name]
+    except KeyError:
+        raise UnknownName("training method", name, tuple(METHODS)) from None
+
+
+__all__ = [
+    "METHODS",
+    "Hyperparameters",
+    "LocalUpdate",
+    "Method",
+    "Trainable",
+    "TrainingData",
+    "batch_order",
+    "check_erasable",
+    "get_method",
+]

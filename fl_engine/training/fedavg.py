@@ -1,0 +1,61 @@
+"""`fedavg`: some epochs of plain SGD from the agreed model; the update is the difference, on the grid.
+
+McMahan et al., *Communication-Efficient Learning of Deep Networks from Decentralized Data*, AISTATS 2017:
+w_k <- w_t after E local epochs of w <- w - eta * grad; koinon sends q_k = quantise(w_k - w_t). No momentum, so no state
+outlives a round and nothing but the model can remember a patient.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl_engine.errors import PolicyError
+from fl_engine.params import Ints
+from fl_engine.ring import Grid, dequantise, quantise
+from fl_engine.training.method import (
+    Hyperparameters,
+    LocalUpdate,
+    Method,
+    Trainable,
+    TrainingData,
+    batch_order,
+    check_erasable,
+)
+
+
+def _train_local(
+    network: Trainable,
+    ints: Ints,
+    data: TrainingData,
+    rows: NDArray[np.int64],
+    hyperparameters: Hyperparameters,
+    grid: Grid,
+    *,
+    beacon: bytes,
+    member: int,
+    erasable: bool,
+) -> LocalUpdate:
+    """Train from `ints` int32 [P] on the records with import row numbers `rows`; the same input gives the same bits.
+
+    Raises PolicyError (no records; too few batches for an erasable study), NonFiniteUpdate (training diverged),
+    ShapeMismatch (the model does not fit the data).
+    """
+    if len(rows) == 0:
+        raise PolicyError("no records to train on")
+    positions = data.positions(rows)
+    if erasable:
+        check_erasable(len(rows), hyperparameters.batch_size)
+    start = dequantise(network.spec.check(ints), grid)
+    network.set_weights(start)
+    loss = 0.0
+    for batches in batch_order(positions, hyperparameters, beacon, member):
+        loss = network.train_epoch(data.x, data.y, batches, hyperparameters.learning_rate)
+    # float64 so that the difference of two float32 numbers is taken without another rounding.
+    delta = network.weights().astype(np.float64) - start.astype(np.float64)
+    return LocalUpdate(quantise(delta, grid), len(rows), loss)
+
+
+FEDAVG: Final = Method("fedavg", _train_local)

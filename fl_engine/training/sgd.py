@@ -1,0 +1,101 @@
+"""The only file that steps a network: plain SGD and prediction in a pinned execution profile.
+
+Measured on torch 2.13: the same settings repeat bit for bit, but each other number of threads, kernel library or
+instruction set gives other bits. So one thread, deterministic kernels, own batch order; what remains is reported by
+`profile` and hashed into the member's commitment. Nothing is claimed between different profiles.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterable
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional
+
+from fl_engine.errors import PolicyError, ShapeMismatch
+from fl_engine.models.model import InputShape, Model
+from fl_engine.models.modules import build_module
+from fl_engine.params import ParamSpec
+
+_PREDICT_BATCH: Final = 256
+
+
+def pin_profile() -> None:
+    """One thread and deterministic kernels, for the whole process. Call before any tensor is made."""
+    torch.set_num_threads(1)
+    torch.use_deterministic_algorithms(True)
+    torch.set_flush_denormal(False)
+
+
+def profile() -> dict[str, str | int | bool]:
+    """What a member's local training ran on: flat, JSON-ready, the same for every round of a process."""
+    return {
+        "torch": str(torch.__version__),
+        "machine": platform.machine(),
+        "isa": torch.backends.cpu.get_cpu_capability(),
+        "threads": torch.get_num_threads(),
+        "mkldnn": bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled),
+        "deterministic": torch.are_deterministic_algorithms_enabled(),
+        "dtype": "float32",
+    }
+
+
+class Network:
+    """A model's torch module with its weights set from, and read as, one flat float32 vector [P]: a `Trainable`."""
+
+    def __init__(self, model: Model, input_shape: InputShape, classes: int) -> None:
+        self.spec: ParamSpec = model.layout(input_shape, classes)
+        self.module: nn.Module = build_module(model.name, input_shape, classes)
+        built = tuple((name, tuple(p.shape)) for name, p in self.module.named_parameters())
+        if built != self.spec.tensors:
+            raise ShapeMismatch(f"layout of the built {model.name}", self.spec.tensors, built)
+
+    def set_weights(self, vector: NDArray[np.float32]) -> None:
+        """Copy float32 [P] into the module."""
+        arrays = self.spec.unflatten(vector)
+        with torch.no_grad():
+            for name, parameter in self.module.named_parameters():
+                parameter.copy_(torch.from_numpy(np.array(arrays[name], dtype=np.float32)))
+
+    def weights(self) -> NDArray[np.float32]:
+        """The module's weights, float32 [P]."""
+        arrays = {name: p.detach().numpy().copy() for name, p in self.module.named_parameters()}
+        return self.spec.flatten(arrays).astype(np.float32, copy=False)
+
+    def train_epoch(
+        self, x: NDArray[np.float32], y: NDArray[np.int64], batches: Iterable[NDArray[np.int64]], learning_rate: float
+    ) -> float:
+        """One pass of w <- w - learning_rate * grad of the mean cross-entropy of each batch; returns the mean loss."""
+        self.module.train()
+        parameters = list(self.module.parameters())
+        total = 0.0
+        records = 0
+        for batch in batches:
+            # x[batch] gathers into fresh, aligned memory: kernels choose their path by alignment.
+            loss = functional.cross_entropy(self.module(torch.from_numpy(x[batch])), torch.from_numpy(y[batch]))
+            gradients = torch.autograd.grad(loss, parameters)
+            with torch.no_grad():
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.sub_(gradient, alpha=learning_rate)
+            total += loss.item() * len(batch)
+            records += len(batch)
+        if records == 0:
+            raise PolicyError("no records to train on")
+        return total / records
+
+    def predict(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Logits float32 [N, classes] for x [N, ...]."""
+        self.module.eval()
+        parts: list[NDArray[np.float32]] = []
+        with torch.no_grad():
+            for start in range(0, len(x), _PREDICT_BATCH):
+                block = np.array(x[start : start + _PREDICT_BATCH], dtype=np.float32)
+                parts.append(np.asarray(self.module(torch.from_numpy(block)).numpy(), dtype=np.float32))
+        if not parts:
+            raise PolicyError("no records to predict")
+        return np.concatenate(parts)

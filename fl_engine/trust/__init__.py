@@ -1,0 +1,1 @@
+"""Trust rules: integer scores from events every member can verify. One rule a file."""
