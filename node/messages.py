@@ -1,0 +1,286 @@
+"""What peers say to each other: frozen messages, one per line of PROTOCOL.md.
+
+What may live here: values only. A *notice* is a signed statement with what a receiver needs to check it; notices are a
+mailbox, never the truth: the chain's first statement counts. A *request* has exactly one *reply*. What this file does
+not know: bytes on the wire (`node/wire.py`), streams (`node/transport.py`), who is allowed to say what (`round`,
+`erasure`, `app`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from crypto.digest import Digest
+from crypto.sealing import BlobCommit
+from node.records import Result
+
+# --------------------------------------------------------------------------------------------------------------------
+# Notices: signed statements on their way
+
+
+@dataclass(frozen=True, slots=True)
+class CommitNotice:
+    """`Commit` with the openings of its update root: what a peer needs to fetch and check both blobs."""
+
+    round_id: Digest
+    member: int
+    update_root: Digest
+    dataset_root: Digest
+    next_dataset_root: Digest
+    update: BlobCommit
+    set: BlobCommit
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AbstainNotice:
+    round_id: Digest
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class HaveNotice:
+    round_id: Digest
+    member: int
+    attempt: int
+    bitmap: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VoteNotice:
+    """`Vote` with the result it hashes. `witness` = hash of (round, voter, model bytes): possession, not honesty."""
+
+    round_id: Digest
+    member: int
+    attempt: int
+    set: int
+    result: Result
+    witness: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CloseNotice:
+    study: Digest
+    branch: int
+    height: int
+    result_hash: Digest
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalNotice:
+    """A holder's `Withdraw`, from a card: everything the chain needs and nothing about the person."""
+
+    consent_id: Digest
+    holder: bytes
+    holder_salt: Digest
+    binding: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureNotice:
+    """A holder's `RequestErasure`, from a card, on its way to the controlling hospital."""
+
+    consent_id: Digest
+    study: Digest
+    controller: int
+    holder: bytes
+    holder_salt: Digest
+    binding: Digest
+    signature: bytes
+    received_at: int
+    relay: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpeningNotice:
+    """The controller opens a batch to the other members: which consents its requests root stands for."""
+
+    batch: Digest
+    controller: int
+    requests: tuple[tuple[Digest, Digest], ...]  # (consent id, request salt), sorted by request id
+    leaf_keys: tuple[Digest, ...]  # leaf key of each consent, same order
+
+
+@dataclass(frozen=True, slots=True)
+class PlanNotice:
+    """One member's vote for a `Plan`."""
+
+    batch: Digest
+    member: int
+    parent_branch: int
+    base_height: int
+    base_model: Digest
+    branch_seed: Digest
+    target_height: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeNotice:
+    batch: Digest
+    member: int
+    stage: int
+    inventory: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictNotice:
+    batch: Digest
+    member: int
+    branch: int
+    head_model: Digest
+    confirmed: bool
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AdmissionNotice:
+    """One member's vote to admit an applicant (`Admit`); `seat_signature` is the applicant's own `Seat`."""
+
+    epoch: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    name: str
+    seat_signature: bytes
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RemovalNotice:
+    epoch: int
+    target: int
+    ledger: bytes
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneNotice:
+    """`Tombstone`: this member no longer holds this content, and why."""
+
+    member: int
+    content: Digest
+    reason: int  # 1 erasure (subject is the batch), 2 retention (subject is the round)
+    subject: Digest
+    signature: bytes
+
+
+Notice = (
+    CommitNotice
+    | AbstainNotice
+    | HaveNotice
+    | VoteNotice
+    | CloseNotice
+    | WithdrawalNotice
+    | ErasureNotice
+    | OpeningNotice
+    | PlanNotice
+    | PurgeNotice
+    | VerdictNotice
+    | AdmissionNotice
+    | RemovalNotice
+    | TombstoneNotice
+)
+
+# --------------------------------------------------------------------------------------------------------------------
+# Requests and their replies
+
+
+@dataclass(frozen=True, slots=True)
+class Hello:
+    """First words and heartbeat: refuses a peer of another network at once."""
+
+    chain_id: int
+    membership: bytes
+    block: int
+
+
+@dataclass(frozen=True, slots=True)
+class Welcome:
+    block: int
+    status: str
+
+
+@dataclass(frozen=True, slots=True)
+class GetMap:
+    """Ask for the chunk digests of a content root (ciphertext, model or spec)."""
+
+    root: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class MapReply:
+    length: int
+    digests: tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class GetChunk:
+    root: Digest
+    index: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkReply:
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GetKey:
+    """Ask any holder for a content key, wrapped for the asking peer's registered sealing key."""
+
+    round_id: Digest
+    member: int
+    kind: int  # 0 update, 1 set
+
+
+@dataclass(frozen=True, slots=True)
+class KeyReply:
+    wrap: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """Push notices. The reply says how many were new; a refused notice never harms its neighbours."""
+
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    new: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pull:
+    """Ask for all notices known about a round, a batch or a study: the repair for every lost push."""
+
+    subject: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Notices:
+    notices: tuple[Notice, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The peer will not or cannot. `code` is one of REFUSALS."""
+
+    code: str
+    reason: str
+
+
+REFUSALS = ("not-found", "not-yet", "not-allowed", "purged", "busy", "malformed", "wrong-network")
+
+Request = Hello | GetMap | GetChunk | GetKey | Offer | Pull
+Reply = Welcome | MapReply | ChunkReply | KeyReply | Accepted | Notices | Refusal

@@ -1,0 +1,210 @@
+"""Fetching content by its root from whoever holds it: the receiver asks, a chunk at a time, and believes nobody.
+
+Theory. A root fixes the map of chunk digests, and the map fixes every chunk, so the bytes of each answer are checked
+alone and the moment they come. A wrong map or chunk is the fault of the peer that sent it, never of the content's
+author: it is reported, that peer is asked no more, and another is asked for the same chunk. Two requests are under way
+at once, so that one is on the wire while the other is checked; the receiver never holds more than the content itself
+and those two, and never stops reading, for a reader that stalls for five seconds loses its stream.
+
+What may live here: the pull. What this file does not know: connections, disks (chunks are handed to `save` and asked of
+`load`), what the content means.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Final
+
+import trio
+
+from crypto.digest import CHUNK_BYTES, ContentMap, Digest
+from crypto.errors import CryptoError
+from node.doors import NotAPeer, PeerSilent, PeerUnreachable
+from node.errors import NodeError, PeerError, TimedOut
+from node.messages import ChunkReply, GetChunk, GetMap, MapReply, Refusal, Reply, Request
+
+Ask = Callable[[bytes, Request, float], Awaitable[Reply]]
+"""`Transport.request`."""
+
+IN_FLIGHT: Final = 2
+"""Chunks asked for at the same time. More did not make loopback faster; one leaves the wire idle while it hashes."""
+
+MAP_TIMEOUT_S: Final = 15.0
+CHUNK_TIMEOUT_S: Final = 30.0
+"""A chunk of 1 MiB within this is 280 kbit/s: slower than any line a hospital trains over."""
+
+MAX_STRIKES: Final = 3
+"""Silences and temporary refusals of one holder in a row before it is left out."""
+
+PAUSE_S: Final = 0.5
+"""After a temporary refusal, before the next request."""
+
+_TEMPORARY: Final = frozenset({"busy", "not-yet"})
+
+
+class BadContent(PeerError):
+    """A holder sent a map or a chunk that does not lead to the root asked for."""
+
+
+class ContentUnavailable(TimedOut):
+    """None of the holders gave the content; the message names each one's last fault."""
+
+
+class _Pull:
+    """One pull: which holders are still asked, what is still missing."""
+
+    def __init__(
+        self, ask: Ask, root: Digest, kind: str, holders: Sequence[bytes], fault: Callable[[bytes, NodeError], None]
+    ) -> None:
+        self._ask = ask
+        self._root = root
+        self._kind = kind
+        self._holders = deque(dict.fromkeys(holders))
+        self._strikes = dict.fromkeys(holders, 0)
+        self._faults: dict[bytes, str] = {}
+        self._report = fault
+
+    async def map(self, max_length: int) -> ContentMap:
+        while True:
+            holder = self._next()
+            try:
+                reply = await self._ask(holder, GetMap(self._root), MAP_TIMEOUT_S)
+                if not isinstance(reply, MapReply):
+                    await self._refused(holder, reply)
+                    continue
+                found = ContentMap(reply.length, tuple(Digest(digest) for digest in reply.digests))
+                found.check_root(self._kind, self._root)
+            except CryptoError as error:
+                self._out(holder, BadContent(f"map of {self._root.hex()}: {error}"))
+                continue
+            except (PeerUnreachable, PeerSilent, NotAPeer, PeerError) as error:
+                self._failed(holder, error)
+                continue
+            self._strikes[holder] = 0
+            if found.length > max_length:
+                # The root fixes the length, so no other holder can have a shorter one.
+                raise ContentUnavailable(
+                    f"{self._kind} {self._root.hex()} has {found.length} bytes, at most {max_length} are allowed"
+                )
+            return found
+
+    async def chunk(self, content: ContentMap, index: int) -> bytes:
+        while True:
+            holder = self._next()
+            try:
+                reply = await self._ask(holder, GetChunk(self._root, index), CHUNK_TIMEOUT_S)
+                if not isinstance(reply, ChunkReply):
+                    await self._refused(holder, reply)
+                    continue
+                content.verify_chunk(index, reply.data)
+            except CryptoError as error:
+                self._out(holder, BadContent(f"chunk {index} of {self._root.hex()}: {error}"))
+                continue
+            except (PeerUnreachable, PeerSilent, NotAPeer, PeerError) as error:
+                self._failed(holder, error)
+                continue
+            self._strikes[holder] = 0
+            return reply.data
+
+    def _next(self) -> bytes:
+        if not self._holders:
+            said = "; ".join(f"{holder.hex()[-8:]}: {fault}" for holder, fault in self._faults.items())
+            raise ContentUnavailable(f"{self._kind} {self._root.hex()}: no holder left ({said or 'none was named'})")
+        return self._holders[0]
+
+    async def _refused(self, holder: bytes, reply: Reply) -> None:
+        code = reply.code if isinstance(reply, Refusal) else "another reply"
+        reason = reply.reason if isinstance(reply, Refusal) else type(reply).__name__
+        error = ContentUnavailable(f"{code}: {reason}")
+        if code not in _TEMPORARY:
+            self._out(holder, error)
+            return
+        self._failed(holder, error)
+        await trio.sleep(PAUSE_S)
+
+    def _failed(self, holder: bytes, error: NodeError) -> None:
+        """A fault that may pass: ask the next holder, and this one later."""
+        if holder not in self._holders:
+            return  # the other request has settled it
+        self._strikes[holder] += 1
+        if self._strikes[holder] >= MAX_STRIKES or isinstance(error, (PeerError, NotAPeer)):
+            self._out(holder, error)
+        else:
+            self._faults[holder] = error.message
+            if self._holders[0] == holder:
+                self._holders.rotate(-1)
+
+    def _out(self, holder: bytes, error: NodeError) -> None:
+        """Ask this holder no more."""
+        if holder in self._holders:
+            self._holders.remove(holder)
+            self._faults[holder] = error.message
+            self._report(holder, error)
+
+
+async def fetch_content(
+    ask: Ask,
+    root: Digest,
+    kind: str,
+    max_length: int,
+    holders: Sequence[bytes],
+    *,
+    save: Callable[[int, bytes], None] = lambda index, data: None,
+    load: Callable[[int], bytes | None] = lambda index: None,
+    fault: Callable[[bytes, NodeError], None] = lambda holder, error: None,
+) -> bytes:
+    """The bytes whose `content_root(kind, ...)` is `root`, pulled from `holders` in this order of preference.
+
+    Args:
+        ask: how to ask a peer; `Transport.request`.
+        root: what the content must hash to.
+        kind: `cipher`, `model` or `spec`; part of the root.
+        max_length: bytes; what the round or the study allows for this content.
+        holders: peer ids that are said to hold it.
+        save: called with every fetched chunk (index, bytes) after it was verified: keeps it for a later resume.
+        load: the bytes of a chunk that an earlier pull saved, or None. They are verified again.
+        fault: called once for each holder that is given up, with why; a `PeerError` is the holder's own fault.
+
+    Raises:
+        ContentUnavailable: no holder is left to ask, or the content is longer than `max_length`.
+    """
+    pull = _Pull(ask, Digest(root), kind, holders, fault)
+    content = await pull.map(max_length)
+    buffer = bytearray(content.length)
+    missing: deque[int] = deque()
+    for index in range(len(content.digests)):
+        kept = load(index)
+        if kept is None or not _fits(content, index, kept):
+            missing.append(index)
+        else:
+            buffer[index * CHUNK_BYTES : index * CHUNK_BYTES + len(kept)] = kept
+
+    failures: list[ContentUnavailable] = []
+
+    async def worker(scope: trio.CancelScope) -> None:
+        while missing:
+            index = missing.popleft()
+            try:
+                data = await pull.chunk(content, index)
+            except ContentUnavailable as error:
+                failures.append(error)
+                scope.cancel()  # the other request would only find the same
+                return
+            buffer[index * CHUNK_BYTES : index * CHUNK_BYTES + len(data)] = data
+            save(index, data)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(IN_FLIGHT):
+            nursery.start_soon(worker, nursery.cancel_scope)
+    if failures:
+        raise failures[0]
+    return bytes(buffer)
+
+
+def _fits(content: ContentMap, index: int, data: bytes) -> bool:
+    try:
+        content.verify_chunk(index, data)
+    except CryptoError:
+        return False
+    return True

@@ -1,0 +1,709 @@
+"""The ledger as the rest of the node sees it: typed records, typed calls, one protocol.
+
+What may live here: frozen values, one per contract event and one per contract function, and the `Ledger` protocol
+that carries them. What this file does not know: web3, ABI encoding, sockets, the clock. `node/ledger.py` (any Ethereum
+client), `node/memory_ledger.py` (in process) and the offline audit all speak these types and pass the same tests.
+
+Member sets are bitmaps by member index (`roster & (1 << i)`), times are block timestamps in seconds, roots are
+32-byte digests. Invalid codes are packed four bits a member (`codes >> (4 * i) & 15`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from crypto.digest import Digest
+from crypto.statements import CreateStudy, Form
+
+MAX_MEMBERS = 32
+ZERO = Digest(bytes(32))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Where a record stands
+
+
+@dataclass(frozen=True, order=True, slots=True)
+class Position:
+    """A place in the chain's total order: block number, then index of the log inside the block."""
+
+    block: int
+    log_index: int
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """The newest block a ledger knows. `time` is what a transaction sent now would be stamped with, at least."""
+
+    number: int
+    block_hash: Digest
+    timestamp: int
+    final_number: int
+    time: int
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Events of Membership
+
+
+@dataclass(frozen=True, slots=True)
+class MemberAdmitted:
+    index: int
+    ledger: bytes  # 20-byte address
+    peer_id: bytes  # libp2p peer id, multihash bytes
+    sealing_key: bytes  # X25519 public key, 32 bytes
+    name: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRemoved:
+    index: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditorSeated:
+    seat: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    name: str
+    study: Digest  # zero: every study of the network
+    term_end: int
+    epoch: int
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Events of ConsentRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class FormRegistered:
+    form_id: Digest
+    study: Digest
+    purposes: int
+    text_hash: Digest
+    custody: int  # 1 hospital-attested, 2 patient-signed, 3 synthetic
+    basis: int  # 1 consent, 2 law, 3 opt-out
+    valid_to: int
+    on_withdrawal: int  # 1 stop, 2 stop and delete, 3 stop, delete and unlearn
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    consent_id: Digest
+    study: Digest
+    form_id: Digest
+    member: int
+
+
+@dataclass(frozen=True, slots=True)
+class Anchored:
+    root: Digest
+    study: Digest
+    form_id: Digest
+    member: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawn:
+    consent_id: Digest
+    at: int
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Events of TrainingLedger
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCreated:
+    study: Digest
+    creator: int
+    terms: CreateStudy
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    study: Digest
+    member: int
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    study: Digest
+    member: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundOpened:
+    round_id: Digest
+    study: Digest
+    branch: int
+    height: int
+    parent_result: Digest
+    parent_model: Digest
+    epoch: int
+    roster: int
+    suspended: int
+    f: int
+    quorum: int
+    consent_acc: Digest
+    membership_acc: Digest
+    previous_block: Digest
+    opened_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Committed:
+    round_id: Digest
+    member: int
+    update_root: Digest
+    dataset_root: Digest
+    next_dataset_root: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Abstained:
+    round_id: Digest
+    member: int
+
+
+@dataclass(frozen=True, slots=True)
+class HavePosted:
+    round_id: Digest
+    attempt: int
+    member: int
+    bitmap: int
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What a vote is about: a pure function of the included plaintexts and the chain (PROTOCOL.md, clause 7)."""
+
+    outcome: int  # 1 model, 2 no result
+    included: int
+    codes: int
+    model_root: Digest
+    trust: bytes  # two bytes big-endian per member index up to the highest roster bit, permille
+    commit_root: Digest
+    consent_acc: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFinal:
+    round_id: Digest
+    study: Digest
+    branch: int
+    height: int
+    attempt: int
+    result: Result
+    result_hash: Digest
+    signers: int
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFailed:
+    round_id: Digest
+    study: Digest
+    branch: int
+    height: int
+    reason: int  # 1 quorum of commitments missed, 2 attempts exhausted, 3 too old
+
+
+@dataclass(frozen=True, slots=True)
+class Equivocated:
+    round_id: Digest
+    member: int
+    kind: int  # 1 commit, 2 vote
+
+
+@dataclass(frozen=True, slots=True)
+class AuditAccessed:
+    study: Digest
+    seat: int
+    from_height: int
+    to_height: int
+    ground: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class BranchCreated:
+    study: Digest
+    branch: int
+    parent: int
+    base_height: int
+    base_model: Digest
+    base_result: Digest
+    branch_seed: Digest
+    target_height: int
+    batch: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class EntrySkipped:
+    subject: Digest
+    member: int
+    reason: int  # 1 duplicate, 2 bad signature, 3 unknown member, 4 wrong phase, 5 unknown subject, 6 malformed
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Events of UnlearningRegistry
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureOpened:
+    batch: Digest
+    study: Digest
+    controller: int
+    poster: int
+    requests_root: Digest
+    due_at: int
+    opened_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureAuthorised:
+    batch: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRefused:
+    batch: Digest
+    ground: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureStepped:
+    batch: Digest
+    step: int  # 1 excluded, 2 copy deleted, 3 certificate delivered, 4 link destroyed, 5 closed
+    evidence: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ErasurePlanned:
+    batch: Digest
+    study: Digest
+    branch: int
+    parent_branch: int
+    base_height: int
+    base_model: Digest
+    branch_seed: Digest
+    target_height: int
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeAttested:
+    batch: Digest
+    member: int
+    stage: int  # 0 the pair, before the replay; 1 final
+    inventory: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOpened:
+    batch: Digest
+    branch: int
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictGiven:
+    batch: Digest
+    member: int
+    branch: int
+    head_model: Digest
+    confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureConfirmed:
+    batch: Digest
+    branch: int
+    head_model: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class HeadMoved:
+    batch: Digest
+    study: Digest
+    branch: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureClosed:
+    batch: Digest
+    exceptions: int
+
+
+Record = (
+    MemberAdmitted
+    | MemberRemoved
+    | AuditorSeated
+    | FormRegistered
+    | Granted
+    | Anchored
+    | Withdrawn
+    | StudyCreated
+    | Joined
+    | Left
+    | RoundOpened
+    | Committed
+    | Abstained
+    | HavePosted
+    | RoundFinal
+    | RoundFailed
+    | Equivocated
+    | AuditAccessed
+    | BranchCreated
+    | EntrySkipped
+    | ErasureOpened
+    | ErasureAuthorised
+    | ErasureRefused
+    | ErasureStepped
+    | ErasurePlanned
+    | PurgeAttested
+    | ReplayOpened
+    | VerdictGiven
+    | ErasureConfirmed
+    | HeadMoved
+    | ErasureClosed
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Logged:
+    """A record with the place that orders it and the transaction that brought it."""
+
+    position: Position
+    block_hash: Digest
+    timestamp: int
+    transaction: Digest
+    record: Record
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Calls: what anyone may carry to the chain. The contracts look at the signatures inside, never at the carrier.
+
+
+@dataclass(frozen=True, slots=True)
+class SeatInput:
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    name: str
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Admission:
+    seat: SeatInput
+    votes: tuple[tuple[int, bytes], ...]  # (member index, signature of Admit)
+
+
+@dataclass(frozen=True, slots=True)
+class Removal:
+    member: int
+    votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditorSeating:
+    seat: SeatInput
+    study: Digest
+    term_end: int
+    votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class FormRegistration:
+    form: Form
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class GrantEntry:
+    study: Digest
+    form_id: Digest
+    member: int
+    consent_id: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Grants:
+    entries: tuple[GrantEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Anchoring:
+    study: Digest
+    form_id: Digest
+    member: int
+    root: Digest
+    count: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WithdrawalEntry:
+    holder: bytes
+    holder_salt: Digest
+    binding: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Withdrawals:
+    entries: tuple[WithdrawalEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class HospitalWithdrawal:
+    member: int
+    consent_id: Digest
+    anchor_root: Digest  # zero: a stored grant
+    index: int
+    path: tuple[Digest, ...]
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class StudyCreation:
+    terms: CreateStudy
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    study: Digest
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Leaving:
+    study: Digest
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class CommitEntry:
+    member: int
+    update_root: Digest
+    dataset_root: Digest
+    next_dataset_root: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Commits:
+    round_id: Digest
+    entries: tuple[CommitEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Abstentions:
+    round_id: Digest
+    entries: tuple[tuple[int, bytes], ...]  # (member, signature)
+
+
+@dataclass(frozen=True, slots=True)
+class HaveEntry:
+    member: int
+    bitmap: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Haves:
+    round_id: Digest
+    attempt: int
+    entries: tuple[HaveEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Finalisation:
+    round_id: Digest
+    attempt: int
+    result: Result
+    votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RoundFailure:
+    round_id: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class AuditAnnouncement:
+    study: Digest
+    seat: int
+    from_height: int
+    to_height: int
+    ground: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureOpening:
+    study: Digest
+    controller: int
+    poster: int
+    requests_root: Digest
+    due_at: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureAuthorisation:
+    batch: Digest
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureRefusal:
+    batch: Digest
+    member: int
+    ground: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureProgress:
+    batch: Digest
+    member: int
+    step: int
+    evidence: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Planning:
+    batch: Digest
+    parent_branch: int
+    base_height: int
+    base_model: Digest
+    branch_seed: Digest
+    target_height: int
+    votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class PurgeEntry:
+    member: int
+    stage: int
+    inventory: Digest
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Purges:
+    batch: Digest
+    entries: tuple[PurgeEntry, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class ReplayOpening:
+    batch: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class VerdictEntry:
+    member: int
+    branch: int
+    head_model: Digest
+    confirmed: bool
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Verdicts:
+    batch: Digest
+    entries: tuple[VerdictEntry, ...]
+
+
+Call = (
+    Admission
+    | Removal
+    | AuditorSeating
+    | FormRegistration
+    | Grants
+    | Anchoring
+    | Withdrawals
+    | HospitalWithdrawal
+    | StudyCreation
+    | Joining
+    | Leaving
+    | Commits
+    | Abstentions
+    | Haves
+    | Finalisation
+    | RoundFailure
+    | AuditAnnouncement
+    | ErasureOpening
+    | ErasureAuthorisation
+    | ErasureRefusal
+    | ErasureProgress
+    | Planning
+    | Purges
+    | ReplayOpening
+    | Verdicts
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A call that was mined and did not revert. `records` are the events its transaction emitted, in order."""
+
+    transaction: Digest
+    block: int
+    gas_used: int
+    records: tuple[Record, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Contracts:
+    """Addresses (20 bytes each) of one deployment on one chain: the domains every statement is signed for."""
+
+    chain_id: int
+    membership: bytes
+    consent: bytes
+    training: bytes
+    unlearning: bytes
+
+
+class Ledger(Protocol):
+    """One deployment on one chain. Synchronous and blocking: under trio it runs in a worker thread.
+
+    Every method raises `ChainUnreachable` when no answer comes. `send` raises `CallReverted` (a `LedgerError` with the
+    custom error's name and operands) when the contract refuses, and `OutcomeUnknown` when the transaction left this
+    process but its fate is not known: sending the same call again is always safe.
+    """
+
+    contracts: Contracts
+
+    def head(self) -> Head:
+        """The newest block, the newest final block and the time a transaction sent now would be stamped with."""
+        ...
+
+    def records(self, first_block: int, last_block: int) -> Sequence[Logged]:
+        """All records of the four contracts in blocks [first_block, last_block], in order."""
+        ...
+
+    def accumulators(self) -> tuple[Digest, Digest, Digest]:
+        """Rolling accumulators of Membership, ConsentRegistry, UnlearningRegistry at the newest block."""
+        ...
+
+    def block_hash(self, number: int) -> Digest:
+        """Hash of block `number`, to notice a reorganisation; `NotFound` when there is no such block."""
+        ...
+
+    def send(self, call: Call) -> Sent:
+        """Carry a call to the chain and wait until it is mined."""
+        ...

@@ -1,0 +1,162 @@
+"""The pull against holders that lie, refuse, stall and come back; no network, only answers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from crypto.digest import CHUNK_BYTES, ContentMap
+from crypto.errors import EncodingError
+from node.doors import PeerSilent, PeerUnreachable
+from node.errors import PeerError
+from node.messages import Accepted, ChunkReply, GetMap, MapReply, Refusal
+from node.pull import IN_FLIGHT, MAX_STRIKES, BadContent, ContentUnavailable, fetch_content
+
+CONTENT = b"".join(bytes([i]) * CHUNK_BYTES for i in range(4)) + b"end"
+MAP = ContentMap.of(CONTENT)
+ROOT = MAP.root("cipher")
+LIMIT = 1 << 24
+
+
+class Holders:
+    """Answers as each holder would; `special` maps (holder, chunk index or None for the map) to another answer."""
+
+    def __init__(self, special: dict[tuple[bytes, int | None], Any] | None = None) -> None:
+        self.special = special or {}
+        self.asked: list[tuple[bytes, int | None]] = []
+        self.running = self.most = 0
+
+    async def ask(self, peer_id: bytes, request: Any, timeout_s: float) -> Any:
+        index = None if isinstance(request, GetMap) else request.index
+        self.asked.append((peer_id, index))
+        self.running += 1
+        self.most = max(self.most, self.running)
+        await trio.lowlevel.checkpoint()
+        self.running -= 1
+        answer = self.special.get((peer_id, index))
+        if isinstance(answer, list):
+            answer = answer.pop(0) if answer else None
+        if isinstance(answer, Exception):
+            raise answer
+        if answer is not None:
+            return answer
+        if index is None:
+            return MapReply(MAP.length, MAP.digests)
+        return ChunkReply(CONTENT[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+
+    async def fetch(self, holders: list[bytes], **named: Any) -> bytes:
+        return await fetch_content(self.ask, ROOT, "cipher", LIMIT, holders, **named)
+
+
+async def test_two_chunks_are_under_way_and_never_more():
+    holders = Holders()
+    assert await holders.fetch([b"a"]) == CONTENT
+    assert holders.most == IN_FLIGHT
+
+
+async def test_empty_content_is_its_map_alone():
+    empty = ContentMap(0, ())
+
+    async def ask(peer_id: bytes, request: Any, timeout_s: float) -> Any:
+        return MapReply(0, ())
+
+    assert await fetch_content(ask, empty.root("spec"), "spec", 0, [b"a"]) == b""
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        MapReply(MAP.length, MAP.digests[::-1]),
+        MapReply(MAP.length, MAP.digests[:-1]),
+        MapReply(MAP.length - 1, MAP.digests),
+        MapReply(0, ()),
+        MapReply(1 << 40, ()),
+    ],
+)
+async def test_a_map_that_does_not_lead_to_the_root_is_its_senders_fault(wrong):
+    holders, faults = Holders({(b"a", None): wrong}), {}
+    assert await holders.fetch([b"a", b"b"], fault=faults.__setitem__) == CONTENT
+    assert isinstance(faults[b"a"], BadContent)
+    assert (b"a", 0) not in holders.asked
+
+
+@pytest.mark.parametrize(
+    "wrong", [ChunkReply(b""), ChunkReply(bytes(CHUNK_BYTES)), ChunkReply(bytes([1]) * (CHUNK_BYTES - 1))]
+)
+async def test_a_wrong_chunk_ends_all_trust_in_its_sender(wrong):
+    holders, faults = Holders({(b"a", 1): wrong}), {}
+    assert await holders.fetch([b"a", b"b"], fault=faults.__setitem__) == CONTENT
+    assert set(faults) == {b"a"}
+    assert isinstance(faults[b"a"], PeerError)
+    last = max(i for i, (holder, _) in enumerate(holders.asked) if holder == b"a")
+    assert last < len(holders.asked) - 1
+
+
+async def test_content_under_another_kind_is_refused():
+    holders = Holders()
+    with pytest.raises(ContentUnavailable):
+        await fetch_content(holders.ask, ROOT, "model", LIMIT, [b"a"])
+
+
+async def test_content_longer_than_allowed_is_not_begun():
+    holders = Holders()
+    with pytest.raises(ContentUnavailable, match=f"has {len(CONTENT)} bytes, at most 100 are allowed"):
+        await fetch_content(holders.ask, ROOT, "cipher", 100, [b"a"])
+    assert holders.asked == [(b"a", None)]
+
+
+async def test_kept_chunks_are_not_asked_for_again_unless_they_are_spoiled():
+    kept = {0: CONTENT[:CHUNK_BYTES], 1: bytes(CHUNK_BYTES), 3: CONTENT[3 * CHUNK_BYTES : 4 * CHUNK_BYTES]}
+    holders, saved = Holders(), {}
+    assert await holders.fetch([b"a"], load=kept.get, save=saved.__setitem__) == CONTENT
+    assert sorted(saved) == [1, 2, 4]
+    assert sorted(index for _, index in holders.asked if index is not None) == [1, 2, 4]
+
+
+async def test_silence_is_forgiven_and_another_holder_is_asked_meanwhile():
+    holders = Holders({(b"a", 2): [PeerSilent("a is slow")]})
+    faults: dict[bytes, Exception] = {}
+    assert await holders.fetch([b"a", b"b"], fault=faults.__setitem__) == CONTENT
+    assert faults == {}
+    assert (b"b", 2) in holders.asked
+
+
+async def test_a_busy_holder_is_asked_again(autojump_clock):
+    holders = Holders({(b"a", 1): [Refusal("busy", "later")], (b"a", None): [Refusal("not-yet", "sealed")]})
+    assert await holders.fetch([b"a"]) == CONTENT
+
+
+async def test_a_holder_that_refuses_for_good_is_left_out():
+    holders, faults = Holders({(b"a", None): Refusal("purged", "erased")}), {}
+    assert await holders.fetch([b"a", b"b"], fault=faults.__setitem__) == CONTENT
+    assert "purged: erased" in faults[b"a"].message
+
+
+async def test_without_a_holder_left_each_ones_fault_is_told(autojump_clock):
+    holders = Holders(
+        {
+            (b"a", None): Refusal("not-found", "unknown"),
+            (b"b", None): PeerUnreachable("b is down"),
+            (b"c", None): Accepted(1),
+        }
+    )
+    with pytest.raises(ContentUnavailable) as caught:
+        await holders.fetch([b"a", b"b", b"c"])
+    for said in ("not-found: unknown", "b is down", "another reply: Accepted"):
+        assert said in caught.value.message
+    assert len([1 for holder, _ in holders.asked if holder == b"b"]) == MAX_STRIKES
+    with pytest.raises(ContentUnavailable, match="none was named"):
+        await holders.fetch([])
+
+
+async def test_a_holder_lost_half_way_ends_the_pull_when_it_was_the_last():
+    holders = Holders({(b"a", 3): BadContent("x"), (b"a", 2): PeerUnreachable("gone")})
+    with pytest.raises(ContentUnavailable):
+        await holders.fetch([b"a"])
+
+
+async def test_a_root_that_is_no_digest_is_refused():
+    with pytest.raises(EncodingError, match="32 bytes expected"):
+        await fetch_content(Holders().ask, b"short", "cipher", 1, [b"a"])  # type: ignore[arg-type]
