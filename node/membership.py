@@ -1,0 +1,232 @@
+"""Who takes part: the roster's arithmetic, and the registry of members and auditors folded from the chain's records.
+
+What may live here: pure functions of member sets (bitmaps by member index), and one projection that takes Membership's
+records in order. What this file does not know: keys' secrets, peers' addresses, the chain, the clock.
+
+The numbers are the contracts' (`contracts/libraries/Quorum.sol`); every node and the chain compute the same ones:
+
+    n                          2  3  4  5  6  7  10
+    faults(n, wished >= f)     0  0  1  1  1  2   3
+    quorum(n, f)               2  2  3  4  4  5   7
+    slack(n, f)                0  1  1  1  1  2   3
+    holders(f)                 2  2  2  2  2  3   4
+
+Below four members f is 0: crash tolerance only.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, fields, replace
+
+from crypto import digest
+from crypto.digest import Digest, hash_words, keccak256
+from node.errors import LedgerError
+from node.records import MAX_MEMBERS, ZERO, AuditorSeated, MemberAdmitted, MemberRemoved, Record
+
+# --------------------------------------------------------------------------------------------------------------------
+# Rosters
+
+
+def members_of(bitmap: int) -> Iterator[int]:
+    """The member indexes in a bitmap, ascending."""
+    while bitmap:
+        low = bitmap & -bitmap
+        yield low.bit_length() - 1
+        bitmap ^= low
+
+
+def bitmap_of(members: Iterable[int]) -> int:
+    """The bitmap of member indexes."""
+    bitmap = 0
+    for member in members:
+        bitmap |= 1 << member
+    return bitmap
+
+
+def faults(n: int, wished: int) -> int:
+    """Faulty members a roster of `n` bears when its study wishes for `wished`: never more than (n-1)/3."""
+    return min(wished, (n - 1) // 3) if n > 0 else 0
+
+
+def quorum(n: int, f: int) -> int:
+    """Equal votes that decide. Two quorums share more than f members; the members that are not faulty form one."""
+    return (n + f) // 2 + 1
+
+
+def slack(n: int, f: int) -> int:
+    """Members that may stay silent before a step stops waiting for them: f, but one of three."""
+    return 1 if n == 3 else f
+
+
+def holders(f: int) -> int:
+    """Members that must say they hold a blob before it counts as available: one of them honest, and never one alone."""
+    return max(f + 1, 2)
+
+
+def least_included(n: int, f: int, wished: int) -> int:
+    """The fewest commitments a round of `n` goes on with; `wished` is the study's figure, zero: all but the slack."""
+    return wished or n - slack(n, f)
+
+
+def available(haves: Iterable[int], sealed: int, f: int) -> int:
+    """The included set: the members of `sealed` that at least `holders(f)` of these bitmaps name."""
+    stated = list(haves)
+    return bitmap_of(i for i in members_of(sealed) if sum(have >> i & 1 for have in stated) >= holders(f))
+
+
+def scribes(roster: int, suspended: int, height: int) -> tuple[int, ...]:
+    """Who carries statements to the chain at this height: the scribe first, then the fall-backs in their order.
+
+    The duty rotates by height over the members that are not suspended; those that are come last. Empty for no roster.
+    """
+    ordered: list[int] = []
+    for group in (tuple(members_of(roster & ~suspended)), tuple(members_of(roster & suspended))):
+        start = height % len(group) if group else 0
+        ordered += group[start:] + group[:start]
+    return tuple(ordered)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Accumulators
+
+_DYNAMIC = frozenset({"peer_id", "name"})
+"""Fields that are `bytes` or `string` in Solidity: the record hash takes their keccak256. All others are one word."""
+
+
+def record_hash(record: Record) -> Digest:
+    """keccak256(abi.encode(TAG("record-" + event in kebab case), fields in order, dynamic ones hashed)).
+
+    For the records of Membership, ConsentRegistry and UnlearningRegistry; TrainingLedger has no accumulator, its rounds
+    are chained by their ids.
+    """
+    name = re.sub(r"(?<!^)(?=[A-Z])", "-", type(record).__name__).lower()
+    return hash_words(f"record-{name}", *(_word(field.name, getattr(record, field.name)) for field in fields(record)))
+
+
+def _word(name: str, value: int | bytes | str) -> int | bytes:
+    if isinstance(value, str):
+        return keccak256(value.encode())
+    return keccak256(value) if name in _DYNAMIC and isinstance(value, bytes) else value
+
+
+def accumulate(accumulator: bytes, record: Record) -> Digest:
+    """A registry's accumulator after `record`, as the contract keeps it."""
+    return digest.accumulate(accumulator, record_hash(record))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The registry
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One member as registered. Its index is never given to another, also after its removal."""
+
+    index: int
+    ledger: bytes  # 20-byte address
+    peer_id: bytes  # libp2p peer id, multihash bytes
+    sealing_key: bytes  # X25519 public key, 32 bytes
+    name: str
+    admitted: int  # epoch
+    removed: int | None = None  # epoch; None while active
+
+    @property
+    def active(self) -> bool:
+        """Whether it has not been removed."""
+        return self.removed is None
+
+
+@dataclass(frozen=True, slots=True)
+class Auditor:
+    """One auditor's seat: keys and a term, no bit in any roster and no vote."""
+
+    seat: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    name: str
+    study: Digest  # zero: every study of the network
+    term_end: int  # unix seconds, zero: no end
+    seated: int  # epoch
+
+    def sits(self, at: int) -> bool:
+        """Whether its term has not ended at this block time."""
+        return self.term_end == 0 or at < self.term_end
+
+    def serves(self, study: bytes, at: int) -> bool:
+        """Whether the seat is for this study and its term has not ended at this block time."""
+        return self.study in (ZERO, study) and self.sits(at)
+
+
+class Registry:
+    """Membership's state, from its records in the order the chain gave them.
+
+    Attributes:
+        members: every member ever admitted, by index.
+        auditors: every seat ever given, by seat number.
+        epoch: the epoch of the last change.
+        accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
+    """
+
+    def __init__(self) -> None:
+        """A registry before the first record."""
+        self.members: dict[int, Member] = {}
+        self.auditors: dict[int, Auditor] = {}
+        self.epoch = 0
+        self.accumulator = ZERO
+
+    def apply(self, record: MemberAdmitted | MemberRemoved | AuditorSeated) -> None:
+        """Take the next record; `LedgerError` for one that Membership cannot have emitted, and nothing changes then."""
+        if record.epoch < self.epoch:
+            raise LedgerError(f"{type(record).__name__} of epoch {record.epoch} comes after epoch {self.epoch}")
+        match record:
+            case MemberAdmitted():
+                if record.index != len(self.members) or record.index >= MAX_MEMBERS:
+                    raise LedgerError(f"member index {record.index} is admitted, {len(self.members)} is next")
+                self.members[record.index] = Member(
+                    record.index, record.ledger, record.peer_id, record.sealing_key, record.name, record.epoch
+                )
+            case MemberRemoved():
+                member = self.members.get(record.index)
+                if member is None or not member.active:
+                    raise LedgerError(f"member {record.index} is removed but is no active member")
+                self.members[record.index] = replace(member, removed=record.epoch)
+            case AuditorSeated():
+                if record.seat != len(self.auditors):
+                    raise LedgerError(f"auditor seat {record.seat} is given, {len(self.auditors)} is next")
+                self.auditors[record.seat] = Auditor(
+                    record.seat,
+                    record.ledger,
+                    record.peer_id,
+                    record.sealing_key,
+                    record.name,
+                    record.study,
+                    record.term_end,
+                    record.epoch,
+                )
+        self.epoch = record.epoch
+        self.accumulator = accumulate(self.accumulator, record)
+
+    @property
+    def active(self) -> int:
+        """Bitmap of the members that have not been removed."""
+        return bitmap_of(index for index, member in self.members.items() if member.active)
+
+    def member_of_ledger(self, ledger: bytes) -> Member | None:
+        """The active member with this ledger address (20 bytes)."""
+        return next((m for m in self.members.values() if m.active and m.ledger == ledger), None)
+
+    def member_of_peer(self, peer_id: bytes) -> Member | None:
+        """The active member with this libp2p peer id."""
+        return next((m for m in self.members.values() if m.active and m.peer_id == peer_id), None)
+
+    def auditor_of_peer(self, peer_id: bytes, at: int) -> Auditor | None:
+        """The latest seat of this peer whose term has not ended at block time `at`."""
+        seats = [a for a in self.auditors.values() if a.peer_id == peer_id and a.sits(at)]
+        return seats[-1] if seats else None
+
+    def auditors_of(self, study: bytes, at: int) -> tuple[Auditor, ...]:
+        """The seats that may read rounds of `study` at block time `at`, by seat number."""
+        return tuple(a for a in self.auditors.values() if a.serves(study, at))
