@@ -127,6 +127,12 @@ class CallReverted(LedgerError):
         self.operands = dict(operands or {})
         super().__init__(message)
 
+    @classmethod
+    def of(cls, error: str, operands: dict[str, object]) -> CallReverted:
+        """The error with the sentence that its name and operands make, bytes as hexadecimal digits."""
+        shown = (f"{name}={'0x' + v.hex() if isinstance(v, bytes) else v}" for name, v in operands.items())
+        return cls(f"the contract refused the call: {error}({', '.join(shown)})", error, operands)
+
 
 class OutcomeUnknown(LedgerError):
     """A transaction was sent and its fate is not known yet; sending the same statement again is harmless."""

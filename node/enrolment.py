@@ -1,0 +1,265 @@
+"""From a register of signed forms to grants on the chain, and back from ended consents to withdrawals.
+
+What may live here: the order of acts. What this file does not know: how anything is stored (`node/vault.py`) or sent
+(`node/ledger.py`): it returns calls, and whoever sends them may send them again.
+
+Theory of operation. `enrol` mints a consent for every row and puts the new ones, form by form, under one anchor each:
+at least 32 leaves, a power of two, filled with random dummies, shuffled, so that the chain shows neither who nor how
+many. Secrets, anchors and each consent's place in them are in the vault before any call exists; `pending_calls` makes
+the same calls from them until `Vault.confirm` has seen the chain take them in. A crash or a lost reply between any two
+of these steps costs a retry, never a consent.
+"""
+
+from __future__ import annotations
+
+import datetime
+import os
+import secrets
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import rfc8785
+
+from crypto.blobs import AnchorProof
+from crypto.digest import Digest
+from crypto.keys import LedgerKey
+from crypto.merkle import AnchorTree, anchor_count
+from crypto.statements import Anchor, Grant, RegisterForm, sign, struct_hash
+from node.card import Origin, withdrawal_notice
+from node.consent import STOP_AND_DELETE, ConsentFacts, ConsentState, GrantProof, state_of
+from node.errors import InputError, NotFound, Refused
+from node.history import History
+from node.home import Network
+from node.messages import WithdrawalNotice
+from node.records import Anchoring, Call, FormRegistration, GrantEntry, Grants, WithdrawalEntry, Withdrawals
+from node.register import RegisterRow
+from node.study import Study
+from node.vault import Holding, PendingAnchor, Vault
+
+BATCH: Final = 50  # entries in one transaction: some 50 000 gas each at worst, a tenth of a usual block
+
+
+@dataclass(frozen=True, slots=True)
+class RowRefusal:
+    """A row of the register that was not enrolled: its line and why, without the patient."""
+
+    line: int
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """What became of a register: `minted` now, `known` from before, `absent` (no records here), `refused` rows.
+
+    `superseded` consents were replaced by one under a newer form and have to be withdrawn on the chain.
+    """
+
+    minted: tuple[Digest, ...]
+    known: tuple[Digest, ...]
+    absent: tuple[int, ...]
+    refused: tuple[RowRefusal, ...]
+    superseded: tuple[Digest, ...]
+
+
+def today(now: int) -> datetime.date:
+    """The day (UTC) of a chain time."""
+    return datetime.datetime.fromtimestamp(now, datetime.UTC).date()
+
+
+def form_ids(study: Study, study_id: Digest) -> dict[str, Digest]:
+    """Form name -> form id, for every form of the study."""
+    statements = study.form_statements(study_id)
+    return {form["name"]: struct_hash(one) for form, one in zip(study.forms, statements, strict=True)}
+
+
+def form_registrations(study: Study, origin: Origin, key: LedgerKey, history: History) -> tuple[FormRegistration, ...]:
+    """The calls that put the study's forms on the chain, those left out that are there already.
+
+    To be sent after the study is created and before any grant; a form that another member registered first reverts
+    with `FormKnown`, which is as good.
+    """
+    there = history.studies[origin.study].forms if origin.study in history.studies else {}
+    calls = []
+    for form in study.form_statements(origin.study):
+        form_id = struct_hash(form)
+        if form_id not in there:
+            statement = RegisterForm(origin.member, form_id)
+            signature = sign(statement, origin.domains.of(statement), key)
+            calls.append(FormRegistration(form, origin.member, signature))
+    return tuple(calls)
+
+
+def synthetic_rows(vault: Vault, network: Network, form: str, now: int) -> tuple[RegisterRow, ...]:
+    """A row for every patient of the vault, as if all had signed `form` today; `Refused` outside synthetic networks."""
+    if not network.synthetic:
+        raise Refused(f"network {network.name} is not marked synthetic: grants need a register of signed forms")
+    day = today(now)
+    return tuple(
+        RegisterRow(line, patient, form, day, "synthetic", "synthetic")
+        for line, patient in enumerate(vault.patient_ids(), start=2)
+    )
+
+
+def signed_document(row: RegisterRow, text_sha256: str) -> bytes:
+    """What a consent's document commitment stands for: the register's line and the hash of the form's text."""
+    return rfc8785.dumps(
+        {
+            "schema": "koinon.signed-form/1",
+            "patient_id": row.patient_id,
+            "form": row.form,
+            "text_sha256": text_sha256,
+            "signed_on": row.signed_on.isoformat(),
+            "signer": row.signer,
+            "verified_by": row.verified_by,
+        }
+    )
+
+
+def enrol(
+    vault: Vault, rows: Sequence[RegisterRow], study: Study, origin: Origin, *, now: int, single: bool = False
+) -> Enrolment:
+    """Mint what the register covers and keep how it will reach the chain; all of it or nothing.
+
+    `now` is chain time. `single`: stored grants instead of anchors, for tests and small networks; they show on the
+    chain how many consents there are and when each was given. Of a patient's rows the one signed last counts.
+    Idempotent: rows that were enrolled before are `known`.
+
+    Raises:
+        InputError: a row names a form that the study does not have.
+    """
+    ids = form_ids(study, origin.study)
+    texts = {form["name"]: (form["text_sha256"], form["valid_to"]) for form in study.forms}
+    minted: list[Digest] = []
+    known: list[Digest] = []
+    superseded: list[Digest] = []
+    absent: list[int] = []
+    refused: list[RowRefusal] = []
+    newest: dict[str, RegisterRow] = {}
+    for row in rows:
+        if row.form not in ids:
+            raise InputError(f"register, line {row.line}: form {row.form!r} is not one of the study's")
+        other = newest.get(row.patient_id)
+        if other is None or other.signed_on < row.signed_on:
+            newest[row.patient_id] = row
+    with vault.enrolling():
+        for row in sorted(newest.values(), key=lambda one: one.line):
+            text_sha256, valid_to = texts[row.form]
+            if valid_to <= now:
+                refused.append(RowRefusal(row.line, f"form {row.form} ended on {today(valid_to)}"))
+                continue
+            try:
+                one = vault.mint(
+                    row.patient_id,
+                    origin=origin,
+                    form_id=ids[row.form],
+                    document=signed_document(row, text_sha256),
+                    signed_on=row.signed_on,
+                    issued=today(now),
+                    now=now,
+                )
+            except NotFound:
+                absent.append(row.line)
+            except Refused as error:
+                refused.append(RowRefusal(row.line, error.message))
+            else:
+                (minted if one.fresh else known).append(one.consent_id)
+                superseded.extend(one.superseded)
+        for form_id in ids.values():
+            _place(vault, origin.study, form_id, single)
+    return Enrolment(tuple(minted), tuple(known), tuple(absent), tuple(refused), tuple(superseded))
+
+
+def _place(vault: Vault, study: Digest, form_id: Digest, single: bool) -> None:
+    waiting = list(vault.unplaced(study, form_id))
+    if not waiting:
+        return
+    if single:
+        vault.place({one: GrantProof() for one in waiting})
+        return
+    count = anchor_count(len(waiting))
+    leaves = waiting + [Digest(os.urandom(32)) for _ in range(count - len(waiting))]
+    secrets.SystemRandom().shuffle(leaves)
+    tree = AnchorTree(leaves)
+    own = set(waiting)
+    places = {
+        one: GrantProof(AnchorProof(tree.root, index, tree.prove(index)))
+        for index, one in enumerate(leaves)
+        if one in own
+    }
+    vault.place(places, PendingAnchor(study, form_id, tree.root, count))
+
+
+def pending_calls(vault: Vault, origin: Origin, key: LedgerKey) -> tuple[Call, ...]:
+    """The calls that carry what is not confirmed yet; the same bytes every time, so sending one twice is harmless.
+
+    An anchor that is on the chain already reverts with `AnchorKnown`, a grant is skipped as a duplicate: both mean that
+    `Vault.confirm` has to read the chain first.
+    """
+    calls: list[Call] = []
+    for anchor in vault.pending_anchors(origin.study):
+        statement = Anchor(origin.study, anchor.form_id, origin.member, anchor.root, anchor.count)
+        signature = sign(statement, origin.domains.of(statement), key)
+        calls.append(Anchoring(origin.study, anchor.form_id, origin.member, anchor.root, anchor.count, signature))
+    entries = []
+    for one in vault.pending_grants(origin.study):
+        grant = Grant(origin.study, one.form_id, origin.member, one.consent_id)
+        entries.append(
+            GrantEntry(
+                origin.study, one.form_id, origin.member, one.consent_id, sign(grant, origin.domains.of(grant), key)
+            )
+        )
+    calls.extend(Grants(tuple(entries[at : at + BATCH])) for at in range(0, len(entries), BATCH))
+    return tuple(calls)
+
+
+def due_withdrawals(vault: Vault, history: History) -> tuple[WithdrawalNotice, ...]:
+    """Ended consents that the chain does not know to be withdrawn, as notices from their cards.
+
+    Consents that were never on their way to the chain are left out: nobody but us has heard of them.
+    """
+    return tuple(
+        withdrawal_notice(vault.card(one.consent_id))
+        for one in vault.holdings()
+        if one.mark and one.placed and one.consent_id not in history.withdrawals
+    )
+
+
+def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
+    """Ended consents whose copy is still here and whose form says that it goes when the consent ends.
+
+    For `Vault.delete_copy`, which keeps a copy that another live consent of the same patient needs.
+    """
+    due = []
+    for one in vault.holdings():
+        study = history.studies.get(one.study)
+        form = study.forms.get(one.form_id) if study else None
+        ended = one.mark in ("withdrawn", "entered-in-error") or one.consent_id in history.withdrawals
+        if ended and one.has_copy and form is not None and form.on_withdrawal >= STOP_AND_DELETE:
+            due.append(one.consent_id)
+    return tuple(due)
+
+
+def consent_state(one: Holding, history: History, now: int) -> ConsentState:
+    """Where a consent of this hospital stands at chain time `now`; a form the chain does not know has ended."""
+    study = history.studies.get(one.study)
+    form = study.forms.get(one.form_id) if study else None
+    return state_of(
+        ConsentFacts(
+            mark=one.mark,
+            withdrawn=one.consent_id in history.withdrawals,
+            granted=one.granted,
+            valid_to=form.valid_to if form else 0,
+            now=now,
+        )
+    )
+
+
+def withdraw_calls(notices: Iterable[WithdrawalNotice]) -> tuple[Withdrawals, ...]:
+    """Withdrawals of any hospital's consents (from cards or from the vault) as calls, in mixed batches.
+
+    Sorted by consent id, which is a hash: the order tells nothing about the hospitals or the times.
+    """
+    sorted_notices = sorted({one.consent_id: one for one in notices}.items())
+    entries = [WithdrawalEntry(one.holder, one.holder_salt, one.binding, one.signature) for _, one in sorted_notices]
+    return tuple(Withdrawals(tuple(entries[at : at + BATCH])) for at in range(0, len(entries), BATCH))

@@ -1,0 +1,453 @@
+"""The chain, folded: what the ledger's records mean, in the order the chain gave them.
+
+What may live here: one pure projection from `Logged` records to the questions the node, the simulator, the auditor and
+the command line all ask (who is a member, is this consent active at that position, what was round r). What this file
+does not know: where records come from, files, the clock. Everything is append-only, so a question about the past
+("as of the snapshot") is answered from positions, never from an old node's state.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+from crypto.digest import Digest
+from crypto.digest import accumulate as roll
+from crypto.statements import Commit, struct_hash
+from fl_engine.trust import beta
+from node.membership import Registry, accumulate, bitmap_of
+from node.records import (
+    MAX_MEMBERS,
+    ZERO,
+    Abstained,
+    Anchored,
+    AuditAccessed,
+    AuditorSeated,
+    BranchCreated,
+    Committed,
+    EntrySkipped,
+    Equivocated,
+    ErasureAuthorised,
+    ErasureClosed,
+    ErasureConfirmed,
+    ErasureOpened,
+    ErasurePlanned,
+    ErasureRefused,
+    ErasureStepped,
+    FormRegistered,
+    Granted,
+    HavePosted,
+    HeadMoved,
+    Joined,
+    Left,
+    Logged,
+    MemberAdmitted,
+    MemberRemoved,
+    Position,
+    PurgeAttested,
+    ReplayOpened,
+    RoundFailed,
+    RoundFinal,
+    RoundOpened,
+    StudyCreated,
+    VerdictGiven,
+    Withdrawn,
+)
+
+
+@dataclass(slots=True)
+class RoundHistory:
+    """Everything the chain says about one round; `logged` keeps the order."""
+
+    opened: RoundOpened
+    position: Position
+    logged: list[Logged] = field(default_factory=list)
+    commits: dict[int, Committed] = field(default_factory=dict)
+    abstained: set[int] = field(default_factory=set)
+    final: RoundFinal | None = None
+    failed: RoundFailed | None = None
+    ended: Position | None = None
+
+    @property
+    def over(self) -> bool:
+        """Whether the round is final or failed."""
+        return self.final is not None or self.failed is not None
+
+
+@dataclass(slots=True)
+class Branch:
+    """One line of a study's models. `models[h]` is the model root after height h (unchanged by failed rounds)."""
+
+    number: int
+    parent: int | None
+    base_height: int
+    base_model: Digest
+    base_result: Digest
+    seed: Digest
+    target_height: int
+    batch: Digest
+    rounds: dict[int, Digest] = field(default_factory=dict)  # height -> round id
+    models: dict[int, Digest] = field(default_factory=dict)
+    finals: int = 0
+
+
+@dataclass(slots=True)
+class StudyHistory:
+    """A study: its terms, who takes part, its forms and its tree of branches."""
+
+    created: StudyCreated
+    position: Position
+    joined: set[int] = field(default_factory=set)
+    left: set[int] = field(default_factory=set)
+    forms: dict[Digest, FormRegistered] = field(default_factory=dict)
+    branches: dict[int, Branch] = field(default_factory=dict)
+    active_branch: int = 0
+    serving_branch: int = 0
+    access: list[tuple[Logged, AuditAccessed]] = field(default_factory=list)
+
+    @property
+    def head(self) -> Branch:
+        """The branch that trains now."""
+        return self.branches[self.active_branch]
+
+
+@dataclass(slots=True)
+class GrantHistory:
+    """A consent granted singly, and where."""
+
+    record: Granted
+    position: Position
+
+
+@dataclass(slots=True)
+class AnchorHistory:
+    """A padded batch of consents under one root, and where."""
+
+    record: Anchored
+    position: Position
+
+
+@dataclass(slots=True)
+class ErasureHistory:
+    """One erasure batch. `times` maps a state's name to the block time it was reached."""
+
+    opened: ErasureOpened
+    position: Position
+    times: dict[str, int] = field(default_factory=dict)
+    steps: dict[int, Digest] = field(default_factory=dict)
+    plan: ErasurePlanned | None = None
+    planned: Logged | None = None
+    purges: dict[tuple[int, int], PurgeAttested] = field(default_factory=dict)  # (stage, member)
+    verdicts: dict[int, VerdictGiven] = field(default_factory=dict)
+    refused: ErasureRefused | None = None
+    confirmed: ErasureConfirmed | None = None
+    moved: bool = False
+    closed: ErasureClosed | None = None
+    replaying: bool = False
+
+
+class History:
+    """Fold records with `apply`; then ask. Applying a record twice is a programming error, not tolerated silently."""
+
+    def __init__(self) -> None:
+        self.registry = Registry()
+        self.consent_acc = ZERO
+        self.unlearning_acc = ZERO
+        self.studies: dict[Digest, StudyHistory] = {}
+        self.rounds: dict[Digest, RoundHistory] = {}
+        self.forms: dict[Digest, tuple[FormRegistered, Position]] = {}
+        self.grants: dict[Digest, GrantHistory] = {}
+        self.anchors: dict[Digest, AnchorHistory] = {}
+        self.withdrawals: dict[Digest, tuple[Withdrawn, Position]] = {}
+        self.erasures: dict[Digest, ErasureHistory] = {}
+        self.skipped: list[Logged] = []
+        self.equivocations: list[Logged] = []
+        self.last: Position | None = None
+        self._snapshots: dict[Position, tuple[Digest, Digest]] = {}
+        self._consent_accs: list[tuple[Position, int, Digest]] = []
+
+    def apply_all(self, logged: Iterable[Logged]) -> None:
+        """Fold several records in order."""
+        for one in logged:
+            self.apply(one)
+
+    def apply(self, logged: Logged) -> None:
+        """Fold the next record of the chain."""
+        if self.last is not None and logged.position <= self.last:
+            raise ValueError(f"record at {logged.position} comes after {self.last}")
+        self.last = logged.position
+        record = logged.record
+        match record:
+            case MemberAdmitted() | MemberRemoved() | AuditorSeated():
+                self.registry.apply(record)
+            case FormRegistered():
+                self._consent(logged, record)
+                self.forms.setdefault(record.form_id, (record, logged.position))
+                if record.study in self.studies:
+                    self.studies[record.study].forms[record.form_id] = record
+            case Granted():
+                self._consent(logged, record)
+                self.grants[record.consent_id] = GrantHistory(record, logged.position)
+            case Anchored():
+                self._consent(logged, record)
+                self.anchors[record.root] = AnchorHistory(record, logged.position)
+            case Withdrawn():
+                self._consent(logged, record)
+                self.withdrawals[record.consent_id] = (record, logged.position)
+            case StudyCreated():
+                study = StudyHistory(record, logged.position)
+                initial = record.terms.initial_model
+                study.branches[0] = Branch(0, None, 0, initial, ZERO, ZERO, 0, ZERO, models={0: initial})
+                self.studies[record.study] = study
+            case Joined():
+                self.studies[record.study].joined.add(record.member)
+                self.studies[record.study].left.discard(record.member)
+            case Left():
+                self.studies[record.study].left.add(record.member)
+            case AuditAccessed():
+                self.studies[record.study].access.append((logged, record))
+            case RoundOpened():
+                self.rounds[record.round_id] = RoundHistory(record, logged.position, [logged])
+                study = self.studies[record.study]
+                study.active_branch = record.branch
+                study.branches[record.branch].rounds[record.height] = record.round_id
+                self._snapshots[logged.position] = (self.consent_acc, self.registry.accumulator)
+            case Committed() | Abstained() | HavePosted() | RoundFinal() | RoundFailed():
+                self._round(logged, record)
+            case Equivocated():
+                self.equivocations.append(logged)
+            case EntrySkipped():
+                self.skipped.append(logged)
+            case BranchCreated():
+                study = self.studies[record.study]
+                parent = study.branches[record.parent]
+                models = {h: root for h, root in parent.models.items() if h <= record.base_height}
+                study.branches[record.branch] = Branch(
+                    record.branch,
+                    record.parent,
+                    record.base_height,
+                    record.base_model,
+                    record.base_result,
+                    record.branch_seed,
+                    record.target_height,
+                    record.batch,
+                    models=models,
+                    finals=sum(1 for h in self._final_heights(study, record.parent) if h <= record.base_height),
+                )
+                study.active_branch = record.branch
+            case _:
+                self._erasure(logged)
+
+    def _consent(self, logged: Logged, record: FormRegistered | Granted | Anchored | Withdrawn) -> None:
+        self.consent_acc = accumulate(self.consent_acc, record)
+        self._consent_accs.append((logged.position, logged.timestamp, self.consent_acc))
+
+    def _round(self, logged: Logged, record: Committed | Abstained | HavePosted | RoundFinal | RoundFailed) -> None:
+        one = self.rounds[record.round_id]
+        one.logged.append(logged)
+        if isinstance(record, Committed):
+            one.commits[record.member] = record
+        elif isinstance(record, Abstained):
+            one.abstained.add(record.member)
+        elif isinstance(record, RoundFinal | RoundFailed):
+            branch = self.studies[record.study].branches[record.branch]
+            one.ended = logged.position
+            if isinstance(record, RoundFinal):
+                one.final = record
+                branch.models[record.height] = record.result.model_root
+                branch.finals += record.result.outcome == 1
+            else:
+                one.failed = record
+                branch.models[record.height] = one.opened.parent_model
+
+    def _erasure(self, logged: Logged) -> None:
+        record = logged.record
+        assert isinstance(
+            record,
+            ErasureOpened
+            | ErasureAuthorised
+            | ErasureRefused
+            | ErasureStepped
+            | ErasurePlanned
+            | PurgeAttested
+            | ReplayOpened
+            | VerdictGiven
+            | ErasureConfirmed
+            | HeadMoved
+            | ErasureClosed,
+        )
+        self.unlearning_acc = accumulate(self.unlearning_acc, record)
+        if isinstance(record, ErasureOpened):
+            one = ErasureHistory(record, logged.position, {"requested": record.opened_at})
+            if record.poster == record.controller:
+                one.times["authorised"] = logged.timestamp
+            self.erasures[record.batch] = one
+            return
+        one = self.erasures[record.batch]
+        match record:
+            case ErasureAuthorised():
+                one.times["authorised"] = logged.timestamp
+            case ErasureRefused():
+                one.refused = record
+                one.times["refused"] = logged.timestamp
+            case ErasureStepped():
+                one.steps[record.step] = record.evidence
+                one.times[STEP_STATES[record.step]] = logged.timestamp
+            case ErasurePlanned():
+                one.plan, one.planned = record, logged
+                one.times["planned"] = logged.timestamp
+            case PurgeAttested():
+                one.purges[record.stage, record.member] = record
+                if record.stage == 0:
+                    one.times["pair_purged"] = logged.timestamp
+                else:
+                    one.times["recipients_attested"] = logged.timestamp
+            case ReplayOpened():
+                one.replaying = True
+                one.times["replaying"] = logged.timestamp
+            case VerdictGiven():
+                one.verdicts[record.member] = record
+            case ErasureConfirmed():
+                one.confirmed = record
+                one.times["confirmed"] = logged.timestamp
+            case HeadMoved():
+                one.moved = True
+                one.times["head_moved"] = logged.timestamp
+                self.studies[record.study].serving_branch = record.branch
+            case ErasureClosed():
+                one.closed = record
+                one.times["closed_with_exceptions" if record.exceptions else "closed"] = logged.timestamp
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Questions
+
+    def round_at(self, study: Digest, branch: int, height: int) -> RoundHistory | None:
+        """The round of this height on `branch`, or on the ancestor it forked from."""
+        for one in self.ancestry(study, branch):
+            if height in one.rounds:
+                return self.rounds[one.rounds[height]]
+            if one.parent is None or height > one.base_height:
+                return None
+        return None
+
+    def ancestry(self, study: Digest, branch: int) -> Iterator[Branch]:
+        """`branch`, its parent, and so on to the root branch."""
+        number: int | None = branch
+        while number is not None:
+            one = self.studies[study].branches[number]
+            yield one
+            number = one.parent
+
+    def path(self, study: Digest, branch: int) -> list[RoundHistory]:
+        """Rounds on the way from the initial model to the head of `branch`, in height order."""
+        found: dict[int, RoundHistory] = {}
+        limit: int | None = None
+        for one in self.ancestry(study, branch):
+            for height, round_id in one.rounds.items():
+                if limit is None or height <= limit:
+                    found.setdefault(height, self.rounds[round_id])
+            limit = one.base_height if limit is None else min(limit, one.base_height)
+        return [found[height] for height in sorted(found)]
+
+    def open_round(self, study: Digest) -> RoundHistory | None:
+        """The study's running round, if any."""
+        for round_id in reversed(self.studies[study].head.rounds.values()):
+            one = self.rounds[round_id]
+            return None if one.over else one
+        return None
+
+    def snapshot(self, opened: RoundHistory) -> tuple[Digest, Digest]:
+        """(consent, membership) accumulators this history had when the round opened."""
+        return self._snapshots[opened.position]
+
+    def grant(self, consent_id: Digest) -> tuple[Granted, Position] | None:
+        """The grant that is stored for this consent alone."""
+        found = self.grants.get(consent_id)
+        return None if found is None else (found.record, found.position)
+
+    def anchor(self, root: Digest) -> tuple[Anchored, Position] | None:
+        """The anchor with this root."""
+        found = self.anchors.get(root)
+        return None if found is None else (found.record, found.position)
+
+    def form(self, form_id: Digest) -> tuple[FormRegistered, Position] | None:
+        """The registered form."""
+        return self.forms.get(form_id)
+
+    def withdrawal(self, consent_id: Digest) -> tuple[Withdrawn, Position] | None:
+        """The first withdrawal of this consent, granted or not."""
+        return self.withdrawals.get(consent_id)
+
+    def seal(self, one: RoundHistory) -> tuple[Position | None, int]:
+        """(position, time) of a round's seal: the transaction that filled the bitmap, else (None, T_c)."""
+        opened = one.opened
+        waiting = opened.roster & ~opened.suspended
+        for logged in one.logged:
+            if isinstance(logged.record, Committed | Abstained):
+                waiting &= ~(1 << logged.record.member)
+                if not waiting:
+                    return logged.position, logged.timestamp
+        terms = self.studies[opened.study].created.terms
+        return None, opened.opened_at + terms.scribe_seconds + terms.grace_seconds
+
+    def consent_acc_at(self, position: Position | None, time: int) -> Digest:
+        """The consent accumulator after the last record at or before `position`, or stamped at or before `time`."""
+        found = ZERO
+        for at, timestamp, acc in self._consent_accs:
+            if at > position if position is not None else timestamp > time:
+                break
+            found = acc
+        return found
+
+    def commit_root(self, one: RoundHistory) -> Digest:
+        """The rolling hash of a round's commitments in the order the chain took them."""
+        root = ZERO
+        for logged in one.logged:
+            record = logged.record
+            if isinstance(record, Committed):
+                statement = Commit(
+                    record.round_id, record.member, record.update_root, record.dataset_root, record.next_dataset_root
+                )
+                root = roll(root, struct_hash(statement))
+        return root
+
+    def trust(self, study: Digest, branch: int, members: int) -> beta.Counts:
+        """Trust state of a branch after its last ended round: branch-local, so an erasure rolls it back too."""
+        state = beta.init(members)
+        for one in self.path(study, branch):
+            if one.final is not None:
+                result = one.final.result
+                refused = bitmap_of(i for i in range(MAX_MEMBERS) if result.codes >> 4 * i & 15)
+                state = beta.apply(state, result.included, refused)
+        return state
+
+    def withdrawn_at(self, consent_id: Digest) -> int | None:
+        """Block time of the withdrawal, or None."""
+        found = self.withdrawals.get(consent_id)
+        return None if found is None else found[0].at
+
+    def finished(self, study: Digest) -> bool:
+        """Whether the study has all its final rounds."""
+        one = self.studies[study]
+        return one.head.finals >= one.created.terms.rounds
+
+    def _final_heights(self, study: StudyHistory, branch: int) -> list[int]:
+        heights = []
+        for height, round_id in study.branches[branch].rounds.items():
+            final = self.rounds[round_id].final
+            if final is not None and final.result.outcome == 1:
+                heights.append(height)
+        parent = study.branches[branch].parent
+        if parent is not None:
+            base = study.branches[branch].base_height
+            heights += [h for h in self._final_heights(study, parent) if h <= base]
+        return heights
+
+
+STEP_STATES = {
+    1: "excluded",
+    2: "copy_deleted",
+    3: "certificate_delivered",
+    4: "link_destroyed",
+    5: "closing",
+}

@@ -1,0 +1,142 @@
+"""The register of signed forms: the hospital's list of who agreed to what, as a CSV file. Read strictly or not at all.
+
+What may live here: the columns, the checks, the rows. What this file does not know: the vault, consents, the chain.
+Nobody is enrolled without a line here, so a line that cannot be trusted refuses the whole file. Errors name the file
+and the line (the header is line 1), never a patient.
+
+    patient_id,form,signed_on,signer,verified_by
+    MRN-0001,main,2026-03-14,patient,dr.keller
+
+`form` is a form's name in the study, `signed_on` a day (YYYY-MM-DD), `signer` who signed (patient, guardian, legal
+representative), `verified_by` who at the hospital saw the paper.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+from collections.abc import Collection
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from node.errors import InputError
+
+COLUMNS: Final = ("patient_id", "form", "signed_on", "signer", "verified_by")
+MAX_REGISTER_BYTES: Final = 1 << 26
+MAX_CELL_CHARACTERS: Final = 200
+_MISSING: Final = ("", "nan", "none", "null", "na", "n/a")
+
+
+@dataclass(frozen=True, slots=True)
+class RegisterRow:
+    """One signed form. `line` is where it stands in its file; `form` the form's name in the study."""
+
+    line: int
+    patient_id: str
+    form: str
+    signed_on: datetime.date
+    signer: str
+    verified_by: str
+
+    def __repr__(self) -> str:
+        """Show the place, never the patient."""
+        return f"RegisterRow(line={self.line}, form={self.form!r}, signed_on={self.signed_on})"
+
+
+def read_register(path: Path, *, forms: Collection[str], today: datetime.date) -> tuple[RegisterRow, ...]:
+    """`parse_register` of a file."""
+    try:
+        if path.stat().st_size > MAX_REGISTER_BYTES:
+            raise InputError(f"{path}: larger than {MAX_REGISTER_BYTES} bytes")
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror}") from error
+    return parse_register(data, str(path), forms=forms, today=today)
+
+
+def parse_register(data: bytes, file: str, *, forms: Collection[str], today: datetime.date) -> tuple[RegisterRow, ...]:
+    """The rows of a register, in file order.
+
+    `forms` are the names of the study's forms; `today` is the last day on which a form can have been signed. Blank
+    lines are skipped; cells are stripped of surrounding blanks.
+
+    Raises:
+        InputError: not UTF-8 CSV with exactly the columns above; an empty or overlong cell; a form the study does not
+            have; a day that is malformed or in the future; one patient twice under one form, or under two forms
+            signed on one day (which of them counts?); no row at all.
+    """
+    if len(data) > MAX_REGISTER_BYTES:
+        raise InputError(f"{file}: larger than {MAX_REGISTER_BYTES} bytes")
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{file}, line {line}: not UTF-8") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows: list[RegisterRow] = []
+    try:
+        order = _header(next(reader, []), file)
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                rows.append(_row([cell.strip() for cell in cells], order, file, reader.line_num, forms, today))
+    except csv.Error as error:
+        raise InputError(f"{file}, line {reader.line_num}: not CSV: {error}") from None
+    if not rows:
+        raise InputError(f"{file}: holds no signed form")
+    _check_repeats(rows, file)
+    return tuple(rows)
+
+
+def _header(cells: list[str], file: str) -> tuple[int, ...]:
+    names = [cell.strip() for cell in cells]
+    for name in names:
+        if name not in COLUMNS:
+            raise InputError(f"{file}, line 1: unknown column {name[:80]!r}; the columns are {', '.join(COLUMNS)}")
+        if names.count(name) > 1:
+            raise InputError(f"{file}, line 1: column {name!r} is there twice")
+    for name in COLUMNS:
+        if name not in names:
+            raise InputError(f"{file}, line 1: column {name!r} is missing")
+    return tuple(names.index(name) for name in COLUMNS)
+
+
+def _row(
+    cells: list[str], order: tuple[int, ...], file: str, line: int, forms: Collection[str], today: datetime.date
+) -> RegisterRow:
+    where = f"{file}, line {line}"
+    if len(cells) != len(COLUMNS):
+        raise InputError(f"{where}: {len(cells)} cells, {len(COLUMNS)} expected")
+    values = dict(zip(COLUMNS, (cells[place] for place in order), strict=True))
+    for name, value in values.items():
+        if value.casefold() in _MISSING:
+            raise InputError(f"{where}: {name} is missing")
+        if len(value) > MAX_CELL_CHARACTERS or not value.isprintable():
+            raise InputError(f"{where}: {name} is longer than {MAX_CELL_CHARACTERS} characters or not printable")
+    if values["form"] not in forms:
+        raise InputError(f"{where}: form {values['form']!r} is not one of the study's: {', '.join(sorted(forms))}")
+    try:
+        signed_on = datetime.date.fromisoformat(values["signed_on"])
+    except ValueError:
+        signed_on = None
+    if signed_on is None or signed_on.isoformat() != values["signed_on"]:
+        raise InputError(f"{where}: signed_on {values['signed_on']!r} is not a day written YYYY-MM-DD")
+    if signed_on > today:
+        raise InputError(f"{where}: signed_on {signed_on} is in the future (today is {today})")
+    return RegisterRow(line, values["patient_id"], values["form"], signed_on, values["signer"], values["verified_by"])
+
+
+def _check_repeats(rows: list[RegisterRow], file: str) -> None:
+    forms: dict[tuple[str, str], int] = {}
+    days: dict[tuple[str, datetime.date], int] = {}
+    for row in rows:
+        first = forms.setdefault((row.patient_id, row.form), row.line)
+        if first != row.line:
+            raise InputError(f"{file}, line {row.line}: repeats the patient and form of line {first}")
+        first = days.setdefault((row.patient_id, row.signed_on), row.line)
+        if first != row.line:
+            raise InputError(
+                f"{file}, line {row.line}: the patient of line {first} signed another form on the same day; "
+                "which of the two counts is not to be told"
+            )

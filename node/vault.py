@@ -1,0 +1,1168 @@
+"""The vault: the only place where a person and a consent meet, in four compartments that can be destroyed apart.
+
+    LINK         link.db          patient, consent, its secrets and card; which rows are whose
+    RESEARCH     research.db      the imported copy: one file and one key a patient, under a random pseudonym
+                 data/*.bin
+    ARCHIVE      archive.db       what must be kept after an erasure: the signed form, the decision, days; no consent id
+    SUPPRESSION  suppression.db   keyed hashes of patients who must not be enrolled again
+
+What may live here: these files, their keys (`keys.json`, sealed under the node's at-rest key), and the acts on them.
+What this file does not know: the network, the rules of use (`node/consent.py`), how a grant reaches the chain
+(`node/enrolment.py`).
+
+Rules
+- Nothing personal is on disk in the clear: every value is sealed (AES-256-GCM), every name is a keyed hash.
+- Deleting means: the row leaves its table (secure_delete), the compartment is re-encrypted under a fresh key, the old
+  key is overwritten, the write-ahead log is folded in and cut, the file is overwritten before it is unlinked. A copy of
+  a database without the key file of its day opens no more; a backup that holds both still does (and is why a restored
+  vault must `reapply` the chain before it is used).
+- Overwriting reaches what the file system lets it reach: a snapshot or a copy-on-write disk keeps old blocks, those of
+  the key file too. Backups and snapshots of `keys.json` need an end date of their own.
+- Every act is one transaction a compartment, ordered so that a crash in between is finished or undone by `open`.
+- An error names a row or a count, never a patient.
+
+Trusted: whoever has the at-rest key. An attacker with the files alone learns how many patients and consents there are.
+"""
+
+from __future__ import annotations
+
+import datetime
+import hmac
+import json
+import os
+import secrets
+import sqlite3
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations
+from pathlib import Path
+from typing import Any, Final, Protocol, Self
+
+import numpy as np
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from numpy.typing import NDArray
+
+from crypto.blobs import ROLE_TRAIN, AnchorProof
+from crypto.commitments import ConsentOpening, request_id
+from crypto.digest import ZERO, Digest, sha256
+from crypto.keys import LedgerKey
+from crypto.merkle import requests_root
+from crypto.statements import RequestErasure, Withdraw, sign
+from node.card import Card, Origin
+from node.consent import MARKS, STOP_AND_DELETE, GrantProof, Leaf
+from node.errors import InputError, LocalError, LocalFault, NotFound, Refused
+from node.history import ErasureHistory, History
+from node.records import Anchored, Contracts, Granted
+
+FORMAT: Final = 1
+_COMPARTMENTS: Final = ("link", "research", "archive", "suppression")
+_CONTRACTS: Final = ("membership", "consent", "training", "unlearning")
+_ROWS_MAGIC: Final = b"koinon.rows/1\n"
+_COPY_DELETED: Final = 2  # ErasureStepped.step
+_LINK_DESTROYED: Final = 4
+_FEW: Final = 12  # 4095 combinations, some tenths of a second
+
+
+class Records(Protocol):
+    """What `import_dataset` takes: `fl_engine.data.dataset.Dataset`, whose field descriptions apply."""
+
+    @property
+    def x(self) -> NDArray[np.float32]:
+        """float32 [N, ...]."""
+        ...
+
+    @property
+    def y(self) -> NDArray[np.int64]:
+        """int64 [N]."""
+        ...
+
+    @property
+    def patients(self) -> tuple[str, ...]:
+        """N identifiers."""
+        ...
+
+    @property
+    def roles(self) -> NDArray[np.uint8]:
+        """uint8 [N]: 0 train, 1 validation, 2 test."""
+        ...
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class ImportReport:
+    """What an import took in: patients and records; `suppressed` patients were left out, `known` ones already here."""
+
+    patients: int
+    records: int
+    suppressed: int
+    known: int
+
+
+@dataclass(frozen=True, slots=True)
+class Minted:
+    """The outcome of `mint`: `fresh` is False where the consent existed; `superseded` are older ones it replaces."""
+
+    consent_id: Digest
+    fresh: bool
+    superseded: tuple[Digest, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Holding:
+    """What the vault says about one consent, for lists: no secret, no patient.
+
+    `mark` is "" or one of `consent.MARKS`, written at `marked_at` (chain time); days are YYYY-MM-DD. `placed`: an
+    anchor or a grant carries it; `granted`: the chain has that.
+    """
+
+    consent_id: Digest
+    study: Digest
+    form_id: Digest
+    member: int
+    issued: str
+    signed_on: str
+    mark: str
+    marked_at: int
+    placed: bool
+    granted: bool
+    has_copy: bool
+    role: int
+    records: int
+
+
+@dataclass(frozen=True, slots=True)
+class PendingAnchor:
+    """An anchor that was made here and not yet seen on the chain."""
+
+    study: Digest
+    form_id: Digest
+    root: Digest
+    count: int
+
+
+@dataclass(frozen=True, slots=True)
+class Annex:
+    """What the patient gets with a certificate, and nobody else: the opening without the document's salt."""
+
+    consent_id: Digest
+    study: Digest
+    form_id: Digest
+    holder: bytes
+    holder_salt: Digest
+    doc_commit: Digest
+    leaf_secret: Digest
+    leaf_key: Digest
+    request_salt: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class ArchiveRecord:
+    """What the law makes a hospital keep after an erasure (PRIVACY: ARCHIVE). Days are YYYY-MM-DD or "".
+
+    `document` is the signed form as it was registered; `decision` and `ground` are the hospital's own words;
+    `recipients` are names of members and others who had the model or its updates.
+    """
+
+    patient_id: str
+    study_name: str
+    document: bytes
+    signed_on: str
+    decision: str
+    ground: str
+    requested_on: str
+    completed_on: str
+    first_use_on: str
+    last_use_on: str
+    recipients: tuple[str, ...]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Key file
+
+
+def _overwrite(path: Path, data: bytes) -> None:
+    """Write `data` whole or not at all, then wipe the bytes that were there before."""
+    aside = path.with_name(path.name + ".part")
+    descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    old = path.open("r+b") if path.exists() else None
+    aside.replace(path)
+    _sync_folder(path.parent)
+    if old is not None:  # the name is gone, the bytes are not
+        with old:
+            _wipe(old.fileno())
+
+
+def _wipe(descriptor: int) -> None:
+    os.lseek(descriptor, 0, os.SEEK_SET)
+    length = os.fstat(descriptor).st_size
+    while length > 0:
+        length -= os.write(descriptor, bytes(min(length, 1 << 20)))
+    os.fsync(descriptor)
+
+
+def _shred(path: Path) -> None:
+    with path.open("r+b") as file:
+        _wipe(file.fileno())
+    path.unlink()
+
+
+def _sync_folder(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+class _KeyFile:
+    """`keys.json`: generation -> key of each compartment; two generations only while one replaces the other."""
+
+    def __init__(self, path: Path, at_rest_key: bytes) -> None:
+        self._path = path
+        self._cipher = AESGCM(at_rest_key)
+        self.keys: dict[str, dict[int, bytes]] = {}
+
+    def make(self) -> None:
+        self.keys = {name: {0: secrets.token_bytes(32)} for name in _COMPARTMENTS}
+        self.write()
+
+    def write(self) -> None:
+        tree = {name: {str(g): key.hex() for g, key in keys.items()} for name, keys in self.keys.items()}
+        nonce = os.urandom(12)
+        sealed = nonce + self._cipher.encrypt(nonce, json.dumps(tree).encode(), b"koinon/vault-keys/1")
+        _overwrite(self._path, json.dumps({"format": FORMAT, "sealed": sealed.hex()}).encode() + b"\n")
+
+    def read(self) -> None:
+        try:
+            document = json.loads(self._path.read_bytes())
+            version, sealed = document["format"], bytes.fromhex(document["sealed"])
+        except FileNotFoundError:
+            raise NotFound(f"{self._path} does not exist: no vault here, or its keys were not restored") from None
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise LocalFault(f"{self._path}: damaged: {error}") from error
+        if version != FORMAT:
+            raise LocalFault(f"{self._path}: format {version!r}, this koinon reads format {FORMAT}")
+        try:
+            tree = json.loads(self._cipher.decrypt(sealed[:12], sealed[12:], b"koinon/vault-keys/1"))
+        except InvalidTag:
+            raise LocalFault(f"{self._path} does not open: damaged, or of another node's keys") from None
+        self.keys = {
+            name: {int(g): bytes.fromhex(key) for g, key in generations.items()} for name, generations in tree.items()
+        }
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Compartment
+
+
+class _Compartment:
+    """A table of sealed JSON objects, each under a kind and a name of which only a keyed hash is stored.
+
+    `named`: whether the sealed value repeats its name, which re-encryption under a fresh key needs. A suppression list
+    must not be able to name anybody, so it is not named and is never re-encrypted.
+    """
+
+    def __init__(self, path: Path, name: str, keys: _KeyFile, *, named: bool, create: bool) -> None:
+        self._name, self._named, self._keys = name, named, keys
+        self._lock = threading.RLock()
+        self._inside = False
+        if not create and not path.exists():
+            raise LocalFault(f"{path} is missing: the vault is incomplete")
+        try:
+            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
+            os.chmod(path, 0o600)
+            self._db.execute("PRAGMA journal_mode=WAL")
+            self._db.execute("PRAGMA synchronous=FULL")
+            self._db.execute("PRAGMA secure_delete=ON")
+            self._db.execute("PRAGMA temp_store=MEMORY")
+            with self.transaction():
+                self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
+                self._db.execute(
+                    "CREATE TABLE IF NOT EXISTS sealed (position INTEGER PRIMARY KEY, tag BLOB UNIQUE NOT NULL, "
+                    "kind TEXT NOT NULL, body BLOB NOT NULL)"
+                )
+                self._db.execute("CREATE INDEX IF NOT EXISTS kinds ON sealed (kind)")
+                self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?), ('generation', 0)", (FORMAT,))
+            meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
+        except (sqlite3.DatabaseError, OSError) as error:
+            raise LocalFault(f"{path}: {error}") from error
+        if meta["format"] != FORMAT:
+            raise LocalFault(f"{path}: format {meta['format']}, this koinon reads format {FORMAT}")
+        self.generation = int(meta["generation"])
+        if self.generation not in keys.keys.get(name, {}):
+            raise LocalFault(f"{path} and keys.json do not belong together: restore both from the same backup")
+        if len(keys.keys[name]) > 1:  # a re-encryption was cut off: one of the two keys opens nothing
+            keys.keys[name] = {self.generation: keys.keys[name][self.generation]}
+            keys.write()
+        self._take(keys.keys[name][self.generation])
+
+    def _take(self, key: bytes) -> None:
+        self._cipher = AESGCM(hmac.digest(key, b"koinon/vault/seal/1", "sha256"))
+        self._hash_key = hmac.digest(key, b"koinon/vault/name/1", "sha256")
+
+    def close(self) -> None:
+        with self._lock:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._db.close()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """All writes inside or none; may be nested."""
+        with self._lock:
+            if self._inside:
+                yield
+                return
+            self._inside = True
+            try:
+                self._db.execute("BEGIN IMMEDIATE")
+                yield
+                self._db.execute("COMMIT")
+            except sqlite3.Error as error:
+                raise LocalFault(f"the vault's {self._name} compartment: {error}") from error
+            finally:
+                self._inside = False
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
+
+    def _tag(self, kind: str, name: bytes) -> bytes:
+        return hmac.digest(self._hash_key, kind.encode() + b"\0" + name, "sha256")
+
+    def _label(self, kind: str, tag: bytes) -> bytes:
+        return f"koinon/vault/{self._name}/{kind}/1".encode() + tag
+
+    def _seal(self, kind: str, name: bytes, value: dict[str, Any]) -> tuple[bytes, bytes]:
+        tag, nonce = self._tag(kind, name), os.urandom(12)
+        plain = json.dumps({"name": name.hex() if self._named else "", "value": value}).encode()
+        return tag, nonce + self._cipher.encrypt(nonce, plain, self._label(kind, tag))
+
+    def _open(self, kind: str, tag: bytes, body: bytes) -> tuple[bytes, dict[str, Any]]:
+        try:
+            plain = json.loads(self._cipher.decrypt(body[:12], body[12:], self._label(kind, tag)))
+        except InvalidTag:
+            raise LocalFault(
+                f"the vault's {self._name} compartment is damaged: a sealed {kind} does not open"
+            ) from None
+        return bytes.fromhex(plain["name"]), plain["value"]
+
+    def put(self, kind: str, name: bytes, value: dict[str, Any]) -> None:
+        tag, body = self._seal(kind, name, value)
+        with self.transaction():
+            self._db.execute(
+                "INSERT INTO sealed (tag, kind, body) VALUES (?, ?, ?) "
+                "ON CONFLICT (tag) DO UPDATE SET body = excluded.body",
+                (tag, kind, body),
+            )
+
+    def get(self, kind: str, name: bytes) -> dict[str, Any] | None:
+        tag = self._tag(kind, name)
+        with self._lock:
+            row = self._db.execute("SELECT body FROM sealed WHERE tag = ?", (tag,)).fetchone()
+        return None if row is None else self._open(kind, tag, row[0])[1]
+
+    def all(self, kind: str) -> list[dict[str, Any]]:
+        """Every value of a kind, in the order they were first put."""
+        with self._lock:
+            rows = self._db.execute("SELECT tag, body FROM sealed WHERE kind = ? ORDER BY position", (kind,)).fetchall()
+        return [self._open(kind, tag, body)[1] for tag, body in rows]
+
+    def delete(self, kind: str, name: bytes) -> None:
+        with self.transaction():
+            self._db.execute("DELETE FROM sealed WHERE tag = ?", (self._tag(kind, name),))
+
+    def checkpoint(self) -> None:
+        """Fold the write-ahead log into the file and cut it."""
+        with self._lock:
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def destroy(self, names: Iterable[tuple[str, bytes]]) -> None:
+        """Remove (kind, name) rows for good: what stays is re-encrypted under a fresh key, the old key is overwritten.
+
+        A crash before the transaction leaves everything as it was, a crash after it is finished when the file is
+        opened again (two keys in the key file, one fits).
+        """
+        fresh = secrets.token_bytes(32)
+        with self._lock:
+            keys = self._keys.keys[self._name]
+            keys[self.generation + 1] = fresh
+            self._keys.write()
+            gone = {self._tag(kind, name) for kind, name in names}
+            rows = self._db.execute("SELECT tag, kind, body FROM sealed ORDER BY position").fetchall()
+            kept = [(kind, *self._open(kind, tag, body)) for tag, kind, body in rows if tag not in gone]
+            self._take(fresh)
+            try:
+                with self.transaction():
+                    self._db.execute("DELETE FROM sealed")
+                    for kind, name, value in kept:
+                        tag, body = self._seal(kind, name, value)
+                        self._db.execute("INSERT INTO sealed (tag, kind, body) VALUES (?, ?, ?)", (tag, kind, body))
+                    self._db.execute("UPDATE meta SET value = ? WHERE name = 'generation'", (self.generation + 1,))
+            except BaseException:
+                self._take(keys[self.generation])
+                raise
+            self.generation += 1
+            self.checkpoint()
+            self._keys.keys[self._name] = {self.generation: fresh}
+            self._keys.write()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Vault
+
+
+class Vault:
+    """One hospital's vault. Thread-safe; one process at a time (the home's lock sees to that).
+
+    Make it with `create` or `open`. Every method that takes a consent raises `NotFound` for one that is not here,
+    unless it says otherwise.
+    """
+
+    def __init__(self, path: Path, keys: _KeyFile, *, create: bool) -> None:
+        """Use `create` or `open`."""
+        self._lock = threading.RLock()
+        self._data = path / "data"
+        self._data.mkdir(mode=0o700, exist_ok=True)
+        part = {
+            name: _Compartment(path / f"{name}.db", name, keys, named=name in ("link", "research"), create=create)
+            for name in _COMPARTMENTS
+        }
+        self._link, self._research = part["link"], part["research"]
+        self._archive, self._suppression = part["archive"], part["suppression"]
+        self._owners: dict[int, tuple[str, int]] = {}
+        self._finish()
+
+    @classmethod
+    def create(cls, path: Path, at_rest_key: bytes) -> Self:
+        """Make an empty vault in the folder `path`; `LocalFault` where there is one already."""
+        keys_path = path / "keys.json"
+        if keys_path.exists():
+            raise LocalFault(f"{path} already holds a vault")
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        keys = _KeyFile(keys_path, at_rest_key)
+        keys.make()
+        return cls(path, keys, create=True)
+
+    @classmethod
+    def open(cls, path: Path, at_rest_key: bytes) -> Self:
+        """Open the vault at `path` and finish whatever a crash interrupted.
+
+        Raises:
+            NotFound: no vault here.
+            LocalFault: another node's keys, damaged, incomplete, of another version, or parts of different backups.
+        """
+        keys = _KeyFile(path / "keys.json", at_rest_key)
+        keys.read()
+        return cls(path, keys, create=False)
+
+    def close(self) -> None:
+        """Fold the logs into the files and let go of them."""
+        with self._lock:
+            for one in (self._link, self._research, self._archive, self._suppression):
+                one.close()
+
+    def _finish(self) -> None:
+        """Make the compartments agree: LINK says what should be here, RESEARCH and `data/` follow."""
+        held = {p["pseudonym"] for p in self._link.all("patient") if p["copy"]}
+        stray = [p["pseudonym"] for p in self._research.all("patient") if p["pseudonym"] not in held]
+        if stray:
+            self._research.destroy([("patient", name.encode()) for name in stray])
+        self._index()
+        known = {name for name, _ in self._owners.values()}
+        for path in self._data.iterdir():
+            if path.name.removesuffix(".bin") not in known:
+                _shred(path)
+
+    def _index(self) -> None:
+        self._owners = {
+            number: (one["pseudonym"], one["role"]) for one in self._research.all("patient") for number in one["rows"]
+        }
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # The imported copy
+
+    def import_dataset(self, dataset: Records, *, now: int | None = None) -> ImportReport:
+        """Take a dataset in under fresh random pseudonyms.
+
+        Row i gets the import row number `base + i`, where base is 0 for the first import: a record that is left out
+        still uses its number up, so that the same file gives the same numbers whoever was erased. Suppressed patients
+        are left out and counted; patients who are already here are left as they are (records are frozen in data cuts).
+        `now` (unix seconds, by default the wall clock) decides whether a suppression still holds.
+
+        Raises:
+            InputError: another shape than the records already here, or one patient in two roles (named by row).
+        """
+        at = int(time.time()) if now is None else now
+        shape, classes = list(dataset.x.shape[1:]), dataset.classes
+        with self._lock:
+            there = self._research.get("meta", b"shape")
+            if there is not None and there["shape"] != shape:
+                raise InputError(f"records of shape {tuple(shape)}; this vault holds shape {tuple(there['shape'])}")
+            mine: dict[str, list[int]] = {}
+            for row, patient in enumerate(dataset.patients):
+                mine.setdefault(patient, []).append(row)
+            for rows in mine.values():
+                odd = next((row for row in rows if dataset.roles[row] != dataset.roles[rows[0]]), None)
+                if odd is not None:
+                    raise InputError(f"the patient of row {odd} also has row {rows[0]} in another role (rows from 0)")
+            base = (self._link.get("meta", b"rows") or {"next": 0})["next"]
+            known = suppressed = records = 0
+            links: list[dict[str, Any]] = []
+            copies: list[dict[str, Any]] = []
+            for patient, rows in mine.items():
+                if self.is_suppressed(patient, None, at):
+                    suppressed += 1
+                elif self._link.get("patient", patient.encode()) is not None:
+                    known += 1
+                else:
+                    pseudonym, dek = secrets.token_hex(16), secrets.token_bytes(32)
+                    numbers = [base + row for row in rows]
+                    role = int(dataset.roles[rows[0]]) + ROLE_TRAIN
+                    self._write_rows(pseudonym, dek, dataset.x[rows], dataset.y[rows])
+                    copies.append({"pseudonym": pseudonym, "dek": dek.hex(), "role": role, "rows": numbers})
+                    links.append(
+                        {
+                            "patient": patient,
+                            "pseudonym": pseudonym,
+                            "role": role,
+                            "rows": numbers,
+                            "copy": True,
+                            "consents": [],
+                        }
+                    )
+                    records += len(rows)
+            if links:
+                os.sync()  # one flush for all files, before any row says that they are there
+                with self._research.transaction():
+                    classes = max(classes, there["classes"] if there else 0)
+                    self._research.put("meta", b"shape", {"shape": shape, "classes": classes})
+                    for copy in copies:
+                        self._research.put("patient", copy["pseudonym"].encode(), copy)
+                with self._link.transaction():
+                    self._link.put("meta", b"rows", {"next": base + len(dataset.patients)})
+                    for link in links:
+                        self._link.put("patient", link["patient"].encode(), link)
+                self._index()
+            return ImportReport(len(links), records, suppressed, known)
+
+    def _write_rows(self, pseudonym: str, dek: bytes, x: NDArray[np.float32], y: NDArray[np.int64]) -> None:
+        plain = np.ascontiguousarray(x, dtype="<f4").tobytes() + np.ascontiguousarray(y, dtype="<i8").tobytes()
+        nonce = os.urandom(12)
+        body = _ROWS_MAGIC + nonce + AESGCM(dek).encrypt(nonce, plain, _ROWS_MAGIC + pseudonym.encode())
+        (self._data / f"{pseudonym}.bin").write_bytes(body)
+
+    def _read_rows(self, copy: dict[str, Any], shape: Sequence[int]) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        pseudonym, count = copy["pseudonym"], len(copy["rows"])
+        try:
+            body = (self._data / f"{pseudonym}.bin").read_bytes()
+            at = len(_ROWS_MAGIC)
+            cipher = AESGCM(bytes.fromhex(copy["dek"]))
+            plain = cipher.decrypt(body[at : at + 12], body[at + 12 :], _ROWS_MAGIC + pseudonym.encode())
+        except (OSError, InvalidTag, ValueError):
+            raise LocalFault(f"the vault's data file {pseudonym}.bin is missing or damaged") from None
+        split = len(plain) - 8 * count
+        x = np.frombuffer(plain[:split], dtype="<f4").reshape(count, *shape)
+        return x, np.frombuffer(plain[split:], dtype="<i8")
+
+    def shape(self) -> tuple[tuple[int, ...], int, str]:
+        """(shape of one record, classes, dtype of x) of the records here; `NotFound` while nothing was imported."""
+        found = self._research.get("meta", b"shape")
+        if found is None:
+            raise NotFound("the vault holds no records: nothing was imported yet")
+        return tuple(found["shape"]), int(found["classes"]), "float32"
+
+    def rows(self, numbers: Iterable[int], role: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+        """Records by import row number, in the order asked: x float32 [n, ...], y int64 [n].
+
+        `role` is 1 train, 2 validation, 3 test, as in `Leaf`. `NotFound` names the first number that is not here
+        (never imported, or deleted), `LocalError` one that has another role.
+        """
+        asked = list(numbers)
+        shape, _, _ = self.shape()
+        with self._lock:
+            x = np.empty((len(asked), *shape), dtype=np.float32)
+            y = np.empty(len(asked), dtype=np.int64)
+            places: dict[str, list[tuple[int, int]]] = {}
+            for place, number in enumerate(asked):
+                owner = self._owners.get(number)
+                if owner is None:
+                    raise NotFound(f"row {number} is not in the vault")
+                if owner[1] != role:
+                    raise LocalError(f"row {number} has role {owner[1]}, asked for as role {role}")
+                places.setdefault(owner[0], []).append((place, number))
+            for pseudonym, wanted in places.items():
+                copy = self._research.get("patient", pseudonym.encode())
+                assert copy is not None  # `_owners` is read from the same table
+                offset = {number: i for i, number in enumerate(copy["rows"])}
+                some_x, some_y = self._read_rows(copy, shape)
+                for place, number in wanted:
+                    x[place], y[place] = some_x[offset[number]], some_y[offset[number]]
+            return x, y
+
+    def row_numbers(self, role: int) -> tuple[int, ...]:
+        """Every row number of that role that is here, ascending, whatever its consents say."""
+        return tuple(sorted(number for number, (_, own) in self._owners.items() if own == role))
+
+    def patient_ids(self) -> tuple[str, ...]:
+        """The patients in LINK, in import order. For the data-protection desk alone; never print or log them."""
+        return tuple(one["patient"] for one in self._link.all("patient"))
+
+    def delete_copy(self, *consent_ids: Digest) -> int:
+        """Destroy the copy of these consents' patients; returns how many copies are gone that were here.
+
+        A copy stays where the patient has another consent, not named here, that nobody has ended.
+        """
+        with self._lock:
+            gone: list[dict[str, Any]] = []
+            asked = {bytes(one) for one in consent_ids}
+            for one in asked:
+                consent = self._consent(one)
+                patient = self._patient(consent)
+                live = [
+                    other
+                    for other in patient["consents"]
+                    if bytes.fromhex(other) not in asked and self._consent(bytes.fromhex(other))["mark"] == ""
+                ]
+                if patient["copy"] and not live:
+                    patient["copy"] = False
+                    gone.append(patient)
+            if gone:
+                with self._link.transaction():
+                    for patient in gone:
+                        self._link.put("patient", patient["patient"].encode(), patient)
+                self._link.checkpoint()
+                self._finish()
+            return len({patient["pseudonym"] for patient in gone})
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Consents
+
+    def mint(
+        self,
+        patient_id: str,
+        *,
+        origin: Origin,
+        form_id: Digest,
+        document: bytes,
+        signed_on: datetime.date,
+        issued: datetime.date,
+        now: int,
+    ) -> Minted:
+        """Make a consent: three secrets, a holder key, both statements of the card signed, the key forgotten.
+
+        Idempotent for (patient, study, form) while that consent is not ended. Under another form of the same study the
+        older consent is marked superseded. `document` is the signed form as registered, kept sealed; `now` is chain
+        time.
+
+        Raises:
+            NotFound: no such patient here.
+            Refused: the patient is suppressed, or ended a consent in this study on or after the day of this signature.
+        """
+        with self._lock, self._link.transaction():
+            if self.is_suppressed(patient_id, origin.study, now):
+                raise Refused("this patient was erased from the study and may not be enrolled again")
+            patient = self._link.get("patient", patient_id.encode())
+            if patient is None:
+                raise NotFound("this patient has no records in the vault")
+            mine = [self._consent(bytes.fromhex(one)) for one in patient["consents"]]
+            mine = [one for one in mine if one["study"] == origin.study.hex()]
+            live = [one for one in mine if one["mark"] == ""]
+            for old in live:
+                if old["form_id"] == form_id.hex():
+                    return Minted(Digest.from_hex(old["consent_id"]), fresh=False)
+            for old in mine:
+                ended = datetime.datetime.fromtimestamp(old["marked_at"], datetime.UTC).date()
+                if old["mark"] in ("withdrawn", "entered-in-error") and signed_on <= ended:
+                    raise Refused(
+                        f"this patient's consent ended on {ended}; a form signed on {signed_on} does not renew it"
+                    )
+            superseded = tuple(Digest.from_hex(one["consent_id"]) for one in live)
+            for one in superseded:
+                self.note_withdrawal(one, at=now, mark="superseded")
+            consent = self._new_consent(patient_id, origin, form_id, document)
+            consent |= {"signed_on": signed_on.isoformat(), "issued": issued.isoformat()}
+            self._link.put("consent", bytes.fromhex(consent["consent_id"]), consent)
+            patient["consents"].append(consent["consent_id"])
+            self._link.put("patient", patient_id.encode(), patient)
+            return Minted(Digest.from_hex(consent["consent_id"]), True, superseded)
+
+    def _new_consent(self, patient_id: str, origin: Origin, form_id: Digest, document: bytes) -> dict[str, Any]:
+        key = LedgerKey.generate()
+        opening = ConsentOpening.fresh(key.address, sha256(document))
+        consent_id = opening.consent_id
+        withdraw, erasure = Withdraw(consent_id), RequestErasure(consent_id, origin.study)
+        contracts = origin.contracts
+        return {
+            "consent_id": consent_id.hex(),
+            "patient": patient_id,
+            "study": origin.study.hex(),
+            "form_id": form_id.hex(),
+            "network": origin.network,
+            "chain_id": contracts.chain_id,
+            "contracts": [
+                part.hex()
+                for part in (contracts.membership, contracts.consent, contracts.training, contracts.unlearning)
+            ],
+            "member": origin.member,
+            "hospital": origin.hospital,
+            "holder": key.address.hex(),
+            "holder_salt": opening.holder_salt.hex(),
+            "doc_salt": opening.doc_salt.hex(),
+            "leaf_secret": opening.leaf_secret.hex(),
+            "leaf_key": opening.leaf_key.hex(),
+            "doc_commit": opening.doc_commit.hex(),
+            "value_salt": secrets.token_hex(32),
+            "request_salt": secrets.token_hex(32),
+            "document": document.hex(),
+            "withdraw": sign(withdraw, origin.domains.of(withdraw), key).hex(),
+            "request_erasure": sign(erasure, origin.domains.of(erasure), key).hex(),
+            "mark": "",
+            "marked_at": 0,
+            "proof": None,
+            "granted": False,
+            "archive": "",
+        }
+
+    def _consent(self, consent_id: bytes) -> dict[str, Any]:
+        found = self._link.get("consent", consent_id)
+        if found is None:
+            raise NotFound(f"consent {consent_id.hex()} is not in this vault")
+        return found
+
+    def _patient(self, consent: dict[str, Any]) -> dict[str, Any]:
+        found = self._link.get("patient", consent["patient"].encode())
+        if found is None:
+            raise LocalFault(f"the vault's link compartment lacks the patient of consent {consent['consent_id']}")
+        return found
+
+    def leaves(self, study: Digest) -> list[Leaf]:
+        """Every consent of the study, ended ones too: `consent.usable` decides. In the order they were minted."""
+        with self._lock:
+            patients = {one["patient"]: one for one in self._link.all("patient")}
+            return [
+                self._leaf(consent, patients[consent["patient"]])
+                for consent in self._link.all("consent")
+                if consent["study"] == study.hex()
+            ]
+
+    def _leaf(self, consent: dict[str, Any], patient: dict[str, Any]) -> Leaf:
+        return Leaf(
+            consent_id=Digest.from_hex(consent["consent_id"]),
+            leaf_key=Digest.from_hex(consent["leaf_key"]),
+            value_salt=Digest.from_hex(consent["value_salt"]),
+            role=patient["role"],
+            rows=tuple(patient["rows"]) if patient["copy"] else (),
+            holder=bytes.fromhex(consent["holder"]),
+            holder_salt=Digest.from_hex(consent["holder_salt"]),
+            doc_commit=Digest.from_hex(consent["doc_commit"]),
+            form_id=Digest.from_hex(consent["form_id"]),
+            proof=_proof(consent["proof"]),
+            locally_withdrawn=consent["mark"] != "",
+        )
+
+    def note_withdrawal(self, consent_id: Digest, *, at: int, mark: str = "withdrawn") -> bool:
+        """Stop use at once, whatever the chain says; whether that was news. A consent of others is no news.
+
+        `mark` is one of `consent.MARKS`; "withdrawn" replaces the other two, nothing replaces it. `at` is chain time.
+        """
+        if mark not in MARKS:
+            raise ValueError(f"mark {mark!r} is none of {', '.join(MARKS)}")
+        with self._lock, self._link.transaction():
+            consent = self._link.get("consent", consent_id)
+            if consent is None or consent["mark"] in ("withdrawn", mark):
+                return False
+            if consent["mark"] and mark != "withdrawn":
+                return False
+            consent |= {"mark": mark, "marked_at": at}
+            self._link.put("consent", consent_id, consent)
+            return True
+
+    def card(self, consent_id: Digest) -> Card:
+        """The withdrawal card of a consent."""
+        one = self._consent(consent_id)
+        return Card(
+            origin=_origin(one),
+            form_id=Digest.from_hex(one["form_id"]),
+            issued=one["issued"],
+            consent_id=consent_id,
+            holder=bytes.fromhex(one["holder"]),
+            holder_salt=Digest.from_hex(one["holder_salt"]),
+            doc_commit=Digest.from_hex(one["doc_commit"]),
+            leaf_secret=Digest.from_hex(one["leaf_secret"]),
+            withdraw=bytes.fromhex(one["withdraw"]),
+            request_erasure=bytes.fromhex(one["request_erasure"]),
+        )
+
+    def find(self, who: str | Digest) -> tuple[Holding, ...]:
+        """The consents of a patient (text), or the one with this id (`Digest`); `NotFound` where there is none."""
+        with self._lock:
+            if isinstance(who, Digest):
+                consent = self._consent(who)
+                return (_holding(consent, self._patient(consent)),)
+            patient = self._link.get("patient", who.encode())
+            if patient is None or not patient["consents"]:
+                raise NotFound("this patient has no consent in the vault")
+            return tuple(_holding(self._consent(bytes.fromhex(one)), patient) for one in patient["consents"])
+
+    def holdings(self, study: Digest | None = None) -> tuple[Holding, ...]:
+        """Every consent here, or those of one study, in the order they were minted."""
+        with self._lock:
+            patients = {one["patient"]: one for one in self._link.all("patient")}
+            return tuple(
+                _holding(consent, patients[consent["patient"]])
+                for consent in self._link.all("consent")
+                if study is None or consent["study"] == study.hex()
+            )
+
+    def patient_of(self, consent_id: Digest) -> str:
+        """The patient of a consent. For the data-protection desk alone; never print or log it."""
+        return str(self._consent(consent_id)["patient"])
+
+    def request_salt(self, consent_id: Digest) -> Digest:
+        """The salt of this consent's request id: drawn when the consent was made, so that a restored vault has it."""
+        return Digest.from_hex(self._consent(consent_id)["request_salt"])
+
+    def annex(self, consent_id: Digest) -> Annex:
+        """What goes to the patient with the certificate; see `Annex`."""
+        one = self._consent(consent_id)
+        return Annex(
+            consent_id=consent_id,
+            study=Digest.from_hex(one["study"]),
+            form_id=Digest.from_hex(one["form_id"]),
+            holder=bytes.fromhex(one["holder"]),
+            holder_salt=Digest.from_hex(one["holder_salt"]),
+            doc_commit=Digest.from_hex(one["doc_commit"]),
+            leaf_secret=Digest.from_hex(one["leaf_secret"]),
+            leaf_key=Digest.from_hex(one["leaf_key"]),
+            request_salt=Digest.from_hex(one["request_salt"]),
+        )
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Grants on their way to the chain
+
+    @contextmanager
+    def enrolling(self) -> Iterator[None]:
+        """Several mints and the anchors that carry them as one act: all of it is kept, or nothing."""
+        with self._lock, self._link.transaction():
+            yield
+
+    def unplaced(self, study: Digest, form_id: Digest) -> tuple[Digest, ...]:
+        """Consents under this form that no anchor or grant carries yet and nobody has ended."""
+        return tuple(
+            Digest.from_hex(one["consent_id"])
+            for one in self._link.all("consent")
+            if one["study"] == study.hex()
+            and one["form_id"] == form_id.hex()
+            and one["proof"] is None
+            and one["mark"] == ""
+        )
+
+    def place(self, places: Mapping[Digest, GrantProof], anchor: PendingAnchor | None = None) -> None:
+        """Keep by which proof these consents will be on the chain, and the anchor they share, before it is posted."""
+        with self._lock, self._link.transaction():
+            for consent_id, proof in places.items():
+                consent = self._consent(consent_id)
+                consent["proof"] = _proof_json(proof)
+                self._link.put("consent", consent_id, consent)
+            if anchor is not None:
+                tree = {
+                    "study": anchor.study.hex(),
+                    "form_id": anchor.form_id.hex(),
+                    "root": anchor.root.hex(),
+                    "count": anchor.count,
+                }
+                self._link.put("anchor", anchor.root, tree)
+
+    def pending_anchors(self, study: Digest) -> tuple[PendingAnchor, ...]:
+        """Anchors of the study that `confirm` has not seen on the chain, in the order they were made."""
+        return tuple(
+            PendingAnchor(study, Digest.from_hex(one["form_id"]), Digest.from_hex(one["root"]), one["count"])
+            for one in self._link.all("anchor")
+            if one["study"] == study.hex()
+        )
+
+    def pending_grants(self, study: Digest) -> tuple[Holding, ...]:
+        """Consents that wait for a grant of their own, and that nobody has ended."""
+        with self._lock:
+            return tuple(
+                _holding(one, self._patient(one))
+                for one in self._link.all("consent")
+                if one["study"] == study.hex()
+                and one["proof"] == {"kind": 0}
+                and not one["granted"]
+                and one["mark"] == ""
+            )
+
+    def confirm(self, history: History) -> int:
+        """Note which grants the chain has taken in; returns how many consents became granted by this call.
+
+        A hospital that copies our root or consent id out of our transaction and is mined first grants nothing of ours,
+        but keeps us from posting it. An anchor's consents then wait for another anchor; a consent whose id was taken is
+        replaced (superseded) at the next enrolment.
+        """
+        with self._lock, self._link.transaction():
+            count = 0
+            for one in self._link.all("consent"):
+                if one["granted"] or one["proof"] is None:
+                    continue
+                found: Granted | Anchored | None = None
+                if one["proof"]["kind"] == 0:
+                    grant = history.grants.get(Digest.from_hex(one["consent_id"]))
+                    found = grant.record if grant else None
+                else:
+                    anchor = history.anchors.get(Digest.from_hex(one["proof"]["root"]))
+                    found = anchor.record if anchor else None
+                if found is None:
+                    continue
+                if (found.study.hex(), found.form_id.hex(), found.member) == (
+                    one["study"],
+                    one["form_id"],
+                    one["member"],
+                ):
+                    one["granted"] = True
+                    count += 1
+                elif isinstance(found, Anchored):
+                    one["proof"] = None
+                elif one["mark"] == "":
+                    one["mark"] = "superseded"
+                self._link.put("consent", bytes.fromhex(one["consent_id"]), one)
+            for row in self._link.all("anchor"):
+                root = Digest.from_hex(row["root"])
+                if root in history.anchors:
+                    self._link.delete("anchor", root)
+            return count
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # The end of a consent
+
+    def archive(
+        self,
+        consent_id: Digest,
+        *,
+        study_name: str,
+        decision: str,
+        ground: str = "",
+        requested_on: str = "",
+        completed_on: str = "",
+        first_use_on: str = "",
+        last_use_on: str = "",
+        recipients: Sequence[str] = (),
+    ) -> None:
+        """Keep what must outlive the link (see `ArchiveRecord`). Again for the same consent: replaces the record.
+
+        Nothing in the record leads to the consent: its place is random, and only LINK knows it until LINK is destroyed.
+        """
+        with self._lock:
+            consent = self._consent(consent_id)
+            if not consent["archive"]:
+                consent["archive"] = secrets.token_hex(16)
+                self._link.put("consent", consent_id, consent)
+            record = {
+                "patient_id": consent["patient"],
+                "study_name": study_name,
+                "document": consent["document"],
+                "signed_on": consent["signed_on"],
+                "decision": decision,
+                "ground": ground,
+                "requested_on": requested_on,
+                "completed_on": completed_on,
+                "first_use_on": first_use_on,
+                "last_use_on": last_use_on,
+                "recipients": list(recipients),
+            }
+            self._archive.put("decision", consent["archive"].encode(), record)
+
+    def archived(self, patient_id: str | None = None) -> tuple[ArchiveRecord, ...]:
+        """What the archive keeps, about one patient or all. For the data-protection desk alone."""
+        return tuple(
+            ArchiveRecord(**{**one, "document": bytes.fromhex(one["document"]), "recipients": tuple(one["recipients"])})
+            for one in self._archive.all("decision")
+            if patient_id is None or one["patient_id"] == patient_id
+        )
+
+    def suppress(self, patient_id: str, study: Digest, until: int | None = None) -> None:
+        """Refuse this patient in the study (zero: in all) until unix time `until`, or for good."""
+        with self._lock, self._suppression.transaction():
+            found = self._suppression.get("patient", patient_id.encode()) or {}
+            found[study.hex()] = until
+            self._suppression.put("patient", patient_id.encode(), found)
+
+    def suppress_consent(self, consent_id: Digest, until: int | None = None) -> None:
+        """`suppress` for the patient and study of a consent that is still linked."""
+        one = self._consent(consent_id)
+        self.suppress(one["patient"], Digest.from_hex(one["study"]), until)
+
+    def lift_suppression(self, patient_id: str, study: Digest) -> bool:
+        """Let the patient be enrolled again (a new signed form is needed all the same); whether it was suppressed."""
+        with self._lock, self._suppression.transaction():
+            found = self._suppression.get("patient", patient_id.encode()) or {}
+            if study.hex() not in found:
+                return False
+            del found[study.hex()]
+            if found:
+                self._suppression.put("patient", patient_id.encode(), found)
+            else:
+                self._suppression.delete("patient", patient_id.encode())
+            return True
+
+    def is_suppressed(self, patient_id: str, study: Digest | None, now: int) -> bool:
+        """Whether the patient may not be enrolled in the study (None: in some study) at unix time `now`."""
+        found = self._suppression.get("patient", patient_id.encode()) or {}
+        return any(
+            until is None or until > now
+            for one, until in found.items()
+            if study is None or one in (study.hex(), ZERO.hex())
+        )
+
+    def destroy_link(self, *consent_ids: Digest) -> int:
+        """Destroy what ties these consents to their patients; returns how many were here. Unknown ones are skipped.
+
+        A patient with no other consent leaves LINK altogether, and the copy with it if it was still here.
+        """
+        with self._lock:
+            here = {bytes(one): found for one in consent_ids if (found := self._link.get("consent", one)) is not None}
+            if not here:
+                return 0
+            self.delete_copy(*map(Digest, here))
+            doomed = [("consent", one) for one in here]
+            kept: list[dict[str, Any]] = []
+            for name in {found["patient"] for found in here.values()}:
+                patient = self._link.get("patient", name.encode())
+                if patient is None:
+                    continue
+                patient["consents"] = [one for one in patient["consents"] if bytes.fromhex(one) not in here]
+                if patient["consents"]:
+                    kept.append(patient)
+                else:
+                    doomed.append(("patient", name.encode()))
+            with self._link.transaction():
+                for patient in kept:
+                    self._link.put("patient", patient["patient"].encode(), patient)
+            self._link.destroy(doomed)
+            return len(here)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Restore guard
+
+    def reapply(self, history: History) -> int:
+        """Do again what the chain says was done: a vault may have come back from a backup. Call before any training.
+
+        Every consent that is live here and withdrawn on the chain is stopped, and its copy deleted where the form
+        says so. Where an erasure of this hospital has deleted copies or destroyed links, so does this vault, for the
+        consents whose request salts make the batch's root. Where they do not (the batch named others too, or the link
+        is gone already), the copies of all that were stopped just now and may have been meant are deleted: each of
+        these people has withdrawn, so none is wronged. Returns how many consents changed; 0 in a vault that is up to
+        date.
+        """
+        with self._lock:
+            stopped: set[str] = set()
+            copies: set[str] = set()
+            links: set[str] = set()
+            for one in self._link.all("consent"):
+                consent_id = Digest.from_hex(one["consent_id"])
+                if one["mark"] == "" and consent_id in history.withdrawals:
+                    self.note_withdrawal(consent_id, at=history.withdrawals[consent_id][0].at)
+                    stopped.add(one["consent_id"])
+                    study = history.studies.get(Digest.from_hex(one["study"]))
+                    form = study.forms.get(Digest.from_hex(one["form_id"])) if study else None
+                    if form is not None and form.on_withdrawal >= STOP_AND_DELETE:
+                        copies.add(one["consent_id"])
+            for erasure in history.erasures.values():
+                if _COPY_DELETED not in erasure.steps:
+                    continue
+                maybe = self._maybe_erased(erasure, history)
+                named = _requested(maybe, erasure.opened.requests_root)
+                for one in named or [one for one in maybe if one["consent_id"] in stopped]:
+                    copies.add(one["consent_id"])
+                    listed = self._suppression.get("patient", one["patient"].encode()) or {}
+                    if one["study"] not in listed:
+                        self.suppress_consent(Digest.from_hex(one["consent_id"]))
+                if _LINK_DESTROYED in erasure.steps:
+                    links |= {one["consent_id"] for one in named}
+            with_copy = {one for one in copies if self._has_copy(self._consent(bytes.fromhex(one)))}
+            deleted = self.delete_copy(*(Digest.from_hex(one) for one in sorted(with_copy)))
+            self.destroy_link(*(Digest.from_hex(one) for one in sorted(links)))
+            return len(stopped | links | (with_copy if deleted else set()))
+
+    def _has_copy(self, consent: dict[str, Any]) -> bool:
+        return bool(self._patient(consent)["copy"])
+
+    def _maybe_erased(self, erasure: ErasureHistory, history: History) -> list[dict[str, Any]]:
+        """Our consents that this batch may be about: ours, of its study, and withdrawn when it was opened."""
+        opened = erasure.opened
+        return [
+            one
+            for one in self._link.all("consent")
+            if one["study"] == opened.study.hex()
+            and one["member"] == opened.controller
+            and (at := history.withdrawn_at(Digest.from_hex(one["consent_id"]))) is not None
+            and at <= opened.opened_at
+        ]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Rows of LINK
+
+
+def _requested(candidates: list[dict[str, Any]], root: Digest) -> list[dict[str, Any]]:
+    """Those candidates whose request ids make this root; none where it cannot be told.
+
+    Among few candidates every combination is tried, among many all together and each alone.
+    """
+    ids = [request_id(bytes.fromhex(one["request_salt"]), bytes.fromhex(one["consent_id"])) for one in candidates]
+    sizes = range(1, len(ids) + 1) if len(ids) <= _FEW else (len(ids), 1)
+    for size in sizes:
+        for some in combinations(range(len(ids)), size):
+            if requests_root(ids[i] for i in some) == root:
+                return [candidates[i] for i in some]
+    return []
+
+
+def _origin(consent: dict[str, Any]) -> Origin:
+    contracts = Contracts(consent["chain_id"], *(bytes.fromhex(part) for part in consent["contracts"]))
+    study = Digest.from_hex(consent["study"])
+    return Origin(consent["network"], contracts, study, consent["member"], consent["hospital"])
+
+
+def _holding(consent: dict[str, Any], patient: dict[str, Any]) -> Holding:
+    return Holding(
+        consent_id=Digest.from_hex(consent["consent_id"]),
+        study=Digest.from_hex(consent["study"]),
+        form_id=Digest.from_hex(consent["form_id"]),
+        member=consent["member"],
+        issued=consent["issued"],
+        signed_on=consent["signed_on"],
+        mark=consent["mark"],
+        marked_at=consent["marked_at"],
+        placed=consent["proof"] is not None,
+        granted=consent["granted"],
+        has_copy=patient["copy"],
+        role=patient["role"],
+        records=len(patient["rows"]),
+    )
+
+
+def _proof(tree: dict[str, Any] | None) -> GrantProof | None:
+    if tree is None:
+        return None
+    if tree["kind"] == 0:
+        return GrantProof()
+    path = tuple(Digest.from_hex(step) for step in tree["path"])
+    return GrantProof(AnchorProof(Digest.from_hex(tree["root"]), tree["index"], path))
+
+
+def _proof_json(proof: GrantProof) -> dict[str, Any]:
+    if proof.anchor is None:
+        return {"kind": 0}
+    anchor = proof.anchor
+    return {"kind": 1, "root": anchor.root.hex(), "index": anchor.index, "path": [step.hex() for step in anchor.path]}

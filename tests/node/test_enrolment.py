@@ -1,0 +1,272 @@
+"""Enrolment: from rows to grants that the contracts take, and withdrawals that they take."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+from pathlib import Path
+
+import pytest
+
+from crypto.digest import Digest
+from crypto.keys import LedgerKey
+from crypto.merkle import verify_anchored
+from crypto.statements import Anchor, Grant, sign
+from node.card import withdrawal_notice
+from node.consent import ConsentState
+from node.enrolment import (
+    BATCH,
+    consent_state,
+    due_deletions,
+    due_withdrawals,
+    enrol,
+    form_ids,
+    form_registrations,
+    pending_calls,
+    signed_document,
+    synthetic_rows,
+    withdraw_calls,
+)
+from node.errors import CallReverted, InputError, Refused
+from node.records import Anchoring, GrantEntry, Grants
+from tests.node.consent_kit import (
+    CANARY,
+    MEMBER,
+    NOW,
+    QUARTER_END,
+    SIGNED,
+    TODAY,
+    World,
+    dataset,
+    register,
+    study_spec,
+)
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World.found(tmp_path)
+
+
+def key(world: World) -> LedgerKey:
+    return world.rings[MEMBER].ledger
+
+
+def anchors(world: World) -> list[Anchoring]:
+    calls = pending_calls(world.vault, world.origin, key(world))
+    assert all(isinstance(one, Anchoring) for one in calls)
+    return [one for one in calls if isinstance(one, Anchoring)]
+
+
+def test_a_register_becomes_one_padded_anchor_a_form(world: World) -> None:
+    patients = world.vault.patient_ids()
+    rows = register(patients[:4]) + register(patients[4:], form="second")
+    report = enrol(world.vault, rows, world.spec, world.origin, now=NOW)
+    assert len(report.minted) == 6
+    calls = anchors(world)
+    ids = form_ids(world.spec, world.study)
+    assert [(one.form_id, one.count) for one in calls] == [(ids["main"], 32), (ids["second"], 32)]
+
+
+def test_the_contract_takes_the_anchor_and_every_consent_is_in_it(world: World) -> None:
+    ids = world.enrol()
+    history = world.history()
+    assert len(history.anchors) == 1
+    places = set()
+    for leaf in world.vault.leaves(world.study):
+        assert leaf.proof is not None
+        anchor = leaf.proof.anchor
+        assert anchor is not None
+        verify_anchored(anchor.root, 32, leaf.consent_id, anchor.index, anchor.path)
+        places.add(anchor.index)
+    assert len(places) == len(ids)
+    assert places != set(range(len(ids)))  # shuffled among the dummies; 6 in a row by chance: once in 700 million
+
+
+def test_more_than_32_consents_need_64_leaves(tmp_path: Path) -> None:
+    world = World.found(tmp_path, data=dataset(33, 1))
+    world.enrol()
+    assert [one.record.count for one in world.history().anchors.values()] == [64]
+
+
+def test_single_grants_are_taken_too(world: World) -> None:
+    ids = world.enrol(single=True)
+    history = world.history()
+    assert set(history.grants) == set(ids)
+    assert all(one.granted for one in world.vault.holdings())
+    assert pending_calls(world.vault, world.origin, key(world)) == ()
+
+
+def test_single_grants_go_in_batches(tmp_path: Path) -> None:
+    world = World.found(tmp_path, data=dataset(BATCH + 1, 1))
+    enrol(world.vault, register(world.vault.patient_ids()), world.spec, world.origin, now=NOW, single=True)
+    calls = pending_calls(world.vault, world.origin, key(world))
+    assert [len(one.entries) for one in calls if isinstance(one, Grants)] == [BATCH, 1]
+
+
+def test_until_the_chain_has_it_the_same_calls_are_made_again(world: World) -> None:
+    enrol(world.vault, register(world.vault.patient_ids()), world.spec, world.origin, now=NOW)
+    first = pending_calls(world.vault, world.origin, key(world))
+    world.reopen()
+    assert pending_calls(world.vault, world.origin, key(world)) == first
+    world.send(*first)  # mined, but the reply was lost
+    with pytest.raises(CallReverted, match="AnchorKnown"):
+        world.send(*first)
+    assert world.vault.confirm(world.history()) == 6
+    assert world.vault.confirm(world.history()) == 0
+    assert pending_calls(world.vault, world.origin, key(world)) == ()
+
+
+def test_a_root_that_another_hospital_posted_first_is_given_up_for_a_new_one(world: World) -> None:
+    enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW)
+    ours = anchors(world)[0]
+    theirs = Anchor(ours.study, ours.form_id, 0, ours.root, ours.count)
+    signature = sign(theirs, world.origin.domains.of(theirs), world.rings[0].ledger)
+    world.send(dataclasses.replace(ours, member=0, signature=signature))
+    assert world.vault.confirm(world.history()) == 0
+    assert world.enrol(CANARY) == ()
+    assert len(world.history().anchors) == 2
+    assert world.vault.find(CANARY)[0].granted
+
+
+def test_a_consent_id_that_another_hospital_granted_first_is_replaced(world: World) -> None:
+    stolen = enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW, single=True).minted[0]
+    form_id = form_ids(world.spec, world.study)["main"]
+    theirs = Grant(world.study, form_id, 0, stolen)
+    signature = sign(theirs, world.origin.domains.of(theirs), world.rings[0].ledger)
+    world.send(Grants((GrantEntry(world.study, form_id, 0, stolen, signature),)))
+    assert world.vault.confirm(world.history()) == 0
+    fresh = world.enrol(CANARY, single=True)
+    assert len(fresh) == 1
+    assert [one.granted for one in world.vault.find(CANARY)] == [False, True]
+
+
+def test_enrolling_twice_mints_nothing_and_anchors_nothing(world: World) -> None:
+    first = world.enrol()
+    rows = register(world.vault.patient_ids())
+    report = enrol(world.vault, rows, world.spec, world.origin, now=NOW)
+    assert (report.minted, report.known) == ((), first)
+    assert pending_calls(world.vault, world.origin, key(world)) == ()
+
+
+def test_a_newcomer_gets_an_anchor_of_its_own(world: World) -> None:
+    world.enrol(CANARY)
+    world.enrol("MRN-0001")
+    assert [one.record.count for one in world.history().anchors.values()] == [32, 32]
+    assert all(one.granted for one in world.vault.holdings())
+
+
+def test_rows_without_records_and_refused_rows_are_reported_by_line(world: World) -> None:
+    world.vault.suppress("MRN-0002", world.study)
+    world.vault.note_withdrawal(world.enrol(CANARY)[0], at=NOW)
+    rows = register(("MRN-0001", "MRN-STRANGER", "MRN-0002", CANARY))
+    report = enrol(world.vault, rows, world.spec, world.origin, now=NOW)
+    assert (len(report.minted), report.absent) == (1, (3,))
+    assert [one.line for one in report.refused] == [4, 5]
+    assert not any("MRN" in one.why or CANARY in one.why for one in report.refused)
+
+
+def test_an_erased_patient_is_refused_though_nothing_of_it_is_left(world: World) -> None:
+    one = world.enrol(CANARY)[0]
+    world.vault.suppress_consent(one)
+    world.vault.destroy_link(one)
+    assert world.vault.import_dataset(dataset()).suppressed == 1
+    report = enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW)
+    assert [one.line for one in report.refused] == [2]
+
+
+def test_the_form_signed_last_counts_and_the_older_consent_is_withdrawn(world: World) -> None:
+    old = world.enrol(CANARY)[0]
+    later = SIGNED + datetime.timedelta(days=3)
+    rows = [*register((CANARY,)), dataclasses.replace(register((CANARY,), form="second", signed=later)[0], line=3)]
+    report = enrol(world.vault, rows, world.spec, world.origin, now=NOW)
+    assert (len(report.minted), report.superseded) == (1, (old,))
+    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history())))
+    assert set(world.history().withdrawals) == {old}
+    assert due_withdrawals(world.vault, world.history()) == ()
+
+
+def test_a_form_that_has_ended_enrols_nobody(world: World) -> None:
+    report = enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=QUARTER_END)
+    assert [(one.line, one.why) for one in report.refused] == [(2, "form main ended on 2030-01-01")]
+
+
+def test_a_row_under_a_form_of_another_study_refuses_everything(world: World) -> None:
+    rows = register((CANARY,)) + register(("MRN-0001",), form="third")
+    with pytest.raises(InputError, match="form 'third'"):
+        enrol(world.vault, rows, world.spec, world.origin, now=NOW)
+    assert world.vault.holdings() == ()
+
+
+def test_an_enrolment_that_dies_leaves_nothing_behind(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def dying(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(world.vault, "place", dying)
+        with pytest.raises(KeyboardInterrupt):
+            enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW)
+    assert world.vault.holdings() == ()
+    assert world.reopen().holdings() == ()
+    assert len(world.enrol(CANARY)) == 1
+
+
+def test_forms_are_registered_once(world: World) -> None:
+    assert len(world.history().studies[world.study].forms) == 2
+    assert form_registrations(world.spec, world.origin, key(world), world.history()) == ()
+
+
+def test_synthetic_homes_enrol_all_and_others_nobody(world: World) -> None:
+    rows = synthetic_rows(world.vault, world.network, "main", NOW)
+    assert [row.patient_id for row in rows] == list(world.vault.patient_ids())
+    assert {row.signed_on for row in rows} == {TODAY}
+    real = dataclasses.replace(world.network, synthetic=False)
+    with pytest.raises(Refused, match="register of signed forms"):
+        synthetic_rows(world.vault, real, "main", NOW)
+
+
+def test_withdrawals_of_a_batch_do_not_keep_the_order_they_came_in(world: World) -> None:
+    ids = world.enrol()
+    notices = [withdrawal_notice(world.vault.card(one)) for one in ids]
+    calls = withdraw_calls([*notices, notices[0]])
+    assert calls == withdraw_calls(reversed(notices))
+    assert [len(call.entries) for call in calls] == [6]
+    world.send(*calls)
+    assert set(world.history().withdrawals) == set(ids)
+
+
+def test_only_ended_consents_that_the_chain_could_know_are_due(world: World) -> None:
+    ids = world.enrol()
+    world.vault.note_withdrawal(ids[1], at=NOW)
+    assert [one.consent_id for one in due_withdrawals(world.vault, world.history())] == [ids[1]]
+
+
+def test_the_document_names_the_text_that_was_signed(world: World) -> None:
+    one, other = register((CANARY, "MRN-0001"))
+    assert signed_document(one, "ab" * 32) != signed_document(one, "cd" * 32)
+    assert signed_document(one, "ab" * 32) != signed_document(other, "ab" * 32)
+
+
+def test_form_ids_belong_to_the_study(world: World) -> None:
+    other = Digest(b"\x77" * 32)
+    assert not set(form_ids(world.spec, world.study).values()) & set(form_ids(study_spec(), other).values())
+
+
+def test_the_copy_is_due_where_the_form_says_so_and_the_consent_has_ended(world: World) -> None:
+    ids = world.enrol()
+    world.vault.note_withdrawal(ids[0], at=NOW)
+    world.vault.note_withdrawal(ids[1], at=NOW, mark="superseded")
+    assert due_deletions(world.vault, world.history()) == (ids[0],)
+    assert world.vault.delete_copy(ids[0]) == 1
+    assert due_deletions(world.vault, world.history()) == ()
+
+
+def test_a_consents_state_is_told_from_vault_and_chain(world: World) -> None:
+    before = enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW).minted[0]
+    states = [consent_state(world.vault.find(before)[0], world.history(), NOW)]
+    world.enrol()
+    states.append(consent_state(world.vault.find(before)[0], world.history(), NOW))
+    states.append(consent_state(world.vault.find(before)[0], world.history(), QUARTER_END))
+    world.send(*withdraw_calls([withdrawal_notice(world.vault.card(before))]))
+    states.append(consent_state(world.vault.find(before)[0], world.history(), NOW))
+    assert states == [ConsentState.MINTED, ConsentState.ACTIVE, ConsentState.EXPIRED, ConsentState.WITHDRAWN]
