@@ -19,6 +19,7 @@ import rfc8785
 
 from crypto.digest import Digest
 from crypto.keys import address_text, parse_address, parse_peer_id, peer_id_text
+from node import jsontext
 from node.errors import InputError, LocalFault, NotFound
 from node.records import Contracts
 
@@ -33,7 +34,7 @@ def read_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > MAX_JSON_BYTES:
             raise InputError(f"{path}: larger than {MAX_JSON_BYTES} bytes")
-        value = json.loads(path.read_bytes())
+        value = jsontext.loads(path.read_bytes())
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist") from None
     except (OSError, ValueError) as error:

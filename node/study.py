@@ -9,7 +9,6 @@ text. An unknown section or key is refused, never ignored: a misspelt policy mus
 
 from __future__ import annotations
 
-import json
 import math
 import tomllib
 from dataclasses import dataclass
@@ -20,6 +19,7 @@ import rfc8785
 from crypto.digest import Digest, content_root
 from crypto.statements import CreateStudy, Form
 from fl_engine.beacon import round_beacon
+from node import jsontext
 from node.errors import InputError
 
 SCHEMA = "koinon.study/1"
@@ -247,7 +247,7 @@ def parse_canonical(data: bytes) -> Study:
     if len(data) > MAX_SPEC_BYTES:
         raise InputError(f"study spec: {len(data)} bytes, more than the {MAX_SPEC_BYTES} allowed")
     try:
-        given = json.loads(data)
+        given = jsontext.loads(data)
     except ValueError as error:
         raise InputError(f"study spec: not JSON: {error}") from error
     if not isinstance(given, dict):

@@ -1,7 +1,7 @@
 """The embedded chain: Ethereum's Prague rules behind JSON-RPC, one process, durable by a journal.
 
 Nothing else in the house knows this room: the node reaches it as it would reach any Ethereum client, by URL. The
-files, from the ground up: `errors`, `files`, `jsontext`, `genesis` and `journal` (what is on the disk), `clock`,
+files, from the ground up: `errors`, `files`, `genesis` and `journal` (what is on the disk), `clock`,
 `evm` (the only door to py-evm), `pool` (what waits to be mined), `index` (logs and receipts by every key they are
 asked by), `engine` (all of these as one chain), `codec` and `rpc` (JSON-RPC), `endpoint` and `server` (the process),
 `fund` (coin for a newcomer).

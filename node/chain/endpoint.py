@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from pathlib import Path
 
-from node.chain import jsontext
+from node import jsontext
 from node.chain.files import write_private
 from node.chain.genesis import chain_folder
 from node.errors import LocalFault, NotFound

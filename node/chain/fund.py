@@ -17,7 +17,7 @@ from typing import Any
 from eth_account import Account
 from eth_utils.address import to_checksum_address
 
-from node.chain import jsontext
+from node import jsontext
 from node.chain.endpoint import load_endpoint
 from node.chain.genesis import load_genesis, load_operator_key
 from node.errors import ChainUnreachable, InputError, LedgerError, NotFound, OutcomeUnknown

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from eth_account import Account
 
-from node.chain import jsontext
+from node import jsontext
 from node.chain.errors import GenesisError
 from node.chain.files import write_private
 from node.errors import NotFound

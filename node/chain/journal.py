@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from node.chain import jsontext
+from node import jsontext
 from node.chain.errors import JournalError
 from node.chain.evm import Block, Evm, decode_transaction
 from node.chain.files import sync_folder

@@ -21,7 +21,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, Protocol
 
-from node.chain import codec, jsontext
+from node import jsontext
+from node.chain import codec
 from node.chain.clock import TestClock
 from node.chain.codec import HEAD_TAGS, InvalidParams, data, quantity
 from node.chain.engine import Engine

@@ -5,7 +5,7 @@ import time
 import eth_account  # noqa: F401 - it raises the recursion limit, which is what makes depth dangerous
 import pytest
 
-from node.chain import jsontext
+from node import jsontext
 
 
 @pytest.mark.parametrize("opening", [b"[", b'{"a":', b'[{"a":', b'["]",'])

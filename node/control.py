@@ -1,0 +1,140 @@
+"""The door for this machine's other commands: a loopback endpoint of a running node.
+
+What may live here: HTTP on 127.0.0.1 with a token from a 0600 file, and the client that finds it. What this file does
+not know: what a command does. `POST /do/NAME` with a JSON object needs the token; `/healthz`, `/readyz` and `/metrics`
+do not and carry no patient data. A home without a running node has no control file, and the caller acts on the home
+itself.
+"""
+
+from __future__ import annotations
+
+import hmac
+import http.client
+import json
+import secrets
+import threading
+from collections.abc import Awaitable, Callable
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from node import errors, jsontext
+from node.errors import LocalFault, NodeError, NotFound, TimedOut
+from node.home import read_json, write_json
+
+MAX_BODY_BYTES = 8 << 20  # the largest command carries a study spec or a register of signed forms
+Commands = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+
+
+class ControlServer:
+    """Serves `commands` until the block ends. Made inside a trio run; requests are answered on that run's loop.
+
+    Args:
+        path: where to write the control file (port, token).
+        port: 0 lets the system choose.
+        commands: (name, body) -> data; `NodeError` becomes an error reply with its exit code.
+        ready: whether the node follows the chain and may act.
+        metrics: Prometheus text.
+    """
+
+    def __init__(
+        self, path: Path, port: int, commands: Commands, ready: Callable[[], bool], metrics: Callable[[], bytes]
+    ) -> None:
+        token = trio.lowlevel.current_trio_token()
+        self._path = path
+        secret = secrets.token_hex(32)
+
+        class Handler(BaseHTTPRequestHandler):
+            timeout = 60
+            protocol_version = "HTTP/1.1"
+
+            def log_message(self, format: str, *args: Any) -> None:
+                """Keep requests out of the log: a command's body may name a consent."""
+
+            def _reply(self, status: int, body: bytes, kind: str = "application/json") -> None:
+                self.send_response(status)
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_GET(self) -> None:
+                if self.path == "/healthz":
+                    self._reply(200, b'{"alive":true}')
+                elif self.path == "/readyz":
+                    ok = ready()
+                    self._reply(200 if ok else 503, json.dumps({"ready": ok}).encode())
+                elif self.path == "/metrics":
+                    self._reply(200, metrics(), "text/plain; version=0.0.4")
+                else:
+                    self._reply(404, b"{}")
+
+            def do_POST(self) -> None:
+                given = self.headers.get("Authorization", "")
+                if not hmac.compare_digest(given, f"Bearer {secret}"):
+                    self._reply(401, b'{"error":{"kind":"Refused","message":"wrong token","exit_code":5}}')
+                    return
+                length = self.headers.get("Content-Length", "")
+                if not length.isdigit() or int(length) > MAX_BODY_BYTES or not self.path.startswith("/do/"):
+                    self._reply(400, b'{"error":{"kind":"InputError","message":"bad request","exit_code":2}}')
+                    return
+                try:
+                    body = jsontext.loads(self.rfile.read(int(length)) or b"{}")
+                    data = trio.from_thread.run(commands, self.path.removeprefix("/do/"), body, trio_token=token)
+                    reply: dict[str, Any] = {"data": data}
+                except NodeError as error:
+                    reply = {"error": {"kind": error.kind, "message": error.message, "exit_code": int(error.exit_code)}}
+                except (ValueError, TypeError, KeyError) as error:
+                    reply = {"error": {"kind": "InputError", "message": f"{type(error).__name__}", "exit_code": 2}}
+                except (trio.Cancelled, trio.RunFinishedError):
+                    reply = {"error": {"kind": "LocalFault", "message": "the node is stopping", "exit_code": 8}}
+                self._reply(200, json.dumps(reply).encode())
+
+        try:
+            self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+        except OSError as error:
+            raise LocalFault(f"control port {port}: {error.strerror}; choose another with node.control_port") from error
+        self._server.daemon_threads = True
+        self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
+        self.port = int(self._server.server_address[1])
+        write_json(path, {"port": self.port, "token": secret}, mode=0o600)
+
+    def __enter__(self) -> ControlServer:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._path.unlink(missing_ok=True)
+        self._server.shutdown()
+        self._server.server_close()
+
+
+def ask(path: Path, command: str, body: dict[str, Any], timeout_s: float = 600.0) -> dict[str, Any]:
+    """Give a command to the node whose control file is `path` and return its data.
+
+    Raises:
+        NotFound: no control file, or nobody listens behind it: the node is not running.
+        NodeError: what the node answered, of the same class and with the same exit code.
+    """
+    control = read_json(path)
+    connection = http.client.HTTPConnection("127.0.0.1", int(control["port"]), timeout=timeout_s)
+    try:
+        connection.request(
+            "POST", f"/do/{command}", json.dumps(body).encode(), {"Authorization": f"Bearer {control['token']}"}
+        )
+        reply = jsontext.loads(connection.getresponse().read())
+    except ConnectionRefusedError:
+        raise NotFound(f"{path}: no node answers on port {control['port']}") from None
+    except TimeoutError:
+        raise TimedOut(f"the node did not answer `{command}` within {timeout_s:g} s") from None
+    except (OSError, http.client.HTTPException, ValueError) as error:
+        raise LocalFault(f"the node broke off while answering `{command}`: {error}") from error
+    finally:
+        connection.close()
+    if "error" in reply:
+        kind = getattr(errors, reply["error"]["kind"], NodeError)
+        raise (kind if isinstance(kind, type) and issubclass(kind, NodeError) else NodeError)(reply["error"]["message"])
+    data: dict[str, Any] = reply["data"]
+    return data
