@@ -1,0 +1,179 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @title IConsentRegistry: which consents exist, and which have ended
+/// @notice A consent is one patient's, at one hospital, for one study. Nothing personal is here: a consent is
+/// `consentId = H(consent, holderAddress, holderSalt, binding)`, a hash over three independent secrets and a key made for
+/// this consent alone. What patients share is in a registered form. A grant is the hospital's attestation, stored singly
+/// or, in production, as the root of a padded tree of at least 32 consents.
+/// A withdrawal is a tombstone by consentId. It can be written by anyone who carries the holder's statement, whether or
+/// not a grant is known here, can never be undone or outrun by a later grant, and never waits for anybody.
+/// All times are block timestamps. `msg.sender` means nothing.
+interface IConsentRegistry {
+    /// @notice A form: what its patients agreed to. formId is the EIP-712 struct hash of Form.
+    /// @param study The study it is for.
+    /// @param purposes GA4GH DUO purposes as a mask.
+    /// @param textHash Hash of the text that was signed.
+    /// @param custody 1 hospital-attested, 2 patient-signed, 3 synthetic.
+    /// @param basis 1 consent, 2 law, 3 opt-out.
+    /// @param validTo Unix seconds, midnight UTC on the first day of a quarter: the first moment it is no longer valid.
+    /// @param onWithdrawal 1 stop, 2 stop and delete, 3 stop, delete and unlearn.
+    struct FormData {
+        bytes32 study;
+        uint32 purposes;
+        bytes32 textHash;
+        uint8 custody;
+        uint8 basis;
+        uint40 validTo;
+        uint8 onWithdrawal;
+    }
+
+    /// @notice One stored grant and its hospital's signature over Grant(study, formId, member, consentId).
+    struct GrantEntry {
+        bytes32 study;
+        bytes32 formId;
+        uint16 member;
+        bytes32 consentId;
+        bytes32 r;
+        bytes32 vs;
+    }
+
+    /// @notice The opening of a consentId (its docCommit and leafKey stay hidden in `binding`) and the holder's signature
+    /// over Withdraw(consentId).
+    struct WithdrawEntry {
+        address holder;
+        bytes32 holderSalt;
+        bytes32 binding;
+        bytes32 r;
+        bytes32 vs;
+    }
+
+    /// @notice A stored grant as a view.
+    /// @param formId Zero when no grant is stored.
+    /// @param study The form's study.
+    /// @param member The hospital.
+    /// @param grantedAt Unix seconds.
+    struct GrantView {
+        bytes32 formId;
+        bytes32 study;
+        uint16 member;
+        uint64 grantedAt;
+    }
+
+    /// @notice An anchor as a view.
+    /// @param formId Zero when the root is unknown.
+    /// @param study The form's study.
+    /// @param member The hospital.
+    /// @param count Leaves, dummies included.
+    /// @param anchoredAt Unix seconds.
+    struct AnchorView {
+        bytes32 formId;
+        bytes32 study;
+        uint16 member;
+        uint32 count;
+        uint64 anchoredAt;
+    }
+
+    /// @notice A form may be used in grants from now on.
+    event FormRegistered(
+        bytes32 indexed formId,
+        bytes32 indexed study,
+        uint32 purposes,
+        bytes32 textHash,
+        uint8 custody,
+        uint8 basis,
+        uint40 validTo,
+        uint8 onWithdrawal
+    );
+    /// @notice Hospital `member` attests a consent.
+    event Granted(bytes32 indexed consentId, bytes32 indexed study, bytes32 formId, uint16 member);
+    /// @notice Hospital `member` attests the consents under `root`, at most `count`.
+    event Anchored(bytes32 indexed root, bytes32 indexed study, bytes32 formId, uint16 member, uint32 count);
+    /// @notice A consent ended. Who ended it and why is not said.
+    event Withdrawn(bytes32 indexed consentId, uint64 at);
+    /// @notice An entry of a batch did not count. `subject` is its consentId; reasons in the library Skips.
+    event EntrySkipped(bytes32 indexed subject, uint16 member, uint8 reason);
+
+    /// @notice The form is registered already.
+    error FormKnown(bytes32 formId);
+    /// @notice No such form.
+    error FormUnknown(bytes32 formId);
+    /// @notice `field` of a form has the value `got`, which is none of those listed above.
+    error FormField(string field, uint256 got);
+    /// @notice The statement names study `got`, the form is for `expected`.
+    error FormOfAnotherStudy(bytes32 expected, bytes32 got);
+    /// @notice Member `index` is not active, or no such index was given.
+    error NotActive(uint16 index);
+    /// @notice Member `index` was not removed: it withdraws for its patients itself.
+    error StillMember(uint16 index);
+    /// @notice The root is anchored already.
+    error AnchorKnown(bytes32 root);
+    /// @notice `count` is no power of two from 32 to 2^20.
+    error AnchorCount(uint32 count);
+    /// @notice The root is zero.
+    error AnchorEmpty();
+    /// @notice This consent has ended already.
+    error AlreadyWithdrawn(bytes32 consentId);
+    /// @notice Nothing shown says that `member` granted this consent.
+    error NotGrantedBy(bytes32 consentId, uint16 member);
+    /// @notice The contract does not lie where Membership says it does.
+    error MisplacedContract(address expected, address got);
+
+    /// @notice Register a form, by an active member's statement RegisterForm(member, formId).
+    function registerForm(FormData calldata form, uint16 member, bytes32 r, bytes32 vs) external;
+
+    /// @notice Store grants. Entries that do not count are skipped and logged: DUPLICATE (granted before),
+    /// BAD_SIGNATURE, UNKNOWN_MEMBER (not active), WRONG_PHASE (withdrawn before), UNKNOWN_SUBJECT (no such form),
+    /// MALFORMED (the form is for another study).
+    function grant(GrantEntry[] calldata entries) external;
+
+    /// @notice Anchor many grants by the hospital's statement Anchor(study, formId, member, root, count).
+    function anchor(
+        bytes32 study,
+        bytes32 formId,
+        uint16 member,
+        bytes32 root,
+        uint32 count,
+        bytes32 r,
+        bytes32 vs
+    ) external;
+
+    /// @notice End consents by their holders' statements. Skipped and logged: DUPLICATE, BAD_SIGNATURE.
+    function withdraw(WithdrawEntry[] calldata entries) external;
+
+    /// @notice End a consent by the statement WithdrawByHospital(member, consentId) of the hospital that granted it,
+    /// also of one that was removed since.
+    /// @param anchorRoot Root of the anchor that holds it; zero when the grant is stored.
+    /// @param index Leaf of the anchor.
+    /// @param path Siblings, lowest first.
+    function withdrawByHospital(
+        uint16 member,
+        bytes32 consentId,
+        bytes32 anchorRoot,
+        uint256 index,
+        bytes32[] calldata path,
+        bytes32 r,
+        bytes32 vs
+    ) external;
+
+    /// @notice End a consent of a hospital that was removed, by votes WithdrawByQuorum(epoch, member, consentId) of the
+    /// active members. The votes stand for the link between consent and hospital, which may have left with the hospital.
+    function withdrawByQuorum(uint16 member, bytes32 consentId, uint32 signers, bytes calldata signatures) external;
+
+    /// @notice When the consent ended, Unix seconds; zero: it has not.
+    function withdrawnAt(bytes32 consentId) external view returns (uint64);
+    /// @notice The stored grant, empty when there is none (an anchored consent has none).
+    function grantOf(bytes32 consentId) external view returns (GrantView memory);
+    /// @notice The anchor, empty when the root is unknown.
+    function anchorOf(bytes32 root) external view returns (AnchorView memory);
+    /// @notice The form, empty (study zero) when unknown.
+    function formOf(bytes32 formId) external view returns (FormData memory);
+    /// @notice Whether the consent is granted, not ended and not expired at this block's timestamp.
+    /// @param anchorRoot Root of the anchor that holds it; zero (index and path empty) when the grant is stored.
+    function isActive(bytes32 consentId, bytes32 anchorRoot, uint256 index, bytes32[] calldata path)
+        external
+        view
+        returns (bool);
+    /// @notice Rolling hash over all events of this contract but EntrySkipped.
+    function accumulator() external view returns (bytes32);
+}

@@ -1,0 +1,18 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+/// @title Accumulator: a registry's rolling hash over its own records
+/// @notice An endpoint that hides or reorders one event is found out: a reader's own accumulator then differs.
+abstract contract Accumulator {
+    bytes32 private _accumulator;
+
+    function _accumulated() internal view returns (bytes32) {
+        return _accumulator;
+    }
+
+    /// @dev acc' = keccak256(abi.encode(acc, recordHash)). recordHash = keccak256(abi.encode(TAG, fields of the event in
+    /// order)), bytes and strings by their keccak256.
+    function _record(bytes32 recordHash) internal {
+        _accumulator = keccak256(abi.encode(_accumulator, recordHash));
+    }
+}

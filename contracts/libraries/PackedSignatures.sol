@@ -1,0 +1,60 @@
+// SPDX-License-Identifier: Apache-2.0
+pragma solidity 0.8.37;
+
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {Bitmaps} from "./Bitmaps.sol";
+import {RosterCode} from "./RosterCode.sol";
+
+/// @title PackedSignatures: signatures of members, single or many over one digest
+/// @notice EIP-2098 form, 64 bytes each: `r`, then `vs` (s with the parity of the key in its top bit). Low s only, so a
+/// signature has one form. Many over one digest: concatenated in ascending member order of a bitmap.
+library PackedSignatures {
+    /// @notice The signature of `member` recovers to another address.
+    error BadSignature(uint16 member, address expected, address recovered);
+    /// @notice `signers` needs 64 bytes for each of its members.
+    error SignaturesLength(uint256 length, uint256 expected);
+    /// @notice `strangers` sign, but have no vote here.
+    error NotOnRoster(uint32 strangers);
+    /// @notice `votes` equal votes where `needed` decide.
+    error QuorumNotReached(uint256 votes, uint256 needed);
+
+    /// @notice Whether `ledger` signed `digest`. A zero address never did.
+    function signedBy(address ledger, bytes32 digest, bytes32 r, bytes32 vs) internal pure returns (bool) {
+        (address recovered,,) = ECDSA.tryRecover(digest, r, vs);
+        return recovered != address(0) && recovered == ledger;
+    }
+
+    /// @notice Reverts unless `ledger`, the key of `member`, signed `digest`.
+    function check(uint16 member, address ledger, bytes32 digest, bytes32 r, bytes32 vs) internal pure {
+        (address recovered,,) = ECDSA.tryRecover(digest, r, vs);
+        if (recovered == address(0) || recovered != ledger) revert BadSignature(member, ledger, recovered);
+    }
+
+    /// @notice Reverts unless at least `needed` members, all of `voters`, signed `digest`. Every signature given is
+    /// checked, also those beyond `needed`.
+    /// @param roster The blob of RosterCode.
+    /// @param voters Who may sign. A bit outside it is refused before any memory is read by index.
+    /// @param signers Who signed.
+    /// @param signatures 64 bytes for each of `signers`, ascending.
+    function checkQuorum(
+        bytes memory roster,
+        uint32 voters,
+        uint32 signers,
+        bytes calldata signatures,
+        bytes32 digest,
+        uint256 needed
+    ) internal pure {
+        if (signers & ~voters != 0) revert NotOnRoster(signers & ~voters);
+        uint256 votes = Bitmaps.count(signers);
+        if (votes < needed) revert QuorumNotReached(votes, needed);
+        if (signatures.length != votes * 64) revert SignaturesLength(signatures.length, votes * 64);
+        uint256 offset;
+        for (uint256 i; signers >> i != 0; ++i) {
+            if ((signers >> i) & 1 == 0) continue;
+            bytes32 r = bytes32(signatures[offset:offset + 32]);
+            bytes32 vs = bytes32(signatures[offset + 32:offset + 64]);
+            check(uint16(i), RosterCode.ledgerAt(roster, i), digest, r, vs);
+            offset += 64;
+        }
+    }
+}

@@ -1,0 +1,85 @@
+"""The committed artifacts are what the sources give. Neither node.js nor a compiler is needed here: the full check is
+scripts/build_contracts --check."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
+NAMES = ["ConsentRegistry", "Membership", "TrainingLedger", "UnlearningRegistry"]
+
+
+def artifact(name: str) -> dict[str, Any]:
+    loaded: dict[str, Any] = json.loads((CONTRACTS / "artifacts" / f"{name}.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def test_every_contract_has_an_artifact_and_no_other_lies_there() -> None:
+    assert sorted(path.stem for path in CONTRACTS.glob("*.sol")) == NAMES
+    assert sorted(path.stem for path in (CONTRACTS / "artifacts").glob("*.json")) == NAMES
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_sources_are_those_that_were_compiled(name: str) -> None:
+    sources: dict[str, str] = artifact(name)["sources"]
+    ours = {unit: digest for unit, digest in sources.items() if not unit.startswith("@")}
+    assert f"{name}.sol" in ours
+    now = {unit: hashlib.sha256((CONTRACTS / unit).read_bytes()).hexdigest() for unit in ours}
+    assert now == ours, "run scripts/build_contracts"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_compiled_for_the_rules_of_the_embedded_chain(name: str) -> None:
+    found = artifact(name)
+    assert found["contract"] == name
+    assert re.fullmatch(r"0\.8\.37\+commit\.[0-9a-f]{8}", found["compiler"])
+    assert found["settings"]["evmVersion"] == "prague"
+    assert found["settings"]["viaIR"] is True
+    assert found["settings"]["metadata"] == {"appendCBOR": False, "bytecodeHash": "none"}
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_code_is_linked_and_below_the_limits(name: str) -> None:
+    found = artifact(name)
+    creation, deployed = bytes.fromhex(found["bytecode"][2:]), bytes.fromhex(found["deployedBytecode"][2:])
+    assert 0 < len(deployed) <= 24_576
+    assert len(deployed) < len(creation) <= 49_152
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nobody_owns_or_stops_a_contract(name: str) -> None:
+    functions = {entry["name"] for entry in artifact(name)["abi"] if entry["type"] == "function"}
+    assert not functions & {"owner", "transferOwnership", "pause", "unpause", "upgradeTo", "upgradeToAndCall"}
+    kinds = {entry["type"] for entry in artifact(name)["abi"]}
+    assert not kinds & {"fallback", "receive"}, "no call without a name, no coins"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_refusals_carry_what_was_wrong(name: str) -> None:
+    bare = {entry["name"] for entry in artifact(name)["abi"] if entry["type"] == "error" and not entry["inputs"]}
+    # What these say is their name: there is no second value. The last one is OpenZeppelin's.
+    assert bare <= {"AnchorEmpty", "NoContradiction", "NoModel", "RosterNotStored", "InvalidShortString"}
+
+
+def readme_gas() -> dict[str, int]:
+    """Figures of the gas table in contracts/README.md, by what was measured."""
+    text = (CONTRACTS / "README.md").read_text(encoding="utf-8")
+    return {
+        what.strip(): int(gas.replace(",", ""))
+        for what, gas in re.findall(r"^\| ([^|]+?) \| ([\d,]+) \|$", text, flags=re.MULTILINE)
+    }
+
+
+def test_gas_in_the_readme_is_what_was_measured() -> None:
+    measured: dict[str, int] = {}
+    for path in (CONTRACTS / "snapshots").glob("*.json"):
+        measured |= {what: int(gas) for what, gas in json.loads(path.read_text(encoding="utf-8")).items()}
+    table = readme_gas()
+    assert table, "the README has a gas table"
+    assert {what: measured.get(what) for what in table} == table
