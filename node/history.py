@@ -129,11 +129,12 @@ class AnchorHistory:
 
 @dataclass(slots=True)
 class ErasureHistory:
-    """One erasure batch. `times` maps a state's name to the block time it was reached."""
+    """One erasure batch. `marks`: the record that first reached a state; `times`: its block time (purges: the last)."""
 
     opened: ErasureOpened
     position: Position
     times: dict[str, int] = field(default_factory=dict)
+    marks: dict[str, Logged] = field(default_factory=dict)
     steps: dict[int, Digest] = field(default_factory=dict)
     plan: ErasurePlanned | None = None
     planned: Logged | None = None
@@ -144,6 +145,11 @@ class ErasureHistory:
     moved: bool = False
     closed: ErasureClosed | None = None
     replaying: bool = False
+
+    def reach(self, state: str, logged: Logged) -> None:
+        """Note that a record brought the batch to a state."""
+        self.times[state] = logged.timestamp
+        self.marks.setdefault(state, logged)
 
 
 class History:
@@ -278,45 +284,46 @@ class History:
         )
         self.unlearning_acc = accumulate(self.unlearning_acc, record)
         if isinstance(record, ErasureOpened):
-            one = ErasureHistory(record, logged.position, {"requested": record.opened_at})
+            one = ErasureHistory(record, logged.position)
+            one.reach("requested", logged)
             if record.poster == record.controller:
-                one.times["authorised"] = logged.timestamp
+                one.reach("authorised", logged)
             self.erasures[record.batch] = one
             return
         one = self.erasures[record.batch]
         match record:
             case ErasureAuthorised():
-                one.times["authorised"] = logged.timestamp
+                one.reach("authorised", logged)
             case ErasureRefused():
                 one.refused = record
-                one.times["refused"] = logged.timestamp
+                one.reach("refused", logged)
             case ErasureStepped():
                 one.steps[record.step] = record.evidence
-                one.times[STEP_STATES[record.step]] = logged.timestamp
+                one.reach(STEP_STATES[record.step], logged)
             case ErasurePlanned():
                 one.plan, one.planned = record, logged
-                one.times["planned"] = logged.timestamp
+                one.reach("planned", logged)
             case PurgeAttested():
                 one.purges[record.stage, record.member] = record
                 if record.stage == 0:
-                    one.times["pair_purged"] = logged.timestamp
+                    one.reach("pair_purged", logged)
                 else:
-                    one.times["recipients_attested"] = logged.timestamp
+                    one.reach("recipients_attested", logged)
             case ReplayOpened():
                 one.replaying = True
-                one.times["replaying"] = logged.timestamp
+                one.reach("replaying", logged)
             case VerdictGiven():
                 one.verdicts[record.member] = record
             case ErasureConfirmed():
                 one.confirmed = record
-                one.times["confirmed"] = logged.timestamp
+                one.reach("confirmed", logged)
             case HeadMoved():
                 one.moved = True
-                one.times["head_moved"] = logged.timestamp
+                one.reach("head_moved", logged)
                 self.studies[record.study].serving_branch = record.branch
             case ErasureClosed():
                 one.closed = record
-                one.times["closed_with_exceptions" if record.exceptions else "closed"] = logged.timestamp
+                one.reach("closed_with_exceptions" if record.exceptions else "closed", logged)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Questions

@@ -1,0 +1,741 @@
+"""The running node: one nursery that feeds the machines and performs what they ask for.
+
+What may live here: tasks, retries, the order in which blocking pieces run. Every rule is elsewhere: what a round does
+(`round`), what an erasure does (`erasure`), what needs keys or data (`participant`), who may be answered (`serving`),
+what people may order (`desk`). The state is touched by one worker thread at a time (`_core`); training, the chain and
+peers are waited for outside it.
+
+The same class runs a hospital's node over libp2p and an Ethereum client, and a whole simulated study over the
+in-memory doors (`node/simulate.py`).
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, TypeVar
+
+import numpy as np
+import structlog
+import trio
+from numpy.typing import NDArray
+
+from crypto.digest import Digest
+from node.desk import Desk
+from node.doors import Counters, Started, Transport
+from node.erasing import Erasing
+from node.errors import (
+    CallReverted,
+    ChainUnreachable,
+    LedgerError,
+    LocalError,
+    NodeError,
+    NotFound,
+    PeerError,
+    Refused,
+    TimedOut,
+)
+from node.exchange import MAX_SPEC_BYTES, Exchange
+from node.follower import Follower, Reorganised
+from node.history import History
+from node.membership import members_of
+from node.messages import (
+    AbstainNotice,
+    CloseNotice,
+    CommitNotice,
+    ErasureNotice,
+    HaveNotice,
+    Hello,
+    Notice,
+    OpeningNotice,
+    PlanNotice,
+    PurgeNotice,
+    Reply,
+    Request,
+    TombstoneNotice,
+    VerdictNotice,
+    VoteNotice,
+    WithdrawalNotice,
+)
+from node.notices import check
+from node.participant import Participant
+from node.records import (
+    Abstentions,
+    Call,
+    CommitEntry,
+    Commits,
+    Finalisation,
+    HaveEntry,
+    Haves,
+    Head,
+    Ledger,
+    Logged,
+    RoundFailure,
+    RoundOpened,
+    Sent,
+)
+from node.round import (
+    Aggregate,
+    AskPeers,
+    BelowMinimum,
+    DeclareFailed,
+    Effect,
+    Event,
+    Fetch,
+    Held,
+    Judge,
+    NotSent,
+    Observed,
+    PeerAnswered,
+    Phase,
+    PostAbstentions,
+    PostCommits,
+    PostHaves,
+    PostResult,
+    Prefetch,
+    Received,
+    Restarted,
+    Share,
+    SignAbstain,
+    SignClose,
+    SignHave,
+    SignVote,
+    StopTraining,
+    Tick,
+    Train,
+    Trained,
+    TrainingFailed,
+    Wake,
+)
+from node.round import Sent as Done
+from node.serving import Server
+from node.training import Arithmetic, Trainer, TrainingStopped
+
+log = structlog.get_logger("node")
+T = TypeVar("T")
+RETRY_S = 2
+KEEP_MACHINES = 4  # ended rounds per node whose machines still answer for their keys and close their results
+
+
+@dataclass(slots=True)
+class Metrics:
+    """Plain counters; `node/cli` turns them into Prometheus text."""
+
+    records: int = 0
+    rounds_final: int = 0
+    rounds_failed: int = 0
+    trainings: int = 0
+    peer_errors: int = 0
+    chain_errors: int = 0
+    started: float = field(default_factory=time.time)
+
+
+class Node:
+    """One member's or auditor's process.
+
+    Args:
+        participant: this node's state.
+        ledger, transport, trainer: the doors. An auditor has no trainer.
+        follower: reads the ledger.
+        addresses: peer id -> multiaddress, for peers whose address we know.
+        desk: acts for people.
+        poll_s: pause between two looks at the chain.
+    """
+
+    def __init__(
+        self,
+        participant: Participant,
+        ledger: Ledger,
+        transport: Transport,
+        trainer: Trainer | None,
+        follower: Follower,
+        addresses: dict[bytes, str],
+        desk: Desk,
+        poll_s: float,
+    ) -> None:
+        self.participant = participant
+        self.desk = desk
+        self.erasing = Erasing(participant, desk)
+        self.metrics = Metrics()
+        self._ledger, self._transport, self._trainer, self._follower = ledger, transport, trainer, follower
+        self._addresses = addresses
+        self._poll_s = poll_s
+        self._core_turn = trio.CapacityLimiter(1)
+        self._chain_turn = trio.CapacityLimiter(4)
+        self._training_turn = trio.CapacityLimiter(1)
+        self._exchange = Exchange(transport, participant, self._core)
+        self._server = Server(participant, self._deliver, lambda: "following" if self.ready else "syncing")
+        self._inbox: list[Notice] = []
+        self._head: Head | None = None
+        self._now = 0
+        self._active: dict[Digest, None] = {}  # rounds whose machines are stepped, oldest first
+        self._unready: set[Digest] = set()  # opened rounds whose study's spec is not here yet
+        self._busy: set[object] = set()
+        self._settled: set[Digest] = set()  # models that are here, or purged for good
+        self._not_before: dict[Digest, int] = {}  # study -> chain time of the next try for its spec
+        self._nursery: trio.Nursery | None = None
+        self._restarting = True
+        self.ready = False
+
+    @property
+    def history(self) -> History:
+        """The chain as this node has read it."""
+        return self.participant.history
+
+    @property
+    def now(self) -> int:
+        """Chain time at the last look."""
+        return self._now
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Threads
+
+    async def _core(self, function: Callable[..., T], *arguments: Any) -> T:
+        """One blocking call on the node's state; calls take turns."""
+        return await trio.to_thread.run_sync(partial(function, *arguments), limiter=self._core_turn)
+
+    async def core(self, function: Callable[..., T], *arguments: Any) -> T:
+        """For the control endpoint: a blocking call on the node's state, in turn."""
+        return await self._core(function, *arguments)
+
+    async def _chain(self, function: Callable[..., T], *arguments: Any) -> T:
+        return await trio.to_thread.run_sync(
+            partial(function, *arguments),
+            limiter=self._chain_turn,
+            abandon_on_cancel=True,  # type: ignore[call-arg]  # trio-typing's stub is of an older trio
+        )
+
+    async def send(self, call: Call) -> Sent:
+        """Carry a call to the chain; sending it again is always safe."""
+        return await self._chain(self._ledger.send, call)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Running
+
+    async def run(self, *, task_status: Started = trio.TASK_STATUS_IGNORED) -> None:
+        """Follow the chain, answer peers, take part, until cancelled."""
+        self._transport.serve(self._answer)
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            await self._load()
+            await nursery.start(self._transport.run)
+            task_status.started(())
+            if self._trainer is not None:
+                nursery.start_soon(self._warm, self._trainer)
+            await self._follow()
+
+    async def _warm(self, trainer: Trainer) -> None:
+        try:
+            await trio.to_thread.run_sync(trainer.warm, limiter=self._training_turn)
+        except LocalError as error:
+            log.error("training", error=error.message)
+
+    def close(self) -> None:
+        """End the worker and let go of the files; after `run` has ended."""
+        if self._trainer is not None:
+            self._trainer.close()
+        self.participant.store.close()
+        if self.participant.vault is not None:
+            self.participant.vault.close()
+
+    @property
+    def counters(self) -> Counters:
+        """What went wrong at our door towards peers."""
+        return self._transport.counters
+
+    async def predict(
+        self, arithmetic: Arithmetic, rows: NDArray[np.int64], x: NDArray[np.float32], model: bytes
+    ) -> NDArray[np.float32]:
+        """Logits of a model on records, by the training worker, in turn with training."""
+        if self._trainer is None:
+            raise Refused("an auditor's node has no worker to evaluate with")
+        return await trio.to_thread.run_sync(
+            self._trainer.predict, arithmetic, rows, x, model, limiter=self._training_turn
+        )
+
+    async def trainer_forget(self) -> None:
+        """Make the training worker forget every record it holds."""
+        if self._trainer is not None:
+            await trio.to_thread.run_sync(self._trainer.forget, limiter=self._training_turn)
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Run a duty beside the look at the chain, so that a silent peer never stalls it."""
+        assert self._nursery is not None
+        self._nursery.start_soon(function, *arguments)
+
+    async def fetch_set(self, notice: CommitNotice) -> None:
+        """Fetch the ciphertext and the key of a commit's set from any holder."""
+        await self._exchange.set_blob(notice)
+
+    def hello(self) -> Hello:
+        """First words to every peer."""
+        domains = self.participant.domains
+        return Hello(domains.chain_id, domains.membership, max(self._follower.done, 0))
+
+    async def _answer(self, peer_id: bytes, request: Request) -> Reply:
+        reply = await self._core(self._server.answer, peer_id, request, self._now)
+        await self._empty_inbox()
+        return reply
+
+    def _deliver(self, notice: Notice) -> None:
+        self._inbox.append(notice)
+
+    async def _load(self) -> None:
+        try:
+            stored = await self._core(self._follower.stored)
+        except Reorganised:
+            stored = await self._core(self._follower.stored)
+        await self._core(self._apply, stored)
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                await self._look()
+            except ChainUnreachable as error:
+                self.ready = False
+                self.metrics.chain_errors += 1
+                log.warning("chain unreachable", error=error.message)
+                await trio.sleep(1.0)
+            except Reorganised as error:
+                log.warning("reorganised", error=error.message)
+                await self._core(self._forget_chain)
+                await self._load()
+            except LedgerError as error:
+                self.metrics.chain_errors += 1
+                log.warning("ledger", error=error.message)
+                await trio.sleep(1.0)
+            await trio.sleep(self._poll_s)
+
+    def _forget_chain(self) -> None:
+        self.participant.history = History()
+        self.participant.rounds.clear()
+        self._active.clear()
+        self._unready.clear()
+        self.erasing.forget()
+        self._restarting = True
+
+    async def _look(self) -> None:
+        """One look at the chain: read what is final, then let every machine act."""
+        final_time = -1 if self._head is None else self._head.time - 1
+        head = await self._chain(self._ledger.head)
+        while self._follower.done < head.final_number:
+            logged = await self._chain(self._follower.step, head)
+            if logged:
+                await self._core(self._apply, logged)
+        self._head, self._now = head, max(self._now, head.time)
+        self._refresh_peers()
+        await self._open_studies()
+        if self._restarting:
+            self._restarting = False
+            if self.participant.vault is not None:
+                count = await self._core(self.participant.reapply)
+                log.info("withdrawals and erasures of the chain re-applied", count=count)
+        await self._open_machines()
+        self.ready = True
+        for round_id in list(self._active):
+            await self._step(round_id, *await self._core(self._due, round_id, head, final_time))
+        await self._core(self._retire)
+        await self._models()
+        await self.desk.work(self)
+        await self.erasing.work(self)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # The chain in
+
+    def _apply(self, logged: list[Logged]) -> None:
+        for one in logged:
+            self.history.apply(one)
+            self.metrics.records += 1
+            record = one.record
+            if isinstance(record, RoundOpened):
+                self._unready.add(record.round_id)
+            round_id = getattr(record, "round_id", None)
+            machine = self.participant.rounds.get(round_id) if isinstance(round_id, Digest) else None
+            if machine is not None and not isinstance(record, RoundOpened) and _of_round(record):
+                machine.restore([Observed(one)], self._now)
+
+    def _refresh_peers(self) -> None:
+        registry = self.history.registry
+        peers = {m.peer_id: self._addresses.get(m.peer_id, "") for m in registry.members.values() if m.active}
+        for auditor in registry.auditors.values():
+            peers[auditor.peer_id] = self._addresses.get(auditor.peer_id, "")
+        if set(self._transport.connected()) != set(peers) - {self._transport.peer_id}:
+            self._transport.set_allowed(peers)
+
+    async def _open_studies(self) -> None:
+        for study, found in self.history.studies.items():
+            terms = found.created.terms
+            if study in self.participant.studies or self._now < self._not_before.get(study, 0):
+                continue
+            self._not_before[study] = self._now + RETRY_S
+            try:
+                await self._exchange.content(terms.spec_hash, "spec", MAX_SPEC_BYTES, found.created.creator)
+                arithmetic = await self._core(self.participant.study, study)
+                await self._exchange.content(
+                    terms.initial_model, "model", arithmetic.model_length(), found.created.creator
+                )
+            except NodeError as error:
+                log.info("study spec not here yet", study=study.hex()[:8], error=error.message)
+
+    async def _open_machines(self) -> None:
+        for round_id in list(self._unready):
+            one = self.history.rounds[round_id]
+            if one.opened.study not in self.participant.studies:
+                continue
+            self._unready.discard(round_id)
+            if await self._core(self._wanted, round_id):
+                await self._core(self._start_machine, round_id)
+
+    def _wanted(self, round_id: Digest) -> bool:
+        one = self.history.rounds[round_id]
+        if not one.over:
+            return True
+        return self.participant.me is None and one.final is not None and not self._purged(round_id)
+
+    def _purged(self, round_id: Digest) -> bool:
+        """Whether an erasure's plan covers this round: its updates are gone or going everywhere."""
+        opened = self.history.rounds[round_id].opened
+        return any(
+            erasure.plan is not None
+            and erasure.plan.study == opened.study
+            and erasure.plan.parent_branch == opened.branch
+            and opened.height > erasure.plan.base_height
+            and erasure.plan.target_height > erasure.plan.base_height
+            for erasure in self.history.erasures.values()
+        )
+
+    def _start_machine(self, round_id: Digest) -> None:
+        machine, events = self.participant.machine(self.history.rounds[round_id])
+        machine.restore(events, self._now)
+        if not machine.sound:
+            log.error("the chain's endpoint hides records: nothing is signed in this round", round=round_id.hex()[:8])
+        if events:
+            machine.restore([Restarted()], self._now)
+        self._active[round_id] = None
+        log.info("round opened", round=round_id.hex()[:8], height=machine.facts.opened.height)
+
+    def _due(self, round_id: Digest, head: Head, final_time: int) -> tuple[Event, ...]:
+        """What the look at the chain means for one round: finality, withdrawals, time."""
+        machine = self.participant.rounds[round_id]
+        events: list[Event] = list(machine.finality(head.final_number, final_time))
+        withdrawal = self.participant.new_withdrawals(round_id)
+        if withdrawal is not None:
+            events.append(withdrawal)
+        return (*events, Tick())
+
+    def _retire(self) -> None:
+        """Forget machines of rounds that ended and have nothing left to do."""
+        ended = []
+        for round_id in self._active:
+            phase = self.participant.rounds[round_id].phase(self._now).phase
+            facts = self.participant.rounds[round_id].facts
+            if phase not in (Phase.FINAL, Phase.FAILED) or (phase is Phase.FAILED and facts.failed is None):
+                continue
+            if phase is Phase.FINAL and self.participant.me is None and not self._purged(round_id):
+                final = facts.final
+                if final is not None and not facts.results and facts.committed & ~facts.held:
+                    continue  # the auditor still reads
+            ended.append(round_id)
+        for round_id in ended[: max(0, len(ended) - KEEP_MACHINES)]:
+            del self._active[round_id]
+            del self.participant.rounds[round_id]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Machines
+
+    async def _step(self, round_id: Digest, *events: Event) -> None:
+        """Hand events to a round's machine and start what it asks for."""
+        effects = await self._core(self._handle, round_id, events)
+        assert self._nursery is not None
+        for effect in effects:
+            if not isinstance(effect, Wake):
+                self._nursery.start_soon(self._perform, round_id, effect)
+
+    def _handle(self, round_id: Digest, events: tuple[Event, ...]) -> list[Effect]:
+        machine = self.participant.rounds.get(round_id)
+        if machine is None:
+            return []
+        effects: list[Effect] = []
+        for event in events:
+            try:
+                effects += machine.handle(event, self._now)
+            except PeerError as error:
+                self.metrics.peer_errors += 1
+                log.warning("notice dropped", round=round_id.hex()[:8], error=error.message)
+            except LocalError as error:
+                log.error("round", round=round_id.hex()[:8], event=type(event).__name__, error=error.message)
+        return effects
+
+    async def _perform(self, round_id: Digest, effect: Effect) -> None:
+        """Carry one effect out and report how it went. Nothing that fails here may end the node."""
+        try:
+            events = await self._carry_out(round_id, effect)
+        except (NodeError, OSError) as error:
+            log.info("later", round=round_id.hex()[:8], effect=type(effect).__name__, error=str(error)[:300])
+            events = (NotSent(effect, self._now + 1),)
+        await self._step(round_id, *events)
+
+    async def _carry_out(self, round_id: Digest, effect: Effect) -> tuple[Event, ...]:
+        node = self.participant
+        match effect:
+            case Train():
+                return await self._train(effect)
+            case StopTraining():
+                if self._trainer is not None and ("training", effect.round_id, effect.generation) in self._busy:
+                    await trio.to_thread.run_sync(self._trainer.stop)
+                return (Done(effect),)
+            case Share(notice):
+                await self._exchange.offer(notice)
+                return (Done(effect),)
+            case AskPeers():
+                return await self._ask_peers(round_id, effect)
+            case Prefetch(member) | Fetch(member):
+                return await self._fetch(round_id, member, effect, keys=isinstance(effect, Fetch))
+            case Judge(member):
+                return (await self._core(node.judge, round_id, member),)
+            case Aggregate(members):
+                await self._parent_model(round_id)
+                return (await self._core(node.aggregate, round_id, members),)
+            case SignAbstain():
+                return (await self._core(node.sign_abstain, round_id),)
+            case SignHave():
+                return (await self._core(node.sign_have, round_id, effect),)
+            case SignVote():
+                head = await self._chain(self._ledger.head)
+                if head.time > effect.not_after:
+                    return (NotSent(effect, head.time + 1),)
+                return (await self._core(node.sign_vote, round_id, effect),)
+            case SignClose():
+                return (await self._core(node.sign_close, round_id),)
+            case PostCommits() | PostAbstentions() | PostHaves() | PostResult() | DeclareFailed():
+                return await self._post(round_id, effect)
+            case _:
+                raise LocalError(f"no way to carry out {type(effect).__name__}")
+
+    async def _parent_model(self, round_id: Digest) -> None:
+        opened = self.history.rounds[round_id].opened
+        length = self.participant.studies[opened.study].model_length()
+        await self._exchange.content(opened.parent_model, "model", length)
+
+    async def _train(self, effect: Train) -> tuple[Event, ...]:
+        if self._trainer is None:
+            return (TrainingFailed(effect.generation),)
+        await self._parent_model(effect.round_id)
+        mark = ("training", effect.round_id, effect.generation)
+        job = await self._core(self.participant.prepare, effect.round_id, effect.generation)
+        if job is None:
+            return (BelowMinimum(),)
+        self._busy.add(mark)
+        try:
+            self.metrics.trainings += 1
+            trained = await trio.to_thread.run_sync(
+                self._trainer.train,
+                job.arithmetic,
+                job.rows,
+                job.x,
+                job.y,
+                job.model,
+                job.beacon,
+                job.member,
+                limiter=self._training_turn,
+            )
+        except TrainingStopped:
+            return (TrainingFailed(effect.generation),)
+        except Refused as error:
+            log.error("training refused by the study's policy", error=error.message)
+            return (TrainingFailed(effect.generation),)
+        finally:
+            self._busy.discard(mark)
+        late = await self._core(self.participant.new_withdrawals, effect.round_id)
+        if late is not None:
+            return (late, TrainingFailed(effect.generation))
+        machine = self.participant.rounds.get(effect.round_id)
+        if machine is None or machine.facts.withdrawals > effect.generation:
+            return (TrainingFailed(effect.generation),)
+        notice = await self._core(self.participant.commit, job, trained)
+        return (Trained(notice, effect.generation), Held(job.member))
+
+    async def _ask_peers(self, round_id: Digest, effect: AskPeers) -> tuple[Event, ...]:
+        machine = self.participant.rounds.get(round_id)
+        if machine is None:
+            return ()
+        answers = await self._exchange.pull(round_id, machine.facts.opened.roster)
+        events: list[Event] = []
+        for member, notices in answers.items():
+            for notice in notices:
+                events += await self._core(self._take, round_id, notice)
+            events.append(PeerAnswered(member))
+        return (*events, Done(effect))
+
+    def _take(self, round_id: Digest, notice: Notice) -> list[Event]:
+        """A pulled notice, checked and kept, as an event of its round."""
+        if not isinstance(notice, CommitNotice | AbstainNotice | HaveNotice | VoteNotice):
+            return []
+        if notice.round_id != round_id:
+            return []
+        try:
+            check(notice, self.history, self.participant.domains)
+        except PeerError:
+            return []
+        if not self.participant.store.knows(notice) and notice.member != self.participant.me:
+            self.participant.store.remember(notice, own=False)
+        return [Received(notice)]
+
+    async def _fetch(self, round_id: Digest, member: int, effect: Effect, *, keys: bool) -> tuple[Event, ...]:
+        machine = self.participant.rounds.get(round_id)
+        if machine is None:
+            return ()
+        notice = machine.facts.opens(member) if keys else machine.facts.commits.get(member)
+        if notice is None:
+            return (NotSent(effect, self._now + 1),)
+        await self._exchange.ciphertexts(notice)
+        if not keys:
+            return (Done(effect),)
+        await self._exchange.keys(notice)
+        return (Held(member),)
+
+    async def _post(self, round_id: Digest, effect: Effect) -> tuple[Event, ...]:
+        call: Call
+        match effect:
+            case PostCommits(notices):
+                entries = tuple(
+                    CommitEntry(n.member, n.update_root, n.dataset_root, n.next_dataset_root, n.signature)
+                    for n in notices
+                    if isinstance(n, CommitNotice)
+                )
+                call = Commits(round_id, entries)
+            case PostAbstentions(notices):
+                call = Abstentions(round_id, tuple((n.member, n.signature) for n in notices))
+            case PostHaves(notices, attempt):
+                call = Haves(
+                    round_id,
+                    attempt,
+                    tuple(HaveEntry(n.member, n.bitmap, n.signature) for n in notices if isinstance(n, HaveNotice)),
+                )
+            case PostResult(attempt, result, votes):
+                call = Finalisation(round_id, attempt, result, tuple((v.member, v.signature) for v in votes))
+            case _:
+                call = RoundFailure(round_id)
+        try:
+            await self.send(call)
+        except CallReverted as error:
+            # Somebody else was first, or the phase moved on: the chain's records will say which.
+            log.info("reverted", call=type(call).__name__, error=error.message)
+            return (NotSent(effect, self._now + 2),)
+        return (Done(effect),)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Notices from peers
+
+    async def _empty_inbox(self) -> None:
+        while self._inbox:
+            notice = self._inbox.pop(0)
+            match notice:
+                case CommitNotice() | AbstainNotice() | HaveNotice() | VoteNotice():
+                    await self._step(notice.round_id, Received(notice))
+                case CloseNotice():
+                    one = self.history.round_at(notice.study, notice.branch, notice.height)
+                    if one is not None:
+                        await self._step(one.opened.round_id, Received(notice))
+                case WithdrawalNotice():
+                    await self.desk.relayed(self, notice)
+                case ErasureNotice():
+                    await self.erasing.relayed(self, notice)
+                case OpeningNotice() | PlanNotice() | PurgeNotice() | VerdictNotice() | TombstoneNotice():
+                    await self.erasing.noticed(self, notice)
+                case _:
+                    await self.desk.noticed(self, notice)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Catching up
+
+    async def _models(self) -> None:
+        """Fetch models of agreed rounds that are not here: late, restarted and new members need no old updates."""
+        for study, arithmetic in list(self.participant.studies.items()):
+            found = self.history.studies[study]
+            for height, root in sorted(found.head.models.items(), reverse=True):
+                mark = ("model", root)
+                if mark in self._busy or root in self._settled:
+                    continue
+                if await self._core(self._has_or_purged, root):
+                    self._settled.add(root)
+                    continue
+                if any(r.opened.height == height and not r.over for r in self.history.rounds.values()):
+                    continue
+                self._busy.add(mark)
+                assert self._nursery is not None
+                self._nursery.start_soon(self._fetch_model, root, arithmetic.model_length(), mark)
+
+    def _has_or_purged(self, root: Digest) -> bool:
+        store = self.participant.store
+        return store.has(root) or bool(store.notices(root, "TombstoneNotice"))
+
+    async def _fetch_model(self, root: Digest, length: int, mark: object) -> None:
+        try:
+            await self._exchange.content(root, "model", length)
+        except (NotFound, TimedOut, PeerError) as error:
+            log.info("model not here yet", root=root.hex()[:8], error=error.message)
+            await trio.sleep(2.0)
+        finally:
+            self._busy.discard(mark)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # For the desk
+
+    async def offer(self, notice: Notice) -> int:
+        """Push a notice to every peer; how many took the request."""
+        return await self._exchange.offer(notice)
+
+    async def offer_to(self, member: int, notice: Notice) -> bool:
+        """Push a notice to one member; whether it took the request."""
+        return await self._exchange.offer(notice, [self._exchange.peer_of(member)]) > 0
+
+    async def pull(self, subject: Digest) -> None:
+        """Ask every active member for its notices about a subject and take them in."""
+        answers = await self._exchange.pull(subject, self.history.registry.active)
+        for notices in answers.values():
+            for notice in notices:
+                await self._core(self._server.accept, notice)
+        await self._empty_inbox()
+
+    def status(self) -> dict[str, Any]:
+        """What `node status` shows."""
+        rounds = []
+        for round_id in self._active:
+            machine = self.participant.rounds[round_id]
+            view = machine.phase(self._now)
+            rounds.append(
+                {
+                    "round_id": round_id.hex(),
+                    "study": machine.facts.opened.study.hex(),
+                    "branch": machine.facts.opened.branch,
+                    "height": machine.facts.opened.height,
+                    "phase": view.phase.value,
+                    "attempt": view.attempt,
+                    "deadline": view.deadline,
+                    "committed": list(members_of(machine.facts.committed)),
+                    "held": list(members_of(machine.facts.held)),
+                }
+            )
+        peers = {
+            peer.hex(): {"state": s.state.value, "address": s.address, "last_seen": s.last_seen, "error": s.last_error}
+            for peer, s in self._transport.connected().items()
+        }
+        return {
+            "ready": self.ready,
+            "member": self.participant.me,
+            "seat": self.participant.seat,
+            "block": self._follower.done,
+            "chain_time": self._now,
+            "rounds": rounds,
+            "peers": peers,
+            "reapplied": int(self.participant.store.meta("reapplied") or 0),
+        }
+
+
+def _of_round(record: object) -> bool:
+    from node.records import Abstained, Committed, HavePosted, RoundFailed, RoundFinal
+
+    return isinstance(record, Committed | Abstained | HavePosted | RoundFinal | RoundFailed)

@@ -1,0 +1,512 @@
+"""What people order a node to do, and the duties it carries out for them without being asked.
+
+What may live here: creating, joining and leaving studies; granting, withdrawing; relaying cards; seating members; the
+auditor's announcement. What this file does not know: rounds, sockets, who typed the order. Every act is persisted
+before it is sent and may be ordered again. `work` is called after every look at the chain and does what is due.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from crypto.commitments import study_id
+from crypto.digest import Digest, sha256
+from crypto.keys import KeyRing
+from crypto.sealing import BlobKind
+from crypto.statements import (
+    Admit,
+    AuditAccess,
+    CreateStudy,
+    Domains,
+    Join,
+    Leave,
+    Receipt,
+    Remove,
+    Seat,
+    Tombstone,
+    sign,
+    struct_hash,
+)
+from node import card as cards
+from node import enrolment
+from node.card import Card, Origin
+from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
+from node.home import Network
+from node.membership import faults, quorum
+from node.messages import AdmissionNotice, CommitNotice, Notice, RemovalNotice, TombstoneNotice, WithdrawalNotice
+from node.notices import check
+from node.participant import Participant
+from node.records import (
+    Admission,
+    AuditAnnouncement,
+    Joining,
+    Leaving,
+    Position,
+    Removal,
+    SeatInput,
+    StudyCreation,
+)
+from node.register import parse_register
+from node.study import Study
+from node.training import Arithmetic, model_root
+from node.vault import Vault
+
+if TYPE_CHECKING:
+    from node.app import Node
+
+log = structlog.get_logger("desk")
+EVERY_ROUND = 2**32 - 1  # AuditAccess up to here: all rounds of the study
+PAUSE_S = 2
+DAY_S = 86_400
+REASON_RETENTION = 2
+AUDIT_GROUND = sha256(b"koinon/audit-ground/continuous/1")
+
+
+class Desk:
+    """One node's desk.
+
+    Args:
+        participant: the node's state.
+        network: for cards and for whether the home is synthetic.
+        auto_join: whether studies we are invited to are joined without an order.
+        register: path of the register of signed forms, read anew whenever a study is joined; None without one.
+    """
+
+    def __init__(self, participant: Participant, network: Network, *, auto_join: bool, register: Path | None) -> None:
+        self._node = participant
+        self.network = network
+        self._auto_join = auto_join
+        self._register = register
+        self._complained: set[tuple[str, Digest]] = set()
+        self._swept: set[Digest] = set()  # rounds whose sets of others are gone
+        self._seen: Position | None = None
+        self._again_at = 0
+
+    @property
+    def _ring(self) -> KeyRing:
+        return self._node.ring
+
+    @property
+    def _domains(self) -> Domains:
+        return self._node.domains
+
+    @property
+    def member(self) -> int:
+        """Our member index; `Refused` at an auditor."""
+        if self._node.me is None:
+            raise Refused("this is an auditor's node: it reads and signs nothing for a member")
+        return self._node.me
+
+    @property
+    def vault(self) -> Vault:
+        """Our vault; `Refused` at an auditor."""
+        if self._node.vault is None:
+            raise Refused("this is an auditor's node: it has no vault")
+        return self._node.vault
+
+    @property
+    def hospital(self) -> str:
+        """Our registered name."""
+        return self._node.history.registry.members[self.member].name
+
+    def origin(self, study: Digest) -> Origin:
+        """Where the consents we take for a study belong."""
+        return Origin.of(self.network, study, self.member, self.hospital)
+
+    def pick_study(self, study: str | None) -> Digest:
+        """A study by its id or the beginning of it; the only one when None."""
+        known = list(self._node.history.studies)
+        found = [one for one in known if study is None or one.hex().startswith(study.lower().removeprefix("0x"))]
+        if len(found) == 1:
+            return found[0]
+        if not found:
+            raise NotFound(f"no study {study} on this ledger" if study else "there is no study on this ledger yet")
+        raise InputError(f"{len(found)} studies fit; name one of {', '.join(one.hex()[:12] for one in found)}")
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Studies
+
+    async def create_study(self, node: Node, study: Study, initial: bytes | None = None) -> Digest:
+        """Put a study and its forms on the chain; every active member is invited. Ordered twice, it is the same study.
+
+        Raises:
+            InputError: the spec and the initial model do not fit each other or our data.
+        """
+        arithmetic = Arithmetic(study)
+        model = arithmetic.initial() if initial is None else initial
+        arithmetic.check_model(model)
+        if self._node.vault is not None:
+            shape, classes, _ = self._node.vault.shape()
+            if shape != study.input_shape or classes > study["data", "classes"]:
+                raise InputError(
+                    f"the study is for records of shape {study.input_shape} in {study['data', 'classes']} classes, "
+                    f"our data have shape {shape} and {classes} classes"
+                )
+        await node.core(self._node.store.put, "spec", study.canonical)
+        await node.core(self._node.store.put, "model", model)
+        terms = study.terms(self.member, model_root(model), self._node.history.registry.active)
+        number = study_id(struct_hash(terms))
+        if number not in self._node.history.studies:
+            try:
+                await node.send(StudyCreation(terms, sign(terms, self._domains.of(terms), self._ring.ledger)))
+            except CallReverted as error:
+                if error.error != "StudyKnown":
+                    raise
+        return number
+
+    async def _register_forms(self, node: Node, study: Digest) -> None:
+        spec = self._node.studies[study].study
+        for call in enrolment.form_registrations(spec, self.origin(study), self._ring.ledger, self._node.history):
+            try:
+                await node.send(call)
+            except CallReverted as error:
+                log.info("form", error=error.message)
+
+    async def join(self, node: Node, study: Digest) -> None:
+        """Sign and post our Join, unless it is on the chain."""
+        found = self._node.history.studies[study]
+        if self.member in found.joined:
+            return
+        if not found.created.terms.invited >> self.member & 1:
+            raise Refused(f"we are not invited to study {study.hex()[:12]}")
+        self._check_terms(study, found.created.terms)
+        statement = Join(study, self.member)
+        await node.send(Joining(study, self.member, sign(statement, self._domains.of(statement), self._ring.ledger)))
+
+    def _check_terms(self, study: Digest, terms: CreateStudy) -> None:
+        spec = self._node.study(study).study
+        if spec.terms(terms.member, terms.initial_model, terms.invited) != terms:
+            raise Refused(f"study {study.hex()[:12]}: the terms on the chain are not those of its specification")
+        shape, classes, _ = self.vault.shape()
+        if shape != spec.input_shape or classes > spec["data", "classes"]:
+            raise Refused(
+                f"study {study.hex()[:12]} is for records of shape {spec.input_shape} in {spec['data', 'classes']} "
+                f"classes, our data have shape {shape} and {classes} classes"
+            )
+
+    async def leave(self, node: Node, study: Digest) -> None:
+        """Sign and post our Leave; it takes effect when the next round opens."""
+        statement = Leave(study, self.member)
+        await node.send(Leaving(study, self.member, sign(statement, self._domains.of(statement), self._ring.ledger)))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Consent
+
+    async def grant(self, node: Node, study: Digest, register: bytes | None, everyone: bool) -> dict[str, Any]:
+        """Enrol what a register of signed forms covers; `everyone` without one only in a synthetic home."""
+        result = await node.core(self._enrol, study, register, everyone, node.now)
+        await self._post_grants(node, study)
+        return result
+
+    def _enrol(self, study: Digest, register: bytes | None, everyone: bool, now: int) -> dict[str, Any]:
+        spec = self._node.study(study).study
+        names = [form["name"] for form in spec.forms]
+        if register is not None:
+            rows = parse_register(register, "register", forms=names, today=enrolment.today(now))
+        elif everyone:
+            rows = enrolment.synthetic_rows(self.vault, self.network, names[0], now)
+        else:
+            raise InputError("name a register of signed forms (--register CSV), or --all in a synthetic home")
+        done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now)
+        if done.refused and not done.minted and not done.known:
+            raise Refused(
+                f"{len(done.refused)} rows refused; the first, line {done.refused[0].line}: {done.refused[0].why}"
+            )
+        return {
+            "granted": len(done.minted),
+            "known": len(done.known),
+            "absent": list(done.absent),
+            "refused": [{"line": one.line, "why": one.why} for one in done.refused],
+        }
+
+    async def _post_grants(self, node: Node, study: Digest) -> None:
+        for call in await node.core(enrolment.pending_calls, self.vault, self.origin(study), self._ring.ledger):
+            try:
+                await node.send(call)
+            except CallReverted as error:
+                log.info("grant", error=error.message)
+
+    async def withdraw(
+        self, node: Node, *, patient: str | None = None, consent: Digest | None = None, card: bytes | None = None
+    ) -> dict[str, Any]:
+        """Stop the use of a consent: at once here, and on the chain as soon as it answers.
+
+        A card is taken from any hospital's patient; ours or not, the answer is a signed receipt.
+        """
+        notices: list[WithdrawalNotice] = []
+        if card is not None:
+            parsed = cards.parse(card)
+            cards.check_network(parsed, self.network)
+            notices = [cards.withdrawal_notice(parsed)]
+            await node.core(self._node.end_consent, parsed.consent_id, node.now)
+        elif self._node.vault is not None:
+            who = consent if consent is not None else patient
+            if who is None:
+                raise InputError("name a patient, a consent or a card")
+            for one in await node.core(self.vault.find, who):
+                await node.core(self._node.end_consent, one.consent_id, node.now)
+                notices.append(cards.withdrawal_notice(await node.core(self.vault.card, one.consent_id)))
+        for notice in notices:
+            await node.core(self._keep_withdrawal, notice)
+        posted = await self.post_withdrawals(node)
+        return {
+            "consents": [one.consent_id.hex() for one in notices],
+            "posted": posted,
+            "receipt": [self._receipt(one, node.now) for one in notices],
+            "in_flight": self._in_flight(),
+        }
+
+    def _keep_withdrawal(self, notice: WithdrawalNotice) -> None:
+        self._node.store.remember(notice, own=False)
+
+    def _receipt(self, notice: WithdrawalNotice, now: int) -> dict[str, Any]:
+        statement = sha256(notice.consent_id + notice.signature)
+        if self._node.me is None:
+            return {"statement": statement.hex(), "received_at": now, "member": None, "signature": ""}
+        receipt = Receipt(self.member, statement, now)
+        signature = sign(receipt, self._domains.of(receipt), self._ring.ledger)
+        return {"statement": statement.hex(), "received_at": now, "member": self.member, "signature": signature.hex()}
+
+    def _in_flight(self) -> list[dict[str, Any]]:
+        """Rounds open now: the last that could still have used the consent."""
+        return [
+            {"study": one.opened.study.hex(), "branch": one.opened.branch, "height": one.opened.height}
+            for one in self._node.history.rounds.values()
+            if not one.over
+        ]
+
+    async def post_withdrawals(self, node: Node) -> bool:
+        """Carry every withdrawal we know and the chain does not; whether all are on their way."""
+        due = await node.core(self._due_withdrawals)
+        for call in enrolment.withdraw_calls(due):
+            try:
+                await node.send(call)
+            except ChainUnreachable:
+                log.warning("withdrawals wait for the chain; they already take effect here", count=len(call.entries))
+                return False
+            except CallReverted as error:
+                log.error("withdrawal refused by the contract", error=error.message)
+        return True
+
+    def _due_withdrawals(self) -> list[WithdrawalNotice]:
+        history = self._node.history
+        due: dict[Digest, WithdrawalNotice] = {}
+        if self._node.vault is not None:
+            due = {one.consent_id: one for one in enrolment.due_withdrawals(self._node.vault, history)}
+        for notice in self._node.store.notices_of_kind("WithdrawalNotice"):
+            assert isinstance(notice, WithdrawalNotice)
+            if notice.consent_id in history.withdrawals:
+                self._node.store.forget_notices(notice.consent_id, "WithdrawalNotice")
+            else:
+                due[notice.consent_id] = notice
+        return list(due.values())
+
+    def consents(self, now: int, study: Digest | None = None) -> list[dict[str, Any]]:
+        """Every consent of ours with its state; nothing about the person."""
+        history = self._node.history
+        listed = [
+            {
+                "consent_id": one.consent_id.hex(),
+                "study": one.study.hex(),
+                "form_id": one.form_id.hex(),
+                "state": enrolment.consent_state(one, history, now).value,
+                "signed_on": one.signed_on,
+                "issued": one.issued,
+            }
+            for one in self.vault.holdings(study)
+        ]
+        return listed
+
+    def card(self, who: str | Digest) -> list[Card]:
+        """Withdrawal cards of a patient or a consent."""
+        return [self.vault.card(one.consent_id) for one in self.vault.find(who)]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Members
+
+    async def approve(self, node: Node, application: dict[str, Any]) -> dict[str, Any]:
+        """Vote to admit an applicant; the vote that completes the quorum carries all of them to the chain."""
+        try:
+            seat = SeatInput(
+                bytes.fromhex(application["ledger"]),
+                bytes.fromhex(application["peer_id"]),
+                bytes.fromhex(application["sealing_key"]),
+                str(application["name"]),
+                bytes.fromhex(application["signature"]),
+            )
+            statement = Seat("member", seat.peer_id, Digest(seat.sealing_key), seat.name)
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"not an application: {type(error).__name__}: {error}") from error
+        vote = Admit(self._node.history.registry.epoch, seat.ledger, struct_hash(statement))
+        notice = AdmissionNotice(
+            vote.epoch,
+            seat.ledger,
+            seat.peer_id,
+            seat.sealing_key,
+            seat.name,
+            seat.signature,
+            self.member,
+            sign(vote, self._domains.of(vote), self._ring.ledger),
+        )
+        check(notice, self._node.history, self._domains)
+        await node.core(self._keep_own, notice)
+        await node.offer(notice)
+        return await self._seat_if_agreed(node, notice)
+
+    def _keep_own(self, notice: Notice) -> None:
+        self._node.store.remember(notice, own=True)
+
+    async def remove(self, node: Node, target: int) -> dict[str, Any]:
+        """Vote to remove a member; the vote that completes the quorum carries all of them to the chain."""
+        member = self._node.history.registry.members.get(target)
+        if member is None or not member.active:
+            raise NotFound(f"there is no active member {target}")
+        vote = Remove(self._node.history.registry.epoch, target, member.ledger)
+        signature = sign(vote, self._domains.of(vote), self._ring.ledger)
+        notice = RemovalNotice(vote.epoch, target, member.ledger, self.member, signature)
+        await node.core(self._keep_own, notice)
+        await node.offer(notice)
+        return await self._seat_if_agreed(node, notice)
+
+    async def _seat_if_agreed(self, node: Node, notice: AdmissionNotice | RemovalNotice) -> dict[str, Any]:
+        registry = self._node.history.registry
+        subject = Digest(notice.ledger.rjust(32, b"\0"))
+        votes = {
+            one.member: one.signature
+            for one in await node.core(self._node.store.notices, subject, type(notice).__name__)
+            if isinstance(one, AdmissionNotice | RemovalNotice) and one.epoch == registry.epoch
+        }
+        n = registry.active.bit_count()
+        needed = quorum(n, faults(n, n))
+        if len(votes) >= needed and notice.epoch == registry.epoch:
+            signed = tuple(sorted(votes.items()))
+            if isinstance(notice, AdmissionNotice):
+                seat = SeatInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.name, notice.seat_signature)
+                await node.send(Admission(seat, signed))
+            else:
+                await node.send(Removal(notice.target, signed))
+        return {"votes": sorted(votes), "needed": needed, "decided": len(votes) >= needed}
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Without being asked
+
+    async def work(self, node: Node) -> None:
+        """What is due after a look at the chain. A fault of one duty never stops the others.
+
+        Nothing is due unless the chain has something new, somebody ordered something, or a while has passed.
+        """
+        last = self._node.history.last
+        if last == self._seen and node.now < self._again_at:
+            return
+        self._seen, self._again_at = last, node.now + PAUSE_S
+        for duty in (self._work_studies, self._work_withdrawals, self._work_copies, self._work_sets, self._work_audit):
+            try:
+                await duty(node)
+            except ChainUnreachable:
+                raise
+            except NodeError as error:
+                log.info("later", duty=duty.__name__, error=error.message)
+
+    async def _work_studies(self, node: Node) -> None:
+        if self._node.me is None or self._node.vault is None:
+            return
+        await node.core(self.vault.confirm, self._node.history)
+        for study, found in list(self._node.history.studies.items()):
+            if study not in self._node.studies:
+                continue
+            if found.created.creator == self._node.me and len(found.forms) < len(self._node.studies[study].study.forms):
+                await self._register_forms(node, study)
+                continue
+            await self._post_grants(node, study)
+            if self._auto_join and self._node.me not in found.joined | found.left:
+                await self._auto(node, study)
+
+    async def _auto(self, node: Node, study: Digest) -> None:
+        """Grant what our register covers, then join: the order matters, the first round's snapshot is its opening."""
+        found = self._node.history.studies[study]
+        if not found.created.terms.invited >> self.member & 1:
+            return
+        if len(found.forms) < len(self._node.studies[study].study.forms):
+            return  # the creator has not registered them yet
+        mark = ("enrolled", study)
+        if self._node.store.meta(f"enrolled {study.hex()}") is None:
+            if self._register is None and not self.network.synthetic:
+                if mark not in self._complained:
+                    self._complained.add(mark)
+                    log.warning("waiting for `koinon consent grant --register CSV`", study=study.hex()[:12])
+                return
+            register = self._register.read_bytes() if self._register is not None else None
+            await node.core(self._enrol, study, register, register is None, node.now)
+            await node.core(self._node.store.set_meta, f"enrolled {study.hex()}", str(node.now))
+            await self._post_grants(node, study)
+            return
+        if not await node.core(self.vault.pending_anchors, study):
+            await self.join(node, study)
+
+    async def _work_withdrawals(self, node: Node) -> None:
+        await self.post_withdrawals(node)
+
+    async def _work_copies(self, node: Node) -> None:
+        """Delete the research copy of ended consents whose form says so."""
+        if self._node.vault is None:
+            return
+        due = await node.core(enrolment.due_deletions, self.vault, self._node.history)
+        if due:
+            await node.core(self.vault.delete_copy, *due)
+            await node.trainer_forget()
+
+    async def _work_sets(self, node: Node) -> None:
+        """Delete others' sets whose retention has ended, under a signed tombstone; our own stay for the audit seat."""
+        if self._node.me is None:
+            return
+        for one in list(self._node.history.rounds.values()):
+            arithmetic = self._node.studies.get(one.opened.study)
+            if one.ended is None or arithmetic is None or one.opened.round_id in self._swept:
+                continue
+            keep_s = arithmetic.study["policy", "set_retention_days"] * DAY_S
+            if node.now > one.opened.opened_at + keep_s:
+                await node.core(self._sweep, one.opened.round_id)
+
+    def _sweep(self, round_id: Digest) -> None:
+        for notice in self._node.store.notices(round_id, "CommitNotice"):
+            if not isinstance(notice, CommitNotice) or notice.member == self._node.me:
+                continue
+            root = notice.set.cipher_root
+            if self._node.store.has(root):
+                statement = Tombstone(self.member, root, REASON_RETENTION, round_id)
+                signature = sign(statement, self._domains.of(statement), self._ring.ledger)
+                self._keep_own(TombstoneNotice(self.member, root, REASON_RETENTION, round_id, signature))
+                self._node.store.remove(root)
+                self._node.store.forget_keys(round_id, notice.member, int(BlobKind.SET))
+        self._swept.add(round_id)
+
+    async def _work_audit(self, node: Node) -> None:
+        seat = self._node.seat
+        if seat is None:
+            return
+        for study, found in self._node.history.studies.items():
+            if any(one.seat == seat for _, one in found.access):
+                continue
+            statement = AuditAccess(study, seat, 1, EVERY_ROUND, AUDIT_GROUND)
+            signature = sign(statement, self._domains.of(statement), self._ring.ledger)
+            await node.send(AuditAnnouncement(study, seat, 1, EVERY_ROUND, AUDIT_GROUND, signature))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # From peers
+
+    async def relayed(self, node: Node, notice: Notice) -> None:
+        """A card's statement handed on by a peer: stop at once if the consent is ours, and see it onto the chain."""
+        if isinstance(notice, WithdrawalNotice):
+            await node.core(self._node.end_consent, notice.consent_id, node.now)
+            await node.core(self._keep_withdrawal, notice)
+
+    async def noticed(self, node: Node, notice: Notice) -> None:
+        """Any other notice that is not about a round."""
+        if isinstance(notice, AdmissionNotice | RemovalNotice):
+            await self._seat_if_agreed(node, notice)
+
+
+__all__ = ["AUDIT_GROUND", "Desk"]

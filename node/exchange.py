@@ -1,0 +1,185 @@
+"""Asking peers: notices out and in, blobs, keys and models in. The waiting half of what `serving` answers.
+
+What may live here: who is asked for what, in which order, and what counts as an answer. What this file does not know:
+why something is wanted (`round`, `erasure`), libp2p, threads' rules (it is given `run`, which performs a blocking
+function on the node's state).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
+
+import structlog
+import trio
+
+from crypto.digest import Digest
+from crypto.errors import CryptoError
+from crypto.sealing import BlobKind, unwrap
+from node.doors import NotAPeer, Transport
+from node.errors import NodeError, NotFound, TimedOut
+from node.membership import members_of
+from node.messages import Accepted, CommitNotice, GetKey, KeyReply, Notice, Notices, Offer, Pull, Refusal, Reply
+from node.participant import Participant
+from node.pull import fetch_content
+
+log = structlog.get_logger("exchange")
+OFFER_TIMEOUT_S = 10.0
+PULL_TIMEOUT_S = 15.0
+KEY_TIMEOUT_S = 10.0
+KEY_ATTEMPTS = 6
+KEY_PAUSE_S = 0.1
+MAX_SPEC_BYTES = 256 * 1024
+
+RunCore = Callable[..., Awaitable[Any]]
+"""`await run(function, *arguments)`: one blocking call on the node's state, one at a time."""
+
+
+class Exchange:
+    """What one node asks its peers."""
+
+    def __init__(self, transport: Transport, participant: Participant, run: RunCore) -> None:
+        """`run` performs a blocking function on the participant's state."""
+        self._transport = transport
+        self._node = participant
+        self._run = run
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Who
+
+    def peer_of(self, member: int) -> bytes:
+        """The libp2p peer id of a member."""
+        return self._node.history.registry.members[member].peer_id
+
+    def everyone(self) -> list[bytes]:
+        """Every registered peer but us: active members, then auditors."""
+        registry = self._node.history.registry
+        peers = [self.peer_of(m) for m in members_of(registry.active)] + [a.peer_id for a in registry.auditors.values()]
+        return [peer for peer in dict.fromkeys(peers) if peer != self._transport.peer_id]
+
+    def holders(self, first: int | None) -> list[bytes]:
+        """Whom to ask for content: its author first, then every other peer."""
+        others = self.everyone()
+        if first is None or first == self._node.me:
+            return others
+        author = self.peer_of(first)
+        return [author, *(peer for peer in others if peer != author)] if author in others else others
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Notices
+
+    async def offer(self, notice: Notice, peers: Iterable[bytes] | None = None) -> int:
+        """Push a notice to peers (all by default); how many took the request. What is lost is repaired by Pull."""
+        reached = 0
+
+        async def one(peer: bytes) -> None:
+            nonlocal reached
+            try:
+                reply = await self._transport.request(peer, Offer((notice,)), OFFER_TIMEOUT_S)
+            except NodeError as error:
+                log.debug("offer", peer=peer.hex()[-8:], kind=type(notice).__name__, error=error.message)
+                return
+            reached += isinstance(reply, Accepted)
+
+        async with trio.open_nursery() as nursery:
+            for peer in self.everyone() if peers is None else peers:
+                nursery.start_soon(one, peer)
+        return reached
+
+    async def pull(self, subject: Digest, members: int) -> dict[int, tuple[Notice, ...]]:
+        """What each of these members (bitmap) knows about a round, batch or study; silent ones are absent."""
+        answers: dict[int, tuple[Notice, ...]] = {}
+
+        async def one(member: int) -> None:
+            try:
+                reply = await self._transport.request(self.peer_of(member), Pull(subject), PULL_TIMEOUT_S)
+            except NodeError as error:
+                log.debug("pull", member=member, error=error.message)
+                return
+            if isinstance(reply, Notices):
+                answers[member] = reply.notices
+
+        async with trio.open_nursery() as nursery:
+            for member in members_of(members):
+                if member != self._node.me:
+                    nursery.start_soon(one, member)
+        return answers
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Content
+
+    async def content(self, root: Digest, kind: str, max_length: int, first: int | None = None) -> None:
+        """Fetch and keep a content by its root, unless it is here. `ContentUnavailable` names each holder's fault."""
+        if await self._run(self._node.store.has, root):
+            return
+        data = await fetch_content(self._ask, root, kind, max_length, self.holders(first))
+        await self._run(self._node.store.put, kind, data)
+
+    async def _ask(self, peer: bytes, message: Any, timeout_s: float) -> Reply:
+        return await self._transport.request(peer, message, timeout_s)
+
+    async def ciphertexts(self, notice: CommitNotice) -> None:
+        """Fetch both ciphertexts of a commit."""
+        for blob in (notice.update, notice.set):
+            await self.content(blob.cipher_root, "cipher", blob.length, notice.member)
+
+    async def keys(self, notice: CommitNotice) -> None:
+        """Fetch both content keys of a commit from any holder; a bad wrap means "ask another".
+
+        Raises:
+            NotFound: no holder gave a key that fits its commitment.
+        """
+        await self._ensure_key(notice, BlobKind.UPDATE)
+        await self._ensure_key(notice, BlobKind.SET)
+
+    async def set_blob(self, notice: CommitNotice) -> None:
+        """Fetch the ciphertext and the key of a commit's set alone."""
+        await self.content(notice.set.cipher_root, "cipher", notice.set.length, notice.member)
+        await self._ensure_key(notice, BlobKind.SET)
+
+    async def _ensure_key(self, notice: CommitNotice, kind: BlobKind) -> None:
+        blob = notice.update if kind is BlobKind.UPDATE else notice.set
+        if await self._run(self._node.store.key, notice.round_id, notice.member, kind) is None:
+            key = await self._key(notice, blob.key_commit, kind)
+            await self._run(self._node.store.put_key, notice.round_id, notice.member, kind, key)
+
+    async def _key(self, notice: CommitNotice, committed: Digest, kind: BlobKind) -> bytes:
+        """A content key from any holder. Peers see a seal become final a moment apart: "not yet" is asked again."""
+        faults: list[str] = []
+        for attempt in range(KEY_ATTEMPTS):
+            faults.clear()
+            early: list[bytes] = []
+            found = await self._key_from(self.holders(notice.member), notice, committed, kind, faults, early)
+            if found is not None:
+                return found
+            if not early:
+                break
+            await trio.sleep(KEY_PAUSE_S * (attempt + 1))
+        raise NotFound(f"no holder gave the key of member {notice.member}'s {kind.name.lower()}: {'; '.join(faults)}")
+
+    async def _key_from(
+        self,
+        holders: Iterable[bytes],
+        notice: CommitNotice,
+        committed: Digest,
+        kind: BlobKind,
+        faults: list[str],
+        early: list[bytes],
+    ) -> bytes | None:
+        for peer in holders:
+            try:
+                reply = await self._transport.request(
+                    peer, GetKey(notice.round_id, notice.member, int(kind)), KEY_TIMEOUT_S
+                )
+                if not isinstance(reply, KeyReply):
+                    if isinstance(reply, Refusal) and reply.code in ("not-yet", "busy"):
+                        early.append(peer)
+                    faults.append(f"{peer.hex()[-8:]}: {getattr(reply, 'reason', type(reply).__name__)}")
+                    continue
+                return unwrap(reply.wrap, self._node.ring.sealing, committed, notice.round_id, notice.member, kind)
+            except (TimedOut, NotAPeer) as error:
+                faults.append(f"{peer.hex()[-8:]}: {error.message}")
+            except (CryptoError, NodeError) as error:
+                log.warning("bad wrap", peer=peer.hex()[-8:], member=notice.member, error=str(error))
+                faults.append(f"{peer.hex()[-8:]}: {error}")
+        return None

@@ -1,0 +1,441 @@
+"""One node's judgement: everything it does in a round that needs keys, bytes or data, and nothing that waits.
+
+What may live here: the duties behind the round machine's effects (select, seal, judge, aggregate, sign), the machines
+themselves and what they are restored from. What this file does not know: the network, threads, the clock; chain time
+comes in as a number. `node/app.py` performs these duties one at a time in a worker thread; `node/serving.py` answers
+peers from the same state.
+
+Persist, then speak: every method that returns a signed notice has stored it first, and returns the stored one.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from typing import TypeVar
+
+import numpy as np
+import rfc8785
+from numpy.typing import NDArray
+
+from crypto.blobs import SetPlain, UpdatePlain, dataset_root, decode_set, decode_update, encode_set, encode_update
+from crypto.commitments import update_root
+from crypto.digest import Digest, sha256
+from crypto.errors import CryptoError
+from crypto.keys import KeyRing
+from crypto.sealing import BlobKind, open_blob, seal
+from crypto.statements import Domains, Statement, sign
+from fl_engine.trust import beta
+from node.consent import Leaf, last_deadline, original_opening, usable
+from node.errors import LocalError, NotFound
+from node.history import History, RoundHistory
+from node.membership import members_of
+from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
+from node.notices import commit_of, hash_of_result, statement_of
+from node.records import ZERO, Result
+from node.round import (
+    Aggregated,
+    Event,
+    Held,
+    Judged,
+    Observed,
+    Received,
+    Revealed,
+    Round,
+    SignedAbstain,
+    SignedClose,
+    SignedHave,
+    SignedVote,
+    SignHave,
+    SignVote,
+    Trained,
+    WithdrawalKnown,
+)
+from node.store import Store
+from node.study import parse_canonical
+from node.training import Arithmetic, LocalTraining, model_root
+from node.validity import Case, Code, judge
+from node.vault import Vault
+
+ROLE_TRAIN = 1
+
+N = TypeVar("N", CommitNotice, AbstainNotice, HaveNotice, VoteNotice, CloseNotice)
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingJob:
+    """One training as the worker needs it: import row numbers, records x [N, ...], labels y [N], model and beacon."""
+
+    round_id: Digest
+    generation: int
+    arithmetic: Arithmetic
+    leaves: tuple[Leaf, ...]
+    rows: NDArray[np.int64]
+    x: NDArray[np.float32]
+    y: NDArray[np.int64]
+    model: bytes
+    beacon: bytes
+    member: int
+
+
+@dataclass(slots=True)
+class _Use:
+    """The consents that our latest training or commit of a round uses, and how many of them we reported withdrawn."""
+
+    consents: frozenset[Digest]
+    reported: int = 0
+
+
+@dataclass(slots=True)
+class Participant:
+    """State of one node, in memory; everything that must survive is in `store`, `vault` and the chain.
+
+    `me` is the member index, or None at an auditor, which holds seat `seat`.
+    """
+
+    me: int | None
+    seat: int | None
+    ring: KeyRing
+    domains: Domains
+    store: Store
+    vault: Vault | None
+    history: History = field(default_factory=History)
+    rounds: dict[Digest, Round] = field(default_factory=dict)
+    studies: dict[Digest, Arithmetic] = field(default_factory=dict)
+    _use: dict[Digest, _Use] = field(default_factory=dict)
+    _ended: set[Digest] = field(default_factory=set)  # our consents that were ended here, mined or not
+
+    def __post_init__(self) -> None:
+        self._read_ended()
+
+    def _read_ended(self) -> None:
+        if self.vault is not None:
+            self._ended = {one.consent_id for one in self.vault.holdings() if one.mark}
+
+    def reapply(self) -> int:
+        """Do again what the chain says was withdrawn and erased: the vault may be a restored one. How many changed."""
+        count = 0 if self.vault is None else self.vault.reapply(self.history)
+        self.store.set_meta("reapplied", str(count))
+        self._read_ended()
+        return count
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Studies
+
+    def study(self, study: Digest) -> Arithmetic:
+        """The study's spec and arithmetic; `NotFound` while its spec is not here."""
+        if study not in self.studies:
+            spec = parse_canonical(self.store.get(self.history.studies[study].created.terms.spec_hash))
+            self.studies[study] = Arithmetic(spec)
+            initial = self.studies[study].initial()
+            if model_root(initial) == self.history.studies[study].created.terms.initial_model:
+                self.store.put("model", initial)
+        return self.studies[study]
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Machines
+
+    def machine(self, one: RoundHistory) -> tuple[Round, tuple[Event, ...]]:
+        """A machine for this round and what to restore it from: the chain's records and our own store."""
+        opened = one.opened
+        consent_acc, membership_acc = self.history.snapshot(one)
+        terms = self.history.studies[opened.study].created.terms
+        me = self.me if self.me is not None and opened.roster >> self.me & 1 else None
+        machine = Round(opened, terms, me, consent_acc=consent_acc, membership_acc=membership_acc)
+        self.rounds[opened.round_id] = machine
+        events: list[Event] = [Observed(logged) for logged in one.logged[1:]]
+        for notice in self.store.notices(opened.round_id):
+            events += self._restored(notice)
+        for study_notice in self.store.notices(opened.study, "CloseNotice"):
+            if isinstance(study_notice, CloseNotice) and (study_notice.branch, study_notice.height) == (
+                opened.branch,
+                opened.height,
+            ):
+                events.append(self._own_or_received(study_notice, SignedClose(study_notice)))
+        if self.store.meta(f"revealed {opened.round_id.hex()}") is not None:
+            events.append(Revealed())
+        return machine, tuple(events)
+
+    def _own_or_received(self, notice: CloseNotice | AbstainNotice | HaveNotice | VoteNotice, own: Event) -> Event:
+        return own if notice.member == self.me else Received(notice)
+
+    def _restored(self, notice: Notice) -> list[Event]:
+        match notice:
+            case CommitNotice():
+                events: list[Event] = []
+                if notice.member == self.me:
+                    if self.holds(notice):
+                        events.append(Trained(notice, 0))
+                        self._remember_use(notice)
+                    else:
+                        events.append(Received(notice))
+                else:
+                    events.append(Received(notice))
+                if self.holds(notice):
+                    events.append(Held(notice.member))
+                return events
+            case AbstainNotice():
+                return [self._own_or_received(notice, SignedAbstain(notice))]
+            case HaveNotice():
+                return [self._own_or_received(notice, SignedHave(notice))]
+            case VoteNotice():
+                return [self._own_or_received(notice, SignedVote(notice))]
+            case _:
+                return []
+
+    def _remember_use(self, notice: CommitNotice) -> None:
+        plain = self.open_set(notice)
+        self._use[notice.round_id] = _Use(frozenset(entry.consent_id for entry in plain.entries))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Consent in flight
+
+    def withdrawn(self, consent_id: Digest) -> bool:
+        """Whether this consent is known as withdrawn, on chain or only here."""
+        return consent_id in self.history.withdrawals or consent_id in self._ended
+
+    def end_consent(self, consent_id: Digest, at: int) -> bool:
+        """Stop the use of one of our consents at once, mined or not; whether it is ours and this was news."""
+        if self.vault is None or not self.vault.note_withdrawal(consent_id, at=at):
+            return False
+        self._ended.add(consent_id)
+        return True
+
+    def new_withdrawals(self, round_id: Digest) -> WithdrawalKnown | None:
+        """What to tell the round's machine about withdrawals since the last call."""
+        use = self._use.get(round_id)
+        if use is None:
+            return None
+        hits = sum(self.withdrawn(consent) for consent in use.consents)
+        fresh = hits - use.reported
+        use.reported = hits
+        return WithdrawalKnown(fresh) if fresh > 0 else None
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Training and the commit
+
+    def prepare(self, round_id: Digest, generation: int) -> TrainingJob | None:
+        """Select records whose consents pass the gate now; None when they are fewer than the study's minimum.
+
+        Raises:
+            NotFound: the parent model is not here yet.
+        """
+        if self.vault is None or self.me is None:
+            raise LocalError("this node has no data to train on")
+        one = self.history.rounds[round_id]
+        opened = one.opened
+        arithmetic = self.study(opened.study)
+        terms = self.history.studies[opened.study].created.terms
+        deadline = last_deadline(terms, opened.opened_at)
+        leaves = [
+            leaf
+            for leaf in self.vault.leaves(opened.study)
+            if leaf.role == ROLE_TRAIN and usable(leaf, self.history, one, deadline) is None
+        ]
+        leaves.sort(key=lambda leaf: leaf.leaf_key)
+        policy = arithmetic.study.sections["policy"]
+        if len(leaves) < policy["min_consents"]:
+            return None
+        cap = policy["max_records_per_consent"]
+        rows = np.array(sorted(row for leaf in leaves for row in leaf.used_rows(cap)), dtype=np.int64)
+        x, y = self.vault.rows((int(row) for row in rows), ROLE_TRAIN)
+        branch = self.history.studies[opened.study].branches[opened.branch]
+        self._use[round_id] = _Use(frozenset(leaf.consent_id for leaf in leaves))
+        return TrainingJob(
+            round_id,
+            generation,
+            arithmetic,
+            tuple(leaves),
+            rows,
+            x,
+            y,
+            self.store.get(opened.parent_model),
+            arithmetic.study.beacon(terms.initial_model, branch.seed, opened.height, opened.parent_model),
+            self.me,
+        )
+
+    def commit(self, job: TrainingJob, trained: LocalTraining) -> CommitNotice:
+        """Seal the update and its set, sign the commit, store everything; the stored notice.
+
+        A retrained commit replaces one that was stored but not yet believed by anyone only through the machine: the
+        store keeps the first commit of a round for ever, so a second generation must find no first one.
+        """
+        cap = job.arithmetic.study["policy", "max_records_per_consent"]
+        entries = tuple(leaf.entry(cap) for leaf in job.leaves)
+        metrics = rfc8785.dumps({"loss": round(trained.loss, 6)})
+        update = UpdatePlain(
+            job.round_id,
+            job.member,
+            trained.records,
+            trained.profile,
+            Digest(os.urandom(32)),
+            metrics,
+            trained.values,
+        )
+        plain_set = SetPlain(job.round_id, job.member, Digest(os.urandom(32)), entries)
+        sealed_update = seal(encode_update(update), job.round_id, job.member, BlobKind.UPDATE)
+        sealed_set = seal(encode_set(plain_set), job.round_id, job.member, BlobKind.SET)
+        root = update_root(job.round_id, job.member, sealed_update.commit.hash, sealed_set.commit.hash)
+        notice = CommitNotice(
+            job.round_id,
+            job.member,
+            root,
+            dataset_root(entries),
+            ZERO,
+            sealed_update.commit,
+            sealed_set.commit,
+            b"",
+        )
+        for sealed in (sealed_update, sealed_set):
+            self.store.put("cipher", sealed.ciphertext)
+        with self.store.transaction():  # the keys and the statement that commits to them, or neither
+            self.store.put_key(job.round_id, job.member, BlobKind.UPDATE, sealed_update.key)
+            self.store.put_key(job.round_id, job.member, BlobKind.SET, sealed_set.key)
+            return self._say(notice, commit_of(notice))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Blobs
+
+    def holds(self, notice: CommitNotice) -> bool:
+        """Whether both blobs and both keys of this commit are here."""
+        return all(
+            self.store.has(blob.cipher_root) and self.store.key(notice.round_id, notice.member, kind) is not None
+            for blob, kind in ((notice.update, BlobKind.UPDATE), (notice.set, BlobKind.SET))
+        )
+
+    def _open(self, notice: CommitNotice, kind: BlobKind) -> bytes:
+        key = self.store.key(notice.round_id, notice.member, kind)
+        if key is None:
+            raise NotFound(f"no content key for round {notice.round_id.hex()}, member {notice.member}")
+        blob = notice.update if kind is BlobKind.UPDATE else notice.set
+        return open_blob(self.store.get(blob.cipher_root), key, blob, notice.round_id, notice.member, kind)
+
+    def open_set(self, notice: CommitNotice) -> SetPlain:
+        """The plaintext set behind a commit that is held here."""
+        return decode_set(self._open(notice, BlobKind.SET))
+
+    def judge(self, round_id: Digest, member: int) -> Judged:
+        """The verdict on a member's blobs: a pure function of plaintexts and chain, the same at every node."""
+        one, machine = self.history.rounds[round_id], self.rounds[round_id]
+        notice, seal_ = machine.facts.opens(member), machine.seal()
+        if notice is None or seal_ is None:
+            raise LocalError(f"member {member} of round {round_id.hex()} cannot be judged before the seal")
+        opened = one.opened
+        arithmetic = self.study(opened.study)
+        policy = arithmetic.study.sections["policy"]
+        case = Case(
+            round_id,
+            member,
+            opened.study,
+            one.commits[member].dataset_root,
+            arithmetic.size,
+            arithmetic.grid.limit,
+            policy["min_consents"],
+            policy["max_records_per_consent"],
+            one.position,
+            seal_,
+            original_opening(self.history, opened),
+        )
+
+        def plain(kind: BlobKind) -> bytes | None:
+            try:
+                return self._open(notice, kind)
+            except CryptoError:
+                return None
+
+        def check_values(values: bytes, count: int, bound: int) -> Code | None:
+            return None if arithmetic.in_range(values) else Code.RANGE
+
+        verdict = judge(case, plain(BlobKind.UPDATE), plain(BlobKind.SET), self.history, check_values)
+        return Judged(member, int(verdict.code), verdict.records)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # The result
+
+    def aggregate(self, round_id: Digest, members: int) -> Aggregated:
+        """The result of a set whose members are all judged; stores the new model.
+
+        Raises:
+            NotFound: the parent model is not here.
+        """
+        one, facts = self.history.rounds[round_id], self.rounds[round_id].facts
+        opened = one.opened
+        arithmetic = self.study(opened.study)
+        codes = sum(facts.verdicts[m][0] << 4 * m for m in members_of(members))
+        included = [m for m in members_of(members) if facts.verdicts[m][0] == Code.VALID]
+        bitmap = sum(1 << m for m in included)
+        if len(included) >= facts.least:
+            pairs = ((self._values(facts.opens(m)), facts.verdicts[m][1]) for m in included)
+            outcome = 1
+            root = self.store.put("model", arithmetic.next_model(self.store.get(opened.parent_model), pairs))
+        else:
+            outcome, root = 2, opened.parent_model
+        return Aggregated(
+            members,
+            Result(
+                outcome,
+                bitmap,
+                codes,
+                root,
+                trust_bytes(self.history, one, bitmap, members & ~bitmap),
+                self.history.commit_root(one),
+                self.history.consent_acc_at(*self.history.seal(one)),
+            ),
+        )
+
+    def _values(self, notice: CommitNotice | None) -> bytes:
+        assert notice is not None
+        return decode_update(self._open(notice, BlobKind.UPDATE)).values
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Statements
+
+    def sign_abstain(self, round_id: Digest) -> SignedAbstain:
+        """Our abstention; the reason stays at home."""
+        return SignedAbstain(self._say_plain(AbstainNotice(round_id, self._member, b"")))
+
+    def sign_have(self, round_id: Digest, order: SignHave) -> SignedHave:
+        """Our have of an attempt."""
+        return SignedHave(self._say_plain(HaveNotice(round_id, self._member, order.attempt, order.bitmap, b"")))
+
+    def sign_vote(self, round_id: Digest, order: SignVote) -> SignedVote:
+        """Our vote of an attempt, with a witness that we hold the model it names."""
+        model = self.store.get(order.result.model_root)
+        witness = sha256(b"koinon/witness/1" + round_id + self._member.to_bytes(2, "big") + model)
+        notice = VoteNotice(round_id, self._member, order.attempt, order.set, order.result, witness, b"")
+        return SignedVote(self._say_plain(notice))
+
+    def sign_close(self, round_id: Digest) -> SignedClose:
+        """Our word that a final result is final."""
+        final = self.history.rounds[round_id].final
+        if final is None or final.result_hash != hash_of_result(final.result):
+            raise LocalError(f"round {round_id.hex()} has no final result to close")
+        notice = CloseNotice(final.study, final.branch, final.height, final.result_hash, self._member, b"")
+        return SignedClose(self._say_plain(notice))
+
+    @property
+    def _member(self) -> int:
+        if self.me is None:
+            raise LocalError("an auditor signs nothing in a round")
+        return self.me
+
+    def _say_plain(self, notice: N) -> N:
+        statement = statement_of(notice)
+        assert statement is not None
+        return self._say(notice, statement)
+
+    def _say(self, notice: N, statement: Statement) -> N:
+        """Sign and store; what comes back is what was stored first under this notice's key."""
+        signed = replace(notice, signature=sign(statement, self.domains.of(statement), self.ring.ledger))
+        kept = self.store.remember(signed, own=True)
+        assert isinstance(kept, type(notice))
+        return kept
+
+
+def trust_bytes(history: History, one: RoundHistory, included: int, refused: int) -> bytes:
+    """Trust after a round as a result carries it: two bytes big-endian of permille for every index of the roster."""
+    opened = one.opened
+    width = opened.roster.bit_length()
+    state = history.trust(opened.study, opened.branch, width)
+    scores = beta.scores(beta.apply(state, included, refused))
+    return b"".join(score.to_bytes(2, "big") for score in scores)

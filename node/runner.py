@@ -1,0 +1,348 @@
+"""From a home to a running node: opens what is on disk, builds the doors, runs the nursery, takes orders.
+
+What may live here: construction and the table of orders. What this file does not know: what an order does (`desk`,
+`erasing`), how the command line looks (`cli`).
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from crypto.digest import Digest
+from node import card as cards
+from node import config, control, keystore
+from node.abi import Codec
+from node.app import Node
+from node.desk import Desk
+from node.errors import InputError, NodeError, NotFound, TimedOut
+from node.evaluation import evaluate, export
+from node.evidence import verify_block
+from node.follower import Follower, logged_of
+from node.history import History
+from node.home import Home, HomeLock, Network, in_use, open_home, read_network, read_password
+from node.ledger import connect
+from node.messages import Hello
+from node.metrics import render
+from node.notices import domains_of
+from node.participant import Participant
+from node.store import SentTransactions, Store
+from node.study import parse_toml
+from node.training import Trainer
+from node.transport import LibP2PTransport
+from node.vault import Vault
+
+log = structlog.get_logger("runner")
+SYNC_TIMEOUT_S = 120.0
+START_TIMEOUT_S = 30.0  # until a process that holds the home's lock opens its control endpoint
+
+
+@dataclass(slots=True)
+class Opened:
+    """A home with its parts open. `close` lets go of them."""
+
+    home: Home
+    network: Network
+    settings: config.Config
+    store: Store
+    node: Node
+    lock: HomeLock
+
+    def close(self) -> None:
+        """Let go of files, worker and lock."""
+        self.node.close()
+        self.lock.release()
+
+
+def open_node(path: Path, **flags: Any) -> Opened:
+    """Open a node's home for exclusive use and put its node together; nothing runs yet.
+
+    Raises:
+        NotFound, LocalFault, InputError: the home, its lock, password, keys, vault or settings.
+    """
+    home = open_home(path)
+    settings = config.load(home.config_path, **flags)
+    network = read_network(home.network_path)
+    lock = HomeLock(path)
+    try:
+        ring = keystore.load(home, read_password(home, settings["node", "password_file"]))
+        key = keystore.at_rest_key(ring)
+        store = Store(path, key)
+        vault = Vault.open(home.vault_path, key) if home.role == "member" else None
+        me, seat = (home.index, None) if home.role == "member" else (None, home.index)
+        participant = Participant(me, seat, ring, domains_of(network.contracts), store, vault)
+        codec = Codec.load()
+        ledger = connect(
+            settings["chain", "url"],
+            network.contracts,
+            ring.ledger,
+            SentTransactions(store),
+            codec=codec,
+            confirmations=settings["chain", "confirmations"],
+        )
+        register = Path(settings["study", "register"]) if settings["study", "register"] else None
+        desk = Desk(participant, network, auto_join=settings["study", "auto_join"], register=register)
+        contracts = network.contracts
+        transport = LibP2PTransport(
+            ring.peer, settings["node", "listen"], lambda: Hello(contracts.chain_id, contracts.membership, 0)
+        )
+        trainer = Trainer(settings["training", "timeout_s"]) if vault is not None else None
+        addresses = {seat.peer_id: seat.address for seat in (*network.founders, *network.auditors)}
+        follower = Follower(ledger, store, codec)
+        poll_s = settings["chain", "poll_ms"] / 1000
+        node = Node(participant, ledger, transport, trainer, follower, addresses, desk, poll_s)
+    except BaseException:
+        lock.release()
+        raise
+    return Opened(home, network, settings, store, node, lock)
+
+
+async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **flags: Any) -> None:
+    """Run the node of a home until SIGTERM or SIGINT."""
+    opened = open_node(path, **flags)
+    node = opened.node
+    try:
+        async with trio.open_nursery() as nursery:
+            with (
+                trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
+                control.ControlServer(
+                    opened.home.control_path,
+                    opened.settings["node", "control_port"],
+                    Orders(opened).carry_out,
+                    lambda: node.ready,
+                    lambda: render(node),
+                ),
+            ):
+                await nursery.start(node.run)
+                log.info("running", home=str(path), member=node.participant.me)
+                ready()
+                async for number in signals:
+                    log.info("stopping", signal=signal.Signals(number).name)
+                    nursery.cancel_scope.cancel()
+                    break
+    finally:
+        opened.close()
+
+
+@asynccontextmanager
+async def _session(path: Path) -> AsyncIterator[Opened]:
+    """The node of a home, run in this process for as long as the block lasts, and up to date with the chain."""
+    opened = open_node(path)
+    try:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(opened.node.run)
+            with trio.move_on_after(SYNC_TIMEOUT_S) as scope:
+                while not opened.node.ready:  # noqa: ASYNC110 - readiness is polled at the pace of the chain
+                    await trio.sleep(0.05)
+            if scope.cancelled_caught:
+                raise TimedOut(f"the chain was not read to its end within {SYNC_TIMEOUT_S:g} s")
+            yield opened
+            nursery.cancel_scope.cancel()
+    finally:
+        opened.close()
+
+
+def order(path: Path, name: str, body: dict[str, Any], timeout_s: float = 600.0) -> dict[str, Any]:
+    """Give an order to the node of a home: to the running one, else to one that runs for this order only.
+
+    Raises:
+        NodeError: what the order led to.
+    """
+    home = open_home(path)
+    deadline = time.monotonic() + START_TIMEOUT_S
+    while True:
+        try:
+            return control.ask(home.control_path, name, body, timeout_s)
+        except NotFound:
+            # A control file may be left behind by a killed process, or not be written yet: the lock decides.
+            if not in_use(path) or time.monotonic() > deadline:
+                break
+            time.sleep(0.2)
+
+    async def act() -> dict[str, Any]:
+        async with _session(path) as opened:
+            with trio.move_on_after(timeout_s):
+                return await Orders(opened).carry_out(name, body)
+            raise TimedOut(f"`{name}` did not end within {timeout_s:g} s")
+
+    try:
+        return trio.run(act)
+    except BaseExceptionGroup as group:
+        raise first_error(group) from None
+
+
+def first_error(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The first error of ours in a nursery's group, else its first leaf."""
+    leaves = list(_leaves(group))
+    return next((leaf for leaf in leaves if isinstance(leaf, NodeError)), leaves[0])
+
+
+def _leaves(error: BaseException) -> list[BaseException]:
+    if isinstance(error, BaseExceptionGroup):
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
+
+
+def read_history(path: Path) -> History:
+    """The chain as a home has kept it, from evidence alone; nothing needs to run, and a running node may."""
+    home = open_home(path)
+    network = read_network(home.network_path)
+    store, codec, history = Store(path, bytes(32)), Codec.load(), History()
+    try:
+        for evidence, _ in store.blocks():
+            history.apply_all(logged_of(verify_block(evidence), codec, network.contracts))
+    finally:
+        store.close()
+    return history
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Orders
+
+
+def _who(body: dict[str, Any]) -> dict[str, Any]:
+    """The patient, consent or card that an order is about, typed."""
+    found: dict[str, Any] = {}
+    if body.get("patient") is not None:
+        found["patient"] = str(body["patient"])
+    if body.get("consent") is not None:
+        found["consent"] = Digest.from_hex(str(body["consent"]))
+    if body.get("card") is not None:
+        found["card"] = str(body["card"]).encode()
+    if len(found) != 1:
+        raise InputError("name exactly one of a patient, a consent, a card")
+    return found
+
+
+def _erased(body: dict[str, Any]) -> Digest | str | None:
+    """What an order about an erasure names: its id, a consent, or a patient; None for all."""
+    for key in ("erasure", "consent"):
+        if body.get(key) is not None:
+            return Digest.from_hex(str(body[key]))
+    return None if body.get("patient") is None else str(body["patient"])
+
+
+class Orders:
+    """The table of orders: name -> what it does with a JSON object, returning one."""
+
+    def __init__(self, opened: Opened) -> None:
+        """Orders for this node."""
+        self._opened = opened
+        self._node = opened.node
+        self._desk = opened.node.desk
+        self._table: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
+            "status": self._status,
+            "study.create": self._create,
+            "study.join": self._join,
+            "study.leave": self._leave,
+            "consent.grant": self._grant,
+            "consent.withdraw": self._withdraw,
+            "consent.list": self._consents,
+            "consent.cards": self._cards,
+            "erase.request": self._erase,
+            "erase.status": self._erasures,
+            "erase.receipt": self._erase_receipt,
+            "erase.refuse": self._erase_refuse,
+            "member.approve": self._approve,
+            "member.remove": self._remove,
+            "model.evaluate": self._evaluate,
+            "model.export": self._export,
+        }
+
+    async def carry_out(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
+        """Carry out an order by its name; `InputError` for an unknown one."""
+        if name not in self._table:
+            raise InputError(f"unknown order {name!r}; known: {', '.join(self._table)}")
+        return await self._table[name](body)
+
+    async def _status(self, body: dict[str, Any]) -> dict[str, Any]:
+        found = self._node.status()
+        vault = self._node.participant.vault
+        shape: tuple[int, ...] | None = None
+        classes: int | None = None
+        if vault is not None:
+            shape, classes, _ = await self._node.core(vault.shape)
+        task = await self._node.core(self._opened.store.meta, "task")
+        return {**found, "data_shape": shape, "classes": classes, "task": task}
+
+    def _study(self, body: dict[str, Any]) -> Digest:
+        return self._desk.pick_study(body.get("study"))
+
+    async def _create(self, body: dict[str, Any]) -> dict[str, Any]:
+        study = await self._desk.create_study(self._node, parse_toml(str(body["spec"]).encode()))
+        return {"study": study.hex()}
+
+    async def _join(self, body: dict[str, Any]) -> dict[str, Any]:
+        study = self._study(body)
+        await self._desk.join(self._node, study)
+        return {"study": study.hex()}
+
+    async def _leave(self, body: dict[str, Any]) -> dict[str, Any]:
+        study = self._study(body)
+        await self._desk.leave(self._node, study)
+        return {"study": study.hex()}
+
+    async def _grant(self, body: dict[str, Any]) -> dict[str, Any]:
+        register = str(body["register"]).encode() if body.get("register") is not None else None
+        return await self._desk.grant(self._node, self._study(body), register, bool(body.get("all")))
+
+    async def _withdraw(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.withdraw(self._node, **_who(body))
+
+    async def _consents(self, body: dict[str, Any]) -> dict[str, Any]:
+        study = self._study(body) if body.get("study") else None
+        return {"consents": await self._node.core(self._desk.consents, self._node.now, study)}
+
+    async def _cards(self, body: dict[str, Any]) -> dict[str, Any]:
+        who = _who(body)
+        found = await self._node.core(self._desk.card, who.get("patient") or who["consent"])
+        return {
+            "cards": [cards.encode(one).decode() for one in found],
+            "svg": [cards.card_svg(one).decode() for one in found],
+        }
+
+    async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._node.erasing.request(self._node, **_who(body))
+
+    async def _erasures(self, body: dict[str, Any]) -> dict[str, Any]:
+        erasing, now = self._node.erasing, self._node.now
+        if body.get("card") is not None:
+            return await self._node.core(erasing.status, cards.parse(str(body["card"]).encode()).consent_id, now)
+        if (who := _erased(body)) is not None:
+            return await self._node.core(erasing.status, who, now)
+        batches = list(self._node.history.erasures)
+        return {"erasures": [await self._node.core(erasing.status, batch, now) for batch in batches]}
+
+    async def _erase_receipt(self, body: dict[str, Any]) -> dict[str, Any]:
+        who = _erased(body)
+        if who is None:
+            raise InputError("name an erasure, a consent or a patient")
+        return await self._node.erasing.receipt(self._node, who)
+
+    async def _erase_refuse(self, body: dict[str, Any]) -> dict[str, Any]:
+        batch = Digest.from_hex(str(body["erasure"]))
+        await self._node.erasing.refuse(self._node, batch, int(body["ground"]))
+        return {"erasure": batch.hex()}
+
+    async def _approve(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.approve(self._node, dict(body["application"]))
+
+    async def _remove(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.remove(self._node, int(body["index"]))
+
+    async def _evaluate(self, body: dict[str, Any]) -> dict[str, Any]:
+        height = int(body["round"]) if body.get("round") is not None else None
+        path = Path(body["data"]) if body.get("data") is not None else None
+        return await evaluate(self._node, self._study(body), height, path)
+
+    async def _export(self, body: dict[str, Any]) -> dict[str, Any]:
+        height = int(body["round"]) if body.get("round") is not None else None
+        return await export(self._node, self._study(body), height)

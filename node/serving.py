@@ -1,0 +1,213 @@
+"""What a node answers its peers, and why it refuses.
+
+What may live here: one function a request, over a `Participant`'s state; refusals with their reason. What this file
+does not know: streams, bytes on the wire, threads. The transport has already proved who asks and that it is registered;
+here it is decided what that peer may have.
+
+Who may have what: chunks of ciphertexts, models and specs go to every registered peer (a ciphertext is useless without
+its key); a content key goes to the members of its round's roster and to an auditor whose `AuditAccess` covers the
+round, after the seal is final, and in a replay only to whoever attested that the old pair is purged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from crypto.digest import ContentMap, Digest
+from crypto.errors import CryptoError
+from crypto.sealing import BlobKind, wrap
+from node.errors import NodeError, NotFound
+from node.messages import (
+    Accepted,
+    ChunkReply,
+    CommitNotice,
+    ErasureNotice,
+    GetChunk,
+    GetKey,
+    GetMap,
+    Hello,
+    KeyReply,
+    MapReply,
+    Notice,
+    Notices,
+    Offer,
+    OpeningNotice,
+    Pull,
+    Refusal,
+    Reply,
+    Request,
+    Welcome,
+    WithdrawalNotice,
+)
+from node.notices import check
+from node.participant import Participant
+from node.records import MAX_MEMBERS
+from node.round import Revealed
+
+MAX_NOTICES = 256  # of one Pull: every kind and attempt of a full roster fits
+PRIVATE = (WithdrawalNotice, ErasureNotice, OpeningNotice)
+"""Notices that are handed to whom they concern and never to whoever asks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """Who asks, by the registry: a member index, or an auditor's seat."""
+
+    member: int | None
+    seat: int | None
+    sealing_key: bytes
+
+
+class Server:
+    """Answers requests from a participant's state. `deliver` takes a genuine, new notice on to its machine."""
+
+    def __init__(self, participant: Participant, deliver: Callable[[Notice], None], status: Callable[[], str]) -> None:
+        """`status` is the word that a heartbeat's answer shows: "following", "syncing"."""
+        self._node = participant
+        self._deliver = deliver
+        self._status = status
+        self._maps: dict[Digest, ContentMap] = {}
+
+    def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
+        """The reply to a peer's request at chain time `now`."""
+        asker = self._asker(peer_id, now)
+        if asker is None:
+            return Refusal("not-allowed", "you are not in the registry")
+        try:
+            match request:
+                case Hello():
+                    return self._hello(request)
+                case GetMap():
+                    return self._map(request)
+                case GetChunk():
+                    return self._chunk(request)
+                case GetKey():
+                    return self._key(asker, request, now)
+                case Offer():
+                    return Accepted(sum(self.accept(notice, asker) for notice in request.notices))
+                case Pull():
+                    return self._pull(request)
+        except NotFound as error:
+            return Refusal("not-found", error.message)
+
+    def _asker(self, peer_id: bytes, now: int) -> Asker | None:
+        registry = self._node.history.registry
+        member = registry.member_of_peer(peer_id)
+        if member is not None:
+            return Asker(member.index, None, member.sealing_key)
+        auditor = registry.auditor_of_peer(peer_id, now)
+        return None if auditor is None else Asker(None, auditor.seat, auditor.sealing_key)
+
+    def _hello(self, hello: Hello) -> Reply:
+        ours = self._node.domains
+        if (hello.chain_id, hello.membership) != (ours.chain_id, ours.membership):
+            return Refusal("wrong-network", f"this is chain {ours.chain_id}, contract {ours.membership.hex()}")
+        last = self._node.history.last
+        return Welcome(0 if last is None else last.block, self._status())
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Content
+
+    def _content(self, root: Digest) -> bytes:
+        if not self._node.store.has(root):
+            if self._node.store.notices(root, "TombstoneNotice"):
+                raise NotFound(f"content {root.hex()} was purged")
+            raise NotFound(f"content {root.hex()} is not here")
+        return self._node.store.get(root)
+
+    def _map(self, request: GetMap) -> Reply:
+        found = self._maps.get(request.root)
+        if found is None or not self._node.store.has(request.root):
+            found = ContentMap.of(self._content(request.root))
+            if len(self._maps) >= MAX_NOTICES:
+                self._maps.clear()
+            self._maps[request.root] = found
+        return MapReply(found.length, tuple(bytes(d) for d in found.digests))
+
+    def _chunk(self, request: GetChunk) -> Reply:
+        data = self._node.store.get_chunk(request.root, request.index)
+        if data is None:
+            return Refusal("not-found", f"content {request.root.hex()} has no chunk {request.index} here")
+        return ChunkReply(data)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Keys
+
+    def _key(self, asker: Asker, request: GetKey, now: int) -> Reply:
+        node, round_id, member = self._node, request.round_id, request.member
+        one = node.history.rounds.get(round_id)
+        if one is None or member >= MAX_MEMBERS or request.kind not in (0, 1):
+            return Refusal("not-found", f"round {round_id.hex()} has no member {member} or no blob {request.kind}")
+        refusal = self._may_read(asker, round_id)
+        if refusal is not None:
+            return refusal
+        machine = node.rounds.get(round_id)
+        if machine is not None:
+            if not machine.may_serve_key(member):
+                return Refusal("not-yet", "the seal is not final, or the key is not here")
+        elif not one.over:
+            return Refusal("not-yet", "this node has not come to this round yet")
+        elif one.final is None or not _decided(one.final.result.included, one.final.result.codes) >> member & 1:
+            return Refusal("not-allowed", "this contribution was never part of an agreed result")
+        kind = BlobKind(request.kind)
+        key = node.store.key(round_id, member, kind)
+        if key is None:
+            purged = any(node.store.notices(blob, "TombstoneNotice") for blob in self._blobs(round_id, member))
+            return Refusal("purged" if purged else "not-found", "the key is not here")
+        if member == node.me and machine is not None:
+            node.store.set_meta(f"revealed {round_id.hex()}", str(now))
+            machine.restore([Revealed()], now)
+        try:
+            return KeyReply(wrap(key, asker.sealing_key, round_id, member, kind))
+        except CryptoError as error:
+            return Refusal("not-allowed", f"your registered sealing key cannot be used: {error}")
+
+    def _blobs(self, round_id: Digest, member: int) -> tuple[Digest, ...]:
+        for notice in self._node.store.notices(round_id, "CommitNotice"):
+            if isinstance(notice, CommitNotice) and notice.member == member:
+                return notice.update.cipher_root, notice.set.cipher_root
+        return ()
+
+    def _may_read(self, asker: Asker, round_id: Digest) -> Refusal | None:
+        history = self._node.history
+        opened = history.rounds[round_id].opened
+        study = history.studies[opened.study]
+        if asker.member is not None:
+            if not opened.roster >> asker.member & 1:
+                return Refusal("not-allowed", "you are not of this round's roster")
+            batch = study.branches[opened.branch].batch
+            erasure = history.erasures.get(batch)
+            if erasure is not None and (0, asker.member) not in erasure.purges:
+                return Refusal("not-allowed", "you have not attested that the old pair of this erasure is purged")
+            return None
+        for _, access in study.access:
+            if access.seat == asker.seat and access.from_height <= opened.height <= access.to_height:
+                return None
+        return Refusal("not-allowed", "no AuditAccess of your seat covers this round")
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Notices
+
+    def accept(self, notice: Notice, asker: Asker | None = None) -> bool:
+        """Check, keep and pass on one notice; whether it was genuine and new. A bad one harms only itself."""
+        if isinstance(notice, OpeningNotice) and asker is not None and asker.member != notice.controller:
+            return False
+        try:
+            check(notice, self._node.history, self._node.domains)
+            if self._node.store.knows(notice):
+                return False
+            if not isinstance(notice, WithdrawalNotice):
+                self._node.store.remember(notice, own=False)
+            self._deliver(notice)
+        except NodeError:
+            return False
+        return True
+
+    def _pull(self, request: Pull) -> Reply:
+        found = [n for n in self._node.store.notices(request.subject) if not isinstance(n, PRIVATE)]
+        return Notices(tuple(found[:MAX_NOTICES]))
+
+
+def _decided(included: int, codes: int) -> int:
+    return included | sum(1 << i for i in range(MAX_MEMBERS) if codes >> 4 * i & 15)

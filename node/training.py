@@ -1,0 +1,239 @@
+"""The bridge between tensors and bytes: a study's arithmetic, and the worker process that trains.
+
+What may live here: what turns a `Study` and canonical bytes into `fl_engine` calls and back. What this file does not
+know: peers, the chain, consent. Aggregation runs here (numpy integers); training runs in the worker, the only process
+of a node that loads torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import rfc8785
+from numpy.typing import NDArray
+
+from crypto.digest import Digest, content_root, sha256
+from fl_engine.aggregation import aggregate, get_rule
+from fl_engine.errors import EngineError, RangeExceeded, WorkerFailed
+from fl_engine.models import get_model, initial_model
+from fl_engine.params import decode_ints, decode_model, encode_ints, encode_model
+from fl_engine.ring import Grid, add_saturating, check_range
+from fl_engine.training import get_method
+from fl_engine.worker_client import TrainingWorker
+from node.errors import InputError, LocalError, Refused
+from node.study import Study
+
+
+class TrainingStopped(LocalError):
+    """Training was ended on purpose: the round moved on, or a consent it used was withdrawn."""
+
+
+class Arithmetic:
+    """What a study's numbers mean: layout, grid, initial model, the agreed sum. Deterministic on every machine.
+
+    Raises:
+        InputError: the spec names a model, rule or method that does not exist, or a model that cannot take the data.
+    """
+
+    def __init__(self, study: Study) -> None:
+        try:
+            self._model = get_model(study["model", "name"])
+            self.layout = self._model.layout(study.input_shape, study["data", "classes"])
+            self.grid = Grid(study["aggregation", "fraction_bits"], study["aggregation", "max_abs"])
+            get_rule(study["aggregation", "rule"])
+            get_method(study["training", "method"])
+        except EngineError as error:
+            raise InputError(f"study spec: {error}") from error
+        self.study = study
+
+    @property
+    def size(self) -> int:
+        """P, the number of parameters."""
+        return self.layout.size
+
+    def initial(self) -> bytes:
+        """The study's first model as `koinon.model/1` bytes, the same everywhere."""
+        return encode_model(self.layout, initial_model(self.layout, self.grid))
+
+    def model_length(self) -> int:
+        """Bytes of every model of this study."""
+        return len(self.initial())
+
+    def check_model(self, data: bytes) -> None:
+        """Raise `EngineError` unless `data` is a model of this study."""
+        spec, _ = decode_model(data)
+        if spec != self.layout:
+            raise InputError("the model has another layout than the study's")
+
+    def in_shape(self, values: bytes) -> bool:
+        """Whether an update's bytes are P integers."""
+        return len(values) == 4 * self.size
+
+    def in_range(self, values: bytes) -> bool:
+        """Whether every integer of an update is within the study's `max_abs`."""
+        try:
+            check_range(decode_ints(values, self.size), self.grid)
+        except RangeExceeded:
+            return False
+        return True
+
+    def next_model(self, parent: bytes, updates: Iterable[tuple[bytes, int]]) -> bytes:
+        """Parent model + the study's aggregate of (integers, n_k) pairs, taken one at a time."""
+        _, ints = decode_model(parent)
+        pairs = ((decode_ints(values, self.size), weight) for values, weight in updates)
+        delta = aggregate(self.study["aggregation", "rule"], self.size, pairs)
+        return encode_model(self.layout, add_saturating(ints, delta))
+
+
+def model_root(data: bytes) -> Digest:
+    """The name of a model: the content address of its canonical bytes."""
+    return content_root("model", data)
+
+
+def profile_hash(profile: dict[str, Any]) -> Digest:
+    """What an update says of the machine that trained it: sha256 of the canonical JSON profile."""
+    return Digest(hashlib.sha256(rfc8785.dumps(profile)).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class LocalTraining:
+    """What a worker returns: little-endian int32 `values`, n_k `records`, the mean loss and the profile's hash."""
+
+    values: bytes
+    records: int
+    loss: float
+    profile: Digest
+
+
+class Trainer:
+    """One training worker, kept alive between rounds. Blocking: an async caller runs each call in a thread.
+
+    Several trainers of one process may share a `worker` under different names (a simulation does); it serves one call
+    at a time, and whoever made it ends it.
+    """
+
+    def __init__(self, timeout_s: float, worker: TrainingWorker | None = None, name: str = "own") -> None:
+        self._worker = TrainingWorker(timeout_s) if worker is None else worker
+        self._shared = worker is not None
+        self._name = name
+        self._loaded: dict[str, Digest] = {}
+        self._stopping = False
+
+    def warm(self) -> None:
+        """Start the worker ahead of the first training: loading torch takes seconds."""
+        try:
+            self._worker.hello()
+        except WorkerFailed as error:
+            raise LocalError(f"the training worker does not start: {error}") from error
+
+    def train(
+        self,
+        arithmetic: Arithmetic,
+        rows: NDArray[np.int64],
+        x: NDArray[np.float32],
+        y: NDArray[np.int64],
+        model: bytes,
+        beacon: bytes,
+        member: int,
+    ) -> LocalTraining:
+        """Train on exactly these records (import row numbers, arrays) from `model`.
+
+        Raises:
+            TrainingStopped: `stop` was called meanwhile.
+            Refused: the study's policy forbids it (too few batches for an erasable study).
+            LocalError: the worker failed.
+        """
+        study = arithmetic.study
+        self._stopping = False
+        training = {key: study["training", key] for key in ("local_epochs", "batch_size", "learning_rate")}
+        try:
+            dataset = self._load("training", rows, x, y, study["data", "classes"])
+            update = self._worker.train(
+                dataset,
+                rows,
+                model,
+                method=study["training", "method"],
+                model=study["model", "name"],
+                training=training,
+                grid=arithmetic.grid,
+                beacon=beacon,
+                member=member,
+                erasable=study["policy", "erasable"],
+            )
+        except WorkerFailed as error:
+            if self._stopping:
+                raise TrainingStopped("training was stopped") from error
+            if error.error_type == "PolicyError":
+                raise Refused(str(error)) from error
+            raise LocalError(f"training failed: {error}") from error
+        return LocalTraining(encode_ints(update.delta), update.records, update.loss, profile_hash(update.profile))
+
+    def predict(
+        self, arithmetic: Arithmetic, rows: NDArray[np.int64], x: NDArray[np.float32], model: bytes
+    ) -> NDArray[np.float32]:
+        """Logits float32 [n, classes] of the study's network on these records."""
+        study = arithmetic.study
+        try:
+            dataset = self._load("evaluation", rows, x, np.zeros(len(rows), np.int64), study["data", "classes"])
+            return self._worker.predict(dataset, rows, model, model=study["model", "name"], grid=arithmetic.grid)
+        except WorkerFailed as error:
+            raise LocalError(f"evaluation failed: {error}") from error
+
+    def compare(
+        self,
+        arithmetic: Arithmetic,
+        members: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
+        test: tuple[NDArray[np.float32], NDArray[np.int64]],
+        rounds: int,
+    ) -> dict[str, NDArray[np.float32]]:
+        """Test logits of federated, float federated, centralised and local training from the study's start."""
+        study = arithmetic.study
+        classes = study["data", "classes"]
+        training = {key: study["training", key] for key in ("local_epochs", "batch_size", "learning_rate")}
+        chosen = []
+        try:
+            for i, (x, y) in enumerate(members):
+                rows = np.arange(len(y))
+                chosen.append((self._load(f"member-{i + 1}", rows, x, y, classes), rows))
+            tested = self._load("test", np.arange(len(test[1])), *test, classes)
+            return self._worker.compare(
+                chosen,
+                (tested, np.arange(len(test[1]))),
+                arithmetic.initial(),
+                model=study["model", "name"],
+                training=training,
+                grid=arithmetic.grid,
+                rounds=rounds,
+            )
+        except WorkerFailed as error:
+            raise LocalError(f"comparison failed: {error}") from error
+
+    def stop(self) -> None:
+        """End a training in progress from another thread; the next call starts a fresh worker."""
+        self._stopping = True
+        self._worker.kill()
+
+    def forget(self) -> None:
+        """Drop every record the worker holds, by ending it; the next call starts another."""
+        self._loaded.clear()
+        self._worker.close()
+
+    def close(self) -> None:
+        """End the worker, unless others use it."""
+        if not self._shared:
+            self._worker.close()
+
+    def _load(
+        self, part: str, rows: NDArray[np.int64], x: NDArray[np.float32], y: NDArray[np.int64], classes: int
+    ) -> str:
+        """Give the worker a data set unless it has it; the name it has there."""
+        name = f"{self._name}/{part}"
+        label = sha256(b"".join(sha256(np.ascontiguousarray(one).tobytes()) for one in (rows, x, y)))
+        if self._loaded.get(name) != label or not self._worker.is_loaded(name):
+            self._worker.load(name, x, y, classes, rows)
+            self._loaded[name] = label
+        return name
