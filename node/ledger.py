@@ -1,0 +1,439 @@
+"""The ledger on any Ethereum client: the only file that talks to one.
+
+Rules of this file:
+
+1. Standard `eth_*` methods over HTTP. The form of every answer is checked; whether it is *true* is not decided here:
+   accumulators, parent hashes and receipts roots tell, elsewhere.
+2. The clock is the block stamp. A call whose meaning depends on it gets its gas limit from a table: an estimate is made
+   at another moment than the execution, and may take another path through the contract.
+
+Everything blocks; under trio it runs in a worker thread. A thread whose task was cancelled goes on, so a cancelled send
+may still land: that is harmless, because every statement is idempotent.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+import requests
+from web3 import HTTPProvider
+from web3.types import RPCEndpoint
+
+from crypto.digest import Digest
+from crypto.errors import EncodingError
+from crypto.keys import LedgerKey, address_text
+from node.abi import Codec, EncodedCall
+from node.account import SendingAccount, SentStore
+from node.errors import CallReverted, ChainUnreachable, LedgerError, NotFound, Refused
+from node.evidence import BlockEvidence, verify_block
+from node.jsonrpc import (
+    ReplyLost,
+    RpcError,
+    data,
+    header_rlp,
+    json_object,
+    quantity,
+    raw_log,
+    receipt_rlp,
+    revert_data,
+    word,
+)
+from node.records import Call, Contracts, Head, Logged, Position, Sent
+
+PUBLIC_CHAINS: Final = {
+    1: "Ethereum",
+    10: "Optimism",
+    56: "BNB Smart Chain",
+    100: "Gnosis",
+    137: "Polygon",
+    250: "Fantom",
+    324: "zkSync Era",
+    8453: "Base",
+    17000: "Holesky",
+    42161: "Arbitrum One",
+    42220: "Celo",
+    43114: "Avalanche",
+    59144: "Linea",
+    80002: "Polygon Amoy",
+    84532: "Base Sepolia",
+    421614: "Arbitrum Sepolia",
+    534352: "Scroll",
+    560048: "Hoodi",
+    11155111: "Sepolia",
+    11155420: "Optimism Sepolia",
+}
+"""Chains that the world reads and keeps for ever: refused unless the study says so."""
+
+LOG_SPAN_BLOCKS: Final = 1_000
+"""Blocks asked for at once; many clients refuse more than a few thousand."""
+
+_READ_ATTEMPTS: Final = 8
+_STAMPS_KEPT: Final = 10_000
+
+
+class EthereumClient:
+    """JSON-RPC over HTTP to one Ethereum client, of one expected chain id.
+
+    The chain id is asked for before anything else, and again after every outage: another chain may have come up there.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        chain_id: int | None,
+        *,
+        token: str | None = None,
+        timeout_s: float = 10.0,
+        allow_public_chain: bool = False,
+    ) -> None:
+        """Nothing is sent yet.
+
+        Args:
+            url: http or https.
+            chain_id: the expected id; None takes whatever chain is there (a deployment).
+            token: bearer token, where the chain asks for one.
+            timeout_s: for one request.
+            allow_public_chain: the study says so and forbids real patients.
+        """
+        self.url = url
+        self._chain_id = chain_id
+        self._allow_public_chain = allow_public_chain
+        self._known = False
+        options: dict[str, object] = {"timeout": timeout_s}
+        if token is not None:
+            options["headers"] = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+        session = requests.Session()
+        # A proxy of the environment has no business between this process and a chain on the same machine.
+        session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost")
+        self._provider = HTTPProvider(url, options, session, exception_retry_configuration=None)
+
+    @property
+    def chain_id(self) -> int:
+        """The chain's id, asked for once.
+
+        Raises:
+            Refused: a public chain.
+            LedgerError: another chain than expected.
+        """
+        if not self._known or self._chain_id is None:
+            found = quantity(self._request("eth_chainId", []))
+            if self._chain_id is not None and found != self._chain_id:
+                raise LedgerError(f"the chain at {self.url} has id {found}, expected {self._chain_id}")
+            if found in PUBLIC_CHAINS and not self._allow_public_chain:
+                raise Refused(
+                    f"chain {found} ({PUBLIC_CHAINS[found]}) is public; koinon writes only to a chain of its own"
+                )
+            self._chain_id, self._known = found, True
+        return self._chain_id
+
+    def call(self, method: str, *params: object) -> Any:
+        """The result of one request.
+
+        Raises:
+            ChainUnreachable: no answer.
+            RpcError: the client's own error.
+            LedgerError: another chain than expected.
+        """
+        _ = self.chain_id
+        return self._request(method, list(params))
+
+    def block(self, which: int | str) -> dict[str, Any]:
+        """A block without its transactions' contents, by number or by "latest" or "pending"; `NotFound` if none."""
+        block = self.call("eth_getBlockByNumber", hex(which) if isinstance(which, int) else which, False)
+        if block is None:
+            raise NotFound(f"the chain at {self.url} has no block {which}")
+        return json_object("block", block)
+
+    def receipt(self, transaction: bytes) -> dict[str, Any] | None:
+        """The receipt of a mined transaction, or None."""
+        found = self.call("eth_getTransactionReceipt", "0x" + transaction.hex())
+        # A pending transaction has a receipt without a block on some clients.
+        return None if found is None or found.get("blockNumber") is None else json_object("receipt", found)
+
+    def _request(self, method: str, params: list[Any]) -> Any:
+        try:
+            answer = self._provider.make_request(RPCEndpoint(method), params)
+        except requests.RequestException as error:
+            self._known = False
+            if _was_delivered(error):
+                raise ReplyLost(f"no answer from the chain at {self.url}: {type(error).__name__}") from error
+            raise ChainUnreachable(f"no chain answers at {self.url}: {type(error).__name__}") from error
+        except (ValueError, TypeError) as error:
+            raise LedgerError(f"{self.url} does not speak JSON-RPC: {error}") from error
+        if not isinstance(answer, dict) or ("error" not in answer and "result" not in answer):
+            raise LedgerError(f"{self.url} does not speak JSON-RPC: neither a result nor an error to {method}")
+        if answer.get("error") is not None:
+            fault = answer["error"]
+            if not isinstance(fault, dict):
+                raise RpcError(f"{method}: {fault}")
+            raise RpcError(
+                f"{method}: {fault.get('message', 'no message')}", int(fault.get("code") or 0), revert_data(fault)
+            )
+        return answer.get("result")
+
+
+class Web3Ledger:
+    """The `Ledger` of `node/records.py` on any Ethereum client."""
+
+    def __init__(
+        self,
+        client: EthereumClient,
+        contracts: Contracts,
+        account: SendingAccount,
+        codec: Codec,
+        *,
+        confirmations: int = 0,
+        wall_clock: Callable[[], float] = time.time,
+    ) -> None:
+        """Nothing is sent yet; :func:`connect` puts one together.
+
+        Args:
+            client: the chain.
+            contracts: the deployment on it.
+            account: pays for the transactions.
+            codec: from the contracts' ABI.
+            confirmations: blocks that must stand on a block before it counts as final; 0 on the embedded chain.
+            wall_clock: for clients that do not tell the stamp of the next block.
+        """
+        self.contracts = contracts
+        self._client = client
+        self._account = account
+        self._codec = codec
+        self._confirmations = confirmations
+        self._wall_clock = wall_clock
+        self._stamps: dict[str, int] = {}
+
+    # --- reading
+
+    def head(self) -> Head:
+        """The newest block, the newest final block and the stamp a transaction sent now would get, at least."""
+        latest = self._client.block("latest")
+        number, timestamp = quantity(latest["number"]), quantity(latest["timestamp"])
+        pending = self._pending_stamp()
+        return Head(
+            number=number,
+            block_hash=word(latest["hash"]),
+            timestamp=timestamp,
+            final_number=max(0, number - self._confirmations),
+            time=max(timestamp, int(self._wall_clock()) if pending is None or pending <= timestamp else pending),
+        )
+
+    def records(self, first_block: int, last_block: int) -> Sequence[Logged]:
+        """All records of the four contracts in blocks [first_block, last_block], in order."""
+        found: list[Logged] = []
+        span = LOG_SPAN_BLOCKS
+        last_block = min(last_block, quantity(self._client.call("eth_blockNumber")))
+        start = max(0, first_block)
+        while start <= last_block:
+            end = min(last_block, start + span - 1)
+            try:
+                logs = self._logs(start, end)
+            except RpcError:
+                # Clients bound the answer in different ways; one block is the least that can be asked for.
+                if span == 1:
+                    raise
+                span = max(1, span // 8)
+                continue
+            found.extend(logs)
+            start = end + 1
+        return found
+
+    def accumulators(self) -> tuple[Digest, Digest, Digest]:
+        """Rolling accumulators of Membership, ConsentRegistry, UnlearningRegistry, all at one newest block."""
+        data = "0x" + self._codec.accumulator_call().hex()
+        addresses = (self.contracts.membership, self.contracts.consent, self.contracts.unlearning)
+        for _ in range(_READ_ATTEMPTS):
+            before = self._client.block("latest")["hash"]
+            values = [
+                word(self._client.call("eth_call", {"to": address_text(address), "data": data}, "latest"))
+                for address in addresses
+            ]
+            # By tag, because clients without an archive refuse old numbers; so look whether a block came between.
+            if self._client.block("latest")["hash"] == before:
+                return values[0], values[1], values[2]
+        raise LedgerError(f"the chain at {self._client.url} grows faster than it can be read")
+
+    def block_hash(self, number: int) -> Digest:
+        """Hash of block `number`; `NotFound` when there is no such block."""
+        return word(self._client.block(number)["hash"])
+
+    def evidence(self, number: int) -> BlockEvidence:
+        """Header and receipts of block `number`, checked against each other and the hash that the client states.
+
+        Raises:
+            NotFound: there is no such block.
+            LedgerError: the client's header does not hash to the block's hash, or its receipts are not the header's.
+        """
+        block = self._client.block(number)
+        evidence = BlockEvidence(
+            number, header_rlp(block), tuple(receipt_rlp(found) for found in self._receipts(block))
+        )
+        verified = verify_block(evidence)
+        if verified.block_hash != word(block["hash"]):
+            raise LedgerError(
+                f"block {number}: the client states hash {block['hash']}, its header has {verified.block_hash.hex()}"
+            )
+        return evidence
+
+    # --- writing
+
+    def send(self, call: Call) -> Sent:
+        """Carry a call to the chain and wait until it is mined."""
+        try:
+            encoded = self._codec.encode(call, self.contracts)
+        except EncodingError as error:
+            raise LedgerError(f"{type(call).__name__} cannot be encoded: {error}") from error
+        receipt = self._account.transact(encoded.to, encoded.data, lambda: self._gas(encoded))
+        if quantity(receipt["status"]) != 1:
+            raise self._why_reverted(encoded, receipt)
+        number = quantity(receipt["blockNumber"])
+        logs = [raw_log(entry) for entry in receipt["logs"]]
+        return Sent(
+            transaction=word(receipt["transactionHash"]),
+            block=number,
+            gas_used=quantity(receipt["gasUsed"]),
+            records=tuple(record for log in logs if (record := self._codec.record(log, self.contracts)) is not None),
+        )
+
+    def _gas(self, call: EncodedCall) -> int:
+        """The gas limit. Raises `CallReverted` when the client can tell that the next block would refuse the call."""
+        question = {
+            "from": address_text(self._account.address),
+            "to": address_text(call.to),
+            "data": "0x" + call.data.hex(),
+        }
+        latest = self._client.block("latest")
+        most = quantity(latest["gasLimit"])
+        try:
+            if not call.timed:
+                return min(most, quantity(self._client.call("eth_estimateGas", question)) * 5 // 4 + 20_000)
+            self._client.call("eth_call", question, "pending")
+        except RpcError as error:
+            pending = self._pending_stamp()
+            # A client whose pending block is only the head judges by an old stamp: let the chain itself decide.
+            if error.data is not None and (not call.timed or (pending or 0) > quantity(latest["timestamp"])):
+                raise self._codec.reverted(error.data) from error
+        return min(most, call.gas)
+
+    def _why_reverted(self, call: EncodedCall, receipt: Mapping[str, Any]) -> CallReverted:
+        """Ask the client to repeat a failed call where it failed: the chain itself keeps no reason."""
+        question = {
+            "from": address_text(self._account.address),
+            "to": address_text(call.to),
+            "data": "0x" + call.data.hex(),
+        }
+        if quantity(receipt["gasUsed"]) >= call.gas:
+            return CallReverted(f"the call ran out of its {call.gas} gas", "OutOfGas")
+        try:
+            self._client.call("eth_call", question, receipt["blockNumber"])
+        except RpcError as error:
+            if error.data is not None:
+                return self._codec.reverted(error.data)
+        return CallReverted("the contract refused the call, and the client does not say why")
+
+    # --- pieces
+
+    def _pending_stamp(self) -> int | None:
+        try:
+            return quantity(self._client.block("pending")["timestamp"])
+        except (RpcError, NotFound):  # optional in the standard
+            return None
+
+    def _logs(self, first: int, last: int) -> list[Logged]:
+        addresses = [
+            self.contracts.membership,
+            self.contracts.consent,
+            self.contracts.training,
+            self.contracts.unlearning,
+        ]
+        entries = self._client.call(
+            "eth_getLogs",
+            {"fromBlock": hex(first), "toBlock": hex(last), "address": [address_text(one) for one in addresses]},
+        )
+        found: list[Logged] = []
+        for entry in entries:
+            log = raw_log(entry)
+            record = self._codec.record(log, self.contracts)
+            if record is None:
+                continue
+            found.append(
+                Logged(
+                    position=Position(quantity(entry["blockNumber"]), log.log_index),
+                    block_hash=word(entry["blockHash"]),
+                    timestamp=self._stamp(entry),
+                    transaction=word(entry["transactionHash"]),
+                    record=record,
+                )
+            )
+        return sorted(found, key=lambda logged: logged.position)
+
+    def _stamp(self, entry: Mapping[str, Any]) -> int:
+        """The stamp of a log's block: newer clients say it with the log."""
+        stated = entry.get("blockTimestamp")
+        if stated is not None:
+            return quantity(stated)
+        block_hash = str(entry["blockHash"])
+        if block_hash not in self._stamps:
+            block = self._client.call("eth_getBlockByHash", block_hash, False)
+            if block is None:
+                raise LedgerError(f"block {block_hash} was replaced while its logs were read; read again")
+            if len(self._stamps) >= _STAMPS_KEPT:
+                self._stamps.clear()
+            self._stamps[block_hash] = quantity(block["timestamp"])
+        return self._stamps[block_hash]
+
+    def _receipts(self, block: Mapping[str, Any]) -> list[dict[str, Any]]:
+        try:
+            found = self._client.call("eth_getBlockReceipts", block["number"])
+        except RpcError:  # optional: ask one by one
+            found = [self._client.receipt(data(transaction)) for transaction in block["transactions"]]
+        if not isinstance(found, list) or None in found:
+            raise LedgerError(f"block {quantity(block['number'])}: the client does not give its receipts")
+        return found
+
+
+def connect(
+    url: str,
+    contracts: Contracts,
+    key: LedgerKey,
+    store: SentStore,
+    *,
+    codec: Codec | None = None,
+    confirmations: int = 0,
+    token: str | None = None,
+    timeout_s: float = 10.0,
+    mine_timeout_s: float = 60.0,
+    allow_public_chain: bool = False,
+) -> Web3Ledger:
+    """A ledger by URL. Nothing is sent before the first use; the chain's id is checked then.
+
+    Args:
+        url: of any Ethereum client's JSON-RPC.
+        contracts: the deployment; its chain id is the expected one.
+        key: of the account that pays.
+        store: keeps signed bytes before they are sent.
+        codec: from another ABI than the one that comes with this package.
+        confirmations: see :class:`Web3Ledger`.
+        token: bearer token, where the chain asks for one.
+        timeout_s: for one request.
+        mine_timeout_s: for a transaction to be mined.
+        allow_public_chain: the study says so and forbids real patients.
+    """
+    client = EthereumClient(
+        url, contracts.chain_id, token=token, timeout_s=timeout_s, allow_public_chain=allow_public_chain
+    )
+    account = SendingAccount(client, key, store, mine_timeout_s=mine_timeout_s)
+    return Web3Ledger(client, contracts, account, codec or Codec.load(), confirmations=confirmations)
+
+
+def _was_delivered(error: requests.RequestException) -> bool:
+    """Whether the request may have arrived although the answer did not."""
+    if isinstance(error, requests.ConnectTimeout):
+        return False
+    if isinstance(error, requests.ConnectionError) and error.args:
+        reason = getattr(error.args[0], "reason", error.args[0])
+        return type(reason).__name__ not in ("NewConnectionError", "ConnectTimeoutError", "NameResolutionError")
+    return True

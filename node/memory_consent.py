@@ -1,0 +1,191 @@
+"""ConsentRegistry in memory: the rules of `contracts/ConsentRegistry.sol`, function by function."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from crypto.commitments import consent_id
+from crypto.digest import ZERO, Digest
+from crypto.errors import CryptoError
+from crypto.merkle import verify_anchored
+from crypto.statements import (
+    Anchor,
+    Form,
+    Grant,
+    RegisterForm,
+    Withdraw,
+    WithdrawByHospital,
+    struct_hash,
+)
+from node.memory_machine import NO_MEMBER, Contract, Machine, Skip, Slots, refuse
+from node.memory_membership import Membership
+from node.records import Anchored, FormRegistered, Granted, GrantEntry, WithdrawalEntry, Withdrawn
+
+LEAST_ANCHOR, MOST_ANCHOR = 32, 1 << 20
+DAY_S = 86_400
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGrant:
+    """Who granted, and under which form."""
+
+    form_id: Digest
+    member: int
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAnchor:
+    """Which hospital anchored how many leaves, dummies included."""
+
+    form_id: Digest
+    member: int
+    count: int
+
+
+class ConsentRegistry(Contract):
+    """Forms, grants, anchors, and withdrawals that nothing can stop or undo."""
+
+    def __init__(self, machine: Machine, address: bytes, membership: Membership) -> None:
+        """Deploy."""
+        super().__init__(machine, address)
+        self._membership = membership
+        self._forms: Slots[Digest, Form | None] = Slots(machine, None)
+        self._grants: Slots[Digest, StoredGrant | None] = Slots(machine, None)
+        self._anchors: Slots[Digest, StoredAnchor | None] = Slots(machine, None)
+        self._withdrawn: Slots[Digest, int] = Slots(machine, 0)
+
+    def withdrawn_at(self, consent: Digest) -> int:
+        """When the consent ended, zero if it has not."""
+        return self._withdrawn[consent]
+
+    def register_form(self, form: Form, member: int, signature: bytes) -> None:
+        """`registerForm`: an active member's RegisterForm."""
+        self._check_form(form)
+        form_id = struct_hash(form)
+        if self._forms[form_id] is not None:
+            refuse("FormKnown", formId=form_id)
+        self._check_member(member, RegisterForm(member, form_id), signature)
+        self._forms[form_id] = form
+        self.record(
+            FormRegistered(
+                form_id,
+                form.study,
+                form.purposes,
+                form.text_hash,
+                form.custody,
+                form.basis,
+                form.valid_to,
+                form.on_withdrawal,
+            )
+        )
+
+    def grant(self, entries: Sequence[GrantEntry]) -> None:
+        """`grant`: a batch; entries that do not count are skipped and logged."""
+        for entry in entries:
+            reason = self._why_not_granted(entry)
+            if reason is not None:
+                self.skip(entry.consent_id, entry.member, reason)
+                continue
+            self._grants[entry.consent_id] = StoredGrant(entry.form_id, entry.member)
+            self.record(Granted(entry.consent_id, entry.study, entry.form_id, entry.member))
+
+    def anchor(self, study: Digest, form_id: Digest, member: int, root: Digest, count: int, signature: bytes) -> None:
+        """`anchor`: many grants by one statement."""
+        form = self._forms[form_id]
+        if form is None:
+            refuse("FormUnknown", formId=form_id)
+        if form.study != study:
+            refuse("FormOfAnotherStudy", expected=form.study, got=study)
+        if root == ZERO:
+            refuse("AnchorEmpty")
+        if not LEAST_ANCHOR <= count <= MOST_ANCHOR or count & (count - 1):
+            refuse("AnchorCount", count=count)
+        if self._anchors[root] is not None:
+            refuse("AnchorKnown", root=root)
+        self._check_member(member, Anchor(study, form_id, member, root, count), signature)
+        self._anchors[root] = StoredAnchor(form_id, member, count)
+        self.record(Anchored(root, study, form_id, member, count))
+
+    def withdraw(self, entries: Sequence[WithdrawalEntry]) -> None:
+        """`withdraw`: a batch of holders' statements, whether a grant is known here or not."""
+        for entry in entries:
+            consent = consent_id(entry.holder, entry.holder_salt, entry.binding)
+            if self._withdrawn[consent]:
+                self.skip(consent, NO_MEMBER, Skip.DUPLICATE)
+            elif not self.signed(Withdraw(consent), entry.signature, entry.holder):
+                self.skip(consent, NO_MEMBER, Skip.BAD_SIGNATURE)
+            else:
+                self._withdraw(consent)
+
+    def withdraw_by_hospital(
+        self, member: int, consent: Digest, anchor_root: Digest, index: int, path: Sequence[Digest], signature: bytes
+    ) -> None:
+        """`withdrawByHospital`: by the hospital that granted, also one that was removed since."""
+        if self._withdrawn[consent]:
+            refuse("AlreadyWithdrawn", consentId=consent)
+        if not self._granted_by(member, consent, anchor_root, index, path):
+            refuse("NotGrantedBy", consentId=consent, member=member)
+        ledger = self._membership.snapshot().ledger_of(member)
+        self.check(member, ledger, WithdrawByHospital(member, consent), signature)
+        self._withdraw(consent)
+
+    def _withdraw(self, consent: Digest) -> None:
+        self._withdrawn[consent] = self.machine.timestamp
+        self.record(Withdrawn(consent, self.machine.timestamp))
+
+    def _why_not_granted(self, entry: GrantEntry) -> Skip | None:
+        form = self._forms[entry.form_id]
+        if form is None:
+            return Skip.UNKNOWN_SUBJECT
+        if form.study != entry.study or entry.consent_id == ZERO:
+            return Skip.MALFORMED
+        roster = self._membership.snapshot()
+        if not roster.has(entry.member):
+            return Skip.UNKNOWN_MEMBER
+        if self._grants[entry.consent_id] is not None:
+            return Skip.DUPLICATE
+        if self._withdrawn[entry.consent_id]:
+            return Skip.WRONG_PHASE
+        statement = Grant(entry.study, entry.form_id, entry.member, entry.consent_id)
+        if not self.signed(statement, entry.signature, roster.ledger_of(entry.member)):
+            return Skip.BAD_SIGNATURE
+        return None
+
+    def _granted_by(self, member: int, consent: Digest, root: Digest, index: int, path: Sequence[Digest]) -> bool:
+        if root == ZERO:
+            grant = self._grants[consent]
+            return grant is not None and grant.member == member
+        anchor = self._anchors[root]
+        if anchor is None or anchor.member != member:
+            return False
+        try:
+            verify_anchored(root, anchor.count, consent, index, path)
+        except CryptoError:
+            return False
+        return True
+
+    def _check_member(self, member: int, statement: RegisterForm | Anchor, signature: bytes) -> None:
+        roster = self._membership.snapshot()
+        if not roster.has(member):
+            refuse("NotActive", index=member)
+        self.check(member, roster.ledger_of(member), statement, signature)
+
+    def _check_form(self, form: Form) -> None:
+        for field, word in (("study", form.study), ("textHash", form.text_hash)):
+            if word == ZERO:
+                refuse("FormField", field=field, got=0)
+        for field, value in (("custody", form.custody), ("basis", form.basis), ("onWithdrawal", form.on_withdrawal)):
+            if not 1 <= value <= 3:
+                refuse("FormField", field=field, got=value)
+        if not is_quarter(form.valid_to):
+            refuse("FormField", field="validTo", got=form.valid_to)
+
+
+def is_quarter(timestamp: int) -> bool:
+    """Whether a stamp is midnight UTC of the first day of a quarter."""
+    if timestamp % DAY_S:
+        return False
+    day = datetime.fromtimestamp(timestamp, UTC)
+    return day.day == 1 and day.month in (1, 4, 7, 10)

@@ -1,0 +1,539 @@
+"""TrainingLedger in memory: the rules of `contracts/TrainingLedger.sol`, function by function."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Final, NoReturn
+
+from crypto.commitments import result_hash, round_id, study_id
+from crypto.digest import ZERO, Digest, hash_words, keccak256
+from crypto.statements import (
+    Abstain,
+    AuditAccess,
+    Commit,
+    CreateStudy,
+    Have,
+    Join,
+    Leave,
+    Statement,
+    Vote,
+    struct_hash,
+)
+from node.memory_consent import ConsentRegistry
+from node.memory_machine import Contract, Machine, Skip, Slots, refuse
+from node.memory_membership import Membership
+from node.memory_round import Clock, Figures, Phase, Round, available_of, clock_of
+from node.memory_study import Branch, ErasureTerms, Forking, ForkTerms, Study, check_terms
+from node.records import (
+    Abstained,
+    AuditAccessed,
+    BranchCreated,
+    CommitEntry,
+    Committed,
+    HaveEntry,
+    HavePosted,
+    Joined,
+    Left,
+    Result,
+    RoundFailed,
+    RoundFinal,
+    RoundOpened,
+    StudyCreated,
+)
+
+LAST_CODE: Final = 8
+OUTCOME_MODEL: Final = 1
+OUTCOME_NONE: Final = 2
+
+
+class TrainingLedger(Contract):
+    """Studies, rounds and branches."""
+
+    def __init__(self, machine: Machine, address: bytes, membership: Membership, consent: ConsentRegistry) -> None:
+        """Deploy."""
+        super().__init__(machine, address)
+        self._membership = membership
+        self._consent = consent
+        self._studies: Slots[Digest, Study | None] = Slots(machine, None)
+        self._branches: Slots[tuple[Digest, int], Branch] = Slots(machine, Branch())
+        self._models: Slots[tuple[Digest, int, int], Digest] = Slots(machine, ZERO)  # study, branch, height
+        self._voids: Slots[tuple[Digest, int, int], bool] = Slots(machine, False)  # ended without a model
+        self._rounds: Slots[Digest, Round | None] = Slots(machine, None)
+        self._haves: Slots[Digest, Mapping[int, Mapping[int, int]]] = Slots(machine, {})
+        self._announced: Slots[Digest, bool] = Slots(machine, False)
+
+    # --- studies
+
+    def create_study(self, terms: CreateStudy, signature: bytes) -> None:
+        """`createStudy`."""
+        study = study_id(struct_hash(terms))
+        if self._studies[study] is not None:
+            refuse("StudyKnown", study=study)
+        roster = self._membership.snapshot()
+        if not roster.has(terms.member):
+            refuse("NotActive", index=terms.member)
+        if not terms.invited >> terms.member & 1:
+            refuse("NotInvited", study=study, index=terms.member)
+        check_terms(terms, roster.active)
+        self._check_member(terms.member, terms, signature)
+        self._studies[study] = Study(terms)
+        self._models[study, 0, 0] = terms.initial_model
+        self.machine.emit(StudyCreated(study, terms.member, terms))
+
+    def join(self, study: Digest, member: int, signature: bytes) -> None:
+        """`join`: the last invited member that joins opens the first round."""
+        s = self._study(study)
+        if not s.terms.invited >> member & 1:
+            refuse("NotInvited", study=study, index=member)
+        if s.joined >> member & 1:
+            refuse("AlreadyJoined", study=study, index=member)
+        if s.left >> member & 1:
+            refuse("AlreadyLeft", study=study, index=member)
+        if not self._membership.snapshot().has(member):
+            refuse("NotActive", index=member)
+        self._check_member(member, Join(study, member), signature)
+        s = replace(s, joined=s.joined | 1 << member)
+        self.machine.emit(Joined(study, member))
+        if s.open_round == ZERO:
+            s = self._open_next(study, s)
+        self._studies[study] = s
+
+    def leave(self, study: Digest, member: int, signature: bytes) -> None:
+        """`leave`: takes effect with the next round."""
+        s = self._study(study)
+        if not s.terms.invited >> member & 1:
+            refuse("NotInvited", study=study, index=member)
+        if s.left >> member & 1:
+            refuse("AlreadyLeft", study=study, index=member)
+        self._check_member(member, Leave(study, member), signature)
+        self._studies[study] = replace(s, joined=s.joined & ~(1 << member), left=s.left | 1 << member)
+        self.machine.emit(Left(study, member))
+
+    # --- rounds
+
+    def post_commits(self, round_id: Digest, entries: Sequence[CommitEntry]) -> None:
+        """`postCommits`: a batch; entries that do not count are skipped and logged."""
+        s, one = self._in_training(round_id)
+        root = s.commit_root if one.committed else ZERO
+        before = one.committed
+        for e in entries:
+            statement = Commit(round_id, e.member, e.update_root, e.dataset_root, e.next_dataset_root)
+            reason = (
+                Skip.MALFORMED
+                if e.update_root == ZERO
+                else self._contributor_fault(one, e.member, statement, e.signature)
+            )
+            if reason is not None:
+                self.skip(round_id, e.member, reason)
+                continue
+            one = replace(one, committed=one.committed | 1 << e.member)
+            root = keccak256(root + struct_hash(statement))
+            self.machine.emit(Committed(round_id, e.member, e.update_root, e.dataset_root, e.next_dataset_root))
+        if one.committed == before:
+            return
+        self._studies[one.study] = replace(s, commit_root=root)
+        self._rounds[round_id] = one.sealed_if_full(self.machine.timestamp)
+
+    def post_abstains(self, round_id: Digest, entries: Sequence[tuple[int, bytes]]) -> None:
+        """`postAbstains`: skips as `post_commits`."""
+        _, one = self._in_training(round_id)
+        before = one.abstained
+        for member, signature in entries:
+            reason = self._contributor_fault(one, member, Abstain(round_id, member), signature)
+            if reason is not None:
+                self.skip(round_id, member, reason)
+                continue
+            one = replace(one, abstained=one.abstained | 1 << member)
+            self.machine.emit(Abstained(round_id, member))
+        if one.abstained != before:
+            self._rounds[round_id] = one.sealed_if_full(self.machine.timestamp)
+
+    def post_haves(self, round_id: Digest, attempt: int, entries: Sequence[HaveEntry]) -> None:
+        """`postHaves`: in the have window of this attempt."""
+        s, one = self._open(round_id)
+        clock = self._clock(round_id, one, s)
+        if clock.phase is not Phase.HAVE or clock.attempt != attempt:
+            _wrong_phase(round_id, clock)
+        haves = self._haves[round_id]
+        posted = dict(haves.get(attempt, {}))
+        for e in entries:
+            reason = self._have_fault(round_id, attempt, one, posted, e)
+            if reason is not None:
+                self.skip(round_id, e.member, reason)
+                continue
+            posted[e.member] = e.bitmap
+            self.machine.emit(HavePosted(round_id, attempt, e.member, e.bitmap))
+        self._haves[round_id] = {**haves, attempt: posted}
+
+    def finalise(self, round_id: Digest, attempt: int, result: Result, votes: Sequence[tuple[int, bytes]]) -> None:
+        """`finalise`: the first result with a quorum of equal votes ends the round and opens the next."""
+        s, one = self._open(round_id)
+        figures = Figures.of(one.roster, s.terms)
+        decided = self._decided_set(round_id, attempt, one, s)
+        self._check_result(s, one, figures, decided, result)
+        hashed = hash_of(result)
+        signers = self.check_quorum(
+            Vote(round_id, attempt, decided, hashed),
+            votes,
+            one.roster,
+            figures.quorum,
+            self._membership.snapshot().ledger_of,
+        )
+        self._models[one.study, one.branch, one.height] = result.model_root
+        s = replace(s, head_result=hashed, final_height=one.height)
+        if result.outcome == OUTCOME_MODEL:
+            s = replace(s, finals=s.finals + 1)
+        else:
+            self._voids[one.study, one.branch, one.height] = True
+        self.machine.emit(RoundFinal(round_id, one.study, one.branch, one.height, attempt, result, hashed, signers))
+        self._close(s, one, present=decided, available=decided)
+
+    def fail_round(self, round_id: Digest) -> None:
+        """`failRound`: by anyone, when the clock says so."""
+        s, one = self._open(round_id)
+        clock = self._clock(round_id, one, s)
+        if clock.failure is None:
+            _wrong_phase(round_id, clock)
+        self._voids[one.study, one.branch, one.height] = True
+        self.machine.emit(RoundFailed(round_id, one.study, one.branch, one.height, int(clock.failure)))
+        # Nobody can say here whose blobs were available: who committed neither gains nor loses.
+        self._close(s, one, present=0, available=one.committed)
+
+    def audit_access(
+        self, study: Digest, seat: int, from_height: int, to_height: int, ground: Digest, signature: bytes
+    ) -> None:
+        """`auditAccess`: an auditor announces which rounds it will open."""
+        self._study(study)
+        if from_height == 0 or from_height > to_height:
+            refuse("BadRange", **{"from": from_height, "to": to_height})
+        auditor = self._membership.auditor_of(seat)
+        if (
+            auditor is None
+            or auditor.study not in (ZERO, study)
+            or (auditor.term_end and self.machine.timestamp >= auditor.term_end)
+        ):
+            refuse("NoSuchSeat", seat=seat)
+        statement = AuditAccess(study, seat, from_height, to_height, ground)
+        known = struct_hash(statement)
+        if self._announced[known]:
+            refuse("AlreadyKnown", id=known)
+        self.check(seat, auditor.ledger, statement, signature)
+        self._announced[known] = True
+        self.machine.emit(AuditAccessed(study, seat, from_height, to_height, ground))
+
+    # --- branches: called by UnlearningRegistry only
+
+    def fork(self, t: ForkTerms) -> tuple[int, int]:
+        """`fork`: (branch, finals at which the replay has caught up); the training branch when nothing is replayed."""
+        s = self._study(t.study)
+        if s.forking is not Forking.NONE:
+            refuse("ForkActive", study=t.study)
+        first = max(t.base_height, self._branches[t.study, s.branch].base_height)
+        last = s.height if s.open_round == ZERO else s.height - 1
+        if not first <= t.target_height <= last:
+            refuse("BadTarget", target=t.target_height, first=first, last=last)
+        self._check_ancestry(t.study, s.branch, t.parent_branch, t.base_height)
+        model = self._models[t.study, t.parent_branch, t.base_height]
+        if model == ZERO or model != t.base_model:
+            refuse("WrongCheckpoint", expected=model, got=t.base_model)
+        target_finals = self._finals_at(t.study, s.branch, t.target_height)
+        if t.target_height == t.base_height:
+            # Never included: nothing to replay. A checkpoint of another branch proves nothing.
+            if t.parent_branch != s.branch:
+                refuse("NotOnAncestry", branch=t.parent_branch, height=t.base_height)
+            return s.branch, target_finals
+        branch = s.branches + 1
+        base_result = hash_words("branch", t.study, t.batch, t.parent_branch, t.base_height, t.base_model)
+        base_finals = self._finals_at(t.study, t.parent_branch, t.base_height)
+        self._branches[t.study, branch] = Branch(t.parent_branch, t.base_height, base_finals, base_result)
+        self._models[t.study, branch, t.base_height] = t.base_model
+        self.machine.emit(
+            BranchCreated(
+                t.study,
+                branch,
+                t.parent_branch,
+                t.base_height,
+                t.base_model,
+                base_result,
+                t.branch_seed,
+                t.target_height,
+                t.batch,
+            )
+        )
+        s = replace(s, branches=branch, forking=Forking.WAITS_FOR_ROUND)
+        self._studies[t.study] = self._switch(t.study, s) if s.open_round == ZERO else s
+        return branch, target_finals
+
+    def open_replay(self, study: Digest) -> None:
+        """`openReplay`: the first round of the new branch."""
+        s = self._study(study)
+        if s.forking is not Forking.WAITS_FOR_PURGE:
+            refuse("ForkState", study=study, state=int(s.forking))
+        self._studies[study] = self._open_next(study, replace(s, forking=Forking.REPLAYING))
+
+    def head_moved(self, study: Digest) -> None:
+        """`headMoved`: the new branch's newest model serves."""
+        s = self._study(study)
+        if s.forking is not Forking.REPLAYING:
+            refuse("ForkState", study=study, state=int(s.forking))
+        self._studies[study] = replace(s, forking=Forking.NONE)
+
+    # --- views
+
+    def phase(self, round_id: Digest) -> Clock:
+        """`phase`: where a round is at this block's stamp."""
+        one = self._rounds[round_id]
+        if one is None:
+            return Clock(Phase.NONE)
+        s = self._study(one.study)
+        clock = self._clock(round_id, one, s)
+        if s.open_round == round_id:
+            return clock
+        ended = Phase.FINAL if self._models[one.study, one.branch, one.height] != ZERO else Phase.FAILED
+        return Clock(ended, 0, None, clock.seal_time)
+
+    def check_study(self, study: Digest) -> None:
+        """Revert unless there is such a study."""
+        self._study(study)
+
+    def checkpoint_of(self, study: Digest, branch: int, finals: int) -> tuple[int, Digest] | None:
+        """`checkpointOf`: height and model of a branch's first checkpoint with so many finals, if there is one."""
+        s, b = self._study(study), self._branches[study, branch]
+        if branch > s.branches or finals < b.base_finals:
+            return None
+        wanted = b.base_height + finals - b.base_finals
+        height = wanted
+        while (further := wanted + self._voids_between(study, branch, b.base_height, height)) != height:
+            height = further
+        model = self._models[study, branch, height]
+        return None if model == ZERO else (height, model)
+
+    def erasure_terms(self, study: Digest) -> ErasureTerms:
+        """`erasureTerms`."""
+        s = self._study(study)
+        open_round = self._rounds[s.open_round]
+        return ErasureTerms(
+            roster=s.joined & self._membership.snapshot().active,
+            f=s.terms.f,
+            purge_seconds=s.terms.purge_seconds,
+            erasure_window=s.terms.erasure_window,
+            opened_at=0 if open_round is None else open_round.opened_at,
+        )
+
+    # --- opening and closing
+
+    def _open_next(self, study: Digest, s: Study) -> Study:
+        """Open the next round, unless the study is over, waits for joins or a purge, or has fewer than two members."""
+        if s.finals >= s.terms.rounds or s.forking is Forking.WAITS_FOR_PURGE:
+            return s
+        members = self._membership.snapshot()
+        if s.height == 0 and s.terms.invited & members.active & ~s.left & ~s.joined:
+            return s
+        roster = s.joined & members.active
+        figures = Figures.of(roster, s.terms)
+        if figures.n < 2:
+            return s
+        suspended = s.conduct.suspended & roster
+        height = s.height + 1
+        parent_model = self._models[study, s.branch, s.final_height]
+        opened = round_id(
+            chain_id=self.machine.chain_id,
+            contract=self.address,
+            study=study,
+            branch=s.branch,
+            height=height,
+            parent_result=s.head_result,
+            parent_model=parent_model,
+            epoch=members.epoch,
+            roster=roster,
+            suspended=suspended,
+            consent_accumulator=self._consent.accumulator,
+            membership_accumulator=members.accumulator,
+            previous_block=self.machine.parent_hash,
+        )
+        one = Round(study, s.branch, height, self.machine.timestamp, roster, suspended)
+        # Nobody is asked: sealed as it opens.
+        self._rounds[opened] = one.sealed_if_full(self.machine.timestamp)
+        self.machine.emit(
+            RoundOpened(
+                opened,
+                study,
+                s.branch,
+                height,
+                s.head_result,
+                parent_model,
+                members.epoch,
+                roster,
+                suspended,
+                figures.f,
+                figures.quorum,
+                self._consent.accumulator,
+                members.accumulator,
+                self.machine.parent_hash,
+                self.machine.timestamp,
+            )
+        )
+        return replace(s, height=height, open_round=opened)
+
+    def _close(self, s: Study, one: Round, *, present: int, available: int) -> None:
+        """End the open round and open the next one, or let a waiting fork take over."""
+        asked = one.roster & ~one.suspended & ~one.abstained
+        conduct = s.conduct.settle(one.suspended, present, asked & ~available, s.terms)
+        s = replace(s, conduct=conduct, open_round=ZERO)
+        if s.forking is Forking.WAITS_FOR_ROUND:
+            s = self._switch(one.study, s)
+        else:
+            s = self._open_next(one.study, s)
+        self._studies[one.study] = s
+
+    def _switch(self, study: Digest, s: Study) -> Study:
+        """The newest branch becomes the one that trains."""
+        b = self._branches[study, s.branches]
+        return replace(
+            s,
+            branch=s.branches,
+            height=b.base_height,
+            final_height=b.base_height,
+            finals=b.base_finals,
+            forking=Forking.WAITS_FOR_PURGE,
+            head_result=b.base_result,
+        )
+
+    # --- round rules
+
+    def _decided_set(self, round_id: Digest, attempt: int, one: Round, s: Study) -> int:
+        """The set that a result of `attempt` must decide over; reverts when none is accepted now."""
+        clock = self._clock(round_id, one, s)
+        if attempt == 0:
+            if clock.phase not in (Phase.REVEAL, Phase.HAVE, Phase.VOTE):
+                _wrong_phase(round_id, clock)
+            return one.committed
+        if clock.phase is not Phase.VOTE or clock.attempt != attempt:
+            _wrong_phase(round_id, clock)
+        return available_of(one, s.terms, self._haves[round_id].get(attempt, {}))
+
+    def _check_result(self, s: Study, one: Round, figures: Figures, decided: int, result: Result) -> None:
+        invalid = _invalid(result.codes)
+        if result.included & invalid:
+            refuse("IncludedAndInvalid", members=result.included & invalid)
+        if result.included | invalid != decided:
+            refuse("WrongSet", expected=decided, got=result.included | invalid)
+        included = result.included.bit_count()
+        if result.outcome != (OUTCOME_MODEL if included >= figures.least else OUTCOME_NONE):
+            refuse("WrongOutcome", outcome=result.outcome, included=included, least=figures.least)
+        if result.outcome == OUTCOME_NONE:
+            parent_model = self._models[one.study, one.branch, s.final_height]
+            if result.model_root != parent_model:
+                refuse("ModelChanged", expected=parent_model, got=result.model_root)
+        elif result.model_root == ZERO:
+            refuse("NoModel")
+        commit_root = s.commit_root if one.committed else ZERO
+        if result.commit_root != commit_root:
+            refuse("WrongCommitRoot", expected=commit_root, got=result.commit_root)
+
+    def _clock(self, round_id: Digest, one: Round, s: Study) -> Clock:
+        return clock_of(one, s.terms, self._haves[round_id], self.machine.timestamp)
+
+    def _contributor_fault(self, one: Round, member: int, statement: Statement, signature: bytes) -> Skip | None:
+        """Why a commitment or abstention does not count; None: it does."""
+        if not one.roster >> member & 1:
+            return Skip.UNKNOWN_MEMBER
+        if one.suspended >> member & 1:
+            return Skip.WRONG_PHASE
+        if one.answered >> member & 1:
+            return Skip.DUPLICATE
+        return None if self._signed_by(member, statement, signature) else Skip.BAD_SIGNATURE
+
+    def _have_fault(
+        self, round_id: Digest, attempt: int, one: Round, posted: Mapping[int, int], e: HaveEntry
+    ) -> Skip | None:
+        if not one.roster >> e.member & 1:
+            return Skip.UNKNOWN_MEMBER
+        if e.member in posted:
+            return Skip.DUPLICATE
+        if e.bitmap & ~one.committed:
+            return Skip.MALFORMED
+        statement = Have(round_id, e.member, attempt, e.bitmap)
+        return None if self._signed_by(e.member, statement, e.signature) else Skip.BAD_SIGNATURE
+
+    # --- branch rules
+
+    def _check_ancestry(self, study: Digest, branch: int, parent: int, height: int) -> None:
+        """Revert unless `parent` is `branch` or an ancestor, and `height` is not above the path between them."""
+        lowest = height
+        while branch != parent:
+            if branch == 0:
+                refuse("NotOnAncestry", branch=parent, height=height)
+            b = self._branches[study, branch]
+            lowest = min(lowest, b.base_height)
+            branch = b.parent
+        if height > lowest:
+            refuse("NotOnAncestry", branch=parent, height=height)
+
+    def _finals_at(self, study: Digest, branch: int, height: int) -> int:
+        """Rounds with a model on the ancestry of a closed height, that height included."""
+        b = self._branches[study, branch]
+        return b.base_finals + height - b.base_height - self._voids_between(study, branch, b.base_height, height)
+
+    def _voids_between(self, study: Digest, branch: int, start: int, end: int) -> int:
+        """Heights above `start`, up to and with `end`, that ended without a model."""
+        return sum(self._voids[study, branch, height] for height in range(start + 1, end + 1))
+
+    # --- plumbing
+
+    def _study(self, study: Digest) -> Study:
+        s = self._studies[study]
+        if s is None:
+            refuse("StudyUnknown", study=study)
+        return s
+
+    def _open(self, round_id: Digest) -> tuple[Study, Round]:
+        one = self._rounds[round_id]
+        if one is None:
+            refuse("RoundUnknown", roundId=round_id)
+        s = self._study(one.study)
+        if s.open_round != round_id:
+            refuse("RoundClosed", roundId=round_id)
+        return s, one
+
+    def _in_training(self, round_id: Digest) -> tuple[Study, Round]:
+        s, one = self._open(round_id)
+        clock = self._clock(round_id, one, s)
+        if clock.phase is not Phase.TRAINING:
+            _wrong_phase(round_id, clock)
+        return s, one
+
+    def _signed_by(self, member: int, statement: Statement, signature: bytes) -> bool:
+        return self.signed(statement, signature, self._membership.snapshot().ledger_of(member))
+
+    def _check_member(self, member: int, statement: Statement, signature: bytes) -> None:
+        self.check(member, self._membership.snapshot().ledger_of(member), statement, signature)
+
+
+def hash_of(result: Result) -> Digest:
+    """The hash that the votes carry."""
+    return result_hash(
+        outcome=result.outcome,
+        included=result.included,
+        codes=result.codes,
+        model_root=result.model_root,
+        trust_hash=keccak256(result.trust),
+        commit_root=result.commit_root,
+        consent_accumulator=result.consent_acc,
+    )
+
+
+def _wrong_phase(round_id: Digest, clock: Clock) -> NoReturn:
+    refuse("WrongPhase", roundId=round_id, phase=int(clock.phase), attempt=clock.attempt)
+
+
+def _invalid(codes: int) -> int:
+    """Members with a code. Codes above the last one are refused."""
+    bits = 0
+    for member in range(-(-codes.bit_length() // 4)):
+        code = codes >> (4 * member) & 15
+        if code > LAST_CODE:
+            refuse("BadCode", index=member, code=code)
+        bits |= bool(code) << member
+    return bits

@@ -1,0 +1,193 @@
+"""One world for every ledger: the in-memory one, the embedded chain behind HTTP, and anvil.
+
+A `World` has members with keys, a ledger, and a clock that only the test moves. The suite does not know which is which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import secrets
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from crypto.keys import LedgerKey
+from node.abi import Codec
+from node.account import MemorySentStore, SendingAccount
+from node.chain.clock import TestClock
+from node.chain.engine import Engine
+from node.chain.genesis import ChainGenesis
+from node.chain.rpc import Rpc
+from node.chain.server import Miner
+from node.deployment import deploy, plan_deployment
+from node.ledger import EthereumClient, Web3Ledger
+from node.memory_ledger import MemoryLedger, memory_contracts
+from tests.node.ledger.world import World, founding
+
+ANVIL = Path(__file__).resolve().parents[3] / "node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
+COIN = 10**24
+START = 1_800_000_000
+
+
+class Chain:
+    """A real chain for the whole session: a URL, a funded account, a way to move its time."""
+
+    def __init__(self, url: str, operator: LedgerKey, advance: Callable[[EthereumClient, int], None]) -> None:
+        self.url = url
+        self.operator = operator
+        self.advance = advance
+
+    def client(self) -> EthereumClient:
+        return EthereumClient(self.url, None)
+
+
+class EmbeddedChain:
+    """The embedded chain's engine behind its own JSON-RPC, in a thread of this process, on the test clock."""
+
+    def __init__(self) -> None:
+        self.operator = LedgerKey.generate()
+        self.clock = TestClock()
+        self.clock.set(START)
+        genesis = ChainGenesis(2**40 + secrets.randbelow(2**40), START, {self.operator.address: COIN})
+        self.engine = Engine(genesis, self.clock)
+        self.url = ""
+        self._loop = asyncio.new_event_loop()
+        self._ready = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        assert self._ready.wait(20)
+
+    def _run(self) -> None:
+        asyncio.set_event_loop(self._loop)
+        self._loop.run_until_complete(self._start())
+        self._ready.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._stop())
+        self._loop.close()
+
+    async def _start(self) -> None:
+        self._miner = Miner(self.engine)
+        rpc = Rpc(self.engine, self._miner, self.clock)
+
+        async def post(request: web.Request) -> web.Response:
+            return web.Response(body=await rpc.answer(await request.read()), content_type="application/json")
+
+        application = web.Application(client_max_size=5 << 20)
+        application.router.add_post("/", post)
+        self._runner = web.AppRunner(application, access_log=None)
+        await self._runner.setup()
+        self._mining = asyncio.create_task(self._miner.run())
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.url = f"http://127.0.0.1:{self._runner.addresses[0][1]}"
+
+    async def _stop(self) -> None:
+        self._mining.cancel()
+        await asyncio.gather(self._mining, return_exceptions=True)
+        await self._runner.cleanup()
+
+    def close(self) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(20)
+
+
+@pytest.fixture(scope="session")
+def embedded() -> Iterator[Chain]:
+    chain = EmbeddedChain()
+
+    def advance(client: EthereumClient, seconds: int) -> None:
+        # From the next stamp on, not from the clock: a burst of blocks may have taken the stamps ahead of it.
+        client.call("koinon_setTime", int(client.block("pending")["timestamp"], 16) + seconds)
+
+    yield Chain(chain.url, chain.operator, advance)
+    chain.close()
+
+
+@pytest.fixture(scope="session")
+def anvil() -> Iterator[Chain]:
+    if not ANVIL.exists():
+        pytest.skip(f"no anvil at {ANVIL}: run scripts/setup with node.js present")
+    command = [str(ANVIL), "--port", "0", "--chain-id", str(2**40 + secrets.randbelow(2**40)), "--hardfork", "prague"]
+    with subprocess.Popen([*command, "--accounts", "1"], stdout=subprocess.PIPE, text=True) as process:
+        try:
+            yield _anvil_chain(process)
+        finally:
+            process.terminate()
+
+
+def _anvil_chain(process: subprocess.Popen[str]) -> Chain:
+    assert process.stdout is not None
+    for line in process.stdout:
+        found = re.search(r"Listening on (\S+)", line)
+        if found:
+            break
+    else:
+        pytest.fail("anvil ended before it listened")
+    threading.Thread(target=process.stdout.read, daemon=True).start()  # so that its pipe never fills
+    url = f"http://{found[1]}"
+    operator = LedgerKey.generate()
+    client = EthereumClient(url, None)
+    client.call("anvil_setBalance", "0x" + operator.address.hex(), hex(COIN))
+    # No block is made: the next one carries the moved stamp, as on a quiet chain.
+    return Chain(url, operator, lambda one, seconds: one.call("evm_increaseTime", seconds))
+
+
+@pytest.fixture(scope="session")
+def codec() -> Codec:
+    return Codec.load()
+
+
+@pytest.fixture(params=["memory", "embedded", "anvil"])
+def kind(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+WorldMaker = Callable[..., World]
+
+
+@pytest.fixture
+def make_world(kind: str, codec: Codec, request: pytest.FixtureRequest) -> WorldMaker:
+    """A maker of worlds with `n` members and one auditor on the ledger of this test."""
+
+    def make(n: int = 4) -> World:
+        keys = [LedgerKey.generate() for _ in range(n)]
+        auditor = LedgerKey.generate()
+        if kind == "memory":
+            now = [START]
+            contracts = memory_contracts()
+            members, auditors = founding(keys, [auditor], contracts)
+            ledger = MemoryLedger(members, auditors, clock=lambda: now[0])
+
+            def advance(seconds: int) -> None:
+                now[0] = ledger.head().time + seconds
+
+            return World(ledger, keys, [auditor], advance)
+        chain: Chain = request.getfixturevalue(kind)
+        client = chain.client()
+        planned = plan_deployment(client, chain.operator.address)
+        members, auditors = founding(keys, [auditor], planned.contracts)
+        deploy(client, chain.operator, planned, members, auditors)
+        account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
+        first = int(client.block("latest")["number"], 16) - 3
+        remote: Any = Web3Ledger(client, planned.contracts, account, codec)
+        return World(remote, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
+
+    return make
+
+
+@pytest.fixture
+def world(make_world: WorldMaker) -> World:
+    """Four members and an auditor."""
+    return make_world()
+
+
+@pytest.fixture(params=["embedded", "anvil"])
+def chain(request: pytest.FixtureRequest) -> Chain:
+    """Each real chain."""
+    found: Chain = request.getfixturevalue(request.param)
+    return found

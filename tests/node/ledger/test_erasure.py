@@ -1,0 +1,471 @@
+"""UnlearningRegistry's rules and the branches of TrainingLedger, on every ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+import pytest
+
+from crypto.commitments import batch_id
+from crypto.digest import Digest, hash_words
+from crypto.statements import (
+    Authorise,
+    ErasureStep,
+    OpenErasure,
+    Plan,
+    Purged,
+    Refuse,
+    Verdict,
+    struct_hash,
+)
+from node.errors import CallReverted
+from node.membership import accumulate
+from node.memory_unlearning import State
+from node.records import (
+    ZERO,
+    BranchCreated,
+    EntrySkipped,
+    ErasureAuthorisation,
+    ErasureAuthorised,
+    ErasureClosed,
+    ErasureConfirmed,
+    ErasureOpened,
+    ErasureOpening,
+    ErasurePlanned,
+    ErasureProgress,
+    ErasureRefusal,
+    ErasureRefused,
+    ErasureStepped,
+    HeadMoved,
+    Planning,
+    PurgeAttested,
+    PurgeEntry,
+    Purges,
+    ReplayOpened,
+    ReplayOpening,
+    RoundFailure,
+    RoundFinal,
+    RoundOpened,
+    Sent,
+    VerdictEntry,
+    VerdictGiven,
+    Verdicts,
+)
+from tests.node.ledger.conftest import WorldMaker
+from tests.node.ledger.world import JUNK, World, kinds, one_of, records_of, word
+
+SEED = word("branch seed")
+
+
+@dataclass
+class Erasure:
+    """One batch of a test: its world, study and controller, and the acts on it."""
+
+    world: World
+    study: Digest
+    controller: int
+    poster: int
+    due_at: int
+
+    @property
+    def opening(self) -> ErasureOpening:
+        statement = OpenErasure(self.study, self.controller, self.poster, word("requests"), self.due_at)
+        signature = self.world.sign(self.poster, statement)
+        return ErasureOpening(self.study, self.controller, self.poster, word("requests"), self.due_at, signature)
+
+    @property
+    def batch(self) -> Digest:
+        return batch_id(
+            struct_hash(OpenErasure(self.study, self.controller, self.poster, word("requests"), self.due_at))
+        )
+
+    def step(self, number: int, member: int | None = None) -> Sent:
+        who = self.controller if member is None else member
+        signature = self.world.sign(who, ErasureStep(self.batch, who, number, word(f"evidence {number}")))
+        return self.world.send(ErasureProgress(self.batch, who, number, word(f"evidence {number}"), signature))
+
+    def plan(
+        self,
+        base: int,
+        model: Digest,
+        target: int,
+        voters: Iterable[int] = (0, 1, 2),
+        parent: int = 0,
+        seed: Digest = SEED,
+    ) -> Sent:
+        statement = Plan(self.batch, parent, base, model, seed, target)
+        votes = self.world.votes(voters, statement)
+        return self.world.send(Planning(self.batch, parent, base, model, seed, target, votes))
+
+    def purge(self, members: Iterable[int], stage: int = 0) -> Sent:
+        return self.world.send(Purges(self.batch, tuple(self.purge_entry(member, stage) for member in members)))
+
+    def purge_entry(self, member: int, stage: int) -> PurgeEntry:
+        inventory = word(f"inventory {member}")
+        return PurgeEntry(
+            member, stage, inventory, self.world.sign(member, Purged(self.batch, member, stage, inventory))
+        )
+
+    def verdict_entry(self, member: int, branch: int, model: Digest, confirmed: bool = True) -> VerdictEntry:
+        statement = Verdict(self.batch, member, branch, model, confirmed)
+        return VerdictEntry(member, branch, model, confirmed, self.world.sign(member, statement))
+
+    def verdicts(self, members: Iterable[int], branch: int, model: Digest, confirmed: bool = True) -> Sent:
+        entries = tuple(self.verdict_entry(member, branch, model, confirmed) for member in members)
+        return self.world.send(Verdicts(self.batch, entries))
+
+
+def trained(world: World, rounds: int) -> tuple[Digest, list[RoundFinal], RoundOpened]:
+    """A study after so many results: its id, the results, the open round."""
+    # Long enough to train that a round stays open over the erasure window.
+    study, opened = world.study(scribe_seconds=1_000, max_round_age=5_000)
+    finals = []
+    for _ in range(rounds):
+        sent = world.finish(opened.round_id)
+        finals.append(one_of(sent, RoundFinal))
+        opened = one_of(sent, RoundOpened)
+    return study, finals, opened
+
+
+def opened_batch(world: World, study: Digest, controller: int = 3, poster: int | None = None) -> Erasure:
+    erasure = Erasure(world, study, controller, controller if poster is None else poster, world.now + 30 * 86_400)
+    world.send(erasure.opening)
+    return erasure
+
+
+def ready_for_plan(world: World) -> tuple[Erasure, list[RoundFinal], RoundOpened]:
+    """Three results, a batch whose copy is deleted, the round in flight ended, the window over."""
+    study, finals, opened = trained(world, 2)
+    erasure = opened_batch(world, study)
+    erasure.step(1)
+    erasure.step(2)
+    sent = world.finish(opened.round_id)
+    finals.append(one_of(sent, RoundFinal))
+    world.advance(301)
+    return erasure, finals, one_of(sent, RoundOpened)
+
+
+def test_a_batch_is_requested_by_a_relay_and_authorised_by_its_controller(world: World) -> None:
+    study, _ = world.study()
+    erasure = Erasure(world, study, 3, 1, world.now + 86_400)
+    sent = world.send(erasure.opening)
+    stamp = world.ledger.head().timestamp
+    assert sent.records == (ErasureOpened(erasure.batch, study, 3, 1, word("requests"), erasure.due_at, stamp),)
+    with pytest.raises(CallReverted) as known:
+        world.send(erasure.opening)
+    assert (known.value.error, known.value.operands) == ("BatchKnown", {"batch": erasure.batch})
+    with pytest.raises(CallReverted) as early:
+        erasure.step(1)
+    assert early.value.operands == {"batch": erasure.batch, "state": State.REQUESTED}
+    with pytest.raises(CallReverted) as not_controller:
+        world.send(ErasureAuthorisation(erasure.batch, 1, world.sign(1, Authorise(erasure.batch, 1))))
+    assert not_controller.value.operands == {"expected": 3, "got": 1}
+    with pytest.raises(CallReverted) as forged:
+        world.send(ErasureAuthorisation(erasure.batch, 3, world.sign(1, Authorise(erasure.batch, 3))))
+    assert forged.value.error == "BadSignature"
+    sent = world.send(ErasureAuthorisation(erasure.batch, 3, world.sign(3, Authorise(erasure.batch, 3))))
+    assert sent.records == (ErasureAuthorised(erasure.batch),)
+
+
+def test_only_the_controller_refuses_and_only_with_a_ground(world: World) -> None:
+    study, _ = world.study()
+    erasure = opened_batch(world, study, controller=3, poster=0)
+    with pytest.raises(CallReverted) as no_ground:
+        world.send(ErasureRefusal(erasure.batch, 3, 0, world.sign(3, Refuse(erasure.batch, 3, 0))))
+    assert (no_ground.value.error, no_ground.value.operands) == ("Missing", {"field": "ground"})
+    sent = world.send(ErasureRefusal(erasure.batch, 3, 4, world.sign(3, Refuse(erasure.batch, 3, 4))))
+    assert sent.records == (ErasureRefused(erasure.batch, 4),)
+    with pytest.raises(CallReverted) as over:
+        erasure.step(1)
+    assert over.value.operands["state"] == State.REFUSED
+
+
+def test_steps_come_in_their_order(world: World) -> None:
+    study, _ = world.study()
+    erasure = opened_batch(world, study)
+    with pytest.raises(CallReverted) as skipped:
+        erasure.step(2)
+    assert (skipped.value.error, skipped.value.operands) == ("WrongStep", {"expected": 1, "got": 2})
+    assert erasure.step(1).records == (ErasureStepped(erasure.batch, 1, word("evidence 1")),)
+    erasure.step(2)
+    with pytest.raises(CallReverted) as unplanned:
+        erasure.step(3)
+    assert unplanned.value.operands["state"] == State.COPY_DELETED
+
+
+def test_an_unknown_batch_or_study_is_refused(world: World) -> None:
+    erasure = Erasure(world, word("no study"), 3, 3, world.now + 86_400)
+    with pytest.raises(CallReverted) as no_study:
+        world.send(erasure.opening)
+    assert no_study.value.error == "StudyUnknown"
+    with pytest.raises(CallReverted) as no_batch:
+        erasure.step(1)
+    assert (no_batch.value.error, no_batch.value.operands) == ("BatchUnknown", {"batch": erasure.batch})
+
+
+def test_a_plan_waits_for_its_window_and_for_rounds_in_flight(world: World) -> None:
+    study, finals, opened = trained(world, 2)
+    erasure = opened_batch(world, study)
+    opened_at = world.ledger.head().timestamp
+    erasure.step(1)
+    excluded_at = world.ledger.head().timestamp
+    erasure.step(2)
+    base = finals[0].result.model_root
+    with pytest.raises(CallReverted) as early:
+        erasure.plan(1, base, 2)
+    assert early.value.error == "TooEarly"
+    assert early.value.operands["until"] == opened_at + 300
+    world.pass_time(opened_at + 300)
+    with pytest.raises(CallReverted) as in_flight:
+        erasure.plan(1, base, 2)
+    assert in_flight.value.operands == {"openedAt": opened.opened_at, "excludedAt": excluded_at}
+    assert in_flight.value.error == "RoundInFlight"
+
+
+def test_a_plan_names_a_recorded_checkpoint_and_a_closed_target(world: World) -> None:
+    erasure, finals, _ = ready_for_plan(world)
+    base = finals[0].result.model_root
+    with pytest.raises(CallReverted) as wrong_model:
+        erasure.plan(1, word("another model"), 3)
+    assert wrong_model.value.operands == {"expected": base, "got": word("another model")}
+    with pytest.raises(CallReverted) as beyond:
+        erasure.plan(1, base, 4)
+    assert (beyond.value.error, beyond.value.operands) == ("BadTarget", {"target": 4, "first": 1, "last": 3})
+    with pytest.raises(CallReverted) as no_branch:
+        erasure.plan(1, base, 3, parent=5)
+    assert no_branch.value.error == "NotOnAncestry"
+    with pytest.raises(CallReverted) as no_seed:
+        erasure.plan(1, base, 3, seed=ZERO)
+    assert (no_seed.value.error, no_seed.value.operands) == ("Missing", {"field": "branchSeed"})
+    with pytest.raises(CallReverted) as few:
+        erasure.plan(1, base, 3, voters=(0, 1))
+    assert few.value.operands == {"votes": 2, "needed": 3}
+
+
+def test_an_erasure_from_plan_to_close(world: World) -> None:
+    erasure, finals, opened = ready_for_plan(world)
+    before = world.ledger.accumulators()[2]
+    base = finals[0].result.model_root
+
+    # Plan: the branch is registered; the open round ends first, then nothing opens until the purge.
+    sent = erasure.plan(1, base, 3)
+    branch = one_of(sent, BranchCreated)
+    base_result = hash_words("branch", erasure.study, erasure.batch, 0, 1, base)
+    assert branch == BranchCreated(erasure.study, 1, 0, 1, base, base_result, SEED, 3, erasure.batch)
+    assert one_of(sent, ErasurePlanned) == ErasurePlanned(erasure.batch, erasure.study, 1, 0, 1, base, SEED, 3)
+    last = world.finish(opened.round_id)
+    assert kinds(last) == ["RoundFinal"]
+
+    # Purge of the pair, with junk that harms only itself.
+    good = erasure.purge_entry(0, 0)
+    entries = (
+        good,
+        good,
+        replace(erasure.purge_entry(1, 0), signature=JUNK),
+        replace(good, member=8),
+        replace(good, stage=2),
+        erasure.purge_entry(2, 0),
+    )
+    sent = world.send(Purges(erasure.batch, entries))
+    assert records_of(sent, PurgeAttested) == [
+        PurgeAttested(erasure.batch, 0, 0, word("inventory 0")),
+        PurgeAttested(erasure.batch, 2, 0, word("inventory 2")),
+    ]
+    assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(0, 1), (1, 2), (8, 3), (0, 6)]
+    with pytest.raises(CallReverted) as missing:
+        world.send(ReplayOpening(erasure.batch))
+    assert missing.value.error == "PurgeMissing"
+    assert (missing.value.operands["attested"], missing.value.operands["least"]) == (0b0101, 3)
+    erasure.purge([1, 3])
+
+    # Replay: rounds of the new branch from the base, until its finals are those of the target.
+    sent = world.send(ReplayOpening(erasure.batch))
+    assert one_of(sent, ReplayOpened) == ReplayOpened(erasure.batch, 1)
+    replay = one_of(sent, RoundOpened)
+    assert (replay.branch, replay.height, replay.parent_result, replay.parent_model) == (1, 2, base_result, base)
+    sent = world.finish(replay.round_id)
+    with pytest.raises(CallReverted) as early:
+        erasure.verdicts([0, 1], 1, one_of(sent, RoundFinal).result.model_root)
+    assert (early.value.error, early.value.operands) == ("NotCaughtUp", {"branch": 1, "targetFinals": 3})
+    with pytest.raises(CallReverted) as undelivered:
+        erasure.step(3)
+    assert undelivered.value.operands["state"] == State.REPLAYING
+    sent = world.finish(one_of(sent, RoundOpened).round_id)
+    head = one_of(sent, RoundFinal)
+    assert (head.branch, head.height) == (1, 3)
+
+    # Verdicts of others: the controller's does not count, a denial is recorded, two of three confirm.
+    model = head.result.model_root
+    entries_ = (
+        erasure.verdict_entry(3, 1, model),
+        erasure.verdict_entry(0, 1, model),
+        erasure.verdict_entry(0, 1, model, confirmed=False),
+        erasure.verdict_entry(1, 1, word("another head")),
+    )
+    sent = world.send(Verdicts(erasure.batch, entries_))
+    assert records_of(sent, VerdictGiven) == [VerdictGiven(erasure.batch, 0, 1, model, True)]
+    assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(3, 3), (0, 1), (1, 6)]
+    erasure.verdicts([2], 1, model, confirmed=False)
+    sent = erasure.verdicts([1], 1, model)
+    assert kinds(sent) == ["VerdictGiven", "ErasureConfirmed", "HeadMoved"]
+    assert one_of(sent, ErasureConfirmed) == ErasureConfirmed(erasure.batch, 1, model)
+    assert one_of(sent, HeadMoved) == HeadMoved(erasure.batch, erasure.study, 1)
+
+    # Close: whoever has not attested the final purge is named.
+    erasure.step(3)
+    erasure.purge([0, 1, 3], stage=1)
+    erasure.step(4)
+    sent = erasure.step(5)
+    assert one_of(sent, ErasureClosed) == ErasureClosed(erasure.batch, 0b0100)
+
+    # The accumulator follows from the records.
+    position = next(i for i, one in enumerate(world.logged()) if isinstance(one.record, ErasurePlanned))
+    follow = before
+    for logged in world.logged()[position:]:
+        if type(logged.record).__name__ in (
+            "ErasurePlanned",
+            "PurgeAttested",
+            "ReplayOpened",
+            "VerdictGiven",
+            "ErasureConfirmed",
+            "HeadMoved",
+            "ErasureStepped",
+            "ErasureClosed",
+        ):
+            follow = accumulate(follow, logged.record)
+    assert world.ledger.accumulators()[2] == follow
+
+
+def test_a_replay_opens_without_the_silent_after_the_purge_window(world: World) -> None:
+    erasure, finals, opened = ready_for_plan(world)
+    erasure.plan(1, finals[0].result.model_root, 3)
+    planned_at = world.ledger.head().timestamp
+    world.finish(opened.round_id)
+    erasure.purge([0, 1, 3])
+    with pytest.raises(CallReverted) as early:
+        world.send(ReplayOpening(erasure.batch))
+    assert early.value.operands["until"] == planned_at + 200
+    world.pass_time(planned_at + 200)
+    assert kinds(world.send(ReplayOpening(erasure.batch))) == ["ReplayOpened", "RoundOpened"]
+
+
+def test_one_plan_a_study_at_a_time(world: World) -> None:
+    erasure, finals, opened = ready_for_plan(world)
+    other = opened_batch(world, erasure.study, controller=1)
+    other.step(1)
+    other.step(2)
+    erasure.plan(1, finals[0].result.model_root, 3)
+    sent = world.finish(opened.round_id)
+    assert kinds(sent) == ["RoundFinal"]
+    world.advance(301)
+    with pytest.raises(CallReverted) as active:
+        other.plan(1, finals[0].result.model_root, 3)
+    assert (active.value.error, active.value.operands) == (
+        "PlanActive",
+        {"study": erasure.study, "active": erasure.batch},
+    )
+
+
+def test_a_consent_never_included_needs_no_replay(world: World) -> None:
+    erasure, finals, opened = ready_for_plan(world)
+    sent = erasure.plan(3, finals[2].result.model_root, 3)
+    assert kinds(sent) == ["ErasurePlanned"]
+    assert one_of(sent, ErasurePlanned).branch == 0
+    with pytest.raises(CallReverted) as no_replay:
+        world.send(ReplayOpening(erasure.batch))
+    assert no_replay.value.operands["state"] == State.PLANNED
+    # Training goes on meanwhile, and the verdicts are about the checkpoint.
+    assert kinds(world.finish(opened.round_id)) == ["RoundFinal", "RoundOpened"]
+    sent = erasure.verdicts([0, 1], 0, finals[2].result.model_root)
+    assert kinds(sent) == ["VerdictGiven", "VerdictGiven", "ErasureConfirmed", "HeadMoved"]
+    erasure.step(3)
+    erasure.step(4)
+    assert one_of(erasure.step(5), ErasureClosed).exceptions == 0
+
+
+def test_a_plan_between_rounds_takes_over_at_once(make_world: WorldMaker) -> None:
+    """The study is over, so no round is open when the plan is voted."""
+    world = make_world(4)
+    study, opened = world.study(rounds=2)
+    first = world.finish(opened.round_id)
+    world.finish(one_of(first, RoundOpened).round_id)
+    erasure = opened_batch(world, study)
+    erasure.step(1)
+    erasure.step(2)
+    world.advance(301)
+    initial = word("initial model")
+    erasure.plan(0, initial, 2)
+    erasure.purge([0, 1, 2, 3])
+    replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
+    assert (replay.branch, replay.height, replay.parent_model) == (1, 1, initial)
+    second = one_of(world.finish(replay.round_id), RoundOpened)
+    sent = world.finish(second.round_id)
+    assert kinds(sent) == ["RoundFinal"]  # as many finals as the study wants
+    model = one_of(sent, RoundFinal).result.model_root
+    assert "HeadMoved" in kinds(erasure.verdicts([0, 1], 1, model))
+
+
+def test_a_second_erasure_forks_from_the_branch_that_then_trains(world: World) -> None:
+    erasure, finals, opened = ready_for_plan(world)
+    erasure.plan(1, finals[0].result.model_root, 2)
+    world.finish(opened.round_id)
+    erasure.purge([0, 1, 2, 3])
+    replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
+    sent = world.finish(replay.round_id)
+    head = one_of(sent, RoundFinal).result.model_root
+    erasure.verdicts([0, 1], 1, head)
+    current = one_of(sent, RoundOpened)
+    other = opened_batch(world, erasure.study, controller=2)
+    other.step(1)
+    other.step(2)
+    following = one_of(world.finish(current.round_id), RoundOpened)
+    world.advance(301)
+    # A checkpoint of the old branch above the fork is no ancestor; the shared one below is.
+    with pytest.raises(CallReverted) as gone:
+        other.plan(3, finals[2].result.model_root, 3, parent=0)
+    assert gone.value.error == "NotOnAncestry"
+    sent = other.plan(0, word("initial model"), 3, parent=0)
+    assert one_of(sent, BranchCreated).branch == 2
+    world.finish(following.round_id)
+    other.purge([0, 1, 2, 3])
+    replay = one_of(world.send(ReplayOpening(other.batch)), RoundOpened)
+    assert (replay.branch, replay.height, replay.parent_model) == (2, 1, word("initial model"))
+
+
+def test_a_replay_steps_over_rounds_that_fail(world: World) -> None:
+    erasure, finals, opened = ready_for_plan(world)
+    erasure.plan(1, finals[0].result.model_root, 2)
+    world.finish(opened.round_id)
+    erasure.purge([0, 1, 2, 3])
+    replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
+    world.pass_time(replay.opened_at + 1_020)
+    sent = world.send(RoundFailure(replay.round_id))
+    again = one_of(sent, RoundOpened)
+    assert (again.height, again.parent_model) == (3, finals[0].result.model_root)
+    final = one_of(world.finish(again.round_id), RoundFinal)
+    sent = erasure.verdicts([0, 1], 1, final.result.model_root)
+    assert "HeadMoved" in kinds(sent)
+
+
+def test_below_four_members_one_other_verifies(make_world: WorldMaker) -> None:
+    world = make_world(2)
+    study, opened = world.study(rounds=1)
+    world.finish(opened.round_id)
+    erasure = opened_batch(world, study, controller=1)
+    erasure.step(1)
+    erasure.step(2)
+    world.advance(301)
+    erasure.plan(0, word("initial model"), 1, voters=(0, 1))
+    erasure.purge([0, 1])
+    replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
+    final = one_of(world.finish(replay.round_id), RoundFinal)
+    assert "HeadMoved" in kinds(erasure.verdicts([0], 1, final.result.model_root))
+
+
+def test_zero_is_never_a_requests_root(world: World) -> None:
+    study, _ = world.study()
+    statement = OpenErasure(study, 3, 3, ZERO, 5)
+    with pytest.raises(CallReverted) as refused:
+        world.send(ErasureOpening(study, 3, 3, ZERO, 5, world.sign(3, statement)))
+    assert (refused.value.error, refused.value.operands) == ("Missing", {"field": "requestsRoot"})
