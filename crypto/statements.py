@@ -31,6 +31,7 @@ __all__ = [
     "Anchor",
     "AuditAccess",
     "Authorise",
+    "Certificate",
     "Close",
     "Commit",
     "CreateStudy",
@@ -122,6 +123,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "Verdict(bytes32 batch,uint16 member,uint32 branch,bytes32 headModel,bool confirmed)",
         "Tombstone(uint16 member,bytes32 content,uint8 reason,bytes32 subject)",
         "Receipt(uint16 member,bytes32 statement,uint64 receivedAt)",
+        "Certificate(uint16 member,bytes32 digest)",
     ),
 }
 """The contract that names the domain -> the EIP-712 types signed in it."""
@@ -548,6 +550,14 @@ class Receipt(Statement):
     member: int
     statement: Digest
     received_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class Certificate(Statement):
+    """By the controlling hospital, off chain: the erasure certificate whose signed part has this sha256."""
+
+    member: int
+    digest: Digest
 
 
 STATEMENTS: Final[dict[str, type[Statement]]] = {name: globals()[name] for name in _ROWS}

@@ -140,7 +140,7 @@ class SendingAccount:
         return quantity(self._client.call("eth_getTransactionCount", address_text(self.address), "pending"))
 
     def transact(
-        self, to: bytes | None, data: bytes, gas: Callable[[], int], *, nonce: int | None = None
+        self, to: bytes | None, data: bytes, gas: Callable[[], int], *, nonce: int | None = None, value: int = 0
     ) -> dict[str, Any]:
         """Send one transaction and wait for its receipt, whatever its status.
 
@@ -150,6 +150,7 @@ class SendingAccount:
             gas: finds the gas limit; asked only when there are no bytes of an earlier attempt to go on with. What it
                 raises is raised here.
             nonce: this nonce and no other (a deployment whose addresses were announced).
+            value: wei to send along.
 
         Raises:
             ChainUnreachable: nothing was sent.
@@ -158,7 +159,7 @@ class SendingAccount:
         """
         key = keccak256((to or b"") + data)
         for _ in range(_ATTEMPTS):
-            raw, transaction = self._submit(key, to, data, gas, nonce)
+            raw, transaction = self._submit(key, to, data, gas, nonce, value)
             receipt = self._await(raw, transaction)
             if receipt is not None:
                 self._store.settle(key)
@@ -169,7 +170,7 @@ class SendingAccount:
         raise LedgerError(f"another process keeps taking the nonces of {address_text(self.address)}")
 
     def _submit(
-        self, key: Digest, to: bytes | None, data: bytes, gas: Callable[[], int], nonce: int | None
+        self, key: Digest, to: bytes | None, data: bytes, gas: Callable[[], int], nonce: int | None, value: int
     ) -> tuple[bytes, Digest]:
         with self._lock:
             earlier = self._store.recall(key)
@@ -180,7 +181,7 @@ class SendingAccount:
                 self._store.settle(key)  # it failed once, under other circumstances
             limit = gas()
             for _ in range(_ATTEMPTS):
-                raw, transaction = self._sign(to, data, limit, self.nonce() if nonce is None else nonce)
+                raw, transaction = self._sign(to, data, limit, self.nonce() if nonce is None else nonce, value)
                 self._store.remember(key, raw, transaction)
                 try:
                     if self._broadcast(raw, transaction) is _Fate.SENT:
@@ -195,12 +196,12 @@ class SendingAccount:
                     break
             raise LedgerError(f"the next nonce of {address_text(self.address)} is taken by a transaction still waiting")
 
-    def _sign(self, to: bytes | None, data: bytes, gas: int, nonce: int) -> tuple[bytes, Digest]:
+    def _sign(self, to: bytes | None, data: bytes, gas: int, nonce: int, value: int) -> tuple[bytes, Digest]:
         fields: dict[str, Any] = {
             "chainId": self._client.chain_id,
             "nonce": nonce,
             "gas": gas,
-            "value": 0,
+            "value": value,
             "data": data,
             **self._fee(),
         }

@@ -27,6 +27,7 @@ ORDER: Final = ("membership", "consent", "training", "unlearning")
 """Deployment order, one nonce each: Membership first, because it names the others."""
 
 
+TRANSFER_GAS: Final = 21_000
 CREATION_GAS: Final = 1 << 24
 """Gas limit of a creation: the most that Ethereum takes in one transaction (EIP-7825). The largest needs a third."""
 
@@ -107,6 +108,14 @@ def deploy(
         code = artifact.bytecode + encode_arguments(_constructor_inputs(artifact), arguments)
         _create(client, account, artifact.name, code, planned.nonce + place)
     check_deployment(client, contracts)
+
+
+def pay(client: EthereumClient, key: LedgerKey, addresses: Sequence[bytes], wei: int) -> None:
+    """Send each address `wei` unless it has as much already: what a member's account needs to carry statements."""
+    account = SendingAccount(client, key, MemorySentStore())
+    for address in addresses:
+        if quantity(client.call("eth_getBalance", address_text(address), "latest")) < wei:
+            account.transact(address, b"", lambda: TRANSFER_GAS, value=wei)
 
 
 def check_deployment(client: EthereumClient, contracts: Contracts) -> None:

@@ -73,13 +73,24 @@ class Desk:
         network: for cards and for whether the home is synthetic.
         auto_join: whether studies we are invited to are joined without an order.
         register: path of the register of signed forms, read anew whenever a study is joined; None without one.
+        without: patients who keep their import row numbers but are never granted (a simulation's "had they never
+            been there").
     """
 
-    def __init__(self, participant: Participant, network: Network, *, auto_join: bool, register: Path | None) -> None:
+    def __init__(
+        self,
+        participant: Participant,
+        network: Network,
+        *,
+        auto_join: bool,
+        register: Path | None,
+        without: frozenset[str] = frozenset(),
+    ) -> None:
         self._node = participant
         self.network = network
         self._auto_join = auto_join
         self._register = register
+        self._without = without
         self._complained: set[tuple[str, Digest]] = set()
         self._swept: set[Digest] = set()  # rounds whose sets of others are gone
         self._seen: Position | None = None
@@ -208,6 +219,7 @@ class Desk:
             rows = parse_register(register, "register", forms=names, today=enrolment.today(now))
         elif everyone:
             rows = enrolment.synthetic_rows(self.vault, self.network, names[0], now)
+            rows = tuple(row for row in rows if row.patient_id not in self._without)
         else:
             raise InputError("name a register of signed forms (--register CSV), or --all in a synthetic home")
         done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now)

@@ -23,7 +23,7 @@ from crypto.statements import sign
 from fl_engine.data.dataset import Dataset
 from node import config, keystore
 from node.chain.genesis import create_genesis, load_operator_key
-from node.deployment import deploy, genesis_hash, plan_deployment
+from node.deployment import deploy, genesis_hash, pay, plan_deployment
 from node.errors import InputError, LocalFault
 from node.home import Network, Seat, create_home, network_json, parse_network, write_file, write_json
 from node.ledger import EthereumClient
@@ -94,6 +94,9 @@ def _found(home: Path, plan: Plan, progress: Callable[[str], None]) -> Network:
         progress(f"deploying the contracts on chain {planned.contracts.chain_id}")
         seats = [_seat_input(name, ring, planned.contracts) for name, ring in zip(names, rings, strict=True)]
         deploy(client, deployer, planned, seats[:n], seats[n:])
+        if plan.chain != "embedded":
+            progress("sending coin to the members' accounts")
+            pay(client, deployer, [ring.ledger.address for ring in rings], COIN)
         block0 = genesis_hash(client)
     network = _describe(plan, names, rings, block0, planned.contracts)
     write_json(home / "network.json", network.raw)

@@ -11,6 +11,7 @@ Persist, then speak: every method that returns a signed notice has stored it fir
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -28,7 +29,7 @@ from crypto.statements import Domains, Statement, sign
 from fl_engine.trust import beta
 from node.consent import Leaf, last_deadline, original_opening, usable
 from node.errors import LocalError, NotFound
-from node.history import History, RoundHistory
+from node.history import Branch, History, RoundHistory
 from node.membership import members_of
 from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
 from node.notices import commit_of, hash_of_result, statement_of
@@ -90,7 +91,8 @@ class _Use:
 class Participant:
     """State of one node, in memory; everything that must survive is in `store`, `vault` and the chain.
 
-    `me` is the member index, or None at an auditor, which holds seat `seat`.
+    `me` is the member index, or None at an auditor, which holds seat `seat`. `seed_of` is the beacon's seed of a branch
+    at a height; only a simulation that repeats an erasure's branch gives another than the branch's own.
     """
 
     me: int | None
@@ -102,6 +104,7 @@ class Participant:
     history: History = field(default_factory=History)
     rounds: dict[Digest, Round] = field(default_factory=dict)
     studies: dict[Digest, Arithmetic] = field(default_factory=dict)
+    seed_of: Callable[[Branch, int], Digest] = lambda branch, height: branch.seed
     _use: dict[Digest, _Use] = field(default_factory=dict)
     _ended: set[Digest] = field(default_factory=set)  # our consents that were ended here, mined or not
 
@@ -250,7 +253,9 @@ class Participant:
             x,
             y,
             self.store.get(opened.parent_model),
-            arithmetic.study.beacon(terms.initial_model, branch.seed, opened.height, opened.parent_model),
+            arithmetic.study.beacon(
+                terms.initial_model, self.seed_of(branch, opened.height), opened.height, opened.parent_model
+            ),
             self.me,
         )
 

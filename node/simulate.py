@@ -27,6 +27,7 @@ from node.app import Node
 from node.desk import Desk
 from node.errors import InputError, TimedOut
 from node.follower import Follower
+from node.history import Branch
 from node.home import Network, network_json, parse_network
 from node.home import Seat as NetworkSeat
 from node.memory_ledger import MemoryLedger, memory_contracts
@@ -86,8 +87,19 @@ async def simulation(
     *,
     clock: Callable[[], int] = lambda: int(time.time()),
     auditor: bool = False,
+    without: frozenset[str] = frozenset(),
+    branch_seed: tuple[int, Digest] | None = None,
 ) -> AsyncIterator[Simulation]:
     """A synthetic network of one member a dataset, in memory, with stores and vaults under `home`.
+
+    Args:
+        home: an empty folder.
+        datasets: one a member, in member order.
+        clock: chain time, seconds.
+        auditor: whether an auditor takes part.
+        without: patients who are imported (records keep their numbers) but never granted.
+        branch_seed: (height, seed): rounds of that height and later take their beacons from this seed, as an erasure's
+            branch does.
 
     Raises:
         InputError: fewer than two datasets.
@@ -118,7 +130,11 @@ async def simulation(
         async with trio.open_nursery() as nursery:
             for index, ring in enumerate(rings):
                 data = datasets[index] if index < members else None
-                nodes.append(_node(home / seats[index].name, index, ring, data, ledger, peers, network, worker))
+                nodes.append(
+                    _node(home / seats[index].name, index, ring, data, ledger, peers, network, worker, without)
+                )
+                if branch_seed is not None:
+                    nodes[-1].participant.seed_of = partial(_seed, *branch_seed)
                 await nursery.start(nodes[-1].run)
             yield Simulation(nodes, ledger, peers, network)
             nursery.cancel_scope.cancel()
@@ -137,6 +153,7 @@ def _node(
     peers: MemoryNetwork,
     network: Network,
     worker: TrainingWorker,
+    without: frozenset[str],
 ) -> Node:
     key = keystore.at_rest_key(ring)
     home.mkdir(parents=True, exist_ok=True)
@@ -147,13 +164,17 @@ def _node(
         vault.import_dataset(data)
     me, seat = (index, None) if data is not None else (None, 0)
     participant = Participant(me, seat, ring, domains_of(ledger.contracts), store, vault)
-    desk = Desk(participant, network, auto_join=True, register=None)
+    desk = Desk(participant, network, auto_join=True, register=None, without=without)
     contracts = ledger.contracts
     transport = MemoryTransport(peers, ring.peer.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0))
     trainer = Trainer(ROUND_TIMEOUT_S, worker, home.name) if data is not None else None
     addresses = {one.peer_id: "memory" for one in (*network.founders, *network.auditors)}
     follower = Follower(ledger, store, None)
     return Node(participant, ledger, transport, trainer, follower, addresses, desk, POLL_S)
+
+
+def _seed(from_height: int, seed: Digest, branch: Branch, height: int) -> Digest:
+    return seed if height >= from_height else branch.seed
 
 
 def _finished(node: Node, study: Digest) -> bool:
