@@ -30,6 +30,8 @@ from crypto.statements import (
     sign,
     struct_hash,
 )
+from fl_engine.errors import PolicyError
+from fl_engine.training import check_erasable
 from node import card as cards
 from node import enrolment
 from node.card import Card, Origin
@@ -38,7 +40,7 @@ from node.home import Network
 from node.membership import faults, quorum
 from node.messages import AdmissionNotice, CommitNotice, Notice, RemovalNotice, TombstoneNotice, WithdrawalNotice
 from node.notices import check
-from node.participant import Participant
+from node.participant import ROLE_TRAIN, Participant
 from node.records import (
     Admission,
     AuditAnnouncement,
@@ -156,6 +158,7 @@ class Desk:
                     f"the study is for records of shape {study.input_shape} in {study['data', 'classes']} classes, "
                     f"our data have shape {shape} and {classes} classes"
                 )
+            await node.core(self._check_batches, study)
         await node.core(self._node.store.put, "spec", study.canonical)
         await node.core(self._node.store.put, "model", model)
         terms = study.terms(self.member, model_root(model), self._node.history.registry.active)
@@ -197,6 +200,16 @@ class Desk:
                 f"study {study.hex()[:12]} is for records of shape {spec.input_shape} in {spec['data', 'classes']} "
                 f"classes, our data have shape {shape} and {classes} classes"
             )
+        self._check_batches(spec)
+
+    def _check_batches(self, study: Study) -> None:
+        """Refuse an erasable study in which our records make one batch: an erasure would show the erased record."""
+        if not study["policy", "erasable"]:
+            return
+        try:
+            check_erasable(len(self.vault.row_numbers(ROLE_TRAIN)), study["training", "batch_size"])
+        except PolicyError as error:
+            raise Refused(f"study {study.name}: {error}") from error
 
     async def leave(self, node: Node, study: Digest) -> None:
         """Sign and post our Leave; it takes effect when the next round opens."""
