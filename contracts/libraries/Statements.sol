@@ -63,6 +63,7 @@ library Statements {
     );
     bytes32 internal constant TOMBSTONE = keccak256("Tombstone(uint16 member,bytes32 content,uint8 reason,bytes32 subject)"); // off chain
     bytes32 internal constant RECEIPT = keccak256("Receipt(uint16 member,bytes32 statement,uint64 receivedAt)"); // off chain
+    bytes32 internal constant CERTIFICATE = keccak256("Certificate(uint16 member,bytes32 digest)"); // off chain
 
     bytes32 internal constant ROLE_MEMBER = keccak256("member");
     bytes32 internal constant ROLE_AUDITOR = keccak256("auditor");
