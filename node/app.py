@@ -110,7 +110,7 @@ from node.round import (
     Wake,
 )
 from node.round import Sent as Done
-from node.serving import Server
+from node.serving import Server, Standing, standing
 from node.training import Arithmetic, Trainer, TrainingStopped
 
 log = structlog.get_logger("node")
@@ -174,7 +174,7 @@ class Node:
         self._unready: set[Digest] = set()  # opened rounds whose study's spec is not here yet
         self._busy: set[object] = set()
         self._settled: set[Digest] = set()  # models that are here, or purged for good
-        self._not_before: dict[Digest, int] = {}  # study -> chain time of the next try for its spec
+        self._not_before: dict[Digest, int] = {}  # study or round -> chain time of the next try for what it lacks
         self._nursery: trio.Nursery | None = None
         self._restarting = True
         self.ready = False
@@ -326,18 +326,21 @@ class Node:
                 await self._core(self._apply, logged)
         self._head, self._now = head, max(self._now, head.time)
         self._refresh_peers()
-        await self._open_studies()
+        self._open_studies()
         if self._restarting:
             self._restarting = False
             if self.participant.vault is not None:
                 count = await self._core(self.participant.reapply)
                 log.info("withdrawals and erasures of the chain re-applied", count=count)
         await self._open_machines()
+        await self._core(self._server.readmit)
+        await self._empty_inbox()
         self.ready = True
         for round_id in list(self._active):
             await self._step(round_id, *await self._core(self._due, round_id, head, final_time))
         await self._core(self._retire)
         await self._models()
+        self._openings()
         await self.desk.work(self)
         await self.erasing.work(self)
 
@@ -364,20 +367,28 @@ class Node:
         if set(self._transport.connected()) != set(peers) - {self._transport.peer_id}:
             self._transport.set_allowed(peers)
 
-    async def _open_studies(self) -> None:
-        for study, found in self.history.studies.items():
-            terms = found.created.terms
-            if study in self.participant.studies or self._now < self._not_before.get(study, 0):
+    def _open_studies(self) -> None:
+        """Ask for specs that are not here; in tasks of their own, so that a silent creator delays no round."""
+        for study in self.history.studies:
+            mark = ("study", study)
+            if study in self.participant.studies or mark in self._busy or self._now < self._not_before.get(study, 0):
                 continue
             self._not_before[study] = self._now + RETRY_S
-            try:
-                await self._exchange.content(terms.spec_hash, "spec", MAX_SPEC_BYTES, found.created.creator)
-                arithmetic = await self._core(self.participant.study, study)
-                await self._exchange.content(
-                    terms.initial_model, "model", arithmetic.model_length(), found.created.creator
-                )
-            except NodeError as error:
-                log.info("study spec not here yet", study=study.hex()[:8], error=error.message)
+            self._busy.add(mark)
+            assert self._nursery is not None
+            self._nursery.start_soon(self._fetch_study, study, mark)
+
+    async def _fetch_study(self, study: Digest, mark: object) -> None:
+        created = self.history.studies[study].created
+        terms = created.terms
+        try:
+            await self._exchange.content(terms.spec_hash, "spec", MAX_SPEC_BYTES, created.creator)
+            arithmetic = await self._core(self.participant.study, study)
+            await self._exchange.content(terms.initial_model, "model", arithmetic.model_length(), created.creator)
+        except NodeError as error:
+            log.info("study spec not here yet", study=study.hex()[:8], error=error.message)
+        finally:
+            self._busy.discard(mark)
 
     async def _open_machines(self) -> None:
         for round_id in list(self._unready):
@@ -408,7 +419,11 @@ class Node:
 
     def _start_machine(self, round_id: Digest) -> None:
         machine, events = self.participant.machine(self.history.rounds[round_id])
-        machine.restore(events, self._now)
+        for event in events:
+            try:
+                machine.restore([event], self._now)
+            except (PeerError, LocalError) as error:  # what is kept was genuine; that does not make it sensible
+                log.error("not restored", round=round_id.hex()[:8], event=type(event).__name__, error=error.message)
         if not machine.sound:
             log.error("the chain's endpoint hides records: nothing is signed in this round", round=round_id.hex()[:8])
         if events:
@@ -573,7 +588,7 @@ class Node:
         """A pulled notice, checked and kept, as an event of its round."""
         if not isinstance(notice, CommitNotice | AbstainNotice | HaveNotice | VoteNotice):
             return []
-        if notice.round_id != round_id:
+        if notice.round_id != round_id or standing(notice, self.history) is not Standing.PLACED:
             return []
         try:
             check(notice, self.history, self.participant.domains)
@@ -667,6 +682,29 @@ class Node:
                 self._busy.add(mark)
                 assert self._nursery is not None
                 self._nursery.start_soon(self._fetch_model, root, arithmetic.model_length(), mark)
+
+    def _openings(self) -> None:
+        """An auditor that comes after a round asks for what its members said in it; members need none of that."""
+        if self.participant.me is not None:
+            return
+        for round_id in self._active:
+            facts = self.participant.rounds[round_id].facts
+            mark = ("openings", round_id)
+            whole = facts.final is None or all(facts.opens(m) is not None for m in members_of(facts.committed))
+            if whole or mark in self._busy or self._now < self._not_before.get(round_id, 0):
+                continue
+            self._not_before[round_id] = self._now + RETRY_S
+            self._busy.add(mark)
+            assert self._nursery is not None
+            self._nursery.start_soon(self._ask_openings, round_id, mark)
+
+    async def _ask_openings(self, round_id: Digest, mark: object) -> None:
+        try:
+            await self._step(round_id, *await self._ask_peers(round_id, AskPeers()))
+        except NodeError as error:
+            log.info("openings not here yet", round=round_id.hex()[:8], error=error.message)
+        finally:
+            self._busy.discard(mark)
 
     def _has_or_purged(self, root: Digest) -> bool:
         store = self.participant.store

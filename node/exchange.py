@@ -15,7 +15,7 @@ import trio
 
 from crypto.digest import Digest
 from crypto.errors import CryptoError
-from crypto.sealing import BlobKind, unwrap
+from crypto.sealing import MAX_CIPHERTEXT_BYTES, BlobKind, unwrap
 from node.doors import NotAPeer, Transport
 from node.errors import NodeError, NotFound, TimedOut
 from node.membership import members_of
@@ -121,7 +121,8 @@ class Exchange:
     async def ciphertexts(self, notice: CommitNotice) -> None:
         """Fetch both ciphertexts of a commit."""
         for blob in (notice.update, notice.set):
-            await self.content(blob.cipher_root, "cipher", blob.length, notice.member)
+            # Not the length that the notice tells: it is under no hash, and may differ from peer to peer.
+            await self.content(blob.cipher_root, "cipher", MAX_CIPHERTEXT_BYTES, notice.member)
 
     async def keys(self, notice: CommitNotice) -> None:
         """Fetch both content keys of a commit from any holder; a bad wrap means "ask another".
@@ -134,7 +135,7 @@ class Exchange:
 
     async def set_blob(self, notice: CommitNotice) -> None:
         """Fetch the ciphertext and the key of a commit's set alone."""
-        await self.content(notice.set.cipher_root, "cipher", notice.set.length, notice.member)
+        await self.content(notice.set.cipher_root, "cipher", MAX_CIPHERTEXT_BYTES, notice.member)
         await self._ensure_key(notice, BlobKind.SET)
 
     async def _ensure_key(self, notice: CommitNotice, kind: BlobKind) -> None:

@@ -22,13 +22,13 @@ from numpy.typing import NDArray
 from crypto.blobs import SetPlain, UpdatePlain, dataset_root, decode_set, decode_update, encode_set, encode_update
 from crypto.commitments import update_root
 from crypto.digest import Digest, sha256
-from crypto.errors import CryptoError
+from crypto.errors import CryptoError, KeyMismatch, RootMismatch
 from crypto.keys import KeyRing
 from crypto.sealing import BlobKind, open_blob, seal
 from crypto.statements import Domains, Statement, sign
 from fl_engine.trust import beta
 from node.consent import Leaf, last_deadline, original_opening, usable
-from node.errors import LocalError, NotFound
+from node.errors import LocalError, LocalFault, NotFound
 from node.history import Branch, History, RoundHistory
 from node.membership import members_of
 from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
@@ -313,7 +313,13 @@ class Participant:
         if key is None:
             raise NotFound(f"no content key for round {notice.round_id.hex()}, member {notice.member}")
         blob = notice.update if kind is BlobKind.UPDATE else notice.set
-        return open_blob(self.store.get(blob.cipher_root), key, blob, notice.round_id, notice.member, kind)
+        data = self.store.get(blob.cipher_root)
+        # No hash covers the length a notice tells, so two recipients may have been told two. The root binds the bytes.
+        told = replace(blob, length=len(data))
+        try:
+            return open_blob(data, key, told, notice.round_id, notice.member, kind)
+        except (RootMismatch, KeyMismatch) as error:  # both were checked when they came: the fault is this disk's
+            raise LocalFault(f"blob {blob.cipher_root.hex()} or its key was altered in this home: {error}") from error
 
     def open_set(self, notice: CommitNotice) -> SetPlain:
         """The plaintext set behind a commit that is held here."""

@@ -19,7 +19,7 @@ import trio
 
 from crypto.digest import Digest
 from node import card as cards
-from node import config, control, keystore
+from node import config, control, document, keystore, proof
 from node.abi import Codec
 from node.app import Node
 from node.desk import Desk
@@ -38,7 +38,7 @@ from node.store import SentTransactions, Store
 from node.study import parse_toml
 from node.training import Trainer
 from node.transport import LibP2PTransport
-from node.vault import Vault
+from node.vault import Annex, Vault
 
 log = structlog.get_logger("runner")
 SYNC_TIMEOUT_S = 120.0
@@ -247,6 +247,7 @@ class Orders:
             "consent.withdraw": self._withdraw,
             "consent.list": self._consents,
             "consent.cards": self._cards,
+            "audit.prove": self._prove,
             "erase.request": self._erase,
             "erase.status": self._erasures,
             "erase.receipt": self._erase_receipt,
@@ -308,6 +309,41 @@ class Orders:
             "cards": [cards.encode(one).decode() for one in found],
             "svg": [cards.card_svg(one).decode() for one in found],
         }
+
+    async def _prove(self, body: dict[str, Any]) -> dict[str, Any]:
+        made = await self._node.core(self._make_proof, body)
+        return {"proof": document.write(made).decode()}
+
+    def _make_proof(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A proof about a consent's leaf: for whoever shows its card, or by the hospital that holds it."""
+        who, history = _who(body), self._node.history
+        if "patient" in who:
+            raise InputError("a proof is about a consent: name it, or show its card")
+        shown: cards.Card | Annex
+        if "card" in who:
+            shown = cards.parse(who["card"])
+            cards.check_network(shown, self._opened.network)
+            study, hospital = shown.origin.study, shown.origin.member
+        else:
+            shown = self._desk.vault.annex(who["consent"])
+            study, hospital = shown.study, self._desk.member
+        opening = proof.Opening(shown.consent_id, shown.holder, shown.holder_salt, shown.doc_commit, shown.leaf_key)
+        if body.get("from") is not None:
+            rounds = proof.agreed_rounds(history, study, int(body["from"]))
+        else:
+            height = int(body["round"])
+            rounds = [one for one in proof.agreed_rounds(history, study, height) if one.opened.height == height]
+        if not rounds:
+            raise NotFound(f"study {study.hex()[:12]} has no agreed round there")
+        return proof.make(
+            self._opened.network,
+            history,
+            self._node.participant,
+            study=study,
+            hospital=hospital,
+            opening=opening,
+            rounds=rounds,
+        )
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._node.erasing.request(self._node, **_who(body))

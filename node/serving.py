@@ -11,21 +11,27 @@ round, after the seal is final, and in a replay only to whoever attested that th
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from enum import Enum
 
 from crypto.digest import ContentMap, Digest
 from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, wrap
 from node.errors import NodeError, NotFound
+from node.history import History
 from node.messages import (
+    AbstainNotice,
     Accepted,
     ChunkReply,
+    CloseNotice,
     CommitNotice,
     ErasureNotice,
     GetChunk,
     GetKey,
     GetMap,
+    HaveNotice,
     Hello,
     KeyReply,
     MapReply,
@@ -33,21 +39,62 @@ from node.messages import (
     Notices,
     Offer,
     OpeningNotice,
+    PlanNotice,
     Pull,
+    PurgeNotice,
     Refusal,
     Reply,
     Request,
+    VerdictNotice,
+    VoteNotice,
     Welcome,
     WithdrawalNotice,
 )
 from node.notices import check
 from node.participant import Participant
 from node.records import MAX_MEMBERS
-from node.round import Revealed
+from node.round import LAST_ATTEMPT, Revealed
 
 MAX_NOTICES = 256  # of one Pull: every kind and attempt of a full roster fits
+MAX_EARLY = 64  # notices of one peer that wait for the chain: it is behind by a round, not by more
 PRIVATE = (WithdrawalNotice, ErasureNotice, OpeningNotice)
 """Notices that are handed to whom they concern and never to whoever asks."""
+
+
+class Standing(Enum):
+    """What the chain, as far as it was read, says of a notice's subject."""
+
+    PLACED = "there is such a round, batch or study, and its member may say this there"
+    EARLY = "nothing on the chain yet"
+    WRONG = "its member has no such statement to make there"
+
+
+def standing(notice: Notice, history: History) -> Standing:
+    """Whether a notice has its place. What has none is not kept: signed notices of made-up rounds cost nothing."""
+    match notice:
+        case CommitNotice() | AbstainNotice() | HaveNotice() | VoteNotice():
+            one = history.rounds.get(notice.round_id)
+            if one is None:
+                return Standing.EARLY
+            answers = isinstance(notice, CommitNotice | AbstainNotice)
+            among = one.opened.roster & ~one.opened.suspended if answers else one.opened.roster
+            first = 0 if isinstance(notice, VoteNotice) else 1
+            turn = notice.attempt if isinstance(notice, HaveNotice | VoteNotice) else first
+            fits = bool(notice.member < MAX_MEMBERS and among >> notice.member & 1 and first <= turn <= LAST_ATTEMPT)
+            return Standing.PLACED if fits else Standing.WRONG
+        case CloseNotice():
+            study = history.studies.get(notice.study)
+            if study is None or notice.branch not in study.branches:
+                return Standing.EARLY
+            round_id = study.branches[notice.branch].rounds.get(notice.height)
+            if round_id is None:
+                return Standing.EARLY
+            fits = bool(notice.member < MAX_MEMBERS and history.rounds[round_id].opened.roster >> notice.member & 1)
+            return Standing.PLACED if fits else Standing.WRONG
+        case PlanNotice() | PurgeNotice() | VerdictNotice():
+            return Standing.PLACED if notice.batch in history.erasures else Standing.EARLY
+        case _:
+            return Standing.PLACED
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +115,7 @@ class Server:
         self._deliver = deliver
         self._status = status
         self._maps: dict[Digest, ContentMap] = {}
+        self._early: dict[int | None, deque[Notice]] = {}
 
     def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
         """The reply to a peer's request at chain time `now`."""
@@ -190,11 +238,21 @@ class Server:
     # Notices
 
     def accept(self, notice: Notice, asker: Asker | None = None) -> bool:
-        """Check, keep and pass on one notice; whether it was genuine and new. A bad one harms only itself."""
+        """Check, keep and pass on one notice; whether it was genuine and new. A bad one harms only itself.
+
+        One about something that this node has not read of yet waits in memory, a few of each peer.
+        """
         if isinstance(notice, OpeningNotice) and asker is not None and asker.member != notice.controller:
+            return False
+        place = standing(notice, self._node.history)
+        if place is Standing.WRONG:
             return False
         try:
             check(notice, self._node.history, self._node.domains)
+            if place is Standing.EARLY:
+                who = None if asker is None else asker.member
+                self._early.setdefault(who, deque(maxlen=MAX_EARLY)).append(notice)
+                return False
             if self._node.store.knows(notice):
                 return False
             if not isinstance(notice, WithdrawalNotice):
@@ -203,6 +261,14 @@ class Server:
         except NodeError:
             return False
         return True
+
+    def readmit(self) -> None:
+        """Accept what came early and has its place by now; after the chain was read."""
+        for waiting in self._early.values():
+            for notice in list(waiting):
+                if standing(notice, self._node.history) is not Standing.EARLY:
+                    waiting.remove(notice)
+                    self.accept(notice)
 
     def _pull(self, request: Pull) -> Reply:
         found = [n for n in self._node.store.notices(request.subject) if not isinstance(n, PRIVATE)]
