@@ -1,0 +1,557 @@
+"""The certificate of an erasure: what was done, who checked it, and what nobody can show. `koinon.certificate/1`.
+
+What may live here: making the document at the controlling hospital, and checking one offline. What this file does not
+know: the vault, the chain's client. The hospital signs the hash of everything but the annex, and the body names the
+annex's hash, so that no byte of the file can change; what the hospital says about others stands beside their own
+signatures. The annex is the patient's alone: with it the file holds the consent's opening, without it nothing that
+leads to a person or to a consent.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import rfc8785
+
+from crypto.commitments import batch_id, check_consent_id, leaf_key, request_id
+from crypto.digest import Digest, sha256
+from crypto.errors import CryptoError
+from crypto.keys import address_text
+from crypto.merkle import Inclusion, MerkleMap, verify_member
+from crypto.statements import Certificate, OpenErasure, Plan, Purged, Statement, Verdict, struct_hash
+from node import proof
+from node.document import Fields, read
+from node.erasure import (
+    COPY_DELETED,
+    EXCLUDED,
+    FINAL,
+    PAIR,
+    Claim,
+    PlanTerms,
+    line_of,
+    replays,
+    roster_of,
+    sentences,
+    verdicts_needed,
+)
+from node.errors import NotFound
+from node.history import ErasureHistory, History, RoundHistory
+from node.home import Network
+from node.issuers import Issuers, read_issuers, write_issuers
+from node.membership import bitmap_of, faults, members_of, quorum
+from node.messages import PlanNotice, PurgeNotice, VerdictNotice
+from node.participant import Participant
+from node.records import ZERO, ErasurePlanned
+from node.vault import Annex
+
+SCHEMA: Final = "koinon.certificate/1"
+MAX_CERTIFICATE_BYTES: Final = 1 << 26
+NOTICE: Final = (
+    "Nobody can prove that a model has forgotten a person; "
+    "this shows which steps were carried out and who checked them."
+)
+SCOPE: Final = "One consent, in one study, at one hospital. Not: other consents of the person, other hospitals."
+REMAINS: Final = (
+    "Source files and clinical records are outside koinon and unchanged; the hospital acts on them by its own duties.",
+    "Models that were exported before the head moved are not recalled.",
+    "Encrypted backups open until the keys of that day leave them, 30 days after the link is destroyed.",
+)
+CONTACTS: Final = {
+    "hospital": "the data-protection officer of the hospital named above",
+    "authority": "the data-protection supervisory authority at the hospital's seat",
+}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Making
+
+
+def head_round(history: History, erasure: ErasureHistory) -> RoundHistory | None:
+    """The agreed round that made the confirmed model; None where that is the study's initial model."""
+    confirmed, plan = erasure.confirmed, erasure.plan
+    if confirmed is None or plan is None:
+        return None
+    made = [
+        one
+        for one in history.path(erasure.opened.study, confirmed.branch)
+        if one.final is not None and one.final.result.model_root == confirmed.head_model
+    ]
+    return made[0] if made else None
+
+
+def make(
+    network: Network,
+    history: History,
+    node: Participant,
+    erasure: ErasureHistory,
+    annex: dict[str, Any] | None,
+    *,
+    issued_at: int,
+    first_height: int | None,
+    study_name: str,
+    sign: Callable[[Statement], bytes],
+) -> dict[str, Any]:
+    """The certificate of an erasure whose head moved, signed by this node, which controls it.
+
+    Args:
+        annex: from `make_annex`; None for a certificate nobody came for.
+        issued_at: chain time.
+        first_height: first round without the consents (`erasure.excluded_from`).
+        study_name: the study's neutral name.
+        sign: signs a statement with the hospital's ledger key.
+
+    Raises:
+        NotFound: the erasure is not confirmed, or votes on the head are not in this home.
+    """
+    opened, plan, confirmed = erasure.opened, erasure.plan, erasure.confirmed
+    if plan is None or confirmed is None or not erasure.moved:
+        raise NotFound(f"erasure {opened.batch.hex()[:12]} is not confirmed")
+    hospital = history.registry.members[opened.controller].name
+    head = head_round(history, erasure)
+    line = history.studies[opened.study].branches[line_of(history, erasure)]
+    store = node.store
+    # Only what the chain has and whose signature is here is named.
+    purges = [
+        one
+        for one in store.notices(opened.batch, "PurgeNotice")
+        if isinstance(one, PurgeNotice)
+        and (counted := erasure.purges.get((one.stage, one.member))) is not None
+        and counted.inventory == one.inventory
+    ]
+    verdicts = [
+        one
+        for one in store.notices(opened.batch, "VerdictNotice")
+        if isinstance(one, VerdictNotice)
+        and (one.branch, one.head_model) == (confirmed.branch, confirmed.head_model)
+        and one.member in erasure.verdicts
+        and one.member != opened.controller
+    ]
+    votes = _signatures(store.notices(opened.batch, "PlanNotice"), lambda n: _votes_for(n, plan))
+    roster = roster_of(history, opened.study) | bitmap_of(one["member"] for one in votes)
+    stated = {(one.stage, one.member): one.inventory for one in purges}
+    purged = {member: listed for (stage, member), listed in stated.items() if stage == FINAL}
+    stages = (PAIR, FINAL) if replays(plan) else (FINAL,)
+    earned = sentences(
+        hospital=hospital,
+        study_name=study_name,
+        first_height=first_height,
+        batch=opened.batch,
+        requests_root=opened.requests_root,
+        excluded=erasure.steps[EXCLUDED],
+        base_model=plan.base_model,
+        head_model=confirmed.head_model,
+        branch=confirmed.branch,
+        forks=replays(plan),
+        confirmed=sum(one.confirmed and bool(roster >> one.member & 1) for one in verdicts),
+        others=(roster & ~(1 << opened.controller)).bit_count(),
+        purged=purged,
+        members=(roster | bitmap_of(purged)).bit_count(),
+    )
+    body: dict[str, Any] = {
+        "schema": SCHEMA,
+        "notice": NOTICE,
+        "scope": SCOPE,
+        "issuers": write_issuers(network, history, store),
+        "study": {
+            "id": opened.study.hex(),
+            "terms": proof.write_terms(history.studies[opened.study].created.terms),
+        },
+        "study_name": study_name,
+        "hospital": {"index": opened.controller, "name": hospital},
+        "erasure": {
+            "batch": opened.batch.hex(),
+            "poster": opened.poster,
+            "requests_root": opened.requests_root.hex(),
+            "due_at": opened.due_at,
+            "excluded": erasure.steps[EXCLUDED].hex(),
+            "copy_deleted": erasure.steps[COPY_DELETED].hex(),
+            "first_height": first_height,
+            "method": "replay" if replays(plan) else "no replay: never in an included set",
+            "exact": True,
+        },
+        "dates": {
+            name: _day(at) for name, at in sorted(erasure.times.items()) if name not in ("closing", "link_destroyed")
+        },
+        "issued_on": _day(issued_at),
+        "roster": roster,
+        "claims": [_claim(one) for one in earned],
+        "plan": _plan(plan, votes),
+        "models": {
+            "before": line.models[plan.target_height].hex(),
+            "base": plan.base_model.hex(),
+            "after": confirmed.head_model.hex(),
+        },
+        "purges": [
+            {"member": n.member, "stage": n.stage, "inventory": n.inventory.hex(), "signature": n.signature.hex()}
+            for n in purges
+        ],
+        "verdicts": [{"member": n.member, "confirmed": n.confirmed, "signature": n.signature.hex()} for n in verdicts],
+        "branch": confirmed.branch,
+        "head": None if head is None else proof.write_result(history, node, head),
+        "exceptions": {
+            "members": [
+                {"index": m, "name": history.registry.members[m].name}
+                for m in members_of(roster)
+                if any((stage, m) not in stated for stage in stages)
+            ],
+            "remains": list(REMAINS),
+        },
+        "blocks": [
+            {"state": name, "number": one.position.block, "hash": one.block_hash.hex()}
+            for name, one in sorted(erasure.marks.items(), key=lambda pair: (pair[1].position, pair[0]))
+        ],
+        "contacts": dict(CONTACTS),
+        "annex_sha256": None if annex is None else sha256(rfc8785.dumps(annex)).hex(),
+    }
+    digest = sha256(rfc8785.dumps(body))
+    body["signature"] = sign(Certificate(opened.controller, digest)).hex()
+    body["annex"] = annex
+    return body
+
+
+def digest_of(document: dict[str, Any]) -> Digest:
+    """What the hospital signed: sha256 of the canonical body without signature and annex."""
+    return sha256(rfc8785.dumps({key: v for key, v in document.items() if key not in ("signature", "annex")}))
+
+
+def make_annex(
+    one: Annex,
+    request_salt: Digest,
+    request_ids: Sequence[Digest],
+    first_use: dict[str, Any] | None,
+    since: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """What the patient gets and nobody else.
+
+    Args:
+        one: the consent's opening, without the document's salt.
+        request_salt, request_ids: the request's own salt, and the ids of all requests of the batch, which are salted.
+        first_use: a proof over the first round that used the consent; None where none did.
+        since: a proof over the rounds since the exclusion; None where there is none yet.
+    """
+    own = request_id(request_salt, one.consent_id)
+    tree = MerkleMap.sorting((request, ZERO) for request in request_ids)
+    place = tree.prove(own)
+    return {
+        "opening": {
+            "consent_id": one.consent_id.hex(),
+            "doc_commit": one.doc_commit.hex(),
+            "form": one.form_id.hex(),
+            "holder": address_text(one.holder),
+            "holder_salt": one.holder_salt.hex(),
+            "leaf_secret": one.leaf_secret.hex(),
+        },
+        "request": {
+            "salt": request_salt.hex(),
+            "index": place.index,
+            "count": place.count,
+            "path": [step.hex() for step in place.path],
+        },
+        "first_use": first_use,
+        "since": since,
+    }
+
+
+def _day(at: int) -> str:
+    return datetime.datetime.fromtimestamp(at, datetime.UTC).date().isoformat()
+
+
+def _claim(one: Claim) -> dict[str, Any]:
+    return {
+        "level": one.level,
+        "sentence": one.sentence,
+        "evidence": dict(one.evidence),
+        "does_not_show": one.does_not_show,
+    }
+
+
+def _plan(plan: ErasurePlanned, votes: list[dict[str, Any]]) -> dict[str, Any]:
+    return {
+        "parent_branch": plan.parent_branch,
+        "base_height": plan.base_height,
+        "base_model": plan.base_model.hex(),
+        "branch_seed": plan.branch_seed.hex(),
+        "target_height": plan.target_height,
+        "votes": votes,
+    }
+
+
+def _votes_for(notice: PlanNotice, plan: ErasurePlanned) -> bool:
+    return PlanTerms(
+        notice.parent_branch, notice.base_height, notice.base_model, notice.branch_seed, notice.target_height
+    ) == PlanTerms(plan.parent_branch, plan.base_height, plan.base_model, plan.branch_seed, plan.target_height)
+
+
+def _signatures(notices: Sequence[Any], fits: Callable[[PlanNotice], bool]) -> list[dict[str, Any]]:
+    kept = sorted((n for n in notices if isinstance(n, PlanNotice) and fits(n)), key=lambda n: n.member)
+    return [{"member": n.member, "signature": n.signature.hex()} for n in kept]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Checking
+
+
+def check(data: bytes, network: Network | None) -> dict[str, Any]:
+    """Check a certificate offline.
+
+    Args:
+        data: the file.
+        network: the network whose founders count; None: the file's own, unchecked.
+
+    Returns:
+        `claims`, `notice`, `exceptions`, `issuers` ("checked" or "unchecked"), `fingerprint`, `erasure`, `study`,
+        `hospital`, `confirmed_by`, `annex` (whether it is there; the consent it opens, and what its proofs found).
+
+    Raises:
+        VerificationFailed: something in it does not hold, or it is another network's.
+    """
+    tree = read(data, SCHEMA, MAX_CERTIFICATE_BYTES)
+    top = Fields("certificate", tree)
+    top.take("schema", str)
+    if top.take("notice", str) != NOTICE or top.take("scope", str) != SCOPE:
+        top.fault("notice or scope are not those of this version")
+    inner = top.fields("issuers")
+    issuers = read_issuers(inner, network)
+    inner.done()
+    hospital = top.fields("hospital")
+    controller, name = hospital.uint("index", 5), hospital.take("name", str)
+    hospital.done()
+    if issuers.names.get(controller) != name:
+        hospital.fault(f"member {controller} is {issuers.names.get(controller)!r}, not {name!r:.80}")
+    issuers.signed(Certificate(controller, digest_of(tree)), controller, top.signature("signature"), "certificate")
+    body = _Body(top, issuers, controller, name)
+    found = body.check()
+    annex = tree.get("annex")
+    if top.has("annex"):
+        top.take("annex", dict)
+    stated = top.digest("annex_sha256") if top.has("annex_sha256") else None
+    top.done()
+    if annex is not None:
+        if stated is None or sha256(rfc8785.dumps(annex)) != stated:
+            top.fault("the annex is not the one that was signed for")
+        found["annex"] = _check_annex(Fields("annex", annex), network, body)
+    return found
+
+
+class _Body:
+    """The signed part of a certificate on the table; each signature of others is checked on the way."""
+
+    def __init__(self, top: Fields, issuers: Issuers, controller: int, name: str) -> None:
+        self.top, self.issuers, self.controller, self.name = top, issuers, controller, name
+        self.study, self.terms = proof.read_study(top.fields("study"))
+        self.study_name = top.take("study_name", str)
+        self.roster = top.uint("roster", 32)
+        self.branch = top.uint("branch", 32)
+        inner = top.fields("erasure")
+        self.batch, self.root = inner.digest("batch"), inner.digest("requests_root")
+        self.due_at = inner.uint("due_at", 53)
+        statement = OpenErasure(self.study, controller, inner.uint("poster", 5), self.root, self.due_at)
+        if batch_id(struct_hash(statement)) != self.batch:
+            inner.fault("the batch is not the hash of its terms")
+        self.excluded, self.copy_deleted = inner.digest("excluded"), inner.digest("copy_deleted")
+        self.first_height = inner.uint("first_height", 32) if inner.has("first_height") else None
+        self.method, exact = inner.take("method", str), inner.take("exact", bool)
+        inner.done()
+        if not exact:
+            inner.fault("only exact replays are certified")
+
+    def check(self) -> dict[str, Any]:
+        top = self.top
+        models = top.fields("models")
+        before, base, after = models.digest("before"), models.digest("base"), models.digest("after")
+        models.done()
+        plan, forks = self._plan(base)
+        verdicts = self._verdicts(after)
+        purges = self._purges()
+        self._head(after, plan, forks)
+        exceptions = self._exceptions(purges, forks)
+        self._claims(plan, verdicts, purges, after, forks)
+        dates, blocks = self._dates(), self._blocks()
+        contacts = top.fields("contacts")
+        for place, text in CONTACTS.items():
+            if contacts.take(place, str) != text:
+                contacts.fault(f"field {place} is not that of this version")
+        contacts.done()
+        return {
+            "notice": NOTICE,
+            "erasure": self.batch.hex(),
+            "study": self.study.hex(),
+            "study_name": self.study_name,
+            "hospital": {"index": self.controller, "name": self.name},
+            "method": self.method,
+            "claims": self.shown,
+            "models": {"before": before.hex(), "base": base.hex(), "after": after.hex()},
+            "confirmed_by": verdicts,
+            "exceptions": exceptions,
+            "dates": dates,
+            "blocks": blocks,
+            "issuers": "checked" if self.issuers.checked else "unchecked",
+            "fingerprint": self.issuers.network.fingerprint,
+            "annex": None,
+        }
+
+    def _plan(self, base: Digest) -> tuple[Plan, bool]:
+        inner = self.top.fields("plan")
+        plan = Plan(
+            self.batch,
+            inner.uint("parent_branch", 32),
+            inner.uint("base_height", 32),
+            inner.digest("base_model"),
+            inner.digest("branch_seed"),
+            inner.uint("target_height", 32),
+        )
+        if plan.base_model != base:
+            inner.fault("the plan's checkpoint is not the base model")
+        voters = 0
+        for member, signature in inner.each("votes", lambda v: (v.uint("member", 5), v.signature("signature"))):
+            self.issuers.signed(plan, member, signature, "vote for the plan")
+            voters |= 1 << member
+        n = self.roster.bit_count()
+        if n == 0 or (voters & self.roster).bit_count() < quorum(n, faults(n, self.terms.f)):
+            inner.fault(f"{voters.bit_count()} votes of {n} members are no quorum")
+        inner.done()
+        forks = plan.target_height != plan.base_height
+        if self.method != ("replay" if forks else "no replay: never in an included set"):
+            inner.fault(f"the plan is not of the method {self.method!r:.60}")
+        return plan, forks
+
+    def _verdicts(self, after: Digest) -> list[int]:
+        confirmed: set[int] = set()
+
+        def one(v: Fields) -> tuple[int, bool, bytes]:
+            return v.uint("member", 5), v.take("confirmed", bool), v.signature("signature")
+
+        for member, yes, signature in self.top.each("verdicts", one):
+            self.issuers.signed(Verdict(self.batch, member, self.branch, after, yes), member, signature, "verdict")
+            if yes and member != self.controller and self.roster >> member & 1:
+                confirmed.add(member)
+        n = self.roster.bit_count()
+        others = (self.roster & ~(1 << self.controller)).bit_count()
+        needed = verdicts_needed(n, others, faults(n, self.terms.f))
+        if len(confirmed) < needed:
+            self.top.fault(f"{len(confirmed)} other members confirmed, {needed} needed")
+        return sorted(confirmed)
+
+    def _purges(self) -> dict[tuple[int, int], Digest]:
+        found: dict[tuple[int, int], Digest] = {}
+
+        def one(p: Fields) -> tuple[int, int, Digest, bytes]:
+            return p.uint("member", 5), p.uint("stage", 1), p.digest("inventory"), p.signature("signature")
+
+        for member, stage, listed, signature in self.top.each("purges", one):
+            self.issuers.signed(Purged(self.batch, member, stage, listed), member, signature, "purge")
+            found[stage, member] = listed
+        return found
+
+    def _head(self, after: Digest, plan: Plan, forks: bool) -> None:
+        if not self.top.has("head"):
+            initial = self.terms.initial_model
+            if after != initial:
+                self.top.fault("the round that made the model after the erasure is missing")
+            return
+        inner = self.top.fields("head")
+        agreed = proof.check_result(inner, self.issuers, self.study, self.terms)
+        inner.done()
+        if agreed.found.model_root != after:
+            inner.fault("this round did not make the model after the erasure")
+        if forks and agreed.found.height > plan.base_height and agreed.found.branch != self.branch:
+            inner.fault(f"the round is of branch {agreed.found.branch}, the verdicts are about branch {self.branch}")
+
+    def _exceptions(self, purges: dict[tuple[int, int], Digest], forks: bool) -> dict[str, Any]:
+        inner = self.top.fields("exceptions")
+        named = dict(inner.each("members", lambda m: (m.uint("index", 5), m.take("name", str))))
+        if tuple(inner.take("remains", list)) != REMAINS:
+            inner.fault("field remains is not that of this version")
+        inner.done()
+        stages = (PAIR, FINAL) if forks else (FINAL,)
+        silent = [m for m in members_of(self.roster) if any((stage, m) not in purges for stage in stages)]
+        missing = [m for m in silent if m not in named]
+        if missing:
+            inner.fault(f"members {missing} did not attest and are not named")
+        if any(self.issuers.names.get(index) != name for index, name in named.items()):
+            inner.fault("a member is not of the name given")
+        return {"members": [{"index": m, "name": n} for m, n in sorted(named.items())], "remains": list(REMAINS)}
+
+    def _claims(
+        self, plan: Plan, verdicts: list[int], purges: dict[tuple[int, int], Digest], after: Digest, forks: bool
+    ) -> None:
+        """The sentences must be those that follow from what was checked: no more may be claimed."""
+        stated = {m: listed for (stage, m), listed in sorted(purges.items()) if stage == FINAL}
+        follows = sentences(
+            hospital=self.name,
+            study_name=self.study_name,
+            first_height=self.first_height,
+            batch=self.batch,
+            requests_root=self.root,
+            excluded=self.excluded,
+            base_model=plan.base_model,
+            head_model=after,
+            branch=self.branch,
+            forks=forks,
+            confirmed=len(verdicts),
+            others=(self.roster & ~(1 << self.controller)).bit_count(),
+            purged=stated,
+            members=(self.roster | bitmap_of(stated)).bit_count(),
+        )
+        shown = self.top.take("claims", list)
+        if shown != [_claim(one) for one in follows]:
+            self.top.fault("the claims are not those that its evidence supports")
+        self.shown = shown
+
+    def _dates(self) -> dict[str, str]:
+        inner = self.top.take("dates", dict)
+        inner = {**inner, "issued": self.top.take("issued_on", str)}
+        for name, day in inner.items():
+            try:
+                exact = isinstance(day, str) and datetime.date.fromisoformat(day).isoformat() == day
+            except ValueError:
+                exact = False
+            if not exact:
+                self.top.fault(f"dates: {name} = {day!r:.40} is not a day written YYYY-MM-DD")
+        return inner
+
+    def _blocks(self) -> list[dict[str, Any]]:
+        def one(b: Fields) -> dict[str, Any]:
+            return {"state": b.take("state", str), "number": b.uint("number", 53), "hash": b.digest("hash").hex()}
+
+        return self.top.each("blocks", one)
+
+
+def _check_annex(annex: Fields, network: Network | None, body: _Body) -> dict[str, Any]:
+    opening = annex.fields("opening")
+    consent, secret = opening.digest("consent_id"), opening.digest("leaf_secret")
+    opening.digest("form")
+    try:
+        key = leaf_key(secret)
+        check_consent_id(
+            consent, opening.address("holder"), opening.digest("holder_salt"), opening.digest("doc_commit"), key
+        )
+        opening.done()
+        request = annex.fields("request")
+        own = request_id(request.digest("salt"), consent)
+        place = Inclusion(request.uint("index", 32), request.uint("count", 32), request.digests("path"))
+        request.done()
+        verify_member(body.root, own, ZERO, place)
+    except CryptoError as error:
+        annex.fault(str(error))
+    shown: dict[str, Any] = {"consent_id": consent.hex()}
+    for name in ("first_use", "since"):
+        shown[name] = None
+        if annex.has(name):
+            inner = proof.check_tree(annex.take(name, dict), network)
+            if (inner["consent_id"], inner["study"], inner["hospital"]["index"]) != (
+                consent.hex(),
+                body.study.hex(),
+                body.controller,
+            ):
+                annex.fault(f"{name} is a proof about something else")
+            shown[name] = inner["rounds"]
+            if name == "since" and inner["used"]:
+                annex.fault("a round since the exclusion used the consent")
+    annex.done()
+    return shown
+
+
+__all__ = ["NOTICE", "SCHEMA", "check", "digest_of", "head_round", "make", "make_annex"]

@@ -1,0 +1,1393 @@
+"""What a node does about erasures: requests in, duties out, and the certificate at the end.
+
+What may live here: the duties behind the acts of `node/erasure.py` (exclude, delete, open, vote, purge, attest,
+confirm, deliver, destroy), and the looking up of what that machine decides on. Every rule is there; here it is carried
+out, in the order *persist, then speak, then do*. What this file does not know: rounds, sockets, who typed the order.
+
+Everything is looked up anew before every step, from the chain and the node's own store, and every duty may be done
+again: a crash between two lines costs a repetition. Duties that wait for peers or for the chain run in tasks of their
+own, so that a dead peer never delays a look at the chain.
+
+A hospital tells its own batches apart by what only it and the holder of a card can compute: the salt of a request that
+it opens itself is drawn with the consent; that of a batch which a relay opened follows from the signature on the card.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import time
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final, Protocol, TypeVar
+
+import structlog
+
+from crypto.blobs import decode_update
+from crypto.commitments import batch_id, request_id
+from crypto.digest import ZERO, Digest, content_root, keccak256, sha256
+from crypto.errors import CryptoError
+from crypto.merkle import requests_root
+from crypto.sealing import BlobKind, open_blob
+from crypto.statements import (
+    Authorise,
+    ErasureStep,
+    OpenErasure,
+    Receipt,
+    Refuse,
+    RequestErasure,
+    Statement,
+    Tombstone,
+    sign,
+    struct_hash,
+)
+from node import card as cards
+from node import certificate, proof
+from node.desk import Desk
+from node.erasure import (
+    AGAIN_S,
+    CLOSED,
+    COPY_DELETED,
+    DELIVERED,
+    DELIVERY_S,
+    DUE_S,
+    EXCLUDED,
+    FINAL,
+    GROUNDS,
+    LINK_DESTROYED,
+    OVER,
+    PAIR,
+    RELAY_S,
+    Act,
+    Checkpoint,
+    Done,
+    Erasure,
+    Facts,
+    Failed,
+    Looked,
+    PlanTerms,
+    State,
+    checkpoint_of,
+    claims,
+    doomed_models,
+    doomed_rounds,
+    excluded_from,
+    exclusion_evidence,
+    has_turn,
+    included_rounds,
+    inventory,
+    is_overdue,
+    line_of,
+    old_line_is_quiet,
+    plan_of,
+    questions,
+    replays,
+    roster_of,
+    state_of,
+)
+from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
+from node.history import ErasureHistory, History, RoundHistory
+from node.membership import bitmap_of, members_of
+from node.messages import (
+    CommitNotice,
+    ErasureNotice,
+    Notice,
+    OpeningNotice,
+    PlanNotice,
+    PurgeNotice,
+    TombstoneNotice,
+    VerdictNotice,
+    VoteNotice,
+    WithdrawalNotice,
+)
+from node.notices import hash_of_result, statement_of
+from node.participant import Participant
+from node.records import (
+    Call,
+    ErasureAuthorisation,
+    ErasureOpening,
+    ErasureProgress,
+    ErasureRefusal,
+    Planning,
+    PurgeEntry,
+    Purges,
+    ReplayOpening,
+    Sent,
+    VerdictEntry,
+    Verdicts,
+)
+from node.store import Store
+from node.vault import Vault
+
+log = structlog.get_logger("erasing")
+
+ERASURE: Final = 1  # a tombstone's reason
+RETRY_S: Final = 3  # chain seconds until a duty that failed is tried again
+LOOK_AGAIN_S: Final = 30  # chain seconds after which a clean home is searched again for what should not be there
+
+
+N = TypeVar(
+    "N",
+    CommitNotice,
+    ErasureNotice,
+    OpeningNotice,
+    PlanNotice,
+    PurgeNotice,
+    TombstoneNotice,
+    VerdictNotice,
+    VoteNotice,
+)
+Said = TypeVar("Said", PlanNotice, PurgeNotice, TombstoneNotice, VerdictNotice)
+
+
+class Surroundings(Protocol):
+    """What the running node gives (`node.app.Node`): its turn on the state, the chain, the peers, tasks."""
+
+    @property
+    def now(self) -> int:
+        """Chain time at the last look."""
+        ...
+
+    @property
+    def history(self) -> History:
+        """The chain as read."""
+        ...
+
+    async def core(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        """One blocking call on the node's state, in turn."""
+        ...
+
+    async def send(self, call: Call) -> Sent:
+        """Carry a call to the chain."""
+        ...
+
+    async def offer(self, notice: Notice) -> int:
+        """Push a notice to every peer."""
+        ...
+
+    async def offer_to(self, member: int, notice: Notice) -> bool:
+        """Push a notice to one member."""
+        ...
+
+    async def pull(self, subject: Digest) -> None:
+        """Take in what members know about a subject."""
+        ...
+
+    async def fetch_set(self, notice: CommitNotice) -> None:
+        """Fetch the set of a commit and its key; `NotFound` when nobody gives them."""
+        ...
+
+    async def trainer_forget(self) -> None:
+        """Drop every record the training worker holds."""
+        ...
+
+    def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:
+        """Run a task beside the node's own."""
+        ...
+
+
+def relay_salt(signature: bytes) -> Digest:
+    """The request salt of a batch that a relay opens: from the card's RequestErasure signature, which is never public.
+
+    The relay has it from the card, the hospital from its vault, nobody else can compute it.
+    """
+    return sha256(b"koinon/relay-salt/1" + signature)
+
+
+@dataclass(frozen=True, slots=True)
+class _Condemned:
+    """What must go from this home: content roots, and content keys as (round, member, kind)."""
+
+    contents: frozenset[Digest]
+    keys: frozenset[tuple[Digest, int, int]]
+
+
+class Erasing:
+    """One node's erasures.
+
+    Args:
+        participant: the node's state.
+        desk: withdraws for us, and knows the network and our name.
+    """
+
+    def __init__(self, participant: Participant, desk: Desk) -> None:
+        self._node, self._desk = participant, desk
+        self._machines: dict[Digest, Erasure] = {}
+        self._clean: dict[Digest, tuple[object, int]] = {}  # batch -> (last record, time) of the last fruitless search
+        self._unknown: dict[Digest, int] = {}  # batch -> when to look for its consents in the vault again
+        self._reminded: dict[Digest, int] = {}  # consent -> when its hospital is told of the request again
+        self._settled: dict[Digest, tuple[object, int]] = {}  # batch -> (last record, time) of a look without acts
+        self._busy: set[object] = set()
+
+    @property
+    def _store(self) -> Store:
+        return self._node.store
+
+    @property
+    def _history(self) -> History:
+        return self._node.history
+
+    @property
+    def _vault(self) -> Vault:
+        return self._desk.vault
+
+    def _about(self, subject: Digest, kind: type[N]) -> list[N]:
+        return [n for n in self._store.notices(subject, kind.__name__) if isinstance(n, kind)]
+
+    def _all(self, kind: type[N], *, own: bool | None = None) -> list[N]:
+        return [n for n in self._store.notices_of_kind(kind.__name__, own=own) if isinstance(n, kind)]
+
+    def forget(self) -> None:
+        """The chain is read anew: machines are made again."""
+        self._machines.clear()
+        self._clean.clear()
+        self._settled.clear()
+
+    def _signed(self, statement: Statement) -> bytes:
+        return sign(statement, self._node.domains.of(statement), self._node.ring.ledger)
+
+    def _say(self, notice: Said) -> Said:
+        """Sign and keep; what comes back is what was kept first under this notice's key."""
+        statement = statement_of(notice)
+        assert statement is not None
+        kept = self._store.remember(replace(notice, signature=self._signed(statement)), own=True)
+        assert isinstance(kept, type(notice))
+        return kept
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Requests
+
+    async def request(
+        self,
+        node: Surroundings,
+        *,
+        patient: str | None = None,
+        consent: Digest | None = None,
+        card: bytes | None = None,
+    ) -> dict[str, Any]:
+        """Ask for erasure: use stops at once, the withdrawal goes to the chain, the batch is opened or relayed.
+
+        Asked again for the same consent, it is the same erasure. A card of another hospital's patient is relayed: the
+        withdrawal is posted from here, the request goes to that hospital, and if it stays silent for `RELAY_S` seconds
+        of chain time this node opens the batch itself.
+
+        Returns:
+            `erasure` (id of the batch, None while only relayed), `erasures` (all of them), `consents`, `controller`,
+            `due_at`, `posted` (whether the chain has taken everything) and `receipt` (signed, one for each consent).
+        """
+        member = self._desk.member
+        now = node.now or int(time.time())
+        notices: list[ErasureNotice] = []
+        if card is not None:
+            parsed = cards.parse(card)
+            cards.check_network(parsed, self._desk.network)
+            notices.append(cards.erasure_notice(parsed, now, member))
+            await node.core(self._take_request, cards.withdrawal_notice(parsed), notices[0], now)
+        else:
+            who = consent if consent is not None else patient
+            if who is None:
+                raise InputError("name a patient, a consent or a card")
+            for one in await node.core(self._vault.find, who):
+                ours = await node.core(self._vault.card, one.consent_id)
+                notices.append(cards.erasure_notice(ours, now, member))
+                await node.core(self._take_request, cards.withdrawal_notice(ours), notices[-1], now)
+        posted = await self._desk.post_withdrawals(node)  # type: ignore[arg-type]
+        foreign = [one for one in notices if one.controller != member]
+        for notice in foreign:
+            await node.offer_to(notice.controller, notice)
+        try:
+            await self._open_waiting(node)
+        except (ChainUnreachable, CallReverted) as error:
+            log.warning("the batch waits for the chain; the use has stopped already", error=error.message)
+            posted = False
+        batches = [await node.core(self._batch_of, one.consent_id) for one in notices]
+        known = [one for one in dict.fromkeys(batches) if one is not None]
+        kept = await node.core(self._kept_requests, [one.consent_id for one in notices])
+        return {
+            "erasure": known[0].hex() if len(known) == 1 else None,
+            "erasures": [one.hex() for one in known],
+            "consents": [one.consent_id.hex() for one in notices],
+            "controller": notices[0].controller,
+            "due_at": min(one.received_at for one in kept or notices) + DUE_S,
+            "posted": posted and all(one in self._history.erasures for one in known),
+            "receipt": [self._receipt(one) for one in kept or notices],
+        }
+
+    def _take_request(self, withdrawal: WithdrawalNotice, notice: ErasureNotice, now: int) -> None:
+        """Stop the use, keep both statements. The first request counts: it started the clock."""
+        if notice.controller == self._node.me:
+            self._vault.find(notice.consent_id)  # `NotFound` for a link that is destroyed: nothing is left to erase
+        self._node.end_consent(notice.consent_id, now)
+        if notice.consent_id not in self._history.withdrawals:
+            self._store.remember(withdrawal, own=False)
+        if self._batch_of(notice.consent_id) is None:
+            self._store.remember(notice, own=True)
+
+    def _kept_requests(self, consents: list[Digest]) -> list[ErasureNotice]:
+        return [one for consent in consents for one in self._about(consent, ErasureNotice)]
+
+    def _receipt(self, notice: ErasureNotice) -> dict[str, Any]:
+        request = struct_hash(RequestErasure(notice.consent_id, notice.study))
+        receipt = Receipt(self._desk.member, request, notice.received_at)
+        return {
+            "statement": request.hex(),
+            "received_at": notice.received_at,
+            "member": receipt.member,
+            "signature": self._signed(receipt).hex(),
+        }
+
+    async def refuse(self, node: Surroundings, erasure: Digest, ground: int) -> None:
+        """Refuse a batch of ours on a legal ground (`erasure.GROUNDS`); the consents stay withdrawn."""
+        if ground not in GROUNDS:
+            raise InputError(f"ground {ground} is none of {', '.join(map(str, GROUNDS))} (Art. 17(3) GDPR)")
+        found = self._erasure(erasure)
+        if found.opened.controller != self._desk.member:
+            raise Refused(f"erasure {erasure.hex()[:12]} is member {found.opened.controller}'s to decide")
+        statement = Refuse(erasure, self._desk.member, ground)
+        await node.send(ErasureRefusal(erasure, self._desk.member, ground, self._signed(statement)))
+
+    def _erasure(self, batch: Digest) -> ErasureHistory:
+        found = self._history.erasures.get(batch)
+        if found is None:
+            raise NotFound(f"no erasure {batch.hex()} on this ledger")
+        return found
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Opening batches
+
+    async def _open_waiting(self, node: Surroundings) -> None:
+        """Open one batch a study for every request of ours that waits; carry again what the chain has not taken."""
+        for call in await node.core(self._opening_calls):
+            try:
+                await node.send(call)
+            except CallReverted as error:
+                if error.error != "BatchKnown":  # two of our tasks had the same thought
+                    raise
+
+    def _opening_calls(self) -> list[ErasureOpening]:
+        if self._node.me is None or self._node.vault is None:
+            return []
+        me, calls = self._node.me, []
+        waiting: dict[Digest, list[ErasureNotice]] = {}
+        for notice in self._all(ErasureNotice):
+            if notice.controller != me or not self._is_linked(notice.consent_id):
+                continue
+            if self._batch_of(notice.consent_id) is None:
+                waiting.setdefault(notice.study, []).append(notice)
+        for study, notices in waiting.items():
+            self._compose(study, [one.consent_id for one in notices])
+        for opening in self._all(OpeningNotice, own=True):
+            if opening.batch in self._history.erasures or not self._kept_requests([c for c, _ in opening.requests]):
+                continue
+            statement = self._statement_of(opening)
+            if batch_id(struct_hash(statement)) == opening.batch:  # else a relay's, which it will carry again
+                calls.append(_opening_call(statement, self._signed(statement)))
+        return calls
+
+    def _compose(self, study: Digest, consents: list[Digest]) -> None:
+        """Keep the opening of a batch of ours, from which everything else about it can be computed again."""
+        pairs = sorted(
+            ((one, self._vault.request_salt(one)) for one in consents), key=lambda pair: request_id(pair[1], pair[0])
+        )
+        keys = tuple(self._vault.card(one).leaf_key for one, _ in pairs)
+        draft = OpeningNotice(ZERO, self._desk.member, tuple(pairs), keys)
+        statement = self._statement_of(draft, study)
+        self._store.remember(replace(draft, batch=batch_id(struct_hash(statement))), own=True)
+
+    def _statement_of(self, opening: OpeningNotice, study: Digest | None = None) -> OpenErasure:
+        """The statement that opens this batch of ours: due a month after the first of its requests came."""
+        requests = self._kept_requests([consent for consent, _ in opening.requests])
+        if not requests:
+            raise NotFound(f"the requests behind batch {opening.batch.hex()} are not kept any more")
+        root = requests_root(request_id(salt, consent) for consent, salt in opening.requests)
+        due = min(one.received_at for one in requests) + DUE_S
+        return OpenErasure(study or requests[0].study, opening.controller, opening.controller, root, due)
+
+    def _batch_of(self, consent: Digest) -> Digest | None:
+        """The batch that a consent's erasure is in, as far as openings kept here tell."""
+        for opening in self._all(OpeningNotice):
+            if any(one == consent for one, _ in opening.requests):
+                return opening.batch
+        for notice in self._about(consent, ErasureNotice):
+            statement = self._relayed_statement(notice)
+            batch = batch_id(struct_hash(statement))
+            if batch in self._history.erasures:
+                return batch
+        return None
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Relaying
+
+    def _relayed_statement(self, notice: ErasureNotice) -> OpenErasure:
+        root = requests_root([request_id(relay_salt(notice.signature), notice.consent_id)])
+        return OpenErasure(notice.study, notice.controller, notice.relay, root, notice.received_at + DUE_S)
+
+    async def _relay(self, node: Surroundings) -> None:
+        """See requests of other hospitals' patients through: remind the hospital, then open the batch for it."""
+        for notice, call in await node.core(self._relays, node.now):
+            if call is not None:
+                await node.send(call)
+            else:
+                await node.offer_to(notice.controller, notice)
+
+    def _relays(self, now: int) -> list[tuple[ErasureNotice, ErasureOpening | None]]:
+        due: list[tuple[ErasureNotice, ErasureOpening | None]] = []
+        for notice in self._all(ErasureNotice, own=True):
+            if notice.controller == self._node.me:
+                continue
+            statement = self._relayed_statement(notice)
+            ours = self._history.erasures.get(batch_id(struct_hash(statement)))
+            if any(notice.consent_id in dict(n.requests) for n in self._all(OpeningNotice)):
+                self._store.forget_notices(notice.consent_id, "ErasureNotice")  # the hospital has opened it to us
+            elif self._taken_up(notice) or (ours is not None and state_of(ours, self._history) is not State.REQUESTED):
+                continue
+            elif ours is None and now >= notice.received_at + RELAY_S:
+                due.append((notice, _opening_call(statement, self._signed(statement))))
+            elif now >= self._reminded.get(notice.consent_id, 0):
+                self._reminded[notice.consent_id] = now + AGAIN_S
+                due.append((notice, None))
+        return due
+
+    def _taken_up(self, notice: ErasureNotice) -> bool:
+        """Whether the hospital opened a batch after this request came, of which nobody showed that it lacks it."""
+        for batch, erasure in self._history.erasures.items():
+            opened = erasure.opened
+            if (opened.study, opened.controller, opened.poster) != (
+                notice.study,
+                notice.controller,
+                notice.controller,
+            ):
+                continue
+            opening = self._opening(batch)
+            if opening is not None:
+                if any(one == notice.consent_id for one, _ in opening.requests):
+                    return True
+            elif opened.opened_at >= notice.received_at:
+                return True
+        return False
+
+    async def relayed(self, node: Surroundings, notice: ErasureNotice) -> None:
+        """A request for one of our patients, handed on by a peer: use stops at once, the batch is opened."""
+        await node.core(self._take_relayed, notice, node.now)
+
+    def _take_relayed(self, notice: ErasureNotice, now: int) -> None:
+        vault = self._node.vault
+        try:
+            if vault is None or notice.controller != self._node.me:
+                raise NotFound("not ours")
+            card = vault.card(notice.consent_id)
+        except NotFound:
+            self._store.forget_notices(notice.consent_id, "ErasureNotice")
+            return
+        self._node.end_consent(notice.consent_id, now)
+        if notice.consent_id not in self._history.withdrawals:
+            self._store.remember(cards.withdrawal_notice(card), own=False)
+
+    def _identify(self, batch: Digest, erasure: ErasureHistory, now: int) -> None:
+        """Find the consent of ours behind a batch that a relay opened, and keep its opening."""
+        opened, vault = erasure.opened, self._node.vault
+        if vault is None or opened.poster == opened.controller or now < self._unknown.get(batch, 0):
+            return
+        for holding in vault.holdings(opened.study):
+            card = vault.card(holding.consent_id)
+            salt = relay_salt(card.request_erasure)
+            if requests_root([request_id(salt, card.consent_id)]) == opened.requests_root:
+                pair = ((card.consent_id, salt),)
+                self._store.remember(OpeningNotice(batch, opened.controller, pair, (card.leaf_key,)), own=True)
+                self._take_request(
+                    cards.withdrawal_notice(card), cards.erasure_notice(card, opened.opened_at, opened.controller), now
+                )
+                return
+        self._unknown[batch] = now + RELAY_S
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Looking
+
+    async def work(self, node: Surroundings) -> None:
+        """Called after every look at the chain: start whatever is due. Never waits for peers or the chain itself."""
+        for duty in (self._open_waiting, self._relay):
+            if duty.__name__ not in self._busy:
+                self._busy.add(duty.__name__)
+                node.spawn(self._alone, node, duty)
+        for batch in list(self._history.erasures):
+            for act in await node.core(self._look, batch, node.now):
+                node.spawn(self._perform, node, batch, act)
+
+    async def _alone(self, node: Surroundings, duty: Callable[[Surroundings], Awaitable[None]]) -> None:
+        try:
+            await duty(node)
+        except (NodeError, CryptoError, OSError) as error:
+            log.info("later", duty=duty.__name__, error=str(error)[:300])
+        finally:
+            self._busy.discard(duty.__name__)
+
+    def _look(self, batch: Digest, now: int) -> tuple[Act, ...]:
+        erasure = self._history.erasures.get(batch)
+        if erasure is None:
+            return ()
+        settled = self._settled.get(batch)
+        if settled is not None and settled[0] == self._history.last and now < settled[1] + LOOK_AGAIN_S:
+            return ()
+        machine = self._machines.setdefault(batch, Erasure(batch))
+        facts = self._facts(batch, erasure, now)
+        acts = machine.handle(Looked(facts), now)
+        if facts.state in OVER and not machine.under_way:
+            self._settled[batch] = (self._history.last, now)
+        return acts
+
+    async def _perform(self, node: Surroundings, batch: Digest, act: Act) -> None:
+        """Carry an act out and report how it went. Nothing that fails here may end the node."""
+        event: Done | Failed = Done(act)
+        try:
+            await _DUTIES[act](self, node, batch)
+        except (NodeError, CryptoError, OSError) as error:
+            log.info("later", erasure=batch.hex()[:8], act=act.value, error=str(error)[:300])
+            event = Failed(act, node.now + RETRY_S)
+        machine = self._machines.get(batch)
+        if machine is not None:
+            await node.core(machine.handle, event, node.now)
+
+    def _opening(self, batch: Digest) -> OpeningNotice | None:
+        found = self._about(batch, OpeningNotice)
+        return found[0] if found else None
+
+    def _consents(self, batch: Digest) -> tuple[Digest, ...]:
+        opening = self._opening(batch)
+        return () if opening is None else tuple(consent for consent, _ in opening.requests)
+
+    def _facts(self, batch: Digest, erasure: ErasureHistory, now: int) -> Facts:
+        history, me, opened = self._history, self._node.me, erasure.opened
+        terms = history.studies[opened.study].created.terms
+        state, roster = state_of(erasure, history), roster_of(history, opened.study)
+        controller = me == opened.controller
+        if controller and state not in OVER and self._opening(batch) is None:
+            self._identify(batch, erasure, now)
+        opening = self._opening(batch)
+        facts = Facts(state, me, roster, opened.controller, terms.f, opening=opening is not None)
+        found = history.studies[opened.study]
+        facts = replace(facts, took_part=me in found.joined | found.left)
+        if state is State.REFUSED:
+            return facts
+        if controller and opening is not None:
+            consents = tuple(consent for consent, _ in opening.requests)
+            facts = replace(
+                facts,
+                requests=True,
+                excluded=exclusion_evidence(history, opened.study, consents) is not None,
+                delivered=self._is_delivered(batch, erasure, now),
+                lacking=self._lacking(batch, erasure, roster),
+            )
+        if COPY_DELETED not in erasure.steps:
+            return facts
+        uses = self._uses(batch)
+        asked = questions(history, erasure)
+        was_read = self._store.meta(f"uses {batch.hex()}") is not None
+        answered = was_read and all(one.opened.round_id in uses for one in asked or ())
+        facts = replace(facts, answered=answered, window_end=opened.opened_at + terms.erasure_window)
+        if erasure.plan is None:
+            plan = plan_of(history, erasure, uses) if opening is not None else None
+            votes = [n for n in self._about(batch, PlanNotice) if plan is not None and _terms_of(n) == plan]
+            return replace(
+                facts,
+                has_turn=has_turn(history, erasure),
+                plan=plan,
+                voted=any(n.member == me for n in votes),
+                votes=bitmap_of(n.member for n in votes),
+            )
+        checkpoint = checkpoint_of(history, erasure.plan, line_of(history, erasure))
+        kept = self._about(batch, VerdictNotice)
+        fitting = [
+            n.member
+            for n in kept
+            if checkpoint is not None and (n.branch, n.head_model) == (checkpoint.branch, checkpoint.model)
+        ]
+        given = bitmap_of(erasure.verdicts)
+        others = roster & ~(1 << opened.controller)
+        quiet = old_line_is_quiet(history, erasure.plan)
+        return replace(
+            facts,
+            forks=replays(erasure.plan),
+            quiet=quiet,
+            dirty=quiet and self._is_dirty(batch, erasure, now),
+            pair=bitmap_of(m for stage, m in erasure.purges if stage == PAIR),
+            rest=bitmap_of(m for stage, m in erasure.purges if stage == FINAL),
+            purge_end=erasure.times["planned"] + terms.purge_seconds,
+            caught_up=checkpoint is not None and (erasure.replaying or not replays(erasure.plan)),
+            judged=any(n.member == me for n in kept),
+            verdicts=given,
+            unposted=bitmap_of(fitting) & others & ~given if state is not State.PAIR_PURGED else 0,
+        )
+
+    def _lacking(self, batch: Digest, erasure: ErasureHistory, roster: int) -> int:
+        """Members that sent nothing that only who has the opening can send."""
+        shown = {n.member for n in self._about(batch, PlanNotice)} | {
+            n.member for n in self._about(batch, VerdictNotice)
+        }
+        if erasure.plan is not None:
+            shown = set(erasure.verdicts) | {n.member for n in self._about(batch, VerdictNotice)}
+        return roster & ~bitmap_of({*shown, erasure.opened.controller})
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # The controller's own steps
+
+    async def _step(self, node: Surroundings, batch: Digest, step: int, evidence: Digest) -> None:
+        statement = ErasureStep(batch, self._desk.member, step, evidence)
+        await node.send(ErasureProgress(batch, statement.member, step, evidence, self._signed(statement)))
+
+    async def _authorise(self, node: Surroundings, batch: Digest) -> None:
+        statement = Authorise(batch, self._desk.member)
+        await node.send(ErasureAuthorisation(batch, statement.member, self._signed(statement)))
+
+    async def _exclude(self, node: Surroundings, batch: Digest) -> None:
+        study = self._erasure(batch).opened.study
+        evidence = await node.core(lambda: exclusion_evidence(self._history, study, self._consents(batch)))
+        if evidence is not None:
+            await self._step(node, batch, EXCLUDED, evidence)
+
+    async def _delete_copy(self, node: Surroundings, batch: Digest) -> None:
+        """Our imported copy goes, then the worker's memory of it, then we say so."""
+        notice = await node.core(self._destroy_copy, batch)
+        await node.trainer_forget()
+        await node.offer(notice)
+        await self._step(node, batch, COPY_DELETED, struct_hash(_tombstone(notice)))
+
+    def _destroy_copy(self, batch: Digest) -> TombstoneNotice:
+        consents = [one for one in self._consents(batch) if self._is_linked(one)]
+        for consent in consents:
+            self._vault.suppress_consent(consent)
+        self._vault.delete_copy(*consents)
+        # The copy has no public name; the batch's requests stand for it.
+        content = self._erasure(batch).opened.requests_root
+        stone = self._say(TombstoneNotice(self._desk.member, content, ERASURE, batch, b""))
+        return stone
+
+    def _is_linked(self, consent: Digest) -> bool:
+        try:
+            self._vault.find(consent)
+        except NotFound:
+            return False
+        return True
+
+    async def _share_opening(self, node: Surroundings, batch: Digest) -> None:
+        opening = await node.core(self._opening, batch)
+        if opening is None:
+            return
+        mark = ("opening", batch)
+        if mark not in self._busy:
+            self._busy.add(mark)
+            await node.offer(opening)
+            return
+        erasure = self._erasure(batch)
+        roster = roster_of(self._history, erasure.opened.study)
+        for member in members_of(await node.core(self._lacking, batch, erasure, roster)):
+            await node.offer_to(member, opening)
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # First use and plan
+
+    def _uses(self, batch: Digest) -> dict[Digest, bool]:
+        """What is known of the hospital's sets: round id -> whether an erased consent is in it."""
+        text = self._store.meta(f"uses {batch.hex()}")
+        return {} if not text else {Digest.from_hex(key): bool(used) for key, used in json.loads(text).items()}
+
+    def _standing(self, one: RoundHistory, member: int) -> CommitNotice | None:
+        return proof.standing(self._node, one, member)
+
+    async def _read_sets(self, node: Surroundings, batch: Digest) -> None:
+        """Look into every set of the hospital for the erased consents; fetch sets that count and are not here."""
+        erasure = self._erasure(batch)
+        await node.core(self._read_here, batch)
+        asked = await node.core(questions, self._history, erasure)
+        uses = await node.core(self._uses, batch)
+        missing = [one for one in asked or [] if one.opened.round_id not in uses]
+        for one in missing:
+            await self._fetch_set(node, one, erasure.opened.controller)
+        if missing:
+            await node.core(self._read_here, batch)
+            uses = await node.core(self._uses, batch)
+            lacking = [one.opened.height for one in missing if one.opened.round_id not in uses]
+            if lacking:
+                raise NotFound(f"the sets of rounds {lacking} of member {erasure.opened.controller} are nowhere")
+
+    async def _fetch_set(self, node: Surroundings, one: RoundHistory, member: int) -> None:
+        notice = await node.core(self._standing, one, member)
+        if notice is None:
+            await node.pull(one.opened.round_id)
+            notice = await node.core(self._standing, one, member)
+        if notice is not None:
+            try:
+                await node.fetch_set(notice)
+            except NodeError as error:
+                log.info("set not here", height=one.opened.height, error=error.message[:200])
+
+    def _read_here(self, batch: Digest) -> None:
+        erasure, opening = self._erasure(batch), self._opening(batch)
+        if opening is None:
+            return
+        uses = self._uses(batch)
+        for one in self._history.rounds.values():
+            opened = one.opened
+            if (
+                opened.study != erasure.opened.study
+                or opened.opened_at > erasure.times["copy_deleted"]
+                or opened.round_id in uses
+                or erasure.opened.controller not in one.commits
+            ):
+                continue
+            found = self._holds_erased(one, erasure.opened.controller, opening)
+            if found is not None:
+                uses[opened.round_id] = found
+        if erasure.opened.controller == self._node.me:
+            self._keep_first_uses(batch, opening, uses)
+        text = json.dumps({key.hex(): used for key, used in uses.items()}, sort_keys=True)
+        self._store.set_meta(f"uses {batch.hex()}", text)
+
+    def _holds_erased(self, one: RoundHistory, member: int, opening: OpeningNotice) -> bool | None:
+        """Whether a member's set of a round holds a consent of the batch; None where the set cannot be opened here."""
+        notice = self._standing(one, member)
+        if notice is None:
+            return None
+        try:
+            plain = self._node.open_set(notice)
+        except (NodeError, CryptoError):
+            return None
+        consents = {consent for consent, _ in opening.requests}
+        keys = set(opening.leaf_keys)
+        return any(entry.consent_id in consents or entry.leaf_key in keys for entry in plain.entries)
+
+    def _keep_first_uses(self, batch: Digest, opening: OpeningNotice, uses: dict[Digest, bool]) -> None:
+        """Proofs of the first use for the patients' annexes, made before the sets go. Destroyed with the link."""
+        erasure = self._erasure(batch)
+        first = self._first_use(erasure, uses)
+        if first is None or self._store.meta(f"first-use {batch.hex()}"):
+            return
+        try:
+            entries = {
+                key.hex(): proof.round_entry(self._history, self._node, first, erasure.opened.controller, key)
+                for key in opening.leaf_keys
+            }
+        except NotFound as error:
+            log.info("first use", error=error.message)  # votes that are not here yet; asked for before the purge
+            return
+        self._store.set_meta(f"first-use {batch.hex()}", json.dumps(entries))
+
+    def _first_use(self, erasure: ErasureHistory, uses: dict[Digest, bool]) -> RoundHistory | None:
+        asked = questions(self._history, erasure)
+        return next((one for one in asked or [] if uses.get(one.opened.round_id)), None)
+
+    async def _vote_plan(self, node: Surroundings, batch: Digest) -> None:
+        notice = await node.core(self._sign_plan, batch)
+        if notice is not None:
+            await node.offer(notice)
+
+    def _sign_plan(self, batch: Digest) -> PlanNotice | None:
+        """Our vote for the plan that follows now. One for a line that does not train any more is replaced."""
+        terms = plan_of(self._history, self._erasure(batch), self._uses(batch))
+        if terms is None:
+            return None
+        kept = self._about(batch, PlanNotice)
+        if any(_terms_of(n) != terms for n in kept):
+            self._store.forget_notices(batch, "PlanNotice")
+            for n in kept:
+                if _terms_of(n) == terms:
+                    self._store.remember(n, own=n.member == self._node.me)
+        draft = PlanNotice(
+            batch,
+            self._desk.member,
+            terms.parent_branch,
+            terms.base_height,
+            terms.base_model,
+            terms.branch_seed,
+            terms.target_height,
+            b"",
+        )
+        return self._say(draft)
+
+    async def _gather_plans(self, node: Surroundings, batch: Digest) -> None:
+        notice = await node.core(self._sign_plan, batch)
+        if notice is not None:
+            await node.offer(notice)
+        await node.pull(batch)
+
+    async def _post_plan(self, node: Surroundings, batch: Digest) -> None:
+        call = await node.core(self._planning, batch)
+        if call is not None:
+            await node.send(call)
+
+    def _planning(self, batch: Digest) -> Planning | None:
+        erasure = self._erasure(batch)
+        terms = plan_of(self._history, erasure, self._uses(batch))
+        roster = roster_of(self._history, erasure.opened.study)
+        votes = [
+            (n.member, n.signature)
+            for n in self._about(batch, PlanNotice)
+            if _terms_of(n) == terms and roster >> n.member & 1
+        ]
+        if terms is None:
+            return None
+        return Planning(
+            batch,
+            terms.parent_branch,
+            terms.base_height,
+            terms.base_model,
+            terms.branch_seed,
+            terms.target_height,
+            tuple(sorted(votes)),
+        )
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Purge
+
+    def _condemned(self, batch: Digest, erasure: ErasureHistory, now: int) -> _Condemned:
+        """Everything of this erasure that must not be in this home, whether it is or not."""
+        plan = erasure.plan
+        contents: set[Digest] = set()
+        keys: set[tuple[Digest, int, int]] = set()
+        if plan is None:
+            return _Condemned(frozenset(), frozenset())
+        controller = erasure.opened.controller
+        rounds = doomed_rounds(self._history, plan)
+        doomed = {one.opened.round_id for one in rounds}
+        candidates = doomed_models(self._history, plan)
+        for one in rounds:
+            for notice in self._about(one.opened.round_id, CommitNotice):
+                contents.add(notice.update.cipher_root)
+                keys.add((one.opened.round_id, notice.member, int(BlobKind.UPDATE)))
+            for vote in self._about(one.opened.round_id, VoteNotice):
+                candidates.add(vote.result.model_root)  # a set that was voted on and not agreed has a model too
+        contents |= candidates - self._clean_models(erasure.opened.study, doomed)
+        if rounds and plan.study in self._node.studies:
+            contents |= self._stray_models(self._node.studies[plan.study].model_length())
+        uses, terms = self._uses(batch), self._history.studies[plan.study].created.terms
+        waited = now > erasure.times["planned"] + terms.purge_seconds
+        for round_id, one in self._history.rounds.items():
+            if one.opened.study != plan.study or controller not in one.commits:
+                continue
+            unread = round_id in doomed and round_id not in uses and waited
+            if not (uses.get(round_id) or unread):
+                continue
+            for notice in self._about(round_id, CommitNotice):
+                if notice.member == controller:
+                    contents |= {notice.update.cipher_root, notice.set.cipher_root}
+                    keys |= {(round_id, controller, int(kind)) for kind in BlobKind}
+        return _Condemned(frozenset(contents), frozenset(keys))
+
+    def _clean_models(self, study: Digest, doomed: set[Digest]) -> set[Digest]:
+        """Model roots that stay: made by no doomed round, in any study."""
+        clean = set()
+        for number, found in self._history.studies.items():
+            clean.add(found.created.terms.initial_model)
+            for branch in found.branches.values():
+                for round_id in branch.rounds.values():
+                    final = self._history.rounds[round_id].final
+                    if final is not None and (number != study or round_id not in doomed):
+                        clean.add(final.result.model_root)
+        return clean
+
+    def _stray_models(self, length: int) -> set[Digest]:
+        """Models of this size that no record names: sums of sets that were never agreed. None while a round runs."""
+        if any(not one.over for one in self._history.rounds.values()):
+            return set()
+        named = {found.created.terms.initial_model for found in self._history.studies.values()}
+        named |= {one.final.result.model_root for one in self._history.rounds.values() if one.final is not None}
+        return {
+            root
+            for root, kind, size in self._store.contents()
+            if kind == "model" and size == length and root not in named
+        }
+
+    def _is_dirty(self, batch: Digest, erasure: ErasureHistory, now: int) -> bool:
+        before = self._clean.get(batch)
+        if before is not None and before[0] == self._history.last and now < before[1] + LOOK_AGAIN_S:
+            return False
+        condemned = self._condemned(batch, erasure, now)
+        store = self._store
+        if any(store.has(root) for root in condemned.contents) or any(store.key(*key) for key in condemned.keys):
+            return True
+        self._clean[batch] = (self._history.last, now)
+        return False
+
+    async def _purge(self, node: Surroundings, batch: Digest) -> None:
+        erasure = self._erasure(batch)
+        if erasure.opened.controller == self._node.me:
+            uses, opening = await node.core(self._uses, batch), await node.core(self._opening, batch)
+            first = self._first_use(erasure, uses)
+            if first is not None and opening is not None:
+                await node.pull(first.opened.round_id)
+                await node.core(self._keep_first_uses, batch, opening, uses)
+        for notice in await node.core(self._purge_here, batch, node.now):
+            await node.offer(notice)
+
+    def _purge_here(self, batch: Digest, now: int) -> list[TombstoneNotice]:
+        """Delete what is condemned; each content's tombstone is kept before the content goes."""
+        condemned = self._condemned(batch, self._erasure(batch), now)
+        store, stones = self._store, []
+        for round_id, member, kind in sorted(condemned.keys):
+            store.forget_keys(round_id, member, kind)
+        for root in sorted(condemned.contents):
+            if store.has(root):
+                if self._node.me is not None:
+                    stones.append(self._say(TombstoneNotice(self._node.me, root, ERASURE, batch, b"")))
+                store.remove(root)
+        store.log(float(now), "purged", {"erasure": batch.hex(), "contents": len(stones), "keys": len(condemned.keys)})
+        return stones
+
+    async def _attest_pair(self, node: Surroundings, batch: Digest) -> None:
+        await self._attest(node, batch, PAIR)
+
+    async def _attest_rest(self, node: Surroundings, batch: Digest) -> None:
+        await self._attest(node, batch, FINAL)
+
+    async def _attest(self, node: Surroundings, batch: Digest, stage: int) -> None:
+        """State under signature that it is gone, and carry everybody's statements that the chain lacks."""
+        notice = await node.core(self._sign_purge, batch, stage)
+        await node.offer(notice)
+        entries = await node.core(self._purge_entries, batch)
+        if entries:
+            await node.send(Purges(batch, entries))
+
+    def _sign_purge(self, batch: Digest, stage: int) -> PurgeNotice:
+        stones = [(n.content, n.reason, n.subject) for n in self._all(TombstoneNotice, own=True) if n.subject == batch]
+        return self._say(PurgeNotice(batch, self._desk.member, stage, inventory(stones), b""))
+
+    def _purge_entries(self, batch: Digest) -> tuple[PurgeEntry, ...]:
+        there = self._erasure(batch).purges
+        return tuple(
+            PurgeEntry(n.member, n.stage, n.inventory, n.signature)
+            for n in self._about(batch, PurgeNotice)
+            if (n.stage, n.member) not in there
+        )
+
+    async def _open_replay(self, node: Surroundings, batch: Digest) -> None:
+        await node.send(ReplayOpening(batch))
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Verdict
+
+    async def _give_verdict(self, node: Surroundings, batch: Digest) -> None:
+        """Look through the sets of the new line and at its sums; say what was found, once."""
+        erasure = self._erasure(batch)
+        plan = erasure.plan
+        checkpoint = None if plan is None else checkpoint_of(self._history, plan, line_of(self._history, erasure))
+        if checkpoint is None:
+            return
+        for one in _rounds_with(checkpoint, erasure.opened.controller):
+            if await node.core(self._cannot_open, one, erasure.opened.controller):
+                await self._fetch_set(node, one, erasure.opened.controller)
+        notice = await node.core(self._judge, batch, checkpoint)
+        await node.offer(notice)
+
+    def _cannot_open(self, one: RoundHistory, member: int) -> bool:
+        notice = self._standing(one, member)
+        if notice is None:
+            return True
+        try:
+            self._node.open_set(notice)
+        except (NodeError, CryptoError):
+            return True
+        return False
+
+    def _judge(self, batch: Digest, checkpoint: Checkpoint) -> VerdictNotice:
+        """Our verdict, kept; `NotFound` while something it depends on is not here."""
+        erasure, opening = self._erasure(batch), self._opening(batch)
+        if opening is None:
+            raise NotFound("the hospital has not opened the batch to us")
+        confirmed = self._base_is_old(batch, erasure) and all(self._is_sound(one, opening) for one in checkpoint.rounds)
+        if content_root("model", self._store.get(checkpoint.model)) != checkpoint.model:
+            raise NotFound(f"model {checkpoint.model.hex()} is damaged in this home")
+        draft = VerdictNotice(batch, self._desk.member, checkpoint.branch, checkpoint.model, confirmed, b"")
+        return self._say(draft)
+
+    def _base_is_old(self, batch: Digest, erasure: ErasureHistory) -> bool:
+        """Whether no included set up to the plan's base held an erased consent, by our own reading."""
+        plan, uses, opened = erasure.plan, self._uses(batch), erasure.opened
+        assert plan is not None
+        before = included_rounds(self._history, opened.study, plan.parent_branch, plan.base_height, opened.controller)
+        unread = [one.opened.height for one in before if one.opened.round_id not in uses]
+        if unread:
+            raise NotFound(f"the sets of rounds {unread} of member {opened.controller} were never read here")
+        return not any(uses[one.opened.round_id] for one in before)
+
+    def _is_sound(self, one: RoundHistory, opening: OpeningNotice) -> bool:
+        """Whether a replayed round holds no erased consent and its sum is the one we computed."""
+        if one.final is not None and one.final.result.included >> opening.controller & 1:
+            found = self._holds_erased(one, opening.controller, opening)
+            if found is None:
+                raise NotFound(f"the set of round {one.opened.height} of member {opening.controller} is not here")
+            if found:
+                return False
+        return self._recomputed(one)
+
+    def _recomputed(self, one: RoundHistory) -> bool:
+        """Whether we get the agreed model: by the vote we cast then, else by adding the updates up again now."""
+        final = one.final
+        assert final is not None
+        round_id = one.opened.round_id
+        for vote in self._about(round_id, VoteNotice):
+            if isinstance(vote, VoteNotice) and vote.member == self._node.me and vote.attempt == final.attempt:
+                return hash_of_result(vote.result) == final.result_hash
+        pairs = []
+        for member in members_of(final.result.included):
+            notice, key = self._standing(one, member), self._store.key(round_id, member, int(BlobKind.UPDATE))
+            if notice is None or key is None:
+                raise NotFound(f"the update of member {member} in round {one.opened.height} is not here")
+            data = self._store.get(notice.update.cipher_root)
+            update = decode_update(open_blob(data, key, notice.update, round_id, member, BlobKind.UPDATE))
+            pairs.append((update.values, update.records))
+        arithmetic = self._node.study(one.opened.study)
+        model = arithmetic.next_model(self._store.get(one.opened.parent_model), pairs)
+        return content_root("model", model) == final.result.model_root
+
+    async def _post_verdicts(self, node: Surroundings, batch: Digest) -> None:
+        entries = await node.core(self._verdict_entries, batch)
+        if entries:
+            await node.send(Verdicts(batch, entries))
+
+    def _verdict_entries(self, batch: Digest) -> tuple[VerdictEntry, ...]:
+        there = self._erasure(batch).verdicts
+        return tuple(
+            VerdictEntry(n.member, n.branch, n.head_model, n.confirmed, n.signature)
+            for n in self._about(batch, VerdictNotice)
+            if n.member not in there
+        )
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Certificate and close
+
+    def _delivered(self, batch: Digest) -> list[str]:
+        text = self._store.meta(f"delivered {batch.hex()}")
+        return list(json.loads(text)) if text else []
+
+    def _is_delivered(self, batch: Digest, erasure: ErasureHistory, now: int) -> bool:
+        if not erasure.moved:
+            return False
+        if now > erasure.times["head_moved"] + DELIVERY_S:
+            return True
+        consents = self._consents(batch)
+        if not any(self._is_linked(one) for one in consents):
+            return True  # another batch of the same consents was quicker
+        return {one.hex() for one in consents} <= set(self._delivered(batch))
+
+    def waits_for(self, batch: Digest, now: int) -> list[int] | None:
+        """Members whose final attestation the certificate still waits for; None while the head has not moved."""
+        erasure = self._erasure(batch)
+        if not erasure.moved:
+            return None
+        terms = self._history.studies[erasure.opened.study].created.terms
+        if now > erasure.times["head_moved"] + terms.purge_seconds:
+            return []
+        roster = roster_of(self._history, erasure.opened.study)
+        return [m for m in members_of(roster) if (FINAL, m) not in erasure.purges]
+
+    async def receipt(self, node: Surroundings, who: Digest | str) -> dict[str, Any]:
+        """The certificate with the patient's annex; then the link is destroyed and the batch closed.
+
+        Args:
+            who: an erasure, a consent, or a patient. Once the link is destroyed only the erasure finds it, without
+                annex.
+
+        Raises:
+            NotFound: no such erasure, or its certificate is not ready.
+        """
+        batch, consent = await node.core(self._find, who)
+        if batch not in self._history.erasures:
+            raise NotFound(f"erasure {batch.hex()[:12]} has no certificate yet: it waits for the chain")
+        waiting = self.waits_for(batch, node.now)
+        if waiting is None:
+            state = state_of(self._erasure(batch), self._history)
+            raise NotFound(f"erasure {batch.hex()[:12]} has no certificate yet: it is {state.value}")
+        if waiting:
+            raise NotFound(f"erasure {batch.hex()[:12]}: the certificate waits for the attestations of {waiting}")
+        kept: dict[str, Any] | None = await node.core(self._kept_certificate, batch)
+        if consent is None:
+            if kept is None:
+                raise NotFound(f"erasure {batch.hex()[:12]} has no certificate in this home")
+            return kept
+        for subject in await node.core(self._evidence_subjects, batch):
+            await node.pull(subject)
+        document: dict[str, Any] = await node.core(self._deliver, batch, consent, node.now)
+        for act in (Act.STATE_DELIVERY, Act.DESTROY_LINK, Act.CLOSE):
+            if not await node.core(self._is_delivered, batch, self._erasure(batch), node.now):
+                break
+            try:
+                await _DUTIES[act](self, node, batch)
+            except (NodeError, OSError) as error:
+                log.info("later", erasure=batch.hex()[:8], act=act.value, error=str(error)[:300])
+                break
+        return document
+
+    def _find(self, who: Digest | str) -> tuple[Digest, Digest | None]:
+        """(batch, the consent to deliver or None once it cannot be told any more)."""
+        if isinstance(who, Digest) and who in self._history.erasures:
+            waiting = [c for c in self._consents(who) if self._node.vault is not None and self._is_linked(c)]
+            return who, next((c for c in waiting if c.hex() not in self._delivered(who)), None)
+        found = [(self._batch_of(one.consent_id), one.consent_id) for one in self._vault.find(who)]
+        mine = [(batch, consent) for batch, consent in found if batch is not None]
+        if not mine:
+            raise NotFound("no erasure was asked for here")
+        if len(mine) > 1:
+            raise InputError(f"{len(mine)} erasures; name one of {', '.join(b.hex()[:12] for b, _ in mine)}")
+        return mine[0]
+
+    def _kept_certificate(self, batch: Digest) -> dict[str, Any] | None:
+        text = self._store.meta(f"certificate {batch.hex()}")
+        return None if not text else dict(json.loads(text))
+
+    def _evidence_subjects(self, batch: Digest) -> list[Digest]:
+        """What peers are asked for once more before the certificate is made: statements that reached only the chain."""
+        erasure = self._erasure(batch)
+        head = certificate.head_round(self._history, erasure)
+        since = self._rounds_since(erasure, self._consents(batch))
+        return [batch, *dict.fromkeys(one.opened.round_id for one in [*([head] if head else []), *since])]
+
+    def _rounds_since(self, erasure: ErasureHistory, consents: Iterable[Digest]) -> list[RoundHistory]:
+        """Agreed rounds of the present line that were opened with these consents withdrawn."""
+        known = [self._history.withdrawals[one][1] for one in consents if one in self._history.withdrawals]
+        rounds = proof.agreed_rounds(self._history, erasure.opened.study, 0)
+        return [one for one in rounds if known and one.position > max(known)]
+
+    def _deliver(self, batch: Digest, consent: Digest, now: int) -> dict[str, Any]:
+        erasure, history = self._erasure(batch), self._history
+        annex = self._annex(batch, consent)
+        document = certificate.make(
+            self._desk.network,
+            history,
+            self._node,
+            erasure,
+            annex,
+            issued_at=now,
+            first_height=excluded_from(history, erasure.opened.study, self._consents(batch)),
+            study_name=self._node.study(erasure.opened.study).study.name,
+            sign=self._signed,
+        )
+        bare = {key: value for key, value in document.items() if key != "annex"}
+        self._store.set_meta(f"certificate {batch.hex()}", json.dumps(bare))
+        self._store.set_meta(f"delivered {batch.hex()}", json.dumps(sorted({*self._delivered(batch), consent.hex()})))
+        return document
+
+    def _annex(self, batch: Digest, consent: Digest) -> dict[str, Any]:
+        """What only the patient gets: the opening, how the request is in the batch, first use, absence since."""
+        erasure, one, opening = self._erasure(batch), self._vault.annex(consent), self._opening(batch)
+        assert opening is not None
+        study, hospital = erasure.opened.study, erasure.opened.controller
+        salt = next(salt for known, salt in opening.requests if known == consent)
+        leaf = proof.Opening(consent, one.holder, one.holder_salt, one.doc_commit, one.leaf_key)
+        kept = json.loads(self._store.meta(f"first-use {batch.hex()}") or "{}").get(one.leaf_key.hex())
+        network, history, node = self._desk.network, self._history, self._node
+        since = []
+        for found in self._rounds_since(erasure, (consent,)):
+            try:
+                since.append(proof.round_entry(history, node, found, hospital, one.leaf_key))
+            except NotFound as error:
+                log.info("no proof", height=found.opened.height, error=error.message)
+
+        def document(entries: list[dict[str, Any]]) -> dict[str, Any] | None:
+            if not entries:
+                return None
+            return proof.assemble(network, history, node, study=study, hospital=hospital, opening=leaf, entries=entries)
+
+        return certificate.make_annex(
+            one,
+            salt,
+            [request_id(other_salt, other) for other, other_salt in opening.requests],
+            document([kept] if kept and kept["finding"] == proof.PRESENT else []),
+            document(since),
+        )
+
+    async def _state_delivery(self, node: Surroundings, batch: Digest) -> None:
+        if await node.core(self._kept_certificate, batch) is None:
+            for consent in [c for c in await node.core(self._consents, batch) if self._is_linked(c)][:1]:
+                await node.core(self._deliver, batch, consent, node.now)  # nobody came for it: kept without annex
+        kept = await node.core(self._kept_certificate, batch)
+        evidence = ZERO if kept is None else certificate.digest_of(kept)
+        await self._step(node, batch, DELIVERED, evidence)
+
+    async def _destroy_link(self, node: Surroundings, batch: Digest) -> None:
+        await node.core(self._destroy_link_here, batch)
+        await self._step(node, batch, LINK_DESTROYED, keccak256(b"koinon/link-destroyed/1" + batch))
+
+    def _destroy_link_here(self, batch: Digest) -> None:
+        erasure, consents = self._erasure(batch), self._consents(batch)
+        linked = [one for one in consents if self._is_linked(one)]
+        for consent in linked:
+            self._archive(batch, erasure, consent)
+        self._vault.destroy_link(*linked)
+        for name in ("first-use", "delivered"):
+            self._store.set_meta(f"{name} {batch.hex()}", "")
+        for consent in consents:
+            self._store.forget_notices(consent, "ErasureNotice")
+        self._store.checkpoint()
+
+    def _archive(self, batch: Digest, erasure: ErasureHistory, consent: Digest) -> None:
+        """What the law makes us keep: the decision and its days, nothing that leads to the consent."""
+        history, study = self._history, erasure.opened.study
+        uses = self._uses(batch)
+        used = sorted(history.rounds[one].opened.opened_at for one, found in uses.items() if found)
+        received = erasure.opened.due_at - DUE_S
+        self._vault.archive(
+            consent,
+            study_name=self._node.study(study).study.name,
+            decision="erased",
+            requested_on=_day(received),
+            completed_on=_day(erasure.times.get("head_moved", received)),
+            first_use_on=_day(used[0]) if used else "",
+            last_use_on=_day(used[-1]) if used else "",
+            recipients=[history.registry.members[m].name for m in members_of(roster_of(history, study))],
+        )
+
+    async def _close(self, node: Surroundings, batch: Digest) -> None:
+        await self._step(node, batch, CLOSED, keccak256(b"koinon/closed/1" + batch))
+
+    async def _forget(self, node: Surroundings, batch: Digest) -> None:
+        await node.core(self._forget_here, batch)
+
+    def _forget_here(self, batch: Digest) -> None:
+        """Nobody needs to know any more which consents a finished batch was about."""
+        for consent in self._consents(batch):
+            self._store.forget_notices(consent, "ErasureNotice")
+        self._store.forget_notices(batch, "OpeningNotice")
+        self._store.checkpoint()
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # From peers, and for people
+
+    async def noticed(
+        self, node: Surroundings, notice: OpeningNotice | PlanNotice | PurgeNotice | VerdictNotice | TombstoneNotice
+    ) -> None:
+        """A genuine notice about an erasure was kept: what follows from it is done at the next look."""
+        if isinstance(notice, OpeningNotice | PlanNotice | VerdictNotice):
+            machine = self._machines.get(notice.batch)
+            if machine is not None:
+                for act in await node.core(self._look, notice.batch, node.now):
+                    node.spawn(self._perform, node, notice.batch, act)
+
+    def _locate(self, who: Digest | str) -> Digest | None:
+        """The batch, or None while a request of which we know waits to be opened."""
+        if isinstance(who, str):
+            return self._find(who)[0]
+        if who in self._history.erasures:
+            return who
+        batch = self._batch_of(who)
+        if batch is None and not self._kept_requests([who]):
+            raise NotFound(f"no erasure was asked for here of {who.hex()[:12]}")
+        return batch
+
+    def status(self, who: Digest | str, now: int = 0) -> dict[str, Any]:
+        """Where an erasure stands: `state`, `claims`, `due_at`, `times`, `overdue` and who is waited for.
+
+        Args:
+            who: an erasure, or (at the controlling hospital) a consent or a patient.
+            now: chain time, for `overdue` and `certificate_ready`.
+        """
+        batch = self._locate(who)
+        if batch is None or batch not in self._history.erasures:
+            requests = self._kept_requests([who]) if isinstance(who, Digest) else []
+            due = min((one.received_at for one in requests), default=now) + DUE_S
+            return {
+                "erasure": "" if batch is None else batch.hex(),
+                "state": "waiting",
+                "times": {},
+                "due_at": due,
+                "overdue": now > due,
+                "claims": [],
+                "certificate_ready": False,
+                "waits_for": [],
+            }
+        erasure = self._history.erasures[batch]
+        opened, plan = erasure.opened, erasure.plan
+        first = excluded_from(self._history, opened.study, self._consents(batch)) if self._consents(batch) else None
+        studies = self._node.studies
+        name = studies[opened.study].study.name if opened.study in studies else opened.study.hex()[:12]
+        hospital = self._history.registry.members[opened.controller].name
+        roster = roster_of(self._history, opened.study)
+        waiting = self.waits_for(batch, now)
+        return {
+            "erasure": batch.hex(),
+            "study": opened.study.hex(),
+            "controller": opened.controller,
+            "poster": opened.poster,
+            "state": state_of(erasure, self._history).value,
+            "times": dict(erasure.times),
+            "due_at": opened.due_at,
+            "overdue": is_overdue(erasure, now),
+            "refused_on": None if erasure.refused is None else GROUNDS.get(erasure.refused.ground, "unknown"),
+            "claims": [
+                {
+                    "level": one.level,
+                    "sentence": one.sentence,
+                    "evidence": dict(one.evidence),
+                    "does_not_show": one.does_not_show,
+                }
+                for one in claims(erasure, self._history, hospital=hospital, study_name=name, first_height=first)
+            ],
+            "plan": None
+            if plan is None
+            else {
+                "branch": plan.branch,
+                "parent_branch": plan.parent_branch,
+                "base_height": plan.base_height,
+                "base_model": plan.base_model.hex(),
+                "target_height": plan.target_height,
+                "replays": replays(plan),
+            },
+            "roster": list(members_of(roster)),
+            "pair_attested": sorted(m for stage, m in erasure.purges if stage == PAIR),
+            "attested": sorted(m for stage, m in erasure.purges if stage == FINAL),
+            "confirmed_by": sorted(m for m, v in erasure.verdicts.items() if v.confirmed),
+            "certificate_ready": waiting == [] and erasure.refused is None,
+            "waits_for": waiting or [],
+        }
+
+
+def _opening_call(statement: OpenErasure, signature: bytes) -> ErasureOpening:
+    return ErasureOpening(
+        statement.study,
+        statement.controller,
+        statement.poster,
+        statement.requests_root,
+        statement.due_at,
+        signature,
+    )
+
+
+def _terms_of(notice: PlanNotice) -> PlanTerms:
+    return PlanTerms(
+        notice.parent_branch, notice.base_height, notice.base_model, notice.branch_seed, notice.target_height
+    )
+
+
+def _tombstone(notice: TombstoneNotice) -> Tombstone:
+    return Tombstone(notice.member, notice.content, notice.reason, notice.subject)
+
+
+def _rounds_with(checkpoint: Checkpoint, member: int) -> Iterable[RoundHistory]:
+    for one in checkpoint.rounds:
+        if one.final is not None and one.final.result.included >> member & 1:
+            yield one
+
+
+def _day(seconds: int) -> str:
+    return datetime.datetime.fromtimestamp(seconds, datetime.UTC).date().isoformat()
+
+
+_DUTIES: Final[dict[Act, Callable[[Erasing, Surroundings, Digest], Awaitable[None]]]] = {
+    Act.AUTHORISE: Erasing._authorise,
+    Act.EXCLUDE: Erasing._exclude,
+    Act.DELETE_COPY: Erasing._delete_copy,
+    Act.SHARE_OPENING: Erasing._share_opening,
+    Act.READ_SETS: Erasing._read_sets,
+    Act.VOTE_PLAN: Erasing._vote_plan,
+    Act.GATHER_PLANS: Erasing._gather_plans,
+    Act.POST_PLAN: Erasing._post_plan,
+    Act.PURGE: Erasing._purge,
+    Act.ATTEST_PAIR: Erasing._attest_pair,
+    Act.OPEN_REPLAY: Erasing._open_replay,
+    Act.GIVE_VERDICT: Erasing._give_verdict,
+    Act.POST_VERDICTS: Erasing._post_verdicts,
+    Act.ATTEST_REST: Erasing._attest_rest,
+    Act.STATE_DELIVERY: Erasing._state_delivery,
+    Act.DESTROY_LINK: Erasing._destroy_link,
+    Act.CLOSE: Erasing._close,
+    Act.FORGET: Erasing._forget,
+}
+"""Act -> how this node does it."""

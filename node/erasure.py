@@ -1,0 +1,831 @@
+"""The erasure machine: from a request to a closed record, what each node owes and when.
+
+Rules of this file
+1. Everything that decides is in the tables below; the functions they name are small and pure: no await, no clock, no
+   I/O, no random, no signature. Chain time comes in as a number.
+2. The chain says where a batch is. What a node knows beside that (the opening, which sets hold an erased leaf, what is
+   still in its home) is looked up anew before every step, so a crash or a lost message costs a repetition and no more.
+3. Nothing that needs others delays what the controlling hospital owes: exclusion, deletion of its copy, the due date.
+
+Theory of operation. Before every step the shell (`node/erasing.py`) collects `Facts` from the chain's history and its
+own store and hands them to `Erasure.handle`. It walks the RULES table and returns every act whose row holds and that
+is not under way; how an act went comes back as `Done` or `Failed`, and it is due again when its row still holds after
+a while. Duties that anybody may carry out (posting a plan, opening a replay) are taken in a fixed order, each member a
+little after the one before (`in_turn`), so a dead member costs seconds.
+
+A plan is a pure function of the chain and of one answer for each round: was an erased consent in the hospital's set?
+Members that can open the sets compute equal plans; nobody takes another's word. Clause numbers: node/PROTOCOL.md, 16.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import Final
+
+from crypto.digest import Digest, hash_words, keccak256
+from node.history import Branch, ErasureHistory, History, RoundHistory, StudyHistory
+from node.membership import bitmap_of, faults, members_of, quorum, slack
+from node.records import ErasurePlanned, Position
+
+DUE_S: Final = 30 * 86_400
+"""The statutory month, from the moment a request was received."""
+
+RELAY_S: Final = 60
+"""How long a relay waits for the controlling hospital to open a batch before it opens one itself; chain seconds."""
+
+DELIVERY_S: Final = 30 * 86_400
+"""After this long without anybody taking the certificate, the link is destroyed all the same."""
+
+STAND_IN_S: Final = 2
+"""How much later each next member does what anybody may do."""
+
+AGAIN_S: Final = 5
+"""When an act that was carried out is looked at again, should the chain still not show it."""
+
+PAIR, FINAL = 0, 1
+"""Stages of a purge: before the replay, and at the end."""
+
+EXCLUDED, COPY_DELETED, DELIVERED, LINK_DESTROYED, CLOSED = 1, 2, 3, 4, 5
+"""The controller's steps."""
+
+GROUNDS: Final[dict[int, str]] = {
+    1: "exercise of the right of freedom of expression and information (Art. 17(3)(a) GDPR)",
+    2: "a legal obligation, or a task in the public interest (Art. 17(3)(b) GDPR)",
+    3: "public interest in the area of public health (Art. 17(3)(c) GDPR)",
+    4: "archiving or scientific research that erasure would seriously impair (Art. 17(3)(d) GDPR)",
+    5: "establishment, exercise or defence of legal claims (Art. 17(3)(e) GDPR)",
+}
+"""Legal grounds on which the controlling hospital, and nobody else, may refuse."""
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Where a batch is
+
+
+class State(Enum):
+    """What is shown of a batch, in the order it goes."""
+
+    REQUESTED = "requested"
+    AUTHORISED = "authorised"
+    EXCLUDED = "excluded"
+    COPY_DELETED = "copy_deleted"
+    PLANNED = "planned"
+    PAIR_PURGED = "pair_purged"
+    REPLAYING = "replaying"
+    CONFIRMED = "confirmed"
+    HEAD_MOVED = "head_moved"
+    RECIPIENTS_ATTESTED = "recipients_attested"
+    CERTIFICATE_DELIVERED = "certificate_delivered"
+    LINK_DESTROYED = "link_destroyed"
+    CLOSED = "closed"
+    CLOSED_WITH_EXCEPTIONS = "closed_with_exceptions"
+    REFUSED = "refused"
+
+
+def _attested_by_all(erasure: ErasureHistory, history: History, stage: int) -> bool:
+    roster = roster_of(history, erasure.opened.study)
+    return all((stage, member) in erasure.purges for member in members_of(roster))
+
+
+# The first row that holds is the state.
+STATES: Final[tuple[tuple[State, Callable[[ErasureHistory, History], bool]], ...]] = (
+    (State.REFUSED, lambda e, h: e.refused is not None),
+    (State.CLOSED_WITH_EXCEPTIONS, lambda e, h: e.closed is not None and e.closed.exceptions != 0),
+    (State.CLOSED, lambda e, h: e.closed is not None),
+    (State.LINK_DESTROYED, lambda e, h: LINK_DESTROYED in e.steps),
+    (State.CERTIFICATE_DELIVERED, lambda e, h: DELIVERED in e.steps),
+    (State.RECIPIENTS_ATTESTED, lambda e, h: e.moved and _attested_by_all(e, h, FINAL)),
+    (State.HEAD_MOVED, lambda e, h: e.moved),
+    (State.CONFIRMED, lambda e, h: e.confirmed is not None),
+    (State.REPLAYING, lambda e, h: e.replaying),
+    (State.PAIR_PURGED, lambda e, h: e.plan is not None and replays(e.plan) and _attested_by_all(e, h, PAIR)),
+    (State.PLANNED, lambda e, h: e.plan is not None),
+    (State.COPY_DELETED, lambda e, h: COPY_DELETED in e.steps),
+    (State.EXCLUDED, lambda e, h: EXCLUDED in e.steps),
+    (State.AUTHORISED, lambda e, h: "authorised" in e.times),
+    (State.REQUESTED, lambda e, h: True),
+)
+OVER: Final = (State.CLOSED, State.CLOSED_WITH_EXCEPTIONS, State.REFUSED)
+
+
+def state_of(erasure: ErasureHistory, history: History) -> State:
+    """Where a batch is, by the first row of `STATES` that holds."""
+    return next(state for state, holds in STATES if holds(erasure, history))
+
+
+def is_overdue(erasure: ErasureHistory, now: int) -> bool:
+    """Whether the statutory clock ran out (chain time `now`) before the head moved."""
+    return now > erasure.opened.due_at and not erasure.moved and erasure.refused is None
+
+
+def replays(plan: ErasurePlanned) -> bool:
+    """Whether the plan forks; otherwise the consents were in no included set of this line."""
+    return plan.target_height != plan.base_height
+
+
+def roster_of(history: History, study: Digest) -> int:
+    """Who votes on, purges for and confirms an erasure now: members of the study that are active."""
+    found = history.studies[study]
+    return bitmap_of(found.joined - found.left) & history.registry.active
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The plan
+
+
+@dataclass(frozen=True, slots=True)
+class PlanTerms:
+    """What members vote on: the fields of `Plan` without the batch."""
+
+    parent_branch: int
+    base_height: int
+    base_model: Digest
+    branch_seed: Digest
+    target_height: int
+
+
+def line_of(history: History, erasure: ErasureHistory) -> int:
+    """The branch that trained when the batch was planned; the one that trains now while it is not."""
+    plan = erasure.plan
+    if plan is None:
+        return history.studies[erasure.opened.study].active_branch
+    # Every fork takes the next number, and the newest branch is the one that trains.
+    return plan.branch - 1 if replays(plan) else plan.branch
+
+
+def target_of(history: History, erasure: ErasureHistory) -> int | None:
+    """The height a replay must catch up with; None while a round opened by then is running.
+
+    It is the newest agreed height among the rounds that were opened when the hospital's copy was gone: the same for
+    everyone, and no later round can hold an erased consent.
+    """
+    at = erasure.times["copy_deleted"]
+    branch = history.studies[erasure.opened.study].branches[line_of(history, erasure)]
+    rounds = [one for one in history.path(erasure.opened.study, branch.number) if one.opened.opened_at <= at]
+    if any(not one.over for one in rounds):
+        return None
+    return max([branch.base_height, *(one.opened.height for one in rounds if one.final is not None)])
+
+
+def included_rounds(history: History, study: Digest, branch: int, up_to: int, member: int) -> list[RoundHistory]:
+    """Rounds with a model on a branch's line, heights up to `up_to`, whose sum holds this member's update."""
+    return [
+        one
+        for one in history.path(study, branch)
+        if one.opened.height <= up_to
+        and one.final is not None
+        and one.final.result.outcome == 1
+        and one.final.result.included >> member & 1
+    ]
+
+
+def questions(history: History, erasure: ErasureHistory) -> list[RoundHistory] | None:
+    """The rounds whose sets have to be looked into for a plan; None while the target is not known."""
+    target = target_of(history, erasure)
+    if target is None:
+        return None
+    opened = erasure.opened
+    return included_rounds(history, opened.study, line_of(history, erasure), target, opened.controller)
+
+
+def plan_of(history: History, erasure: ErasureHistory, uses: Mapping[Digest, bool]) -> PlanTerms | None:
+    """The plan that follows from which rounds (by id) used an erased consent; None while an answer is missing."""
+    opened = erasure.opened
+    asked = questions(history, erasure)
+    target = target_of(history, erasure)
+    if asked is None or target is None or any(one.opened.round_id not in uses for one in asked):
+        return None
+    number = line_of(history, erasure)
+    seed = hash_words("branch", opened.batch, erasure.marks["requested"].block_hash)
+    first = next((one for one in asked if uses[one.opened.round_id]), None)
+    if first is None:
+        model = history.studies[opened.study].branches[number].models[target]
+        return PlanTerms(number, target, model, seed, target)
+    older = [
+        one
+        for one in history.path(opened.study, number)
+        if one.final is not None and one.opened.height < first.opened.height
+    ]
+    if not older:
+        return PlanTerms(0, 0, history.studies[opened.study].created.terms.initial_model, seed, target)
+    base = older[-1]
+    assert base.final is not None
+    return PlanTerms(base.opened.branch, base.opened.height, base.final.result.model_root, seed, target)
+
+
+def has_turn(history: History, erasure: ErasureHistory) -> bool:
+    """Whether no other plan of the study is unfinished: one branch is replayed at a time."""
+    return not any(
+        other.plan is not None and other.confirmed is None and other.opened.study == erasure.opened.study
+        for other in history.erasures.values()
+        if other is not erasure
+    )
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What a plan condemns
+
+
+def _is_doomed(study: StudyHistory, plan: ErasurePlanned, branch: Branch, height: int) -> bool:
+    """Whether this height of this branch descends from a height above the plan's base on the plan's parent branch."""
+    while branch.number != plan.parent_branch:
+        if branch.parent is None:
+            return False
+        height = min(height, branch.base_height)
+        branch = study.branches[branch.parent]
+    return height > plan.base_height
+
+
+def doomed_rounds(history: History, plan: ErasurePlanned) -> list[RoundHistory]:
+    """Every round, agreed or not, after the plan's checkpoint on every line that came from it before the plan."""
+    if not replays(plan):
+        return []
+    study = history.studies[plan.study]
+    return [
+        history.rounds[round_id]
+        for number, branch in sorted(study.branches.items())
+        if number < plan.branch
+        for height, round_id in sorted(branch.rounds.items())
+        if _is_doomed(study, plan, branch, height)
+    ]
+
+
+def clean_models(history: History, study: Digest, doomed: set[Digest]) -> set[Digest]:
+    """Roots of the study's models that no doomed round (by id) made: its start, its checkpoints, its replays."""
+    found = history.studies[study]
+    roots = {found.created.terms.initial_model}
+    for branch in found.branches.values():
+        for round_id in branch.rounds.values():
+            final = history.rounds[round_id].final
+            if final is not None and round_id not in doomed:
+                roots.add(final.result.model_root)
+    return roots
+
+
+def doomed_models(history: History, plan: ErasurePlanned) -> set[Digest]:
+    """Roots of the models that the doomed rounds made and that are not also clean ones."""
+    rounds = doomed_rounds(history, plan)
+    made = {one.final.result.model_root for one in rounds if one.final is not None}
+    return made - clean_models(history, plan.study, {one.opened.round_id for one in rounds})
+
+
+def old_line_is_quiet(history: History, plan: ErasurePlanned) -> bool:
+    """Whether every doomed round has ended: a round may outlast the plan that condemns it."""
+    return all(one.over for one in doomed_rounds(history, plan))
+
+
+def inventory(contents: Iterable[tuple[Digest, int, Digest]]) -> Digest:
+    """The hash over (content, reason, subject) of a member's tombstones for a batch, in sorted order."""
+    return keccak256(b"".join(c + r.to_bytes(1, "big") + s for c, r, s in sorted(contents)))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What the verdicts are about
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """The model that members confirm: `height` on `branch`, agreed in `rounds` above the base (none without replay)."""
+
+    branch: int
+    height: int
+    model: Digest
+    rounds: tuple[RoundHistory, ...]
+
+
+def checkpoint_of(history: History, plan: ErasurePlanned, line: int) -> Checkpoint | None:
+    """Where the replay has caught up, as the contract computes it; None while it has not. `line`: `line_of`."""
+    if not replays(plan):
+        return Checkpoint(plan.branch, plan.base_height, plan.base_model, ())
+    wanted = _models_made(history, plan.study, line, plan.target_height)
+    made = _models_made(history, plan.study, plan.branch, plan.base_height)
+    if made >= wanted:
+        return Checkpoint(plan.branch, plan.base_height, plan.base_model, ())
+    rounds = []
+    for one in history.path(plan.study, plan.branch):
+        if one.opened.height <= plan.base_height or one.final is None or one.final.result.outcome != 1:
+            continue
+        rounds.append(one)
+        made += 1
+        if made == wanted:
+            return Checkpoint(plan.branch, one.opened.height, one.final.result.model_root, tuple(rounds))
+    return None
+
+
+def _models_made(history: History, study: Digest, branch: int, height: int) -> int:
+    return sum(
+        one.opened.height <= height and one.final is not None and one.final.result.outcome == 1
+        for one in history.path(study, branch)
+    )
+
+
+def verdicts_needed(n: int, others: int, f: int) -> int:
+    """Members other than the controller that must confirm: all others but f; below four members one."""
+    return 1 if n < 4 or others <= f + 1 else others - f
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Exclusion
+
+
+def in_flight(history: History, study: Digest, withdrawn: Position) -> list[RoundHistory]:
+    """Rounds of a study that ran when a withdrawal came: the last that can have used it."""
+    return [
+        one
+        for one in history.rounds.values()
+        if one.opened.study == study and one.position < withdrawn and (one.ended is None or one.ended > withdrawn)
+    ]
+
+
+def exclusion_evidence(history: History, study: Digest, consents: tuple[Digest, ...]) -> Digest | None:
+    """Hash of where the withdrawals stand and of the rounds they met running.
+
+    None while one of them is not on the chain, or one of those rounds has not ended.
+    """
+    parts = []
+    for consent in consents:
+        found = history.withdrawals.get(consent)
+        if found is None:
+            return None
+        rounds = in_flight(history, study, found[1])
+        if any(not one.over for one in rounds):
+            return None
+        place = found[1].block.to_bytes(8, "big") + found[1].log_index.to_bytes(8, "big")
+        parts.append(place + b"".join(sorted(one.opened.round_id for one in rounds)))
+    return keccak256(b"koinon/excluded/1" + b"".join(sorted(parts)))
+
+
+def excluded_from(history: History, study: Digest, consents: tuple[Digest, ...]) -> int | None:
+    """The first height whose round was opened with all of these withdrawn; None while one is not on the chain.
+
+    Where no such round was opened yet, it is the next height.
+    """
+    at = [history.withdrawals[consent][1] for consent in consents if consent in history.withdrawals]
+    if len(at) < len(consents) or not at:
+        return None
+    path = history.path(study, history.studies[study].active_branch)
+    later = [one.opened.height for one in path if one.position > max(at)]
+    return min(later) if later else path[-1].opened.height + 1 if path else 1
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The rules
+
+
+class Act(Enum):
+    """What a node is to do next about a batch; the shell knows how."""
+
+    AUTHORISE = "authorise"
+    EXCLUDE = "exclude"
+    DELETE_COPY = "delete-copy"
+    SHARE_OPENING = "share-opening"
+    READ_SETS = "read-sets"
+    VOTE_PLAN = "vote-plan"
+    GATHER_PLANS = "gather-plans"
+    POST_PLAN = "post-plan"
+    PURGE = "purge"
+    ATTEST_PAIR = "attest-pair"
+    OPEN_REPLAY = "open-replay"
+    GIVE_VERDICT = "give-verdict"
+    POST_VERDICTS = "post-verdicts"
+    ATTEST_REST = "attest-rest"
+    STATE_DELIVERY = "state-delivery"
+    DESTROY_LINK = "destroy-link"
+    CLOSE = "close"
+    FORGET = "forget"
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a node knows about a batch at one moment. Sets of members are bitmaps; `me` is None at an auditor.
+
+    Attributes:
+        state: of the chain.
+        roster: who votes now; `me` may be outside of it.
+        controller: the hospital whose patients ask.
+        f: of the study's terms.
+        requests: the controller: we know every consent that the requests root stands for.
+        excluded: their withdrawals are on the chain and the rounds they met have ended.
+        opening: the controller's opening is here (its own included).
+        lacking: members that have not shown that they have the opening.
+        has_turn: no other plan of the study is unfinished.
+        answered: the hospital's sets here were read; for every round that counts it is known what is in its set.
+        plan: the plan that follows.
+        voted: our vote for exactly this plan is kept.
+        votes: members whose kept votes are for exactly this plan.
+        window_end: last second in which the contract takes no plan.
+        forks: the plan on the chain replays.
+        quiet: every doomed round has ended.
+        dirty: something doomed is in our home.
+        pair, rest: members that attested stage 0, stage 1.
+        purge_end: last second in which the replay waits for every attestation.
+        caught_up: there is a checkpoint to confirm.
+        judged: our verdict is kept.
+        verdicts: members whose verdict is on the chain.
+        unposted: members whose kept verdict is not.
+        delivered: the certificate was taken, or nobody came for it in time.
+        took_part: we are or were a member of the study.
+    """
+
+    state: State
+    me: int | None
+    roster: int
+    controller: int
+    f: int
+    requests: bool = False
+    excluded: bool = False
+    opening: bool = False
+    lacking: int = 0
+    has_turn: bool = False
+    answered: bool = False
+    plan: PlanTerms | None = None
+    voted: bool = False
+    votes: int = 0
+    window_end: int = 0
+    forks: bool = False
+    quiet: bool = False
+    dirty: bool = False
+    pair: int = 0
+    rest: int = 0
+    purge_end: int = 0
+    caught_up: bool = False
+    judged: bool = False
+    verdicts: int = 0
+    unposted: int = 0
+    delivered: bool = False
+    took_part: bool = False
+
+    @property
+    def n(self) -> int:
+        """Size of the roster."""
+        return self.roster.bit_count()
+
+
+Condition = Callable[[Facts, int], bool]
+
+
+def is_controller(x: Facts, now: int) -> bool:
+    """We are the controlling hospital."""
+    return x.me == x.controller
+
+
+def is_voter(x: Facts, now: int) -> bool:
+    """We are on the roster."""
+    return x.me is not None and bool(x.roster >> x.me & 1)
+
+
+def is_other(x: Facts, now: int) -> bool:
+    """We are on the roster and not the controlling hospital."""
+    return is_voter(x, now) and not is_controller(x, now)
+
+
+def knows_requests(x: Facts, now: int) -> bool:
+    """Every consent behind the requests root is one of ours, by its salt."""
+    return x.requests
+
+
+def withdrawals_took_effect(x: Facts, now: int) -> bool:
+    """The withdrawals are on the chain and the rounds they met have ended."""
+    return x.excluded
+
+
+def has_opening(x: Facts, now: int) -> bool:
+    """We know which consents and leaf keys the batch is about."""
+    return x.opening
+
+
+def others_lack_opening(x: Facts, now: int) -> bool:
+    """Some member has not shown that it has the opening."""
+    return x.lacking != 0
+
+
+def turn_has_come(x: Facts, now: int) -> bool:
+    """No other plan of the study is unfinished."""
+    return x.has_turn
+
+
+def sets_unread(x: Facts, now: int) -> bool:
+    """The hospital's sets were not read here, or one that counts could not be."""
+    return not x.answered
+
+
+def plan_is_clear(x: Facts, now: int) -> bool:
+    """The plan follows."""
+    return x.plan is not None
+
+
+def not_voted(x: Facts, now: int) -> bool:
+    """Our vote for this plan is not kept."""
+    return not x.voted
+
+
+def too_few_votes(x: Facts, now: int) -> bool:
+    """Fewer than a quorum of equal votes are kept."""
+    return x.voted and (x.votes & x.roster).bit_count() < quorum(x.n, faults(x.n, x.f))
+
+
+def quorum_of_votes(x: Facts, now: int) -> bool:
+    """A quorum of equal votes is kept."""
+    return x.plan is not None and (x.votes & x.roster).bit_count() >= quorum(x.n, faults(x.n, x.f))
+
+
+def window_over(x: Facts, now: int) -> bool:
+    """The batch's window is over."""
+    return now > x.window_end
+
+
+def plan_forks(x: Facts, now: int) -> bool:
+    """The plan on the chain replays."""
+    return x.forks
+
+
+def old_line_ended(x: Facts, now: int) -> bool:
+    """Every doomed round has ended."""
+    return x.quiet
+
+
+def is_dirty(x: Facts, now: int) -> bool:
+    """Something doomed is in our home."""
+    return x.dirty
+
+
+def is_clean(x: Facts, now: int) -> bool:
+    """Nothing doomed is in our home, by our own reading of the sets, or by the plan alone where that takes too long."""
+    return not x.dirty and (x.answered or not x.opening or now > x.purge_end)
+
+
+def pair_not_attested(x: Facts, now: int) -> bool:
+    """Our attestation of the pair is not on the chain."""
+    return x.took_part and x.me is not None and not x.pair >> x.me & 1
+
+
+def pair_attested(x: Facts, now: int) -> bool:
+    """All attested the pair; or all but the slack did and the others were waited for."""
+    there = x.pair & x.roster
+    return there == x.roster or (now > x.purge_end and there.bit_count() >= x.n - slack(x.n, faults(x.n, x.f)))
+
+
+def replay_caught_up(x: Facts, now: int) -> bool:
+    """There is a checkpoint to confirm."""
+    return x.caught_up
+
+
+def not_judged(x: Facts, now: int) -> bool:
+    """We have given no verdict."""
+    return not x.judged
+
+
+def verdicts_wait(x: Facts, now: int) -> bool:
+    """A kept verdict is not on the chain."""
+    return x.unposted != 0
+
+
+def rest_not_attested(x: Facts, now: int) -> bool:
+    """Our final attestation is not on the chain."""
+    return x.took_part and x.me is not None and not x.rest >> x.me & 1
+
+
+def was_delivered(x: Facts, now: int) -> bool:
+    """The certificate was taken, or nobody came for it in time."""
+    return x.delivered
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """In these states, if all conditions hold, this act is due; `in_turn`: members stand in for each other in order."""
+
+    states: tuple[State, ...]
+    when: tuple[Condition, ...]
+    act: Act
+    clause: str
+    in_turn: bool = False
+
+
+S = State
+PLANNING = (S.COPY_DELETED,)
+PURGING = (S.PLANNED, S.PAIR_PURGED)
+JUDGING = (S.PLANNED, S.PAIR_PURGED, S.REPLAYING)
+AFTER = (S.HEAD_MOVED, S.RECIPIENTS_ATTESTED, S.CERTIFICATE_DELIVERED, S.LINK_DESTROYED)
+OPENED = (*PLANNING, *JUDGING, S.CONFIRMED)
+LATE = (S.CLOSED, S.CLOSED_WITH_EXCEPTIONS)  # who was away purges and attests when it comes back
+PLANNED = (*JUDGING, S.CONFIRMED, *AFTER, *LATE)
+
+# states | when | act | clause (in turn)
+RULES: Final[tuple[Rule, ...]] = (
+    Rule((S.REQUESTED,), (is_controller, knows_requests), Act.AUTHORISE, "16, authorise"),
+    Rule((S.AUTHORISED,), (is_controller, knows_requests, withdrawals_took_effect), Act.EXCLUDE, "16, exclude"),
+    Rule((S.EXCLUDED,), (is_controller, knows_requests), Act.DELETE_COPY, "16, delete the copy"),
+    Rule(OPENED, (is_controller, has_opening, others_lack_opening), Act.SHARE_OPENING, "16, open to members"),
+    Rule((*PLANNING, *JUDGING), (has_opening, sets_unread), Act.READ_SETS, "16, first use"),
+    Rule(PLANNING, (is_voter, turn_has_come, plan_is_clear, not_voted), Act.VOTE_PLAN, "16, plan"),
+    Rule(PLANNING, (is_voter, turn_has_come, too_few_votes), Act.GATHER_PLANS, "16, plan"),
+    Rule(PLANNING, (is_voter, turn_has_come, quorum_of_votes, window_over), Act.POST_PLAN, "16, plan", in_turn=True),
+    Rule(PLANNED, (old_line_ended, is_dirty), Act.PURGE, "16, purge"),
+    Rule(PLANNED, (plan_forks, old_line_ended, is_clean, pair_not_attested), Act.ATTEST_PAIR, "16, purge"),
+    Rule(PURGING, (is_voter, plan_forks, old_line_ended, pair_attested), Act.OPEN_REPLAY, "16, replay", in_turn=True),
+    Rule(JUDGING, (is_other, has_opening, replay_caught_up, not_judged), Act.GIVE_VERDICT, "16, verified"),
+    Rule((*JUDGING, S.CONFIRMED, *AFTER), (is_voter, verdicts_wait), Act.POST_VERDICTS, "16, verified", in_turn=True),
+    Rule((*AFTER, *LATE), (old_line_ended, is_clean, rest_not_attested), Act.ATTEST_REST, "16, close"),
+    Rule((S.HEAD_MOVED, S.RECIPIENTS_ATTESTED), (is_controller, was_delivered), Act.STATE_DELIVERY, "16, close"),
+    Rule((S.CERTIFICATE_DELIVERED,), (is_controller,), Act.DESTROY_LINK, "16, close"),
+    Rule((S.LINK_DESTROYED,), (is_controller,), Act.CLOSE, "16, close"),
+    Rule(OVER, (has_opening, is_clean), Act.FORGET, "16, close"),
+)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The machine
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """The node looked at the chain and at its own store."""
+
+    facts: Facts
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """The act was carried out; what it brings about may take a moment to be seen."""
+
+    act: Act
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The act was not carried out; due again from `retry_at` (chain time) on."""
+
+    act: Act
+    retry_at: int
+
+
+Event = Looked | Done | Failed
+
+
+@dataclass(slots=True)
+class Erasure:
+    """One batch at one node."""
+
+    batch: Digest
+    under_way: set[Act] = field(default_factory=set)
+    not_before: dict[Act, int] = field(default_factory=dict)
+    since: dict[Act, int] = field(default_factory=dict)
+
+    def handle(self, event: Event, now: int) -> tuple[Act, ...]:
+        """Acts that are due at chain time `now`; each is under way until `Done` or `Failed` says otherwise."""
+        match event:
+            case Done(act):
+                self.under_way.discard(act)
+                self.not_before[act] = now + AGAIN_S
+                return ()
+            case Failed(act, retry_at):
+                self.under_way.discard(act)
+                self.not_before[act] = retry_at
+                return ()
+            case Looked(facts):
+                return self._due(facts, now)
+
+    def _due(self, facts: Facts, now: int) -> tuple[Act, ...]:
+        due = []
+        for rule in RULES:
+            act = rule.act
+            if facts.state not in rule.states or not all(holds(facts, now) for holds in rule.when):
+                self.since.pop(act, None)
+                continue
+            since = self.since.setdefault(act, now)
+            wait = STAND_IN_S * rank_of(facts) if rule.in_turn else 0
+            if act in self.under_way or now < self.not_before.get(act, 0) or now < since + wait:
+                continue
+            self.under_way.add(act)
+            due.append(act)
+        return tuple(due)
+
+
+def rank_of(facts: Facts) -> int:
+    """Our place among those who may do what anybody may do: the controller first, then upward in a circle."""
+    members = list(members_of(facts.roster))
+    if facts.me not in members:
+        return len(members)
+    first = members.index(facts.controller) if facts.controller in members else 0
+    return (members.index(facts.me) - first) % len(members)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What may be claimed
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """One sentence that may be printed, what it rests on, and what it leaves open."""
+
+    level: str
+    sentence: str
+    evidence: tuple[tuple[str, str], ...]  # (what, hash or number as text)
+    does_not_show: str
+
+
+def sentences(
+    *,
+    hospital: str,
+    study_name: str,
+    first_height: int | None,
+    batch: Digest,
+    requests_root: Digest,
+    excluded: Digest | None,
+    base_model: Digest | None,
+    head_model: Digest | None,
+    branch: int,
+    forks: bool,
+    confirmed: int,
+    others: int,
+    purged: Mapping[int, Digest],
+    members: int,
+) -> list[Claim]:
+    """The claims that this evidence supports, word for word: nothing else is ever printed.
+
+    Args:
+        hospital, study_name: names for the sentences.
+        first_height: `excluded_from`, where it is known.
+        batch, requests_root: of the batch, which the hospital authorised.
+        excluded: evidence of the first step, None while it was not taken.
+        base_model, head_model, branch, forks: of the plan and the confirmed model; None while there is none.
+        confirmed, others: how many of how many other members confirmed.
+        purged: member -> inventory of its final attestation.
+        members: how many were asked for one.
+    """
+    found = [
+        Claim(
+            "L0",
+            f"{hospital} says that it has stopped using the records of this consent and has started erasure.",
+            (("batch", batch.hex()), ("requests_root", requests_root.hex())),
+            "Anything beyond the hospital's signature.",
+        )
+    ]
+    if excluded is not None:
+        start = "From now on" if first_height is None else f"From round {first_height} of study {study_name}"
+        found.append(
+            Claim(
+                "L1",
+                f"{start}, {hospital}'s declared data sets contain no entry for this consent.",
+                (("excluded", excluded.hex()),),
+                "That training used only the declared data; past influence; a new consent of the same person; "
+                "other hospitals.",
+            )
+        )
+    if head_model is not None and base_model is not None:
+        if forks:
+            sentence = (
+                "The current model was recomputed from a model made before this consent's first declared use; "
+                f"{confirmed} of {others} other members repeated the addition and got the same bits. "
+                "They could not see whether local training was honest."
+            )
+        else:
+            sentence = (
+                "No round that the current model was made in declared a use of this consent; "
+                f"{confirmed} of {others} other members looked through the declared sets and agree. "
+                "They could not see whether local training was honest."
+            )
+        evidence = (("base_model", base_model.hex()), ("head_model", head_model.hex()), ("branch", str(branch)))
+        found.append(
+            Claim("L2", sentence, evidence, "That local updates were honest; private copies; exported models.")
+        )
+    if purged:
+        found.append(
+            Claim(
+                "P",
+                f"{len(purged)} of {members} members state under signature that they deleted what the erasure names "
+                "from their nodes.",
+                tuple((f"inventory of member {m}", listed.hex()) for m, listed in sorted(purged.items())),
+                "That they kept their word; what was exported before; backups until the stated day.",
+            )
+        )
+    return found
+
+
+def claims(
+    erasure: ErasureHistory, history: History, *, hospital: str, study_name: str, first_height: int | None
+) -> list[Claim]:
+    """The claims a batch has earned so far by the chain; none before it is authorised, none when it is refused."""
+    opened, confirmed, plan = erasure.opened, erasure.confirmed, erasure.plan
+    if "authorised" not in erasure.times or erasure.refused is not None:
+        return []
+    purged = {member: one.inventory for (stage, member), one in erasure.purges.items() if stage == FINAL}
+    roster = roster_of(history, opened.study)
+    return sentences(
+        hospital=hospital,
+        study_name=study_name,
+        first_height=first_height,
+        batch=opened.batch,
+        requests_root=opened.requests_root,
+        excluded=erasure.steps.get(EXCLUDED),
+        base_model=None if plan is None else plan.base_model,
+        head_model=None if confirmed is None else confirmed.head_model,
+        branch=0 if confirmed is None else confirmed.branch,
+        forks=plan is not None and replays(plan),
+        confirmed=sum(v.confirmed for v in erasure.verdicts.values()),
+        others=(roster & ~(1 << opened.controller)).bit_count(),
+        purged=purged,
+        members=(roster | bitmap_of(purged)).bit_count(),
+    )

@@ -1,0 +1,372 @@
+"""Whole erasures in a network of real nodes: what happens, in which order, and what is left where."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from crypto.digest import Digest
+from crypto.sealing import BlobKind
+from node import card as cards
+from node import certificate, document
+from node.consent import Leaf
+from node.erasing import relay_salt
+from node.erasure import DUE_S, RELAY_S, doomed_rounds, state_of
+from node.errors import InputError, NotFound, Refused
+from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
+from node.records import ErasureOpened, ErasurePlanned, Purges, VerdictGiven
+from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[SharedTrainer]:
+    shared = SharedTrainer()
+    yield shared
+    shared.end()
+
+
+def state(net: Net, at: int, erasure: str) -> str:
+    node = net.nodes[at]
+    found = node.history.erasures.get(Digest.from_hex(erasure)) if erasure else None
+    return "waiting" if found is None else state_of(found, node.history).value
+
+
+async def reach(net: Net, erasure: str, wanted: str, at: int = 1) -> None:
+    await net.until(lambda: state(net, at, erasure) == wanted)
+
+
+async def ready(net: Net, erasure: str, at: int = 1) -> None:
+    batch = Digest.from_hex(erasure)
+    await net.until(
+        lambda: (
+            batch in net.nodes[at].history.erasures
+            and net.nodes[at].erasing.status(batch, net.nodes[at].now)["certificate_ready"]
+        )
+    )
+
+
+def leaf_of(node: WatchedNode, study: Digest, patient: str) -> Leaf:
+    vault = node.participant.vault
+    assert vault is not None
+    consent = vault.find(patient)[0].consent_id
+    return next(leaf for leaf in vault.leaves(study) if leaf.consent_id == consent)
+
+
+def commits(node: WatchedNode, round_id: Digest) -> list[CommitNotice]:
+    return [n for n in node.participant.store.notices(round_id, "CommitNotice") if isinstance(n, CommitNotice)]
+
+
+def used_in(node: WatchedNode, member: int, key: Digest) -> dict[Digest, bool]:
+    """Round id -> whether the member's set has the leaf, for every set this node can open."""
+    found = {}
+    for round_id in node.history.rounds:
+        for notice in commits(node, round_id):
+            if notice.member == member and node.participant.store.has(notice.set.cipher_root):
+                found[round_id] = any(e.leaf_key == key for e in node.participant.open_set(notice).entries)
+    return found
+
+
+def assert_purged(node: WatchedNode, erasure: str, kept: dict[Digest, list[CommitNotice]]) -> None:
+    """Nothing the plan condemns is in this home; what goes has a tombstone at every member."""
+    batch = Digest.from_hex(erasure)
+    plan = node.history.erasures[batch].plan
+    assert plan is not None
+    store = node.participant.store
+    for one in doomed_rounds(node.history, plan):
+        assert one.final is not None
+        gone = [one.final.result.model_root, *(n.update.cipher_root for n in kept[one.opened.round_id])]
+        for root in gone:
+            assert not store.has(root)
+            if node.participant.me is not None:
+                stones = store.notices(root, "TombstoneNotice")
+                assert any(isinstance(s, TombstoneNotice) and s.member == node.participant.me for s in stones)
+        for member in range(4):
+            assert store.key(one.opened.round_id, member, BlobKind.UPDATE) is None
+
+
+async def test_an_erasure_after_the_study_replays_it_purges_it_and_closes(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4, auditor=True) as net:
+        study = await net.play(spec(rounds=2))
+        node = net.nodes[1]
+        leaf, other = leaf_of(node, study, "patient-1-0"), leaf_of(node, study, "patient-1-1")
+        vault = node.participant.vault
+        assert vault is not None
+        secret = vault.annex(leaf.consent_id).leaf_secret
+        before = {r: commits(node, r) for r in node.history.rounds}
+        assert all(used_in(net.nodes[2], 1, leaf.leaf_key).values())
+
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        again = await node.erasing.request(node, consent=leaf.consent_id)
+        erasure = asked["erasure"]
+        assert again["erasure"] == erasure
+        assert again["receipt"] == asked["receipt"]
+        with pytest.raises(NotFound, match="no certificate yet"):
+            await node.erasing.receipt(node, leaf.consent_id)
+        await ready(net, erasure)
+
+        # the replay: same rounds, a new line, without the record
+        plan = node.history.erasures[Digest.from_hex(erasure)].plan
+        assert plan is not None
+        assert (plan.branch, plan.base_height, plan.target_height) == (1, 0, 2)
+        assert node.history.finished(study)
+        replayed = set(node.history.studies[study].branches[1].rounds.values())
+        for at in range(4):
+            found = used_in(net.nodes[at], 1, leaf.leaf_key)
+            assert set(found) == replayed, "the old sets of the hospital are gone everywhere"
+            assert not any(found.values())
+            assert_purged(net.nodes[at], erasure, before)
+        await net.until(lambda: net.nodes[4].history.erasures[Digest.from_hex(erasure)].moved)
+        assert_purged(net.nodes[4], erasure, before)
+        assert all(used_in(node, 1, other.leaf_key).values()), "nobody else is left out"
+        # sets of the other hospitals stay for the audit
+        for round_id, notices in before.items():
+            for notice in notices:
+                if notice.member != 1:
+                    assert node.participant.store.key(round_id, notice.member, BlobKind.SET) is not None
+
+        shown = node.erasing.status(leaf.consent_id, node.now)
+        assert [one["level"] for one in shown["claims"]] == ["L0", "L1", "L2", "P"]
+        assert shown["overdue"] is False
+        assert sorted(shown["confirmed_by"]) == [0, 2, 3]
+
+        paper = await node.erasing.receipt(node, leaf.consent_id)
+        await reach(net, erasure, "closed")
+        assert vault.holdings(study)[0].consent_id != leaf.consent_id
+        with pytest.raises(NotFound):
+            await node.erasing.receipt(node, leaf.consent_id)
+        bare = await node.erasing.receipt(node, Digest.from_hex(erasure))
+        assert "annex" not in bare
+        assert certificate.check(document.write(bare), net.network)["annex"] is None
+        checked = certificate.check(document.write(paper), net.network)
+        assert checked["issuers"] == "checked"
+        assert checked["exceptions"]["members"] == []
+        assert checked["annex"]["consent_id"] == leaf.consent_id.hex()
+        assert [one["finding"] for one in checked["annex"]["first_use"]] == ["present"]
+        assert [one["finding"] for one in checked["annex"]["since"]] == ["absent", "absent"]
+        # nothing that leads back is left in the hospital's home, and nobody remembers who it was about
+        for at in range(4):
+            await net.until(lambda at=at: not net.nodes[at].participant.store.notices_of_kind("OpeningNotice"))
+        for path in (tmp_path / "member-2").rglob("*"):
+            if path.is_file():
+                body = path.read_bytes()
+                assert secret not in body
+                assert secret.hex().encode() not in body
+        with pytest.raises(Refused):
+            vault.mint(
+                "patient-1-0",
+                origin=node.desk.origin(study),
+                form_id=leaf.form_id,
+                document=b"again",
+                signed_on=datetime.date(2030, 1, 1),
+                issued=datetime.date(2030, 1, 1),
+                now=node.now,
+            )
+
+
+async def test_an_erasure_while_the_study_trains_stops_use_at_once_and_training_goes_on(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.create(spec(rounds=4))
+        await net.until(lambda: len(net.rounds(1)) >= 3)
+        node = net.nodes[1]
+        leaf = leaf_of(node, study, "patient-1-3")
+        asked = await node.erasing.request(node, patient="patient-1-3")
+        await ready(net, asked["erasure"])
+        await net.until(lambda: node.history.finished(study))
+        branch = node.history.studies[study].branches[node.history.studies[study].active_branch]
+        assert branch.number == 1
+        for at in range(4):
+            assert not any(used_in(net.nodes[at], 1, leaf.leaf_key).values())
+        await node.erasing.receipt(node, leaf.consent_id)
+        await reach(net, asked["erasure"], "closed")
+
+
+async def test_a_card_works_at_any_member_and_a_silent_hospital_cannot_stop_the_clock(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=1))
+        node, relay = net.nodes[1], net.nodes[3]
+        vault = node.participant.vault
+        assert vault is not None
+        card = vault.card(vault.find("patient-1-2")[0].consent_id)
+        net.freeze(1)
+        asked = await relay.erasing.request(relay, card=cards.encode(card))
+        assert asked["controller"] == 1
+        assert asked["posted"]
+        assert asked["erasures"] == []
+        assert relay.erasing.status(card.consent_id, relay.now)["state"] == "waiting"
+        await net.until(lambda: bool(net.of(ErasureOpened)))
+        opened = net.of(ErasureOpened)[0]
+        assert (opened.controller, opened.poster) == (1, 3)
+        assert opened.opened_at >= asked["receipt"][0]["received_at"] + RELAY_S
+        assert opened.due_at == asked["receipt"][0]["received_at"] + DUE_S == asked["due_at"]
+        await net.until(lambda: relay.erasing.status(card.consent_id, relay.now)["state"] == "requested")
+        net.thaw(1)
+        erasure = opened.batch.hex()
+        await ready(net, erasure)
+        opening = node.participant.store.notices(opened.batch, "OpeningNotice")[0]
+        assert isinstance(opening, OpeningNotice)
+        assert opening.requests == ((card.consent_id, relay_salt(card.request_erasure)),)
+        paper = await node.erasing.receipt(node, card.consent_id)
+        assert certificate.check(document.write(paper), net.network)["erasure"] == erasure
+        await reach(net, erasure, "closed")
+        await net.until(lambda: not relay.participant.store.notices_of_kind("ErasureNotice"))
+        assert node.history.finished(study)
+
+
+async def test_a_card_of_our_own_patient_opens_the_batch_here_and_a_known_hospital_needs_no_relay(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node, relay = net.nodes[1], net.nodes[0]
+        vault = node.participant.vault
+        assert vault is not None
+        card = vault.card(vault.find("patient-1-2")[0].consent_id)
+        asked = await relay.erasing.request(relay, card=cards.encode(card))
+        assert asked["erasures"] == []
+        await net.until(lambda: bool(net.of(ErasureOpened)))
+        mine = await node.erasing.request(node, card=cards.encode(card))
+        opened = net.of(ErasureOpened)
+        assert [(one.poster, one.batch.hex()) for one in opened] == [(1, mine["erasure"])]
+        await ready(net, mine["erasure"])
+        assert len(net.of(ErasureOpened)) == 1
+
+
+async def test_a_consent_that_was_in_no_included_set_costs_no_replay(tmp_path: Path, trainer: SharedTrainer) -> None:
+    data = [dataset(0), dataset(1), dataset(2), dataset(3, patients=3)]
+    async with network(tmp_path, trainer, data=data) as net:
+        study = await net.play(spec(rounds=2, min_consents=5))  # member 3 is below the minimum and abstains
+        node = net.nodes[3]
+        model = node.history.studies[study].head.models[2]
+        asked = await node.erasing.request(node, patient="patient-3-0")
+        await ready(net, asked["erasure"], at=3)
+        plan = net.of(ErasurePlanned)[0]
+        assert (plan.branch, plan.base_height, plan.target_height) == (0, 2, 2)
+        assert node.participant.store.has(model), "the model knows nothing of the consent and stays"
+        consent = Digest.from_hex(asked["consents"][0])
+        paper = await node.erasing.receipt(node, consent)
+        await reach(net, asked["erasure"], "closed", at=3)
+        checked = certificate.check(document.write(paper), net.network)
+        assert checked["method"].startswith("no replay")
+        assert checked["annex"]["first_use"] is None
+
+
+async def test_two_hospitals_take_turns_and_a_chain_that_is_away_delays_no_stop(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=1))
+        one, two = net.nodes[1], net.nodes[2]
+        net.doors[1].away = True
+        first = await one.erasing.request(one, patient="patient-1-0")
+        assert first["posted"] is False
+        assert first["erasure"] is not None, "the use has stopped and the batch is known before the chain answers"
+        net.doors[1].away = False
+        second = await two.erasing.request(two, patient="patient-2-0")
+        await ready(net, first["erasure"], at=1)
+        await ready(net, second["erasure"], at=2)
+        plans = net.of(ErasurePlanned)
+        assert [(plan.batch.hex(), plan.branch) for plan in plans] == [(first["erasure"], 1), (second["erasure"], 1)]
+        assert plans[1].target_height == plans[1].base_height, "the first replay left the second consent out already"
+        keys = {
+            1: leaf_of(one, study, "patient-1-0").leaf_key,
+            2: leaf_of(two, study, "patient-2-0").leaf_key,
+        }
+        for member, key in keys.items():
+            for node in net.nodes.values():
+                assert not any(used_in(node, member, key).values())
+        for node, asked in ((one, first), (two, second)):
+            paper = await node.erasing.receipt(node, Digest.from_hex(asked["consents"][0]))
+            certificate.check(document.write(paper), net.network)
+            await reach(net, asked["erasure"], "closed", at=node.participant.me or 0)
+
+
+async def test_a_member_that_is_away_is_waited_for_then_named_and_attests_when_it_comes_back(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        await net.kill(3)
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        await ready(net, asked["erasure"])
+        assert node.erasing.status(Digest.from_hex(asked["erasure"]), node.now)["pair_attested"] == [0, 1, 2]
+        paper = await node.erasing.receipt(node, Digest.from_hex(asked["consents"][0]))
+        checked = certificate.check(document.write(paper), net.network)
+        assert checked["exceptions"]["members"] == [{"index": 3, "name": "member-4"}]
+        await reach(net, asked["erasure"], "closed_with_exceptions")
+        late = await net.start(3)
+        await net.until(lambda: (1, 3) in node.history.erasures[Digest.from_hex(asked["erasure"])].purges)
+        old = late.history.studies[study].branches[0].models[1]
+        assert not late.participant.store.has(old)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("crash_at", ["authorised", "copy_deleted", "planned", "replaying", "head_moved"])
+async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
+    crash_at: str, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await net.until(lambda: crash_at in net.nodes[1].history.erasures.get(batch, _Nothing).times)
+        await net.kill(1)
+        node = await net.start(1)
+        await ready(net, asked["erasure"])
+        paper = await node.erasing.receipt(node, Digest.from_hex(asked["consents"][0]))
+        assert certificate.check(document.write(paper), net.network)["annex"]["first_use"] is not None
+        await reach(net, asked["erasure"], "closed")
+        own = [call for call in net.doors[1].sent if isinstance(call, Purges)]
+        assert own, "the hospital attests like everybody"
+        assert {one.confirmed for one in net.of(VerdictGiven)} == {True}
+
+
+class _Nothing:
+    times: dict[str, Any] = {}  # noqa: RUF012 - stands for a batch that is not known yet
+
+
+async def test_only_the_hospital_refuses_and_only_with_a_ground(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.create(spec(rounds=3))
+        await net.until(lambda: bool(net.rounds(1)))
+        net.hold = True  # the round that runs holds the exclusion back, so the batch stays authorised
+        node = net.nodes[1]
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await net.until(lambda: batch in net.nodes[0].history.erasures and batch in node.history.erasures)
+        with pytest.raises(InputError, match="ground 9"):
+            await node.erasing.refuse(node, batch, 9)
+        with pytest.raises(Refused, match="member 1's to decide"):
+            await net.nodes[0].erasing.refuse(net.nodes[0], batch, 1)
+        with pytest.raises(NotFound):
+            await node.erasing.refuse(node, Digest(bytes(32)), 1)
+        if state(net, 1, asked["erasure"]) == "authorised":
+            await node.erasing.refuse(node, batch, 5)
+            await reach(net, asked["erasure"], "refused")
+            shown = node.erasing.status(batch, node.now)
+            assert "legal claims" in shown["refused_on"]
+            assert shown["claims"] == []
+        net.hold = False
+
+
+async def test_a_request_names_its_subject(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        node = net.nodes[0]
+        await net.until(lambda: node.ready)
+        with pytest.raises(InputError, match="name a patient"):
+            await node.erasing.request(node)
+        with pytest.raises(NotFound):
+            await node.erasing.request(node, patient="nobody")
+        with pytest.raises(NotFound):
+            node.erasing.status(Digest(bytes(32)), node.now)

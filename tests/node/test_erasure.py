@@ -1,0 +1,509 @@
+"""The erasure machine: which act is due when, the plan as a function of the chain, and what a plan condemns."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from crypto.digest import ZERO, Digest, hash_words, keccak256
+from crypto.statements import CreateStudy
+from node.erasure import (
+    AGAIN_S,
+    RULES,
+    STAND_IN_S,
+    STATES,
+    Act,
+    Done,
+    Erasure,
+    Facts,
+    Failed,
+    Looked,
+    PlanTerms,
+    State,
+    checkpoint_of,
+    claims,
+    doomed_models,
+    doomed_rounds,
+    excluded_from,
+    exclusion_evidence,
+    has_turn,
+    inventory,
+    is_overdue,
+    plan_of,
+    questions,
+    rank_of,
+    roster_of,
+    state_of,
+    target_of,
+    verdicts_needed,
+)
+from node.history import ErasureHistory, History
+from node.records import (
+    BranchCreated,
+    Committed,
+    ErasureAuthorised,
+    ErasureClosed,
+    ErasureConfirmed,
+    ErasureOpened,
+    ErasurePlanned,
+    ErasureRefused,
+    ErasureStepped,
+    HeadMoved,
+    Joined,
+    Logged,
+    MemberAdmitted,
+    Position,
+    PurgeAttested,
+    Record,
+    ReplayOpened,
+    Result,
+    RoundFailed,
+    RoundFinal,
+    RoundOpened,
+    StudyCreated,
+    VerdictGiven,
+    Withdrawn,
+)
+
+STUDY = keccak256(b"study")
+BATCH = keccak256(b"batch")
+CONSENT = keccak256(b"consent")
+TERMS = CreateStudy(
+    0, keccak256(b"spec"), keccak256(b"w0"), 15, 9, 1, 0, 40, 4, 12, 16, 12, 12, 2, 3, 9999, 0
+)  # fmt: skip
+
+
+def model(branch: int, height: int) -> Digest:
+    return keccak256(f"model {branch} {height}".encode())
+
+
+class Chain:
+    """A chain made by hand: every record is a block, ten seconds after the one before."""
+
+    def __init__(self, members: int = 4) -> None:
+        self.history, self.block = History(), 0
+        for index in range(members):
+            address = bytes([index + 1]) * 20
+            self.add(MemberAdmitted(index, address, bytes([index]), bytes(32), f"hospital-{index}", 1))
+        self.add(StudyCreated(STUDY, 0, TERMS))
+        for index in range(members):
+            self.add(Joined(STUDY, index))
+
+    @property
+    def now(self) -> int:
+        return 1000 + 10 * self.block
+
+    def add(self, record: Record) -> None:
+        self.block += 1
+        at = Position(self.block, 0)
+        self.history.apply(Logged(at, keccak256(bytes([self.block])), self.now, ZERO, record))
+
+    def open(self, branch: int, height: int) -> Digest:
+        number = keccak256(f"round {branch} {height}".encode())
+        self.add(
+            RoundOpened(number, STUDY, branch, height, ZERO, ZERO, 1, 15, 0, 1, 3, ZERO, ZERO, ZERO, self.now + 10)
+        )
+        return number
+
+    def round(self, branch: int, height: int, included: int = 15, outcome: int = 1) -> Digest:
+        number = self.open(branch, height)
+        self.end(number, branch, height, included, outcome)
+        return number
+
+    def end(self, number: Digest, branch: int, height: int, included: int = 15, outcome: int = 1) -> None:
+        for member in range(4):
+            self.add(Committed(number, member, number, number, ZERO))
+        root = (
+            model(branch, height) if outcome == 1 else self.history.studies[STUDY].branches[branch].models[height - 1]
+        )
+        result = Result(outcome, included, 0, root, b"", ZERO, ZERO)
+        self.add(RoundFinal(number, STUDY, branch, height, 0, result, ZERO, 15))
+
+    def fail(self, branch: int, height: int) -> Digest:
+        number = self.open(branch, height)
+        self.add(RoundFailed(number, STUDY, branch, height, 1))
+        return number
+
+    def request(self, batch: Digest = BATCH, controller: int = 1, poster: int = 1, consent: Digest = CONSENT) -> None:
+        self.add(Withdrawn(consent, self.now + 10))
+        self.add(ErasureOpened(batch, STUDY, controller, poster, ZERO, self.now + 1000, self.now + 10))
+
+    def steps(self, *steps: int, batch: Digest = BATCH) -> None:
+        for step in steps:
+            self.add(ErasureStepped(batch, step, keccak256(bytes([step]))))
+
+    def plan(self, terms: PlanTerms, batch: Digest = BATCH) -> ErasurePlanned:
+        study = self.history.studies[STUDY]
+        branch = study.active_branch
+        if terms.target_height != terms.base_height:
+            branch += 1
+            self.add(
+                BranchCreated(
+                    STUDY,
+                    branch,
+                    terms.parent_branch,
+                    terms.base_height,
+                    terms.base_model,
+                    ZERO,
+                    terms.branch_seed,
+                    terms.target_height,
+                    batch,
+                )
+            )
+        planned = ErasurePlanned(
+            batch, STUDY, branch, terms.parent_branch, terms.base_height, terms.base_model, terms.branch_seed,
+            terms.target_height,
+        )  # fmt: skip
+        self.add(planned)
+        return planned
+
+    def erasure(self, batch: Digest = BATCH) -> ErasureHistory:
+        return self.history.erasures[batch]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The plan
+
+
+def trained(heights: int = 4) -> tuple[Chain, list[Digest]]:
+    chain = Chain()
+    rounds = [chain.round(0, height) for height in range(1, heights + 1)]
+    chain.request()
+    chain.steps(1, 2)
+    return chain, rounds
+
+
+def test_the_base_is_the_newest_model_before_the_first_included_use() -> None:
+    chain, rounds = trained()
+    uses = dict.fromkeys(rounds, True) | {rounds[0]: False, rounds[1]: False}
+    plan = plan_of(chain.history, chain.erasure(), uses)
+    assert plan is not None
+    assert (plan.parent_branch, plan.base_height, plan.base_model, plan.target_height) == (0, 2, model(0, 2), 4)
+    opened = chain.erasure().marks["requested"].block_hash
+    assert plan.branch_seed == hash_words("branch", BATCH, opened)
+
+
+def test_a_use_in_the_first_round_leads_back_to_the_initial_model() -> None:
+    chain, rounds = trained()
+    plan = plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, True))
+    assert plan is not None
+    assert (plan.base_height, plan.base_model) == (0, TERMS.initial_model)
+
+
+def test_a_consent_in_no_included_set_needs_no_replay() -> None:
+    chain, rounds = trained()
+    plan = plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, False))
+    assert plan is not None
+    assert (plan.parent_branch, plan.base_height, plan.base_model, plan.target_height) == (0, 4, model(0, 4), 4)
+
+
+def test_a_use_that_was_not_included_or_made_no_model_does_not_count() -> None:
+    chain = Chain()
+    first = chain.round(0, 1, included=0b1101)  # the hospital's update did not get in
+    void = chain.round(0, 2, outcome=2)
+    third = chain.round(0, 3)
+    failed = chain.fail(0, 4)
+    chain.request()
+    chain.steps(1, 2)
+    assert [one.opened.round_id for one in questions(chain.history, chain.erasure()) or []] == [third]
+    plan = plan_of(chain.history, chain.erasure(), {first: True, void: True, failed: True, third: False})
+    assert plan is not None
+    assert (plan.base_height, plan.target_height) == (3, 3)
+
+
+def test_without_an_answer_for_every_round_that_counts_there_is_no_plan() -> None:
+    chain, rounds = trained()
+    assert plan_of(chain.history, chain.erasure(), {rounds[0]: True}) is None
+
+
+def test_the_target_waits_for_the_rounds_that_ran_when_the_copy_went_and_for_no_later_one() -> None:
+    chain = Chain()
+    chain.round(0, 1)
+    running = chain.open(0, 2)
+    chain.request()
+    chain.steps(1, 2)
+    assert target_of(chain.history, chain.erasure()) is None
+    assert questions(chain.history, chain.erasure()) is None
+    chain.end(running, 0, 2)
+    assert target_of(chain.history, chain.erasure()) == 2
+    chain.open(0, 3)
+    assert target_of(chain.history, chain.erasure()) == 2
+
+
+def test_a_second_erasure_forks_from_the_line_that_trains_now_back_to_before_its_own_use() -> None:
+    chain, rounds = trained()
+    first = plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, True) | {rounds[0]: False, rounds[1]: False})
+    assert first is not None
+    other = keccak256(b"other")
+    chain.request(other, controller=2, poster=2, consent=keccak256(b"other consent"))
+    chain.steps(1, 2, batch=other)
+    assert has_turn(chain.history, chain.erasure(other))
+    chain.plan(first)
+    assert not has_turn(chain.history, chain.erasure(other))
+    replay = [chain.round(1, height) for height in (3, 4)]
+    chain.add(ErasureConfirmed(BATCH, 1, model(1, 4)))
+    chain.add(HeadMoved(BATCH, STUDY, 1))
+    assert has_turn(chain.history, chain.erasure(other))
+    asked = [one.opened.round_id for one in questions(chain.history, chain.erasure(other)) or []]
+    assert asked == rounds[:2], "the old line's later rounds are not on this ancestry, the replay came after"
+    plan = plan_of(chain.history, chain.erasure(other), dict.fromkeys(rounds, True))
+    assert plan is not None
+    assert (plan.parent_branch, plan.base_height, plan.target_height) == (0, 0, 2)
+    planned = chain.plan(plan, other)
+    doomed = [one.opened.round_id for one in doomed_rounds(chain.history, planned)]
+    assert doomed == [*rounds, *replay], "the first replay descends from a model that knows the second consent"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What a plan condemns
+
+
+def test_rounds_after_the_base_and_their_models_are_doomed_failed_and_running_ones_too() -> None:
+    chain, rounds = trained()
+    failed = chain.fail(0, 5)
+    running = chain.open(0, 6)
+    uses = dict.fromkeys(rounds, True) | {rounds[0]: False}
+    plan = plan_of(chain.history, chain.erasure(), uses)
+    assert plan is not None
+    planned = chain.plan(plan)
+    assert [one.opened.round_id for one in doomed_rounds(chain.history, planned)] == [*rounds[1:], failed, running]
+    assert doomed_models(chain.history, planned) == {model(0, 2), model(0, 3), model(0, 4)}
+    chain.end(running, 0, 6)
+    assert model(0, 6) in doomed_models(chain.history, planned)
+
+
+def test_a_model_that_a_clean_round_also_made_stays() -> None:
+    chain = Chain()
+    first = chain.round(0, 1)
+    void = chain.round(0, 2, outcome=2)  # its model root is the one of round 1
+    third = chain.round(0, 3)
+    chain.request()
+    chain.steps(1, 2)
+    planned = chain.plan(PlanTerms(0, 1, model(0, 1), ZERO, 3))
+    assert [one.opened.round_id for one in doomed_rounds(chain.history, planned)] == [void, third]
+    assert doomed_models(chain.history, planned) == {model(0, 3)}
+    assert first not in {one.opened.round_id for one in doomed_rounds(chain.history, planned)}
+
+
+def test_a_plan_without_replay_condemns_no_round() -> None:
+    chain, _ = trained()
+    planned = chain.plan(PlanTerms(0, 4, model(0, 4), ZERO, 4))
+    assert doomed_rounds(chain.history, planned) == []
+
+
+def test_an_inventory_does_not_depend_on_the_order_of_the_tombstones() -> None:
+    stones = [(keccak256(bytes([i])), 1, BATCH) for i in range(5)]
+    assert inventory(stones) == inventory(list(reversed(stones)))
+    assert inventory(stones) != inventory(stones[1:])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Verdicts, exclusion, states
+
+
+def test_verdicts_are_about_the_first_model_with_as_many_rounds_as_the_target_had() -> None:
+    chain, rounds = trained()
+    plan = plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, True) | {rounds[0]: False, rounds[1]: False})
+    assert plan is not None
+    planned = chain.plan(plan)
+    chain.round(1, 3)
+    assert checkpoint_of(chain.history, planned, 0) is None
+    chain.fail(1, 4)
+    chain.round(1, 5, outcome=1)
+    found = checkpoint_of(chain.history, planned, 0)
+    assert found is not None
+    assert (found.branch, found.height, found.model) == (1, 5, model(1, 5))
+    assert [one.opened.height for one in found.rounds] == [3, 5]
+    chain.round(1, 6)
+    assert checkpoint_of(chain.history, planned, 0) == found
+
+
+@pytest.mark.parametrize(
+    "n, others, f, needed",
+    [(2, 1, 0, 1), (3, 2, 0, 1), (4, 3, 1, 2), (5, 4, 1, 3), (7, 6, 2, 4), (10, 9, 3, 6)],
+)
+def test_all_others_but_the_faulty_confirm_and_below_four_members_one(n: int, others: int, f: int, needed: int) -> None:
+    assert verdicts_needed(n, others, f) == needed
+
+
+def test_exclusion_waits_for_the_withdrawal_and_for_the_rounds_it_met() -> None:
+    chain = Chain()
+    chain.round(0, 1)
+    running = chain.open(0, 2)
+    assert exclusion_evidence(chain.history, STUDY, (CONSENT,)) is None
+    assert excluded_from(chain.history, STUDY, (CONSENT,)) is None
+    chain.add(Withdrawn(CONSENT, chain.now))
+    assert exclusion_evidence(chain.history, STUDY, (CONSENT,)) is None
+    assert excluded_from(chain.history, STUDY, (CONSENT,)) == 3, "the running round may be the recorded last use"
+    chain.end(running, 0, 2)
+    evidence = exclusion_evidence(chain.history, STUDY, (CONSENT,))
+    assert evidence is not None
+    chain.round(0, 3)
+    assert exclusion_evidence(chain.history, STUDY, (CONSENT,)) == evidence, "later rounds do not change it"
+    assert excluded_from(chain.history, STUDY, (CONSENT,)) == 3
+
+
+def test_every_state_is_reached_and_shown_in_order() -> None:
+    chain = Chain()
+    chain.round(0, 1)
+    chain.request(poster=2)
+    seen = []
+
+    def look(*records: Record) -> None:
+        for record in records:
+            chain.add(record)
+        seen.append(state_of(chain.erasure(), chain.history).value)
+
+    look()
+    look(ErasureAuthorised(BATCH))
+    for step in (1, 2):
+        look(ErasureStepped(BATCH, step, ZERO))
+    chain.plan(PlanTerms(0, 0, TERMS.initial_model, ZERO, 1))
+    look()
+    look(*(PurgeAttested(BATCH, member, 0, ZERO) for member in range(4)))
+    look(ReplayOpened(BATCH, 1))
+    look(*(VerdictGiven(BATCH, member, 1, model(1, 1), True) for member in (0, 2)))
+    look(ErasureConfirmed(BATCH, 1, model(1, 1)))
+    look(HeadMoved(BATCH, STUDY, 1))
+    look(*(PurgeAttested(BATCH, member, 1, ZERO) for member in range(4)))
+    look(ErasureStepped(BATCH, 3, ZERO))
+    look(ErasureStepped(BATCH, 4, ZERO))
+    look(ErasureStepped(BATCH, 5, ZERO), ErasureClosed(BATCH, 0))
+    expected = [state.value for state, _ in reversed(STATES)]
+    assert list(dict.fromkeys(seen)) == [one for one in expected if one not in ("closed_with_exceptions", "refused")]
+    shown = claims(chain.erasure(), chain.history, hospital="hospital-1", study_name="s", first_height=2)
+    assert [one.level for one in shown] == ["L0", "L1", "L2", "P"]
+    assert "2 of 3 other members" in shown[2].sentence
+    assert all(one.does_not_show and one.evidence for one in shown)
+
+
+def test_a_refused_batch_claims_nothing_and_is_never_overdue() -> None:
+    chain = Chain()
+    chain.request()
+    assert not is_overdue(chain.erasure(), chain.now)
+    assert is_overdue(chain.erasure(), chain.now + 2000)
+    chain.add(ErasureRefused(BATCH, 5))
+    assert state_of(chain.erasure(), chain.history) is State.REFUSED
+    assert not is_overdue(chain.erasure(), chain.now + 2000)
+    assert claims(chain.erasure(), chain.history, hospital="h", study_name="s", first_height=None) == []
+
+
+def test_a_close_with_a_silent_member_names_the_exception() -> None:
+    chain = Chain()
+    chain.request()
+    chain.add(ErasureClosed(BATCH, 8))
+    assert state_of(chain.erasure(), chain.history) is State.CLOSED_WITH_EXCEPTIONS
+    assert roster_of(chain.history, STUDY) == 15
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The machine
+
+BASE = Facts(State.REQUESTED, 1, 0b1111, 1, 1, took_part=True, purge_end=99)
+PLAN = PlanTerms(0, 0, ZERO, ZERO, 2)
+
+
+def acts(facts: Facts, now: int = 100) -> tuple[Act, ...]:
+    return Erasure(BATCH).handle(Looked(facts), now)
+
+
+@pytest.mark.parametrize(
+    "facts, expected",
+    [
+        (replace(BASE), ()),
+        (replace(BASE, requests=True), (Act.AUTHORISE,)),
+        (replace(BASE, me=2, requests=True), ()),
+        (replace(BASE, state=State.AUTHORISED, requests=True), ()),
+        (replace(BASE, state=State.AUTHORISED, requests=True, excluded=True), (Act.EXCLUDE,)),
+        (replace(BASE, state=State.EXCLUDED, requests=True), (Act.DELETE_COPY,)),
+        (
+            replace(BASE, state=State.COPY_DELETED, opening=True, lacking=0b1101),
+            (Act.SHARE_OPENING, Act.READ_SETS),
+        ),
+        (replace(BASE, state=State.COPY_DELETED, me=2), ()),
+        (replace(BASE, state=State.COPY_DELETED, me=2, opening=True), (Act.READ_SETS,)),
+        (
+            replace(BASE, state=State.COPY_DELETED, me=2, opening=True, answered=True, has_turn=True, plan=PLAN),
+            (Act.VOTE_PLAN,),
+        ),
+        (replace(BASE, state=State.COPY_DELETED, me=2, opening=True, answered=True, plan=PLAN), ()),
+        (
+            replace(
+                BASE, state=State.COPY_DELETED, answered=True, has_turn=True, plan=PLAN, voted=True, votes=0b0110
+            ),
+            (Act.GATHER_PLANS,),
+        ),
+        (
+            replace(
+                BASE, state=State.COPY_DELETED, answered=True, has_turn=True, plan=PLAN, voted=True, votes=0b0111
+            ),
+            (Act.POST_PLAN,),
+        ),
+        (
+            replace(
+                BASE, state=State.COPY_DELETED, answered=True, has_turn=True, plan=PLAN, voted=True, votes=0b0111,
+                window_end=100,
+            ),
+            (),
+        ),
+        (replace(BASE, state=State.PLANNED, forks=True, dirty=True, answered=True), ()),
+        (replace(BASE, state=State.PLANNED, forks=True, quiet=True, dirty=True, answered=True), (Act.PURGE,)),
+        (replace(BASE, state=State.PLANNED, forks=True, quiet=True, answered=True), (Act.ATTEST_PAIR,)),
+        (replace(BASE, state=State.PLANNED, forks=True, quiet=True, pair=0b0111, purge_end=100), ()),
+        (replace(BASE, state=State.PLANNED, forks=True, quiet=True, pair=0b0111, purge_end=99), (Act.OPEN_REPLAY,)),
+        (replace(BASE, state=State.PAIR_PURGED, forks=True, quiet=True, pair=15, purge_end=500), (Act.OPEN_REPLAY,)),
+        (
+            replace(BASE, state=State.REPLAYING, me=2, opening=True, answered=True, caught_up=True, pair=15),
+            (Act.GIVE_VERDICT,),
+        ),
+        (replace(BASE, state=State.REPLAYING, opening=True, answered=True, caught_up=True), ()),
+        (replace(BASE, state=State.HEAD_MOVED, quiet=True, rest=0b1101), (Act.ATTEST_REST,)),
+        (replace(BASE, state=State.HEAD_MOVED, quiet=True, rest=15, delivered=True), (Act.STATE_DELIVERY,)),
+        (replace(BASE, state=State.CERTIFICATE_DELIVERED, rest=15), (Act.DESTROY_LINK,)),
+        (replace(BASE, state=State.LINK_DESTROYED, rest=15), (Act.CLOSE,)),
+        (replace(BASE, state=State.CLOSED, rest=15, opening=True), (Act.FORGET,)),
+        (
+            replace(BASE, state=State.CLOSED_WITH_EXCEPTIONS, me=3, quiet=True, forks=True, rest=7, pair=7, dirty=True),
+            (Act.PURGE,),
+        ),
+        (
+            replace(BASE, state=State.CLOSED_WITH_EXCEPTIONS, me=3, quiet=True, forks=True, rest=7, pair=7),
+            (Act.ATTEST_PAIR, Act.ATTEST_REST),
+        ),
+        (replace(BASE, state=State.REFUSED), ()),
+        (replace(BASE, state=State.PLANNED, me=None, quiet=True, dirty=True, took_part=False), (Act.PURGE,)),
+    ],
+)  # fmt: skip
+def test_each_row_of_the_rules(facts: Facts, expected: tuple[Act, ...]) -> None:
+    assert acts(facts) == expected
+
+
+def test_every_act_has_a_row() -> None:
+    assert {rule.act for rule in RULES} == set(Act)
+    assert all(rule.clause for rule in RULES)
+
+
+def test_an_act_under_way_is_not_asked_for_again_and_a_failed_one_only_later() -> None:
+    machine, facts = Erasure(BATCH), replace(BASE, requests=True)
+    assert machine.handle(Looked(facts), 100) == (Act.AUTHORISE,)
+    assert machine.handle(Looked(facts), 101) == ()
+    machine.handle(Failed(Act.AUTHORISE, 110), 102)
+    assert machine.handle(Looked(facts), 109) == ()
+    assert machine.handle(Looked(facts), 110) == (Act.AUTHORISE,)
+    machine.handle(Done(Act.AUTHORISE), 111)
+    assert machine.handle(Looked(facts), 111 + AGAIN_S - 1) == ()
+    assert machine.handle(Looked(facts), 111 + AGAIN_S) == (Act.AUTHORISE,), "the chain still does not show it"
+
+
+def test_members_stand_in_for_each_other_in_order() -> None:
+    ranks = [rank_of(replace(BASE, me=member)) for member in range(4)]
+    assert ranks == [3, 0, 1, 2], "the controller first, then upward in a circle"
+    for member in range(4):
+        machine = Erasure(BATCH)
+        facts = replace(BASE, me=member, state=State.PAIR_PURGED, forks=True, quiet=True, pair=15, answered=True)
+        wait = STAND_IN_S * ranks[member]
+        if wait:
+            assert machine.handle(Looked(facts), 100) == ()
+            assert machine.handle(Looked(facts), 100 + wait - 1) == ()
+        assert machine.handle(Looked(facts), 100 + wait) == (Act.OPEN_REPLAY,)
