@@ -1,0 +1,128 @@
+"""Erasures in a home: condemned contents are gone, plans follow from the chain, no erased leaf came back.
+
+What this file does not know: the steps of an erasure on the chain (`node/audit_records.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from crypto.blobs import SetPlain, decode_set
+from crypto.digest import Digest, hash_words
+from crypto.errors import CryptoError
+from crypto.sealing import BlobKind, open_blob
+from node.audit_checks import Audit, commit_notices
+from node.audit_records import (
+    equal,
+    erasure_name,
+    holds,
+    round_name,
+)
+from node.erasure import PAIR, doomed_models, doomed_rounds, target_of
+from node.history import ErasureHistory, RoundHistory
+from node.messages import (
+    CommitNotice,
+    OpeningNotice,
+    PurgeNotice,
+)
+from node.records import ErasurePlanned
+
+
+def purges_are_carried_out(audit: Audit) -> str | None:
+    """What we attested as purged is here neither as blob nor as key nor as model, and the attestation is ours."""
+    if audit.me is None:
+        return None
+    history = audit.history
+    for batch, erasure in history.erasures.items():
+        for (stage, member), attested in erasure.purges.items():
+            own = audit.store.own_notice(batch, "PurgeNotice", stage) if member == audit.me else None
+            if isinstance(own, PurgeNotice):
+                where = f"{erasure_name(batch)}, our attestation of stage {stage}"
+                equal("inventory", where, own.inventory, attested.inventory)
+        if erasure.plan is not None and (PAIR, audit.me) in erasure.purges:
+            _condemned_is_gone(audit, batch, erasure.plan)
+    return None
+
+
+def _condemned_is_gone(audit: Audit, batch: Digest, plan: ErasurePlanned) -> None:
+    store = audit.store
+    for one in doomed_rounds(audit.history, plan):
+        for member, notice in commit_notices(audit, one).items():
+            whose = f"{erasure_name(batch)}, {round_name(one)}, member {member}"
+            there = store.on_disk(notice.update.cipher_root)
+            holds("purged update", whose, "gone", not there, "still there")
+            key = store.has_key(one.opened.round_id, member, BlobKind.UPDATE)
+            holds("purged content key", whose, "gone", not key, "still there")
+    # Two studies of one specification on the same data make the same models: what another study names stays.
+    elsewhere = {
+        root
+        for number, study in audit.history.studies.items()
+        if number != plan.study
+        for branch in study.branches.values()
+        for root in branch.models.values()
+    }
+    for root in sorted(doomed_models(audit.history, plan) - elsewhere):
+        holds(
+            "purged model",
+            f"{erasure_name(batch)}, {store.place(root)}",
+            "gone",
+            not store.on_disk(root),
+            "still there",
+        )
+
+
+def erasures_are_clean(audit: Audit) -> str | None:
+    """By the openings this home got: base older than the first use, no erased leaf in an included set after it."""
+    missing = []
+    history = audit.history
+    for batch, erasure in history.erasures.items():
+        if erasure.plan is None:
+            continue
+        _plan_follows(audit, batch, erasure, erasure.plan)
+        openings = [n for n in audit.store.notices(batch, "OpeningNotice") if isinstance(n, OpeningNotice)]
+        if not openings:
+            why = "was forgotten when it closed" if erasure.closed is not None else "did not come to this home"
+            missing.append(f"{erasure_name(batch)}: which leaves it is about {why}")
+            continue
+        leaves = frozenset(openings[0].leaf_keys)
+        missing += _leaves_unused(audit, batch, erasure, leaves)
+    return "; ".join(missing) or None
+
+
+def _plan_follows(audit: Audit, batch: Digest, erasure: ErasureHistory, plan: ErasurePlanned) -> None:
+    """Seed and target of a plan are functions of the chain, so that no quorum can choose them."""
+    seed = hash_words("branch", batch, audit.hashes[erasure.position.block])
+    equal("branch seed", erasure_name(batch), seed, plan.branch_seed)
+    equal("target height", erasure_name(batch), target_of(audit.history, erasure), plan.target_height)
+
+
+def _leaves_unused(audit: Audit, batch: Digest, erasure: ErasureHistory, leaves: frozenset[Digest]) -> Iterable[str]:
+    plan = erasure.plan
+    assert plan is not None
+    unread = 0
+    for one in audit.history.path(plan.study, plan.branch):
+        if one.final is None or not one.final.result.included >> erasure.opened.controller & 1:
+            continue
+        controller = erasure.opened.controller
+        notice = commit_notices(audit, one).get(controller)
+        plain = None if notice is None else _set_of(audit, one, notice)
+        if plain is None:
+            unread += 1
+            continue
+        where = f"{erasure_name(batch)}, {round_name(one)}, set of member {controller}"
+        used = any(entry.leaf_key in leaves for entry in plain.entries)
+        holds("erased leaf", where, "in no included set of the clean branch", not used, "an erased leaf")
+    return [f"{erasure_name(batch)}: {unread} sets of its controller are not readable here"] if unread else []
+
+
+def _set_of(audit: Audit, one: RoundHistory, notice: CommitNotice) -> SetPlain | None:
+    if not audit.store.opens_keys:
+        return None
+    data = audit.store.content(notice.set.cipher_root, "cipher")
+    key = audit.store.content_key(one.opened.round_id, notice.member, BlobKind.SET)
+    if data is None or key is None:
+        return None
+    try:
+        return decode_set(open_blob(data, key, notice.set, one.opened.round_id, notice.member, BlobKind.SET))
+    except CryptoError:
+        return None

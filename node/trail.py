@@ -1,0 +1,564 @@
+"""The chain told to people: who did what when, who took part in which round, how a study's models descend.
+
+What may live here: pure readings of records and of the folded history, as plain dictionaries for the command line. What
+this file does not know: files, the network, patients. Nothing here names a person: a consent appears by its id, which
+only its hospital and its patient can read, and no figure counts patients (an anchor's count is padded).
+
+A member is shown by its registered name, times are block times (unix seconds). A node's evidence holds receipts and not
+transactions, so a transaction is shown by its place in its block, or by its hash where the ledger gave one.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from crypto.digest import Digest
+from node.errors import InputError, NotFound
+from node.history import Branch, History, RoundHistory
+from node.membership import available, bitmap_of, members_of
+from node.records import (
+    MAX_MEMBERS,
+    ZERO,
+    Abstained,
+    Anchored,
+    AuditAccessed,
+    AuditorSeated,
+    BranchCreated,
+    Committed,
+    EntrySkipped,
+    Equivocated,
+    ErasureAuthorised,
+    ErasureClosed,
+    ErasureConfirmed,
+    ErasureOpened,
+    ErasurePlanned,
+    ErasureRefused,
+    ErasureStepped,
+    FormRegistered,
+    Granted,
+    HavePosted,
+    HeadMoved,
+    Joined,
+    Left,
+    Logged,
+    MemberAdmitted,
+    MemberRemoved,
+    PurgeAttested,
+    Record,
+    ReplayOpened,
+    RoundFailed,
+    RoundFinal,
+    RoundOpened,
+    StudyCreated,
+    VerdictGiven,
+    Withdrawn,
+)
+from node.validity import Code, code_of
+
+SHORT = 12
+"""Digits of an id where the whole is shown elsewhere."""
+
+_TRANSACTION_INDEXES = 1 << 32
+"""Below this, a `Logged.transaction` is a place in the block (see `node/follower.py`), not a hash."""
+
+CONTRACT, HOLDER = "the contract", "holder, hospital or quorum"
+REFUSED_FOR: Final = {
+    1: "duplicate",
+    2: "bad signature",
+    3: "unknown member",
+    4: "wrong phase",
+    5: "unknown subject",
+    6: "malformed",
+}
+FAILED_FOR: Final = {1: "too few commitments", 2: "all attempts used up", 3: "too old"}
+STEPS: Final = {1: "excluded", 2: "copy deleted", 3: "certificate delivered", 4: "link destroyed", 5: "closing"}
+STATEMENTS: Final = {1: "commits", 2: "votes", 3: "haves"}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Who did what when
+
+
+class _Names:
+    """Names and owners of what records refer to by id, from the history up to the record that is told."""
+
+    def __init__(self, history: History) -> None:
+        self.history = history
+
+    def member(self, index: int) -> str:
+        """A member's registered name."""
+        found = self.history.registry.members.get(index)
+        return found.name if found is not None else f"member {index}"
+
+    def members(self, bitmap: int) -> str:
+        """Several members' names."""
+        return ", ".join(self.member(index) for index in members_of(bitmap)) or "nobody"
+
+    def auditor(self, seat: int) -> str:
+        """An auditor's registered name."""
+        found = self.history.registry.auditors.get(seat)
+        return found.name if found is not None else f"auditor {seat}"
+
+    def round(self, round_id: Digest) -> str:
+        """A round by branch and height."""
+        found = self.history.rounds.get(round_id)
+        return "an unknown round" if found is None else _round_name(found.opened.branch, found.opened.height)
+
+    def study(self, record: Record) -> Digest | None:
+        """The study that a record belongs to, if any."""
+        study = getattr(record, "study", None)
+        if isinstance(study, Digest):
+            return None if study == ZERO else study
+        found = self.history.rounds.get(getattr(record, "round_id", ZERO))
+        if found is not None:
+            return found.opened.study
+        erasure = self.history.erasures.get(getattr(record, "batch", ZERO))
+        if erasure is not None:
+            return erasure.opened.study
+        if isinstance(record, Withdrawn):
+            grant = self.history.grants.get(record.consent_id)
+            return None if grant is None else grant.record.study
+        return None
+
+    def controller(self, batch: Digest) -> int | None:
+        """The hospital that controls an erasure."""
+        found = self.history.erasures.get(batch)
+        return None if found is None else found.opened.controller
+
+
+def _round_name(branch: int, height: int) -> str:
+    return f"round {height}" if branch == 0 else f"round {height} of branch {branch}"
+
+
+def _short(value: bytes) -> str:
+    return value.hex()[:SHORT]
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """A record in words: the members it is by or about (bitmap), who acted, and what they did."""
+
+    members: int
+    who: str
+    what: str
+
+
+Teller = Callable[[Any, _Names], _Told]
+
+
+def _by(n: _Names, member: int, what: str) -> _Told:
+    return _Told(1 << member if member < MAX_MEMBERS else 0, n.member(member), what)
+
+
+def _by_controller(n: _Names, batch: Digest, what: str) -> _Told:
+    controller = n.controller(batch)
+    return _Told(0, CONTRACT, what) if controller is None else _by(n, controller, what)
+
+
+def _by_contract(what: str, members: int = 0) -> _Told:
+    return _Told(members, CONTRACT, what)
+
+
+def _invalid_names(n: _Names, codes: int) -> str:
+    return ", ".join(f"{n.member(m)} ({code.name})" for m, code in _codes(codes).items())
+
+
+def _codes(codes: int) -> dict[int, Code]:
+    found: dict[int, Code] = {}
+    for member in range(MAX_MEMBERS):
+        try:
+            code = code_of(codes, member)
+        except ValueError:  # four bits hold more numbers than there are rules; what a contract took is still shown
+            continue
+        if code is not Code.VALID:
+            found[member] = code
+    return found
+
+
+def _final(r: RoundFinal, n: _Names) -> _Told:
+    made = f"model {_short(r.result.model_root)}" if r.result.outcome == 1 else "no result, the model stays"
+    refused = _invalid_names(n, r.result.codes)
+    what = f"{_round_name(r.branch, r.height)} is final in attempt {r.attempt}: {made}; included "
+    what += n.members(r.result.included) + (f"; refused {refused}" if refused else "")
+    return _Told(r.signers, n.members(r.signers), what)
+
+
+def _skipped(r: EntrySkipped, n: _Names) -> _Told:
+    why = REFUSED_FOR.get(r.reason, f"reason {r.reason}")
+    what = f"an entry about {_short(r.subject)} was skipped: {why}"
+    return _by(n, r.member, what) if r.member < MAX_MEMBERS else _by_contract(what)
+
+
+def _planned(r: ErasurePlanned, n: _Names) -> _Told:
+    base = f"model {_short(r.base_model)} of height {r.base_height}"
+    if r.target_height == r.base_height:
+        return _by_contract(f"erasure {_short(r.batch)}: never included, nothing is replayed")
+    return _by_contract(f"erasure {_short(r.batch)}: branch {r.branch} replays from {base} to height {r.target_height}")
+
+
+# record -> (record, names) -> in words
+_WORDS: Final[dict[type, Teller]] = {
+    MemberAdmitted: lambda r, n: _Told(1 << r.index, r.name, f"is member {r.index} from epoch {r.epoch}"),
+    MemberRemoved: lambda r, n: _by(n, r.index, f"is removed from epoch {r.epoch}"),
+    AuditorSeated: lambda r, n: _Told(
+        0, r.name, f"has auditor's seat {r.seat}" + (f" for study {_short(r.study)}" if r.study != ZERO else "")
+    ),
+    FormRegistered: lambda r, n: _by_contract(f"form {_short(r.form_id)} is registered for study {_short(r.study)}"),
+    Granted: lambda r, n: _by(n, r.member, f"grants consent {r.consent_id.hex()} on form {_short(r.form_id)}"),
+    Anchored: lambda r, n: _by(
+        n, r.member, f"anchors consents under {_short(r.root)} (padded to {r.count}) on form {_short(r.form_id)}"
+    ),
+    Withdrawn: lambda r, n: _Told(0, HOLDER, f"withdraws consent {r.consent_id.hex()}"),
+    StudyCreated: lambda r, n: _by(
+        n,
+        r.creator,
+        f"creates study {_short(r.study)} of {r.terms.rounds} rounds, inviting {n.members(r.terms.invited)}",
+    ),
+    Joined: lambda r, n: _by(n, r.member, f"joins study {_short(r.study)}"),
+    Left: lambda r, n: _by(n, r.member, f"leaves study {_short(r.study)}"),
+    RoundOpened: lambda r, n: _by_contract(
+        f"{_round_name(r.branch, r.height)} opens for {n.members(r.roster)}"
+        + (f"; suspended {n.members(r.suspended)}" if r.suspended else ""),
+        r.roster,
+    ),
+    Committed: lambda r, n: _by(n, r.member, f"commits to an update in {n.round(r.round_id)}"),
+    Abstained: lambda r, n: _by(n, r.member, f"abstains in {n.round(r.round_id)}"),
+    HavePosted: lambda r, n: _by(
+        n, r.member, f"says it holds {n.members(r.bitmap)} in {n.round(r.round_id)}, attempt {r.attempt}"
+    ),
+    RoundFinal: _final,
+    RoundFailed: lambda r, n: _by_contract(
+        f"{_round_name(r.branch, r.height)} failed: {FAILED_FOR.get(r.reason, f'reason {r.reason}')}"
+    ),
+    Equivocated: lambda r, n: _by(
+        n, r.member, f"signed two different {STATEMENTS.get(r.kind, 'statements')} in {n.round(r.round_id)}"
+    ),
+    AuditAccessed: lambda r, n: _Told(
+        0, n.auditor(r.seat), f"announces that it opens rounds {r.from_height} to {_last(r.to_height)}"
+    ),
+    BranchCreated: lambda r, n: _by_contract(
+        f"branch {r.branch} begins at height {r.base_height} of branch {r.parent}, for erasure {_short(r.batch)}"
+    ),
+    EntrySkipped: _skipped,
+    ErasureOpened: lambda r, n: _by(
+        n, r.poster, f"opens erasure {_short(r.batch)}, controlled by {n.member(r.controller)}, due at {r.due_at}"
+    ),
+    ErasureAuthorised: lambda r, n: _by_controller(n, r.batch, f"authorises erasure {_short(r.batch)}"),
+    ErasureRefused: lambda r, n: _by_controller(n, r.batch, f"refuses erasure {_short(r.batch)} on ground {r.ground}"),
+    ErasureStepped: lambda r, n: _by_controller(
+        n, r.batch, f"erasure {_short(r.batch)}: {STEPS.get(r.step, f'step {r.step}')}"
+    ),
+    ErasurePlanned: _planned,
+    PurgeAttested: lambda r, n: _by(
+        n,
+        r.member,
+        f"attests the {'purge before the replay' if r.stage == 0 else 'final purge'} of erasure {_short(r.batch)}",
+    ),
+    ReplayOpened: lambda r, n: _by_contract(f"the replay of erasure {_short(r.batch)} opens on branch {r.branch}"),
+    VerdictGiven: lambda r, n: _by(
+        n, r.member, f"{'confirms' if r.confirmed else 'denies'} erasure {_short(r.batch)} on {_short(r.head_model)}"
+    ),
+    ErasureConfirmed: lambda r, n: _by_contract(f"erasure {_short(r.batch)} is confirmed on {_short(r.head_model)}"),
+    HeadMoved: lambda r, n: _by_contract(f"branch {r.branch} serves from now on, by erasure {_short(r.batch)}"),
+    ErasureClosed: lambda r, n: _by_controller(
+        n,
+        r.batch,
+        f"closes erasure {_short(r.batch)}"
+        + (f"; no final purge by {n.members(r.exceptions)}" if r.exceptions else ""),
+    ),
+}
+
+
+def _last(height: int) -> str:
+    return "the last" if height == 2**32 - 1 else str(height)
+
+
+KINDS: Final = tuple(re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower() for kind in _WORDS)
+"""Names of the kinds of entries, as the filter takes them."""
+
+
+def trail(
+    logged: Iterable[Logged],
+    *,
+    study: Digest | None = None,
+    member: int | None = None,
+    consent: Digest | None = None,
+    kind: str | None = None,
+    since: int | None = None,
+    until: int | None = None,
+) -> list[dict[str, Any]]:
+    """Who did what when: the records that pass every given filter, in the chain's order.
+
+    Args:
+        logged: all records of the chain from its first block on (`node.audit.read_records`).
+        study: its records, no membership; withdrawals of anchored consents are shown for every study.
+        member: what this member did, or what names it.
+        consent: its grant, its withdrawal and entries about it that were skipped.
+        kind: one of `KINDS`.
+        since, until: block times, both included.
+
+    Returns:
+        {time, block, transaction, who, kind, what} an entry; consents appear by id only.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+    history = History()
+    names = _Names(history)
+    entries = []
+    for one in logged:
+        history.apply(one)
+        record = one.record
+        told = _WORDS[type(record)](record, names)
+        passes = (
+            (study is None or names.study(record) == study or _may_concern_any_study(record, names))
+            and (member is None or bool(told.members >> member & 1))
+            and (consent is None or consent in (getattr(record, "consent_id", None), getattr(record, "subject", None)))
+            and (kind is None or _kind(record) == kind)
+            and (since is None or one.timestamp >= since)
+            and (until is None or one.timestamp <= until)
+        )
+        if passes:
+            entries.append(
+                {
+                    "time": one.timestamp,
+                    "block": one.position.block,
+                    "transaction": _transaction(one.transaction),
+                    "who": told.who,
+                    "kind": _kind(record),
+                    "what": told.what,
+                }
+            )
+    return entries
+
+
+def _may_concern_any_study(record: Record, names: _Names) -> bool:
+    """A withdrawal of an anchored consent: the chain does not say which study it was for, so every one shows it."""
+    return isinstance(record, Withdrawn) and names.study(record) is None
+
+
+def _kind(record: Record) -> str:
+    return KINDS[list(_WORDS).index(type(record))]
+
+
+def _transaction(transaction: Digest) -> str:
+    index = int.from_bytes(transaction, "big")
+    return str(index) if index < _TRANSACTION_INDEXES else transaction.hex()
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Who took part
+
+
+COUNTED: Final = ("asked", "committed", "abstained", "no_commit", "included", "invalid", "unavailable", "suspended")
+"""What is counted over the rounds for each member."""
+
+
+def participation(history: History, study: Digest) -> dict[str, Any]:
+    """Each member's part in each round of a study, all branches, in the order the rounds opened.
+
+    Returns:
+        {study, rounds: [{round_id, branch, height, state, attempt, members: [...]}], totals: [...]}. A member's row
+        has `asked committed abstained no_commit included unavailable suspended voted` as truth values, `invalid` as
+        the name of the first failing rule or None, and `missed` as "commit", "data" (its blobs were not to be had),
+        or None. `voted` says whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
+
+    Raises:
+        NotFound: no such study.
+    """
+    _known(history, study)
+    rounds = [one for one in history.rounds.values() if one.opened.study == study]
+    rows = [_round_row(history, one) for one in rounds]
+    totals = []
+    for index in members_of(bitmap_of(m for one in rounds for m in members_of(one.opened.roster))):
+        parts = [part for row in rows for part in row["members"] if part["member"] == index]
+        counts = {name: sum(bool(part[name]) for part in parts) for name in COUNTED}
+        missed = [
+            {"branch": row["branch"], "height": row["height"], "missed": part["missed"]}
+            for row in rows
+            for part in row["members"]
+            if part["member"] == index and part["missed"] is not None
+        ]
+        totals.append({"member": index, "name": _Names(history).member(index), **counts, "missed": missed})
+    return {"study": study.hex(), "rounds": rows, "totals": totals}
+
+
+def _known(history: History, study: Digest) -> None:
+    if study not in history.studies:
+        raise NotFound(f"no study {study.hex()} on this ledger")
+
+
+def _state(one: RoundHistory) -> str:
+    return "final" if one.final is not None else "failed" if one.failed is not None else "open"
+
+
+def _decided(one: RoundHistory, attempt: int) -> int:
+    """The set that a result of this attempt decides over."""
+    committed = bitmap_of(one.commits)
+    if attempt == 0:
+        return committed
+    haves = [
+        logged.record.bitmap
+        for logged in one.logged
+        if isinstance(logged.record, HavePosted) and logged.record.attempt == attempt
+    ]
+    return available(haves, committed, one.opened.f)
+
+
+def _round_row(history: History, one: RoundHistory) -> dict[str, Any]:
+    opened, final = one.opened, one.final
+    decided = None if final is None else _decided(one, final.attempt)
+    codes = {} if final is None else _codes(final.result.codes)
+    parts = []
+    for member in members_of(opened.roster):
+        suspended = bool(opened.suspended >> member & 1)
+        committed, abstained = member in one.commits, member in one.abstained
+        no_commit = one.over and not (suspended or committed or abstained)
+        unavailable = committed and decided is not None and not decided >> member & 1
+        parts.append(
+            {
+                "member": member,
+                "name": _Names(history).member(member),
+                "asked": not suspended,
+                "committed": committed,
+                "abstained": abstained,
+                "no_commit": no_commit,
+                "included": final is not None and bool(final.result.included >> member & 1),
+                "invalid": codes[member].name if member in codes else None,
+                "unavailable": unavailable,
+                "suspended": suspended,
+                "voted": final is not None and bool(final.signers >> member & 1),
+                "missed": "commit" if no_commit else "data" if unavailable else None,
+            }
+        )
+    return {
+        "round_id": opened.round_id.hex(),
+        "branch": opened.branch,
+        "height": opened.height,
+        "state": _state(one),
+        "attempt": None if final is None else final.attempt,
+        "members": parts,
+    }
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# One round, all models
+
+
+def find_round(history: History, study: Digest, which: int | str) -> RoundHistory:
+    """A round by its height on the way to the training branch's head, or by the beginning of its id.
+
+    Raises:
+        NotFound: no such study or round.
+        InputError: several rounds fit.
+    """
+    _known(history, study)
+    if isinstance(which, int):
+        found = history.round_at(study, history.studies[study].active_branch, which)
+        if found is None:
+            raise NotFound(f"study {_short(study)} has no round {which}")
+        return found
+    start = which.lower().removeprefix("0x")
+    fits = [
+        one
+        for one in history.rounds.values()
+        if one.opened.study == study and one.opened.round_id.hex().startswith(start)
+    ]
+    if len(fits) > 1:
+        raise InputError(f"{len(fits)} rounds begin with {which!r}; write more of it")
+    if not fits:
+        raise NotFound(f"study {_short(study)} has no round {which!r}")
+    return fits[0]
+
+
+def round_report(history: History, study: Digest, which: int | str) -> dict[str, Any]:
+    """Everything the chain says about one round.
+
+    Args:
+        history: the chain.
+        study: its study.
+        which: height on the way to the training branch's head, or the beginning of a round id in hexadecimal digits.
+
+    Raises:
+        NotFound, InputError: as :func:`find_round`.
+    """
+    one = find_round(history, study, which)
+    opened, final = one.opened, one.final
+    position, sealed_at = history.seal(one)
+    result = None
+    if final is not None:
+        trust = final.result.trust
+        result = {
+            "attempt": final.attempt,
+            "outcome": "model" if final.result.outcome == 1 else "no result",
+            "included": list(members_of(final.result.included)),
+            "invalid": {str(member): code.name for member, code in _codes(final.result.codes).items()},
+            "model_root": final.result.model_root.hex(),
+            "result_hash": final.result_hash.hex(),
+            "signers": list(members_of(final.signers)),
+            "trust_permille": [int.from_bytes(trust[i : i + 2], "big") for i in range(0, len(trust), 2)],
+        }
+    return {
+        **_round_row(history, one),
+        "study": study.hex(),
+        "epoch": opened.epoch,
+        "f": opened.f,
+        "quorum": opened.quorum,
+        "crash_tolerance_only": opened.roster.bit_count() < 4,
+        "parent_model": opened.parent_model.hex(),
+        "parent_result": opened.parent_result.hex(),
+        "consent_accumulator": opened.consent_acc.hex(),
+        "membership_accumulator": opened.membership_acc.hex(),
+        "opened": {"time": opened.opened_at, "block": one.position.block},
+        "sealed": {"time": sealed_at, "block": None if position is None else position.block} if one.over else None,
+        "commitments": [
+            {"member": m, "update_root": c.update_root.hex(), "dataset_root": c.dataset_root.hex()}
+            for m, c in sorted(one.commits.items())
+        ],
+        "result": result,
+        "failure": None if one.failed is None else FAILED_FOR.get(one.failed.reason, f"reason {one.failed.reason}"),
+        "ended": None if one.ended is None else {"time": one.logged[-1].timestamp, "block": one.ended.block},
+    }
+
+
+def lineage(history: History, study: Digest) -> dict[str, Any]:
+    """A study's tree of branches with their models; which branch trains, which one serves.
+
+    Raises:
+        NotFound: no such study.
+    """
+    _known(history, study)
+    found = history.studies[study]
+    return {
+        "study": study.hex(),
+        "initial_model": found.created.terms.initial_model.hex(),
+        "training_branch": found.active_branch,
+        "serving_branch": found.serving_branch,
+        "branches": [_branch_row(history, branch) for _, branch in sorted(found.branches.items())],
+    }
+
+
+def _branch_row(history: History, branch: Branch) -> dict[str, Any]:
+    own = [history.rounds[round_id] for _, round_id in sorted(branch.rounds.items())]
+    return {
+        "branch": branch.number,
+        "parent": branch.parent,
+        "base_height": branch.base_height,
+        "base_model": branch.base_model.hex(),
+        "erasure": None if branch.batch == ZERO else branch.batch.hex(),
+        "target_height": branch.target_height if branch.parent is not None else None,
+        "models": [
+            {
+                "height": one.opened.height,
+                "state": _state(one),
+                "model_root": branch.models[one.opened.height].hex() if one.over else None,
+                "changed": one.final is not None and one.final.result.outcome == 1,
+            }
+            for one in own
+        ],
+    }

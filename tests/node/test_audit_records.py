@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from crypto.digest import Digest
+from crypto.keys import LedgerKey
+from node.audit import CHECKS
+from node.audit_home import Fault
+from node.audit_records import RULES, Chain, observe
+from node.errors import NotFound
+from node.memory_ledger import MemoryLedger, memory_contracts
+from node.records import (
+    BranchCreated,
+    Committed,
+    ErasureClosed,
+    ErasureConfirmed,
+    ErasureOpened,
+    ErasurePlanned,
+    ErasureStepped,
+    FormRegistered,
+    HavePosted,
+    Ledger,
+    Logged,
+    PurgeAttested,
+    ReplayOpened,
+    RoundFailed,
+    RoundFinal,
+    RoundOpened,
+    StudyCreated,
+    VerdictGiven,
+)
+from tests.node.ledger import test_consent, test_erasure, test_rounds
+from tests.node.ledger.world import World, founding, word
+
+START = 1_800_000_000
+ELSEWHERE = "results"  # the worlds of the ledger's suite vote on models, trust and accumulators that nobody computed
+
+
+def make_world(n: int = 4) -> World:
+    keys = [LedgerKey.generate() for _ in range(n)]
+    auditor = LedgerKey.generate()
+    now = [START]
+    members, auditors = founding(keys, [auditor], memory_contracts())
+    ledger = MemoryLedger(members, auditors, clock=lambda: now[0])
+
+    def advance(seconds: int) -> None:
+        now[0] = max(now[0], ledger.head().timestamp) + seconds
+
+    return World(ledger, keys, [auditor], advance)
+
+
+def fold(ledger: Ledger, logged: Iterable[Logged]) -> dict[str, Fault]:
+    chain, found = Chain(ledger.contracts, ledger.block_hash), dict[str, Fault]()
+    for one in logged:
+        observe(chain, one, found)
+    return found
+
+
+def erasure_world() -> World:
+    world = make_world()
+    test_erasure.test_an_erasure_from_plan_to_close(world)
+    return world
+
+
+SCENARIOS: list[Callable[[World], Any]] = [
+    test_erasure.test_an_erasure_from_plan_to_close,
+    test_erasure.test_a_replay_opens_without_the_silent_after_the_purge_window,
+    test_erasure.test_a_consent_never_included_needs_no_replay,
+    test_erasure.test_a_batch_is_requested_by_a_relay_and_authorised_by_its_controller,
+    test_erasure.test_one_plan_a_study_at_a_time,
+    test_rounds.test_attempt_one_decides_over_what_f_plus_one_members_hold,
+    test_rounds.test_without_enough_haves_the_next_attempt_starts_at_once_with_doubled_windows,
+    test_rounds.test_after_three_attempts_the_round_fails_and_the_next_keeps_the_parent,
+    test_rounds.test_too_few_commitments_fail_the_round_before_anything_is_revealed,
+    test_rounds.test_a_round_past_its_age_can_only_fail,
+    test_rounds.test_who_misses_rounds_in_a_row_is_not_waited_for_and_still_votes,
+    test_rounds.test_whose_blobs_were_unavailable_misses_the_round,
+    test_rounds.test_too_few_included_is_an_agreed_no_result_that_keeps_the_model,
+    test_rounds.test_a_member_that_leaves_is_asked_until_the_round_ends,
+    test_rounds.test_a_removed_member_is_asked_until_the_round_ends,
+    test_rounds.test_results_chain_round_by_round,
+    test_consent.test_a_form_is_registered_with_all_its_fields,
+]
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS, ids=lambda one: one.__name__.removeprefix("test_"))
+def test_what_the_contracts_take_the_audit_takes(scenario: Callable[[World], Any]) -> None:
+    world = make_world()
+    scenario(world)
+    found = fold(world.ledger, world.logged())
+    found.pop(ELSEWHERE, None)
+    assert not found, {name: str(fault) for name, fault in found.items()}
+
+
+@pytest.fixture(scope="module")
+def erased() -> World:
+    return erasure_world()
+
+
+@pytest.fixture(scope="module")
+def attempted() -> World:
+    world = make_world()
+    test_rounds.test_attempt_one_decides_over_what_f_plus_one_members_hold(world)
+    return world
+
+
+@pytest.fixture(scope="module")
+def failed() -> World:
+    world = make_world()
+    test_rounds.test_too_few_commitments_fail_the_round_before_anything_is_revealed(world)
+    return world
+
+
+@pytest.fixture(scope="module")
+def formed() -> World:
+    world = make_world()
+    test_consent.test_a_form_is_registered_with_all_its_fields(world)
+    return world
+
+
+def changed(logged: list[Logged], kind: type, change: Callable[[Any], Any]) -> list[Logged]:
+    """The same records with the last of a kind changed."""
+    place = max(i for i, one in enumerate(logged) if isinstance(one.record, kind))
+    return [*logged[:place], replace(logged[place], record=change(logged[place].record)), *logged[place + 1 :]]
+
+
+# world | record | change | check that finds it
+TAMPERED: list[tuple[str, type, Callable[[Any], Any], str]] = [
+    ("erased", RoundOpened, lambda r: replace(r, consent_acc=word("other")), "accumulators"),
+    ("erased", RoundOpened, lambda r: replace(r, membership_acc=word("other")), "accumulators"),
+    ("erased", StudyCreated, lambda r: replace(r, terms=replace(r.terms, rounds=21)), "identities"),
+    ("formed", FormRegistered, lambda r: replace(r, purposes=r.purposes ^ 1), "identities"),
+    ("erased", ErasureOpened, lambda r: replace(r, due_at=r.due_at + 1), "identities"),
+    ("erased", BranchCreated, lambda r: replace(r, base_model=word("other")), "identities"),
+    ("erased", RoundOpened, lambda r: replace(r, parent_model=word("other")), "rounds-opened"),
+    ("erased", RoundOpened, lambda r: replace(r, suspended=1), "rounds-opened"),
+    ("erased", RoundOpened, lambda r: replace(r, previous_block=word("other")), "rounds-opened"),
+    ("erased", RoundOpened, lambda r: replace(r, quorum=2), "rounds-opened"),
+    ("erased", Committed, lambda r: replace(r, member=9), "phases"),
+    ("attempted", HavePosted, lambda r: replace(r, attempt=2), "phases"),
+    ("attempted", RoundFinal, lambda r: replace(r, attempt=2), "phases"),
+    ("erased", ErasureStepped, lambda r: replace(r, step=4), "erasure-steps"),
+    ("erased", ErasurePlanned, lambda r: replace(r, base_height=0), "erasure-steps"),
+    ("erased", VerdictGiven, lambda r: replace(r, member=3), "erasure-steps"),
+    ("erased", ErasureConfirmed, lambda r: replace(r, head_model=word("other")), "erasure-steps"),
+    ("erased", ErasureClosed, lambda r: replace(r, exceptions=0), "erasure-steps"),
+]
+
+
+@pytest.mark.parametrize("world, kind, change, name", TAMPERED)
+def test_a_record_the_contracts_would_refuse_is_found(
+    request: pytest.FixtureRequest, world: str, kind: type, change: Callable[[Any], Any], name: str
+) -> None:
+    made: World = request.getfixturevalue(world)
+    found = fold(made.ledger, changed(made.logged(), kind, change))
+    assert name in found
+    assert found[name].expected != found[name].got
+
+
+def test_a_failure_before_its_time_is_found(failed: World) -> None:
+    logged = [
+        replace(one, timestamp=one.timestamp - 3600) if isinstance(one.record, RoundFailed) else one
+        for one in failed.logged()
+    ]
+    assert fold(failed.ledger, logged)["phases"].got == "training"
+
+
+def test_a_replay_without_enough_purges_is_found(erased: World) -> None:
+    logged = [one for one in erased.logged() if not (isinstance(one.record, PurgeAttested) and one.record.stage == 0)]
+    assert "purge attestations" in str(fold(erased.ledger, logged)["erasure-steps"])
+    assert any(isinstance(one.record, ReplayOpened) for one in logged)
+
+
+def test_a_round_that_nobody_opened_ends_the_fold_with_its_place(erased: World) -> None:
+    logged = [one for one in erased.logged() if not isinstance(one.record, RoundOpened)]
+    with pytest.raises(Fault) as fault:
+        fold(erased.ledger, logged)
+    assert fault.value.what == "record"
+    assert fault.value.where.startswith("block ")
+
+
+def test_a_block_before_an_opening_that_is_not_kept_is_found(erased: World) -> None:
+    def nothing(number: int) -> Digest:
+        raise NotFound(f"no block {number}")
+
+    found: dict[str, Fault] = {}
+    chain = Chain(erased.ledger.contracts, nothing)
+    for one in erased.logged():
+        observe(chain, one, found)
+    assert found["rounds-opened"].what == "previous block"
+
+
+def test_every_rule_has_a_name_that_the_audit_reports() -> None:
+    assert {name for name, _, _ in RULES} <= {name for name, _, _ in CHECKS}

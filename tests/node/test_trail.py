@@ -1,0 +1,232 @@
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from crypto.digest import Digest
+from crypto.statements import Vote
+from node import trail as trails
+from node.errors import InputError, NotFound
+from node.history import History
+from node.notices import hash_of_result
+from node.records import Finalisation, Grants, Logged, Record, RoundOpened, Withdrawals
+from node.trail import KINDS, find_round, lineage, participation, round_report, trail
+from tests.node.ledger import test_erasure, test_rounds
+from tests.node.ledger.world import World, one_of
+from tests.node.test_audit_records import make_world
+
+
+def folded(world: World) -> History:
+    history = History()
+    history.apply_all(world.logged())
+    return history
+
+
+@pytest.fixture(scope="module")
+def erased() -> World:
+    """A study that trained, forked for an erasure, replayed and closed."""
+    world = make_world()
+    test_erasure.test_an_erasure_from_plan_to_close(world)
+    return world
+
+
+@pytest.fixture(scope="module")
+def mixed() -> tuple[World, Digest]:
+    """Five members. Round 1 has all; in round 2 member 1 is refused, 3 abstains, 4 is silent; round 3 is open."""
+    world = make_world(5)
+    study, first = world.study(min_included=2)
+    form = world.register(world.form(study))
+    consent, withdrawal = world.patient("one")
+    world.send(Grants((world.grant_entry(study, form, 0, consent),)))
+    second = one_of(world.finish(first.round_id), RoundOpened)
+    world.send(Withdrawals((withdrawal,)))
+    world.commit(second.round_id, [0, 1, 2])
+    world.abstain(second.round_id, [3])
+    world.pass_time(second.opened_at + 120)
+    result = replace(world.result(second.round_id, 0b00101), codes=7 << 4)
+    world.send(finalise(world, second.round_id, 0b00111, result))
+    return world, study
+
+
+def finalise(world: World, round_id: Digest, decided: int, result: Any) -> Finalisation:
+    vote = Vote(round_id, 0, decided, hash_of_result(result))
+    return Finalisation(round_id, 0, result, world.votes(range(4), vote))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The trail
+
+
+def test_every_record_is_told_in_words(erased: World) -> None:
+    entries = trail(erased.logged())
+    assert len(entries) == len(erased.logged())
+    for entry, logged in zip(entries, erased.logged(), strict=True):
+        assert list(entry) == ["time", "block", "transaction", "who", "kind", "what"]
+        assert (entry["time"], entry["block"]) == (logged.timestamp, logged.position.block)
+        assert entry["who"]
+        assert entry["what"]
+    json.dumps(entries)
+
+
+def test_there_are_words_for_every_kind_of_record() -> None:
+    assert {kind.__name__ for kind in trails._WORDS} == {kind.__name__ for kind in Record.__args__}
+    assert {"round-final", "withdrawn", "erasure-stepped"} <= set(KINDS)
+
+
+def test_a_member_filter_shows_its_acts_and_what_names_it(mixed: tuple[World, Digest]) -> None:
+    world, _ = mixed
+    kinds = [entry["kind"] for entry in trail(world.logged(), member=3)]
+    assert kinds.count("abstained") == 1
+    assert kinds.count("committed") == 1
+    assert "member-admitted" in kinds
+    who = {entry["who"] for entry in trail(world.logged(), member=3, kind="committed")}
+    assert who == {folded(world).registry.members[3].name}
+
+
+def test_a_consent_filter_shows_its_grant_and_its_withdrawal(mixed: tuple[World, Digest]) -> None:
+    world, _ = mixed
+    consent, _ = world.patient("one")
+    entries = trail(world.logged(), consent=consent)
+    assert [entry["kind"] for entry in entries] == ["granted", "withdrawn"]
+    assert all(consent.hex() in entry["what"] for entry in entries)
+    assert trail(world.logged(), consent=world.patient("another")[0]) == []
+
+
+def test_times_are_included_at_both_ends(mixed: tuple[World, Digest]) -> None:
+    logged = mixed[0].logged()
+    at = logged[7].timestamp
+    shown = trail(logged, since=at, until=at)
+    assert len(shown) == sum(one.timestamp == at for one in logged)
+
+
+def test_a_study_filter_leaves_out_membership_and_other_studies(mixed: tuple[World, Digest]) -> None:
+    world, study = mixed
+    kinds = {entry["kind"] for entry in trail(world.logged(), study=study)}
+    assert "member-admitted" not in kinds
+    assert {"study-created", "joined", "round-opened", "committed", "granted", "withdrawn"} <= kinds
+    assert trail(world.logged(), study=Digest(b"\x05" * 32)) == []
+
+
+def test_an_erasure_s_records_belong_to_its_study_and_its_controller(erased: World) -> None:
+    study = next(iter(folded(erased).studies))
+    entries = trail(erased.logged(), study=study, kind="erasure-stepped")
+    assert len(entries) == 5
+    assert {entry["who"] for entry in entries} == {folded(erased).registry.members[3].name}
+
+
+def test_an_unknown_kind_is_refused_with_the_known_ones(mixed: tuple[World, Digest]) -> None:
+    with pytest.raises(InputError, match=r"'comitted' is none of .*committed"):
+        trail(mixed[0].logged(), kind="comitted")
+
+
+def test_a_transaction_is_a_place_in_the_block_or_a_hash(mixed: tuple[World, Digest]) -> None:
+    logged: list[Logged] = mixed[0].logged()
+    assert trail(logged)[0]["transaction"] == logged[0].transaction.hex().lstrip("0") or "0"
+    indexed = [replace(one, transaction=Digest((3).to_bytes(32, "big"))) for one in logged]
+    assert {entry["transaction"] for entry in trail(indexed)} == {"3"}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Participation
+
+
+def test_participation_says_who_missed_what(mixed: tuple[World, Digest]) -> None:
+    world, study = mixed
+    found = participation(folded(world), study)
+    assert [(row["height"], row["state"]) for row in found["rounds"]] == [(1, "final"), (2, "final"), (3, "open")]
+    second = {part["member"]: part for part in found["rounds"][1]["members"]}
+    assert [second[m]["included"] for m in range(5)] == [True, False, True, False, False]
+    assert second[1]["invalid"] == "CONSENT"
+    assert second[3]["abstained"]
+    assert not second[3]["no_commit"]
+    assert second[4]["no_commit"]
+    assert [second[m]["missed"] for m in range(5)] == [None, None, None, None, "commit"]
+    assert second[3]["voted"]
+    assert not second[4]["voted"]
+    totals = {one["member"]: one for one in found["totals"]}
+    assert (totals[0]["committed"], totals[0]["included"], totals[0]["asked"]) == (2, 2, 3)
+    assert (totals[1]["invalid"], totals[3]["abstained"], totals[4]["no_commit"]) == (1, 1, 1)
+    assert totals[4]["missed"] == [{"branch": 0, "height": 2, "missed": "commit"}]
+    json.dumps(found)
+
+
+def test_whose_blobs_were_unavailable_missed_its_data() -> None:
+    world = make_world()
+    test_rounds.test_whose_blobs_were_unavailable_misses_the_round(world)
+    history = folded(world)
+    rows = participation(history, next(iter(history.studies)))["rounds"]
+    missed = [part["missed"] for row in rows for part in row["members"]]
+    assert "data" in missed
+    unavailable = [part for row in rows for part in row["members"] if part["unavailable"]]
+    assert all(part["committed"] and not part["included"] and part["invalid"] is None for part in unavailable)
+
+
+def test_a_suspended_member_is_not_asked_and_misses_nothing() -> None:
+    world = make_world()
+    test_rounds.test_who_misses_rounds_in_a_row_is_not_waited_for_and_still_votes(world)
+    history = folded(world)
+    found = participation(history, next(iter(history.studies)))
+    suspended = [part for row in found["rounds"] for part in row["members"] if part["suspended"]]
+    assert suspended
+    assert all(not part["asked"] and part["missed"] is None for part in suspended)
+
+
+def test_an_unknown_study_is_not_found(mixed: tuple[World, Digest]) -> None:
+    history = folded(mixed[0])
+    for ask in (participation, lineage):
+        with pytest.raises(NotFound):
+            ask(history, Digest(b"\x05" * 32))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# One round, all models
+
+
+def test_a_round_is_found_by_height_and_by_the_beginning_of_its_id(mixed: tuple[World, Digest]) -> None:
+    world, study = mixed
+    history = folded(world)
+    by_height = round_report(history, study, 2)
+    assert round_report(history, study, by_height["round_id"][:10]) == by_height
+    assert round_report(history, study, "0x" + by_height["round_id"].upper()) == by_height
+    assert by_height["result"]["invalid"] == {"1": "CONSENT"}
+    assert by_height["result"]["outcome"] == "model"
+    assert by_height["result"]["trust_permille"] == [1000] * 5
+    assert len(by_height["commitments"]) == 3
+    assert by_height["sealed"]["block"] is None  # by time, not by the last answer
+    assert round_report(history, study, 3)["result"] is None
+    json.dumps(by_height)
+
+
+@pytest.mark.parametrize("which", [0, 9, "ffffffffffff", "zz"])
+def test_a_round_that_does_not_exist_is_not_found(mixed: tuple[World, Digest], which: int | str) -> None:
+    with pytest.raises(NotFound):
+        find_round(folded(mixed[0]), mixed[1], which)
+
+
+def test_too_little_of_a_round_id_is_refused(mixed: tuple[World, Digest]) -> None:
+    with pytest.raises(InputError, match="3 rounds begin"):
+        find_round(folded(mixed[0]), mixed[1], "0x")
+
+
+def test_lineage_shows_the_branches_with_their_models(erased: World) -> None:
+    history = folded(erased)
+    study = next(iter(history.studies))
+    found = lineage(history, study)
+    assert (found["training_branch"], found["serving_branch"]) == (1, 1)
+    old, new = found["branches"]
+    assert (old["branch"], old["parent"], new["parent"], new["base_height"]) == (0, None, 0, 1)
+    assert new["base_model"] == old["models"][0]["model_root"]
+    assert new["erasure"] == next(iter(history.erasures)).hex()
+    assert [one["height"] for one in new["models"]][:2] == [2, 3]
+    json.dumps(found)
+
+
+def test_no_report_names_a_patient_or_counts_them(mixed: tuple[World, Digest]) -> None:
+    world, study = mixed
+    history = folded(world)
+    consent = world.patient("one")[0].hex()
+    shown = json.dumps([participation(history, study), round_report(history, study, 1), lineage(history, study)])
+    assert consent not in shown
