@@ -1,0 +1,236 @@
+"""What the nouns share: the options that several commands take, and the way to a home's node, running or not."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import click
+
+from node.errors import InputError, NotFound, TimedOut
+from node.home import Network, in_use, is_network_home, node_homes, open_home, read_network, reading_home
+
+if TYPE_CHECKING:
+    from crypto.digest import Digest
+    from node.history import History
+
+MAX_FILE_BYTES: Final = 8 << 20
+ACT_TIMEOUT_S: Final = 120.0
+LONG_TIMEOUT_S: Final = 3600.0
+
+HOME = click.Path(path_type=Path, file_okay=False)
+FILE = click.Path(path_type=Path, dir_okay=False)
+
+home_option = click.option(
+    "--home", type=HOME, required=True, envvar="KOINON_HOME", help="The home that is meant (or KOINON_HOME)."
+)
+study_option = click.option("--study", metavar="ID", help="A study's id or its beginning; not needed if there is one.")
+
+
+def subject_options(*, erasure: bool = False) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--patient`, `--consent`, `--card` (and `--erasure`): of whom a command speaks."""
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        if erasure:
+            command = click.option("--erasure", metavar="ID", help="An erasure's id, or its beginning.")(command)
+        command = click.option("--card", type=FILE, help="A withdrawal card.")(command)
+        command = click.option("--consent", metavar="ID", help="A consent id (64 hex digits).")(command)
+        return click.option("--patient", metavar="ID|-", help="A patient; - reads the id from standard input.")(command)
+
+    return add
+
+
+def read_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> bytes:
+    """A file that the user named; `InputError` when it cannot be used."""
+    try:
+        if path.stat().st_size > limit:
+            raise InputError(f"{what} {path}: larger than {limit} bytes")
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{what} {path}: {error.strerror}") from error
+
+
+def read_text(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> str:
+    """A text file that the user named."""
+    try:
+        return read_file(path, what, limit).decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise InputError(f"{what} {path}: not UTF-8 text (byte {error.start})") from error
+
+
+def patient_id(given: str) -> str:
+    """The patient's id of `--patient`; `-` reads the first line of standard input. It is never shown again."""
+    found = sys.stdin.readline().strip() if given == "-" else given.strip()
+    if not found:
+        raise InputError("no patient id on standard input" if given == "-" else "--patient is empty")
+    return found
+
+
+def hex_id(given: str, what: str) -> str:
+    """64 hexadecimal digits, lower case, with or without 0x in front."""
+    text = given.lower().removeprefix("0x")
+    if len(text) != 64 or not set(text) <= set("0123456789abcdef"):
+        raise InputError(f"{what} {given[:80]!r} is not 64 hexadecimal digits")
+    return text
+
+
+def subject(
+    patient: str | None, consent: str | None, card: Path | None, erasure: str | None = None, *, needed: bool = True
+) -> dict[str, str]:
+    """The one patient, consent, card or erasure that was named, as an order's body says it."""
+    given = [value for value in (patient, consent, card, erasure) if value is not None]
+    if len(given) > 1 or (needed and not given):
+        names = "--patient, --consent, --card" + (", --erasure" if erasure is not None else "")
+        raise click.UsageError(f"name exactly one of {names}")
+    if patient is not None:
+        return {"patient": patient_id(patient)}
+    if consent is not None:
+        return {"consent": hex_id(consent, "--consent")}
+    if card is not None:
+        return {"card": read_text(card, "card", 1 << 16)}
+    return {} if erasure is None else {"erasure": erasure.lower().removeprefix("0x")}
+
+
+def digest(given: str, what: str) -> Digest:
+    """`hex_id`, typed."""
+    from crypto.digest import Digest
+
+    return Digest.from_hex(hex_id(given, what))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The node of a home
+
+
+def acting_home(home: Path) -> Path:
+    """The node home that acts; `InputError` for a network home, which has several."""
+    if is_network_home(home):
+        raise InputError(f"{home} holds a whole network: name the node that acts, such as {node_homes(home)[0]}")
+    open_home(home)
+    return home
+
+
+def order(home: Path, name: str, body: dict[str, Any], timeout_s: float = ACT_TIMEOUT_S) -> dict[str, Any]:
+    """Give an order to the node of `home`: to the running one, else to one that runs for this order only."""
+    from node import control
+
+    path = open_home(home).control_path
+    if path.exists():
+        try:
+            return control.ask(path, name, body, timeout_s)
+        except NotFound as error:
+            if not error.message.startswith(str(path)):
+                raise
+            # The node was killed and left its control file; below, the home's lock decides.
+    from node import runner
+
+    if not in_use(home):  # a home in use is refused by the runner, whatever the chain does
+        check_chain(home)
+    return runner.order(home, name, body, timeout_s)
+
+
+def status_or_none(home: Path, timeout_s: float = 5.0) -> dict[str, Any] | None:
+    """What the running node of a home says of itself; None when none runs."""
+    from node import control
+
+    try:
+        return control.ask(open_home(home).control_path, "status", {}, timeout_s)
+    except (NotFound, TimedOut):
+        return None
+
+
+def history_of(home: Path) -> History:
+    """The chain as the home (a network home: its auditor) has kept it; nothing needs to run."""
+    from node import runner
+
+    return runner.read_history(reading_home(home))
+
+
+def pick_study(history: History, given: str | None) -> Digest:
+    """A study by its id or the beginning of it; the only one when none is named."""
+    wanted = None if given is None else given.lower().removeprefix("0x")
+    found = [one for one in history.studies if wanted is None or one.hex().startswith(wanted)]
+    if len(found) == 1:
+        return found[0]
+    if not found:
+        raise NotFound(f"no study {given} is known here" if given else "no study is known here yet")
+    raise InputError(f"{len(found)} studies fit; name one of {', '.join(one.hex()[:12] for one in found)}")
+
+
+def network_of(home: Path) -> Network:
+    """The network description of a home of either kind."""
+    if not home.is_dir():
+        raise NotFound(f"{home} does not exist")
+    return read_network(home / "network.json")
+
+
+def check_chain(home: Path) -> None:
+    """Say at once that no chain answers, or another one, before a node is started for one order.
+
+    Raises:
+        ChainUnreachable, LedgerError: what is wrong with the chain.
+    """
+    from node import config
+    from node.ledger import EthereumClient
+
+    opened = open_home(home)
+    url = config.load(opened.config_path)["chain", "url"]
+    _ = EthereumClient(url, network_of(home).contracts.chain_id, timeout_s=5.0).chain_id
+
+
+class Following:
+    """The chain as a home keeps it while its node runs: folded once, then block by block."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = reading_home(home)
+        self._network = network_of(self._home)
+        self._start()
+
+    def _start(self) -> None:
+        from node.history import History
+
+        self.history = History()
+        self._done = -1
+        self._last: bytes | None = None
+
+    def refresh(self) -> History:
+        """Fold what is new; the history, whole."""
+        from node.abi import Codec
+        from node.evidence import verify_block
+        from node.follower import logged_of
+        from node.store import Store
+
+        store, codec = Store(self._home, bytes(32)), Codec.load()
+        try:
+            if self._done >= 0 and store.block_hash(self._done) != self._last:
+                self._start()  # the chain was reorganised below us
+            for evidence, block_hash in store.blocks(self._done + 1):
+                self.history.apply_all(logged_of(verify_block(evidence), codec, self._network.contracts))
+                self._done, self._last = evidence.number, block_hash
+        finally:
+            store.close()
+        return self.history
+
+
+def model_roots(history: History, study: Digest, branch: int | None = None) -> dict[int, str]:
+    """Model root after every final round of a study's branch (the one that trains), by height."""
+    chosen = history.studies[study].active_branch if branch is None else branch
+    return {
+        one.opened.height: one.final.result.model_root.hex()
+        for one in history.path(study, chosen)
+        if one.final is not None and one.final.result.outcome == 1
+    }
+
+
+def names_of(history: History) -> dict[int, str]:
+    """Members' registered names by index."""
+    return {index: member.name for index, member in history.registry.members.items()}
+
+
+def members_text(bitmap: int, names: dict[int, str]) -> str:
+    """The members of a bitmap, by name."""
+    from node.membership import members_of
+
+    return ", ".join(names.get(index, f"member {index}") for index in members_of(bitmap)) or "nobody"

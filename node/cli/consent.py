@@ -1,0 +1,186 @@
+"""`koinon consent`: who agreed to what, and who no longer does."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli import common
+from node.cli.common import FILE, acting_home, home_option, read_text, study_option, subject, subject_options
+from node.cli.output import Noun, answer, json_flag, progress, short, table
+from node.errors import ExitCode, InputError, NotFound
+from node.home import write_file
+
+
+@click.group(cls=Noun)
+def consent() -> None:
+    """Grant consents from signed forms, end them, show them.
+
+    Example: koinon consent withdraw --home NET/member-2 --card card.json
+
+    koinon records what a hospital attests; it does not see the signature on the paper. Patients are named with
+    `--patient -` on standard input, so that no id stays in a shell's history, and never shown again.
+    """
+
+
+@consent.command("grant")
+@home_option
+@study_option
+@click.option("--register", type=FILE, help="CSV: patient_id,form,signed_on,signer,verified_by.")
+@click.option("--patient", metavar="ID|-", help="Only this patient's line of the register; - reads standard input.")
+@click.option("--all", "everyone", is_flag=True, help="The whole register; without one, only in a synthetic home.")
+@json_flag
+def grant(home: Path, study: str | None, register: Path | None, patient: str | None, everyone: bool) -> None:
+    """Enrol what a register of signed forms covers; every grant makes a withdrawal card.
+
+    Example: koinon consent grant --home NET/member-1 --register forms.csv
+
+    Doing it again changes nothing. A patient whose data were erased is refused (exit code 5); the others of the same
+    register are enrolled all the same. It does not check what is written on the forms.
+    """
+    if register is None and not everyone:
+        raise click.UsageError("name a --register, or --all in a home marked synthetic")
+    if patient is not None and register is None:
+        raise click.UsageError("--patient picks a line of a --register: name one")
+    body: dict[str, Any] = {"study": study, "all": everyone}
+    if register is not None:
+        text = read_text(register, "register")
+        body["register"] = text if patient is None else one_line(text, str(register), common.patient_id(patient))
+    found = common.order(acting_home(home), "consent.grant", body)
+    lines = [f"{found['granted']} granted, {found['known']} known from before, {len(found['absent'])} without records"]
+    lines += [f"line {one['line']}: refused: {one['why']}" for one in found["refused"]]
+    answer(found, lines)
+    if found["refused"]:
+        progress(f"koinon: {len(found['refused'])} lines of the register were refused")
+        sys.exit(ExitCode.REFUSED)
+
+
+def one_line(text: str, file: str, patient: str) -> str:
+    """The register with its header and this patient's lines only."""
+    rows = list(csv.reader(io.StringIO(text)))
+    if not rows or "patient_id" not in rows[0]:
+        raise InputError(f"register {file}: no column patient_id in its header")
+    column = rows[0].index("patient_id")
+    kept = [row for row in rows[1:] if len(row) > column and row[column].strip() == patient]
+    if not kept:
+        raise NotFound(f"register {file}: no line for this patient")
+    out = io.StringIO()
+    csv.writer(out, lineterminator="\n").writerows([rows[0], *kept])
+    return out.getvalue()
+
+
+@consent.command("withdraw")
+@home_option
+@subject_options()
+@json_flag
+def withdraw(home: Path, patient: str | None, consent: str | None, card: Path | None) -> None:
+    """End a consent, at once and for good; any member takes a card of any hospital's patient.
+
+    \b
+    Examples: koinon consent withdraw --home NET/member-2 --card card.json
+              koinon consent withdraw --home NET/member-1 --patient - < id.txt
+
+    The record leaves the running round if that has not been revealed. The answer holds a signed receipt and the rounds
+    that were open. It does not erase: that is `koinon erase request`.
+    """
+    body = subject(patient, consent, card)
+    found = common.order(acting_home(home), "consent.withdraw", body)
+    if not found["consents"]:
+        raise NotFound("no consent of this patient is known here")
+    lines = [f"consent {one} ended" for one in found["consents"]]
+    lines.append("on the chain" if found["posted"] else "waits for the chain; it already takes effect here")
+    for one in found["in_flight"]:
+        lines.append(f"round {one['height']} of study {one['study'][:12]} was open: the last that could have used it")
+    for one in found["receipt"]:
+        lines.append(f"receipt: statement {one['statement']} received at chain time {one['received_at']}")
+    answer(found, lines)
+
+
+@consent.command("show")
+@home_option
+@subject_options()
+@click.option("--cards", type=click.Path(path_type=Path, file_okay=False), help="Write the cards (JSON, SVG) here.")
+@json_flag
+def show(home: Path, patient: str | None, consent: str | None, card: Path | None, cards: Path | None) -> None:
+    """Show a patient's consents, or what a card stands for; write withdrawal cards.
+
+    Example: koinon consent show --home NET/member-1 --patient - --cards out/ < id.txt
+
+    A card lets whoever holds it end the consent and ask for erasure: give it to the patient, keep no copy. It does not
+    show the person.
+    """
+    body = subject(patient, consent, card)
+    if card is not None:
+        _show_card(home, body["card"])
+        return
+    home = acting_home(home)
+    made = common.order(home, "consent.cards", body)
+    if not made["cards"]:
+        raise NotFound("no consent of this patient is known here")
+    wanted = [_consent_of(text) for text in made["cards"]]
+    known = {one["consent_id"]: one for one in common.order(home, "consent.list", {})["consents"]}
+    found = [known.get(one, {"consent_id": one}) for one in wanted]
+    if cards is not None:
+        cards.mkdir(parents=True, exist_ok=True)
+        for one, text, svg in zip(found, made["cards"], made["svg"], strict=True):
+            stem = cards / f"card-{one['consent_id'][:12]}"
+            write_file(stem.with_suffix(".json"), text.encode(), 0o600)
+            write_file(stem.with_suffix(".svg"), svg.encode(), 0o600)
+            one["card"] = str(stem.with_suffix(".json"))
+    answer(found, _lines(found))
+
+
+def _consent_of(text: str) -> str:
+    from node.card import parse
+
+    return parse(text.encode()).consent_id.hex()
+
+
+def _show_card(home: Path, text: str) -> None:
+    from node.card import check_network, parse
+
+    parsed = parse(text.encode())
+    check_network(parsed, common.network_of(home))
+    history = common.history_of(home)
+    at = history.withdrawn_at(parsed.consent_id)
+    found = [
+        {
+            "consent_id": parsed.consent_id.hex(),
+            "study": parsed.origin.study.hex(),
+            "form_id": parsed.form_id.hex(),
+            "hospital": parsed.origin.hospital,
+            "issued": parsed.issued,
+            "state": "withdrawn" if at is not None else "not withdrawn",
+            "withdrawn_at": at,
+        }
+    ]
+    answer(found, _lines(found))
+
+
+@consent.command("list")
+@home_option
+@study_option
+@json_flag
+def list_(home: Path, study: str | None) -> None:
+    """List the consents of a hospital with their states.
+
+    Example: koinon consent list --home NET/member-1
+
+    It names no patient; who is behind a consent is answered only to `consent show --patient`.
+    """
+    found = common.order(acting_home(home), "consent.list", {"study": study})["consents"]
+    answer(found, [*_lines(found), f"{len(found)} consents"])
+
+
+def _lines(found: list[dict[str, Any]]) -> list[str]:
+    keys = ("consent_id", "study", "state", "signed_on", "issued")
+    lines = table(
+        [key.replace("_", " ") for key in keys],
+        [[short(one.get(key)) if key == "study" else one.get(key) for key in keys] for one in found],
+    )
+    return [*lines, *(f"card written: {one['card']}" for one in found if "card" in one)]

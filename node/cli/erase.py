@@ -1,0 +1,210 @@
+"""`koinon erase`: a patient's data out of the hospital, out of training, and out of what the model was made from."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import Any, Final
+
+import click
+
+from node.cli import common
+from node.cli.common import FILE, acting_home, home_option, read_file, subject, subject_options
+from node.cli.output import Noun, answer, json_flag, moment, pairs, progress, table
+from node.errors import InputError, NotFound, Refused, TimedOut
+from node.home import write_file
+
+POLL_S: Final = 0.5
+SHOWS_UP_S: Final = 120.0  # twice the time that a relay waits for the patient's hospital
+MAX_CERTIFICATE_BYTES: Final = 64 << 20
+FIRST_LINE: Final = (
+    "Nobody can prove that a model has forgotten a person; this shows which steps were carried out and who checked "
+    "them."
+)
+
+
+@click.group(cls=Noun)
+def erase() -> None:
+    """Ask for erasure, follow it, get the certificate, check a certificate.
+
+    Example: koinon erase request --home NET/member-1 --patient - --wait < id.txt
+
+    Use stops at once, the hospital's copy is deleted, and the model is computed again from before the first declared
+    use. Nobody can prove that a model has forgotten a person; koinon shows which steps were carried out and who
+    checked them. It deletes its own copies, never your source files or archive.
+    """
+
+
+@erase.command("request")
+@home_option
+@subject_options()
+@click.option("--wait", is_flag=True, help="Return when the certificate is ready; steps on stderr.")
+@click.option("--timeout", type=float, help="With --wait: give up after so many seconds (exit code 7).")
+@json_flag
+def request(
+    home: Path, patient: str | None, consent: str | None, card: Path | None, wait: bool, timeout: float | None
+) -> None:
+    """Ask for erasure; a card works at any member. The statutory clock starts now.
+
+    Example: koinon erase request --home NET/member-2 --card card.json
+
+    It withdraws the consent too. Only the hospital itself may refuse, with a legal ground; no vote and no queue delays
+    that use stops and that the copy is deleted.
+    """
+    body: dict[str, Any] = subject(patient, consent, card)
+    home = acting_home(home)
+    found = common.order(home, "erase.request", body)
+    lines = [f"consent {one}: use has stopped" for one in found["consents"]]
+    for one in found["erasures"]:
+        lines.append(f"erasure {one}")
+    lines.append(f"due {moment(found['due_at'])} UTC")
+    if not found["erasures"]:
+        lines.append(f"handed to member {found['controller']}, whose patient this is")
+    if not found["posted"]:
+        lines.append("waits for the chain; the use has stopped already")
+    if wait:
+        status = wait_for_certificate(home, found, timeout)
+        found = {**found, "erasure": status["erasure"], "status": status}
+        lines.append(f"the certificate is ready: koinon erase receipt --home {home} --erasure {status['erasure']}")
+    answer(found, lines)
+
+
+def wait_for_certificate(home: Path, asked: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:
+    """Wait until a certificate can be delivered, telling every state on standard error; the last status.
+
+    Args:
+        home: the node that took the request.
+        asked: the answer to the request: its consents, and its erasures as far as they are known.
+        timeout_s: None: as long as it takes.
+
+    Raises:
+        NotFound: the erasure does not show up at this node, which only relayed the request.
+        Refused: the hospital refused the erasure.
+        TimedOut: not within `timeout_s` seconds.
+    """
+    begun, last = time.monotonic(), ""
+    bodies = [{"consent": one} for one in asked["consents"][:1]] + [{"erasure": one} for one in asked["erasures"][:1]]
+    while True:
+        status = _first_found(home, bodies)
+        if status is None:
+            if time.monotonic() - begun > SHOWS_UP_S:
+                raise NotFound("the erasure is not known at this node; ask the patient's hospital")
+            time.sleep(POLL_S)
+            continue
+        if status["state"] != last:
+            last = status["state"]
+            progress(f"erasure {status['erasure'][:12]}: {last.replace('_', ' ')}")
+        if status.get("refused_on"):
+            raise Refused(f"the hospital refused the erasure: {status['refused_on']}")
+        if status.get("certificate_ready"):
+            return status
+        if timeout_s is not None and time.monotonic() - begun > timeout_s:
+            raise TimedOut(f"no certificate after {timeout_s:g} s; the erasure is {last.replace('_', ' ')}")
+        time.sleep(POLL_S)
+
+
+def _first_found(home: Path, bodies: list[dict[str, str]]) -> dict[str, Any] | None:
+    for body in bodies:
+        try:
+            return common.order(home, "erase.status", body)
+        except NotFound:
+            continue
+    return None
+
+
+@erase.command("status")
+@home_option
+@subject_options(erasure=True)
+@json_flag
+def status(home: Path, patient: str | None, consent: str | None, card: Path | None, erasure: str | None) -> None:
+    """Show where an erasure is, what may be claimed so far, and when it is due.
+
+    Example: koinon erase status --home NET/member-1 --erasure 4be1...
+
+    Every claim says what it does not show. Without a subject, all erasures of the network are listed.
+    """
+    body = subject(patient, consent, card, erasure, needed=False)
+    found = common.order(acting_home(home), "erase.status", body)
+    listed = found.get("erasures", [found])
+    lines = [FIRST_LINE]
+    for one in listed:
+        lines += ["", *_status_lines(one)]
+    answer(found, lines)
+
+
+def _status_lines(one: dict[str, Any]) -> list[str]:
+    lines = [f"erasure {one['erasure']}", f"state {one['state'].replace('_', ' ')}, due {moment(one['due_at'])} UTC"]
+    if one.get("overdue"):
+        lines.append("OVERDUE")
+    lines += table(("step", "reached (chain time, UTC)"), [(k, moment(v)) for k, v in one.get("times", {}).items()])
+    lines += _claim_lines(one["claims"])
+    if one.get("waits_for"):
+        lines.append(f"waits for members {one['waits_for']}")
+    if one.get("certificate_ready"):
+        lines.append("the certificate is ready: `koinon erase receipt`")
+    return lines
+
+
+def _claim_lines(claims: list[dict[str, Any]]) -> list[str]:
+    lines = []
+    for claim in claims:
+        lines.append(f"{claim['level']}: {claim['sentence']}")
+        if claim.get("does_not_show"):
+            lines.append(f"    does not show: {claim['does_not_show']}")
+    return lines
+
+
+@erase.command("receipt")
+@home_option
+@subject_options(erasure=True)
+@click.option("--out", type=FILE, help="Write the certificate here instead of to standard output.")
+@json_flag
+def receipt(
+    home: Path, patient: str | None, consent: str | None, card: Path | None, erasure: str | None, out: Path | None
+) -> None:
+    """Deliver the certificate with the patient's annex; the link to the person is destroyed afterwards.
+
+    Example: koinon erase receipt --home NET/member-1 --patient - < id.txt > certificate.json
+
+    Give it to the patient and keep no copy of the annex. From then on only the erasure's id finds it here, without the
+    annex. It is no proof that the model has forgotten anything.
+    """
+    import rfc8785
+
+    body = subject(patient, consent, card, erasure)
+    found = common.order(acting_home(home), "erase.receipt", body, common.LONG_TIMEOUT_S)
+    document = found.get("certificate", found)
+    text = document if isinstance(document, str) else rfc8785.dumps(document).decode()
+    if out is not None:
+        write_file(out, text.encode(), 0o600)
+        answer({"file": str(out)}, [f"certificate written to {out}"])
+    else:
+        # Without --json the certificate alone goes to stdout, ready for a file: its bytes are what is checked.
+        answer({"certificate": text}, [text])
+
+
+@erase.command("verify")
+@click.argument("certificate", type=FILE)
+@click.option("--network", type=FILE, help="network.json: whose signatures to expect.")
+@json_flag
+def verify(certificate: Path, network: Path | None) -> None:
+    """Check a certificate with nothing but the file: no network, no home.
+
+    Example: koinon erase verify certificate.json --network network.json
+
+    Exit code 3 when anything does not hold. Without --network it checks that the file is consistent and prints the
+    fingerprint of the network it speaks of; who the issuers are is then unchecked.
+    """
+    from node.certificate import check
+    from node.home import parse_network, read_json
+
+    data = read_file(certificate, "certificate", MAX_CERTIFICATE_BYTES)
+    if not data.strip():
+        raise InputError(f"certificate {certificate}: empty")
+    known = None if network is None else parse_network(read_json(network), str(network))
+    found = check(data, known)
+    shown = {key: value for key, value in found.items() if key != "notice" and not isinstance(value, list | dict)}
+    lines = [FIRST_LINE, *pairs(**shown), *_claim_lines(found.get("claims", []))]
+    for name, listed in found.get("exceptions", {}).items():
+        lines.append(f"exceptions, {name}: {'; '.join(map(str, listed)) or 'none'}")
+    answer(found, lines)

@@ -1,0 +1,317 @@
+"""`koinon node`: one peer, the way a hospital starts it."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import socket
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from node.cli.common import FILE, HOME, home_option, status_or_none
+from node.cli.output import Noun, answer, configure_logging, json_flag, pairs, progress, table
+from node.errors import InputError, LocalFault, NodeError, Refused, VerificationFailed
+from node.home import open_home
+
+PENDING = -1
+"""Index in `home.json` of a node that has not been admitted yet."""
+
+
+@click.group(cls=Noun)
+def node() -> None:
+    """One hospital's node: make its home, run it, look after it.
+
+    Example: koinon node run --home /srv/koinon
+
+    A home belongs to one running process. Other commands reach that process by themselves.
+    """
+
+
+@node.command()
+@click.option("--home", type=HOME, required=True, help="The new home's folder.")
+@click.option("--network", "network_file", type=FILE, required=True, help="network.json, as a member handed it over.")
+@click.option("--name", required=True, help="The hospital's public name.")
+@click.option("--data", type=FILE, required=True, help="The hospital's records: .npz, .csv or .tsv.")
+@click.option("--patient-column", default="patient_id", help="Patient column of a CSV or TSV file.")
+@click.option("--listen", default="/ip4/127.0.0.1/tcp/0", show_default=True, help="Address to listen on.")
+@click.option("--chain-url", help="Where this machine reaches the chain (default: as network.json says).")
+@click.option("--register", type=FILE, help="CSV of signed forms.")
+@json_flag
+def init(
+    home: Path,
+    network_file: Path,
+    name: str,
+    data: Path,
+    patient_column: str,
+    listen: str,
+    chain_url: str | None,
+    register: Path | None,
+) -> None:
+    """Make a newcomer's home: keys, settings, vault. Then apply with `koinon member apply`.
+
+    Example: koinon node init --home H --network network.json --name north --data north.npz
+
+    It contacts nobody. Its password is random and lies in H/password, readable by you alone: move it to where your
+    house keeps secrets and name the place in config.toml.
+    """
+    from fl_engine.data.readers import read_data_file
+    from node import config, keystore
+    from node.home import create_home, parse_network, read_json, write_file, write_json
+    from node.store import Store
+    from node.vault import Vault
+
+    network = parse_network(read_json(network_file), str(network_file))
+    records = read_data_file(data, patient_column=patient_column)
+    if home.exists() and any(home.iterdir()):
+        raise LocalFault(f"{home} exists and is not empty: choose another folder")
+    aside = home.with_name(f".{home.name}.making")
+    shutil.rmtree(aside, ignore_errors=True)
+    try:
+        made = create_home(aside, "member", PENDING)
+        password = secrets.token_urlsafe(24)
+        write_file(aside / "password", password.encode() + b"\n", 0o600)
+        write_json(aside / "network.json", network.raw)
+        config.write(
+            made.config_path,
+            node__name=name,
+            node__listen=listen,
+            chain__url=chain_url or network.chain_url,
+            study__register="" if register is None else str(register.resolve()),
+        )
+        progress("making keys")
+        ring = keystore.create(made, password)
+        key = keystore.at_rest_key(ring)
+        Store(aside, key).close()
+        progress(f"importing {len(records)} records into the vault")
+        vault = Vault.create(made.vault_path, key)
+        vault.import_dataset(records)
+        vault.close()
+        if home.exists():
+            home.rmdir()
+        aside.rename(home)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+    found = {"home": str(home), "name": name, "records": len(records), "network": network.fingerprint}
+    answer(found, [*pairs(**found), f"next: koinon member apply --home {home} --out application.json"])
+
+
+@node.command()
+@home_option
+@click.option("--listen", help="Address to listen on, instead of the configured one.")
+@click.option("--control-port", type=int, help="Port of the control endpoint on this machine.")
+@click.option("--chain-url", help="Where the chain answers, instead of the configured address.")
+@click.option("--log-level", type=click.Choice(["debug", "info", "warning", "error"]), help="How much is logged.")
+@json_flag
+def run(home: Path, listen: str | None, control_port: int | None, chain_url: str | None, log_level: str | None) -> None:
+    """Run the node until Ctrl-C or SIGTERM: follow the chain, answer peers, train, vote.
+
+    Example: koinon node run --home /srv/koinon
+
+    Logs go to standard error and name no patient. A node killed at any moment goes on where it was when it is started
+    again. It does not restart itself: use systemd, or `koinon network up` for a local network.
+    """
+    import trio
+
+    from node import config, runner
+
+    opened = open_home(home)
+    settings = config.load(opened.config_path, node__log_level=log_level)
+    configure_logging(settings["node", "log_level"])
+    if opened.index == PENDING:
+        take_seat(home)
+    flags: dict[str, Any] = {"node__listen": listen, "node__control_port": control_port, "chain__url": chain_url}
+    try:
+        trio.run(lambda: runner.run_node(home, **{key: one for key, one in flags.items() if one is not None}))
+    except BaseExceptionGroup as group:
+        raise runner.first_error(group) from group
+
+
+def take_seat(home: Path) -> int:
+    """Write the index under which the chain seated a newcomer into its home; `Refused` while it has not."""
+    from crypto.keys import address_text
+    from node import config, keystore
+    from node.abi import Codec
+    from node.account import MemorySentStore
+    from node.home import read_json, read_network, read_password, write_json
+    from node.ledger import connect
+    from node.membership import Registry
+    from node.records import AuditorSeated, MemberAdmitted, MemberRemoved
+
+    opened = open_home(home)
+    settings = config.load(opened.config_path)
+    network = read_network(opened.network_path)
+    ring = keystore.load(opened, read_password(opened, settings["node", "password_file"]))
+    ledger = connect(settings["chain", "url"], network.contracts, ring.ledger, MemorySentStore(), codec=Codec.load())
+    registry = Registry()
+    for logged in ledger.records(0, ledger.head().final_number):
+        if isinstance(logged.record, MemberAdmitted | MemberRemoved | AuditorSeated):
+            registry.apply(logged.record)
+    member = registry.member_of_ledger(ring.ledger.address)
+    if member is None:
+        raise Refused(f"{address_text(ring.ledger.address)} is not a member yet: `koinon member apply`, then wait")
+    write_json(home / "home.json", {**read_json(home / "home.json"), "index": member.index})
+    return member.index
+
+
+@node.command()
+@home_option
+@json_flag
+def status(home: Path) -> None:
+    """Show what the running node says of itself: chain, rounds, peers.
+
+    Example: koinon node status --home NET/member-1
+
+    For a home whose node does not run it says so and starts nothing.
+    """
+    from node import supervisor
+
+    opened = open_home(home)
+    told = status_or_none(home)
+    pid = supervisor.lock_holder(home)
+    found: dict[str, Any] = {"home": str(home), "role": opened.role, "index": opened.index, "pid": pid}
+    if told is None:
+        found["state"] = "stopped" if pid is None else "not answering"
+        found["reapplied"] = None
+        answer(found, pairs(**found))
+        return
+    found = {**found, "state": "running" if told["ready"] else "starting", **told}
+    lines = pairs(
+        state=found["state"],
+        role=opened.role,
+        index=opened.index,
+        process=pid,
+        block=told["block"],
+        reapplied_after_restore=told["reapplied"],
+    )
+    lines += table(
+        ("study", "branch", "round", "phase", "attempt", "committed", "held"),
+        [
+            (r["study"][:12], r["branch"], r["height"], r["phase"], r["attempt"], r["committed"], r["held"])
+            for r in told["rounds"]
+        ],
+    )
+    lines += table(
+        ("peer", "state", "address", "error"),
+        [(peer[-12:], one["state"], one["address"], one["error"]) for peer, one in told["peers"].items()],
+    )
+    answer(found, lines)
+
+
+@node.command()
+@home_option
+@json_flag
+def doctor(home: Path) -> None:
+    """Look for what would stop this node: home, settings, keys, vault, chain, port, clock, disk.
+
+    Example: koinon node doctor --home NET/member-1
+
+    It changes nothing. It does not talk to peers. Exit code: that of the first thing that is wrong.
+    """
+    opened = open_home(home)
+    results: list[dict[str, Any]] = []
+    faults: list[NodeError] = []
+
+    def check(name: str, what: Callable[[], str]) -> None:
+        try:
+            results.append({"name": name, "status": "passed", "why": what()})
+        except NodeError as error:
+            faults.append(error)
+            results.append({"name": name, "status": "failed", "why": error.message})
+
+    told = status_or_none(home)
+    check("settings", lambda: _settings(home))
+    check("network", lambda: _network(home))
+    check("keys and vault", lambda: _keys(home))
+    check("chain", lambda: _chain(home))
+    check("listening address", lambda: "in use by this node" if told is not None else _listen(home))
+    check("disk", lambda: _disk(home))
+    answer(
+        {"ok": not faults, "running": told is not None, "role": opened.role, "checks": results},
+        table(("check", "status", "why"), [(one["name"], one["status"], one["why"]) for one in results]),
+    )
+    if faults:
+        sys.exit(int(faults[0].exit_code))
+
+
+def _settings(home: Path) -> str:
+    from node import config
+
+    opened = open_home(home)
+    config.load(opened.config_path)
+    return f"{opened.config_path.name}, role {opened.role}, index {opened.index}"
+
+
+def _network(home: Path) -> str:
+    from node.home import read_network
+
+    network = read_network(home / "network.json")
+    return f"{network.name}, fingerprint {network.fingerprint[:12]}"
+
+
+def _keys(home: Path) -> str:
+    from crypto.errors import CryptoError
+    from node import config, keystore
+    from node.home import read_password
+    from node.vault import Vault
+
+    opened = open_home(home)
+    password = read_password(opened, config.load(opened.config_path)["node", "password_file"])
+    try:
+        ring = keystore.load(opened, password)
+        if opened.role == "member":
+            Vault.open(opened.vault_path, keystore.at_rest_key(ring)).close()
+    except CryptoError as error:
+        raise LocalFault(str(error)) from error
+    mode = (opened.path / "password").stat().st_mode & 0o077 if (opened.path / "password").exists() else 0
+    if mode:
+        raise LocalFault(f"{opened.path / 'password'} can be read by others: chmod 600")
+    return "the password opens them"
+
+
+def _chain(home: Path) -> str:
+    from node import config
+    from node.deployment import check_deployment, genesis_hash
+    from node.home import read_network
+    from node.ledger import EthereumClient
+
+    opened = open_home(home)
+    url = config.load(opened.config_path)["chain", "url"]
+    network = read_network(opened.network_path)
+    client = EthereumClient(url, network.contracts.chain_id, timeout_s=5.0)
+    found = genesis_hash(client)
+    if found != network.genesis_hash:
+        raise VerificationFailed(f"block 0 at {url} is {found.hex()}, network.json says {network.genesis_hash.hex()}")
+    check_deployment(client, network.contracts)
+    latest = client.block("latest")
+    ahead = int(latest["timestamp"], 16) - time.time()
+    if ahead > 30:
+        raise LocalFault(f"the newest block is {ahead:.0f} s ahead of this machine's clock: set the clock")
+    return f"{url}, block {int(latest['number'], 16)}"
+
+
+def _listen(home: Path) -> str:
+    from node import config
+
+    address = config.load(open_home(home).config_path)["node", "listen"]
+    parts = address.split("/")
+    if len(parts) < 5 or parts[1] not in ("ip4", "ip6") or parts[3] != "tcp" or not parts[4].isdigit():
+        raise InputError(f"node.listen = {address}: an address such as /ip4/127.0.0.1/tcp/41001 is expected")
+    with socket.socket(socket.AF_INET if parts[1] == "ip4" else socket.AF_INET6) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((parts[2], int(parts[4])))
+        except OSError as error:
+            raise LocalFault(f"{address}: {error.strerror}") from error
+    return f"{address} is free"
+
+
+def _disk(home: Path) -> str:
+    free = shutil.disk_usage(home).free
+    if free < 256 << 20:
+        raise LocalFault(f"{free >> 20} MiB free on the disk of {home}, 256 are needed")
+    return f"{free >> 30} GiB free"

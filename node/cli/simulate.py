@@ -1,0 +1,197 @@
+"""`koinon simulate`: a whole study in one process, for the same model roots as the network's."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from node.cli import common, spec
+from node.cli.common import FILE, patient_id
+from node.cli.network import data_options, load_datasets
+from node.cli.output import answer, json_flag, pairs, progress, table
+from node.errors import InputError, NotFound
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from crypto.digest import Digest
+    from fl_engine.data.dataset import Dataset
+    from node.study import Study
+
+    Part = tuple[NDArray[np.float32], NDArray[np.int64]]
+
+
+@click.command()
+@spec.spec_options
+@click.option("--members", type=int, help="Number of hospitals of a --task (default 4).")
+@data_options
+@click.option("--test", type=FILE, help="A file with test records, to measure the last model on.")
+@click.option("--without-patient", metavar="ID|-", multiple=True, help="Run as if this patient had never agreed.")
+@click.option("--branch-seed", metavar="HEX", help="Seed of an erasure's branch; see --from-round.")
+@click.option("--from-round", type=int, help="First round whose beacon takes --branch-seed.")
+@click.option("--compare", is_flag=True, help="Also train alone, together in one place, and in floating point.")
+@json_flag
+def simulate(
+    given: spec.Given,
+    members: int | None,
+    task: str | None,
+    data: tuple[Path, ...],
+    patient_column: str,
+    test: Path | None,
+    without_patient: tuple[str, ...],
+    branch_seed: str | None,
+    from_round: int | None,
+    compare: bool,
+) -> None:
+    """Run a whole study in one process: the real nodes over an in-memory chain and network.
+
+    \b
+    Examples: koinon simulate --spec study.toml --data a.npz --data b.npz --test test.npz --json
+              koinon simulate --task nuclei --model small-cnn --rounds 4 --local-epochs 1 \\
+                  --batch-size 16 --learning-rate 0.05 --compare
+
+    The same specification, files and seed give the model roots of a network on which nothing failed. With
+    --without-patient, --branch-seed and --from-round they are those of an erasure's branch. Nothing is kept.
+    """
+    import trio
+
+    spec.refuse_both(given)
+    if (branch_seed is None) != (from_round is None):
+        raise click.UsageError("--branch-seed and --from-round go together")
+    if from_round is not None and from_round < 1:
+        raise InputError(f"--from-round {from_round}: rounds are counted from 1")
+    seed = None if branch_seed is None or from_round is None else (from_round, _seed(branch_seed))
+    datasets, kind = load_datasets(members, task, data, patient_column)
+    for sentence in datasets[0].simulated:
+        progress(sentence)
+    study = _study(given, datasets, kind)
+    without = frozenset(patient_id(one) for one in without_patient)
+    if missing := len(without - {patient for one in datasets for patient in one.patients}):
+        raise NotFound(f"{missing} of the {len(without)} patients to leave out are in none of the data sets")
+    if test is not None and not test.is_file():
+        raise InputError(f"test file {test} does not exist")
+    with tempfile.TemporaryDirectory(prefix="koinon-simulate-") as folder:
+        found = trio.run(_run, Path(folder), study, datasets, without, seed, test)
+    lines = [f"round {height:>4}  model {root}" for height, root in found["model_roots"].items()]
+    if test is not None:
+        lines += pairs(**{k: found[k] for k in ("accuracy", "balanced_accuracy", "auc", "n")})
+    if compare:
+        found["comparison"] = _compare(study, datasets, without, test)
+        lines += _comparison_lines(found["comparison"])
+    answer(found, lines)
+
+
+def _seed(given: str) -> Digest:
+    return common.digest(given, "--branch-seed")
+
+
+def _study(given: spec.Given, datasets: tuple[Dataset, ...], kind: str) -> Study:
+    from node.study import parse_toml
+
+    shape, classes = datasets[0].input_shape, datasets[0].classes
+    if given.spec is None:
+        return spec.from_flags(given, task=kind, shape=shape, classes=classes, synthetic=True)
+    study = parse_toml(spec.spec_text(given.spec).encode())
+    if study.input_shape != shape or study["data", "classes"] < classes:
+        raise InputError(
+            f"{given.spec}: for records of shape {study.input_shape} in {study['data', 'classes']} classes; the data "
+            f"have shape {shape} and {classes} classes"
+        )
+    return study
+
+
+async def _run(
+    folder: Path,
+    study: Study,
+    datasets: tuple[Dataset, ...],
+    without: frozenset[str],
+    seed: tuple[int, Digest] | None,
+    test: Path | None,
+) -> dict[str, Any]:
+    from node.evaluation import evaluate
+    from node.simulate import roots, simulation
+
+    def told(height: int, root: Digest) -> None:
+        progress(f"round {height}: model {root.hex()}")
+
+    async with simulation(folder, datasets, without=without, branch_seed=seed) as running:
+        number = await running.study(study, told)
+        first = running.nodes[0]
+        found: dict[str, Any] = {"model_roots": {str(h): root for h, root in roots(first, number).items()}}
+        if test is not None:
+            found.update(await evaluate(first, number, None, test))
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Side by side
+
+
+def _compare(
+    study: Study, datasets: tuple[Dataset, ...], without: frozenset[str], test: Path | None
+) -> list[dict[str, Any]]:
+    """Metrics of the best hospital alone, of the federation, and of all records in one place, on one test set."""
+    import numpy as np
+
+    from fl_engine.data.dataset import Role
+    from fl_engine.data.readers import read_data_file
+    from fl_engine.evaluate import evaluate
+    from node.evaluation import test_part
+    from node.training import Arithmetic, Trainer
+
+    if test is not None:
+        part = test_part(read_data_file(test, classes=study["data", "classes"], test_only=True))
+        x, y, patients = part.x, part.y, list(part.patients)
+    else:
+        parts = [one.subset(one.rows(Role.TEST)) for one in datasets]
+        x, y = np.concatenate([one.x for one in parts]), np.concatenate([one.y for one in parts])
+        patients = [f"{i}/{patient}" for i, one in enumerate(parts) for patient in one.patients]
+    cap = study["policy", "max_records_per_consent"]
+    trainer = Trainer(24 * 3600.0)
+    progress("comparing: each hospital alone, all together in one place, floating-point federated averaging")
+    try:
+        arithmetic = Arithmetic(study)
+        chosen = [_training_part(one, without, cap) for one in datasets]
+        logits = trainer.compare(arithmetic, chosen, (x, y), study["", "rounds"])
+    finally:
+        trainer.close()
+    rows = [{"training": name, **evaluate(one, y, patients).to_json()} for name, one in logits.items()]
+    alone = [row for row in rows if row["training"].startswith("local-")]
+    best = max(alone, key=lambda row: row["accuracy"])
+    best["training"] = f"best local ({best['training'].replace('local-', 'member-')})"
+    return [best, *(row for row in rows if row not in alone), *(row for row in alone if row is not best)]
+
+
+def _training_part(dataset: Dataset, without: frozenset[str], cap: int) -> Part:
+    """The training records that a study would use: capped for each patient, in import order."""
+    from fl_engine.data.dataset import Role
+
+    seen: dict[str, int] = {}
+    rows = []
+    for row in dataset.rows(Role.TRAIN):
+        patient = dataset.patients[int(row)]
+        seen[patient] = seen.get(patient, 0) + 1
+        if patient not in without and seen[patient] <= cap:
+            rows.append(int(row))
+    return dataset.x[rows], dataset.y[rows]
+
+
+def _comparison_lines(rows: list[dict[str, Any]]) -> list[str]:
+    def shown(value: float | None) -> str:
+        return "-" if value is None else f"{value:.4f}"
+
+    return [
+        "",
+        *table(
+            ("training", "accuracy", "balanced accuracy", "AUC", "records"),
+            [
+                (r["training"], shown(r["accuracy"]), shown(r["balanced_accuracy"]), shown(r["auc"]), r["n"])
+                for r in rows
+            ],
+        ),
+        "one test set, one run each: differences within the intervals (--json) mean nothing",
+    ]

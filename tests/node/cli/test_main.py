@@ -1,0 +1,268 @@
+"""The command line's surface: every command explains itself, and every fault ends in words and the right exit code."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from node.cli.main import koinon
+from node.cli.output import as_node_error, json_flag
+
+SURFACE = {
+    "demo": None,
+    "network": "init up status down",
+    "node": "init run status doctor",
+    "member": "apply approve remove list",
+    "study": "create join leave list show spec-template",
+    "consent": "grant withdraw show list",
+    "erase": "request status receipt verify",
+    "audit": "verify trail round participation prove check",
+    "model": "show evaluate export lineage",
+    "simulate": None,
+    "chain": "serve status deploy fund",
+}
+
+
+def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*names, name))
+        else:
+            yield (*names, name)
+
+
+ALL = list(commands(koinon))
+
+
+def run(*arguments: object, stdin: str | None = None) -> tuple[int, str, str]:
+    result = CliRunner().invoke(koinon, [str(one) for one in arguments], input=stdin)
+    return result.exit_code, result.stdout, result.stderr
+
+
+def test_the_surface_is_the_agreed_one() -> None:
+    expected = [
+        (noun, verb) if verb else (noun,) for noun, verbs in SURFACE.items() for verb in (verbs or "").split() or [""]
+    ]
+    assert sorted(ALL) == sorted(expected)
+
+
+@pytest.mark.parametrize("command", ALL, ids=" ".join)
+def test_every_command_teaches_a_sentence_an_example_and_a_limit(command: tuple[str, ...]) -> None:
+    code, out, err = run(*command, "--help")
+    assert code == 0
+    assert err == ""
+    assert "Usage: " in out
+    assert "Example" in out
+    assert " ".join(("koinon", *command)) in " ".join(out.split())
+    assert "--json" in out
+
+
+@pytest.mark.parametrize("noun", [noun for noun, verbs in SURFACE.items() if verbs])
+def test_a_noun_alone_shows_its_verbs_and_is_a_usage_error(noun: str) -> None:
+    code, out, err = run(noun)
+    assert code == 2
+    assert out == ""
+    assert all(verb in err for verb in (SURFACE[noun] or "").split())
+
+
+def test_an_unknown_command_is_a_usage_error_in_words_and_in_json() -> None:
+    code, out, err = run("studies")
+    assert (code, out) == (2, "")
+    assert "studies" in err
+    code, out, err = run("study", "shew", "--json")
+    assert code == 2
+    error = json.loads(out)
+    assert error["schema"] == "koinon.error/1"
+    assert error["error"]["exit_code"] == 2
+    assert error["error"]["kind"] == "UsageError"
+    assert "shew" in error["error"]["message"]
+
+
+def test_a_home_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
+    for command in (
+        ("network", "status"),
+        ("node", "status"),
+        ("node", "run"),
+        ("study", "list"),
+        ("audit", "participation"),
+        ("consent", "list"),
+        ("chain", "status"),
+    ):
+        code, out, err = run(*command, "--home", tmp_path / "nowhere", "--json")
+        assert code == 4, (command, err)
+        assert json.loads(out)["error"]["kind"] == "NotFound"
+        assert "nowhere" in err
+
+
+def test_a_home_of_another_version_is_exit_code_8(tmp_path: Path) -> None:
+    (tmp_path / "home.json").write_text('{"format": 99, "role": "member", "index": 0}')
+    code, _, err = run("node", "status", "--home", tmp_path)
+    assert code == 8
+    assert "format 99" in err
+
+
+@pytest.mark.parametrize("text", ["", "not toml =", 'schema = "koinon.study/2"\nname = "x"'])
+def test_a_bad_specification_is_exit_code_2(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "study.toml"
+    path.write_text(text)
+    code, out, err = run("simulate", "--spec", path, "--task", "mri-quality", "--members", 2)
+    assert (code, out) == (2, "")
+    assert "study spec" in err
+
+
+def test_a_specification_and_flags_are_never_mixed(tmp_path: Path) -> None:
+    code, _, err = run("simulate", "--spec", tmp_path / "s.toml", "--rounds", 3, "--task", "nuclei")
+    assert code == 2
+    assert "--rounds" in err
+
+
+def test_missing_flags_of_a_study_are_named() -> None:
+    code, _, err = run("simulate", "--task", "mri-quality", "--members", 2, "--model", "mlp")
+    assert code == 2
+    assert "--learning-rate" in err
+    assert "--rounds" in err
+
+
+def test_task_and_data_exclude_each_other_and_one_is_needed(tmp_path: Path) -> None:
+    for extra in ((), ("--task", "nuclei", "--data", "a.npz")):
+        code, _, err = run("network", "init", "--home", tmp_path / "n", *extra)
+        assert code == 2
+        assert "--task or --data" in err
+    assert not (tmp_path / "n").exists()
+
+
+def test_a_file_that_is_not_there_is_exit_code_2(tmp_path: Path) -> None:
+    code, _, err = run("network", "init", "--home", tmp_path / "n", "--data", "a.npz", "--data", tmp_path / "b.npz")
+    assert code == 2
+    assert "a.npz" in err
+
+
+def test_an_unknown_task_is_exit_code_2_and_lists_the_known_ones(tmp_path: Path) -> None:
+    code, _, err = run("network", "init", "--home", tmp_path / "n", "--task", "moon")
+    assert code == 2
+    assert "nuclei" in err
+
+
+def test_who_is_meant_is_named_exactly_once(tmp_path: Path) -> None:
+    for extra in ((), ("--consent", "a" * 64, "--patient", "x")):
+        code, _, err = run("consent", "withdraw", "--home", tmp_path, *extra)
+        assert code == 2
+        assert "exactly one" in err
+
+
+def test_a_patient_id_is_never_shown_again(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "home.json").write_text('{"format": 1, "role": "member", "index": 0}')
+    for arguments, stdin in ((("--patient", "MRN-4711"), None), (("--patient", "-"), "MRN-4711\n")):
+        code, out, err = run("consent", "withdraw", "--home", home, *arguments, "--json", stdin=stdin)
+        assert code != 0
+        assert "4711" not in out + err
+
+
+def test_an_empty_standard_input_names_no_patient(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "home.json").write_text('{"format": 1, "role": "member", "index": 0}')
+    code, _, err = run("erase", "request", "--home", home, "--patient", "-", stdin="\n")
+    assert code == 2
+    assert "standard input" in err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("audit", "check", "missing.json"),
+        ("erase", "verify", "missing.json"),
+        ("audit", "prove", "--home", ".", "--out", "x"),
+        ("audit", "prove", "--home", ".", "--out", "x", "--round", "1", "--from", "2"),
+        ("consent", "grant", "--home", "."),
+        ("simulate", "--task", "nuclei", "--branch-seed", "ab"),
+        ("chain", "fund", "--home", ".", "--address", "0x12"),
+        ("demo", "--rounds", "1"),
+        ("demo", "--task", "moon"),
+        ("model", "evaluate", "--home", ".", "--data", "missing.npz"),
+    ],
+    ids=lambda one: " ".join(one[:3]),
+)
+def test_bad_usage_and_bad_files_are_exit_code_2(
+    arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(*arguments)
+    assert code == 2, err
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_a_file_that_is_no_proof_or_certificate_is_refused_with_its_fault(tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    for text in ("{}", "[]", '{"schema":"koinon.proof/9"}', "x" * 100):
+        path.write_text(text)
+        for command in (("audit", "check"), ("erase", "verify")):
+            code, out, _ = run(*command, path, "--json")
+            assert code in (2, 3, 8), (command, text)
+            assert json.loads(out)["error"]["exit_code"] == code
+
+
+def test_a_template_is_a_specification_that_is_taken_as_it_is() -> None:
+    from node.study import parse_toml
+
+    code, out, _ = run("study", "spec-template")
+    assert code == 0
+    study = parse_toml(out.encode())
+    assert study["windows", "have_s"] >= 2 * study["windows", "grace_s"]
+    code, out, _ = run("study", "spec-template", "--json")
+    assert json.loads(out)["schema"] == "koinon.study-spec-template/1"
+    assert parse_toml(json.loads(out)["data"]["toml"].encode()) == study
+
+
+def test_an_unforeseen_fault_is_one_line_that_names_the_place_and_no_value() -> None:
+    @koinon.command("break")
+    @json_flag
+    def _break() -> None:
+        raise KeyError("MRN-4711")
+
+    try:
+        code, out, err = run("break", "--json")
+    finally:
+        koinon.commands.pop("break")
+    assert code == 1
+    assert "4711" not in out + err
+    assert "KeyError at test_main.py" in err
+    assert err.count("\n") == 1
+    assert json.loads(out)["error"]["kind"] == "Unexpected"
+
+
+def test_faults_of_other_rooms_get_their_exit_codes() -> None:
+    from crypto.errors import EncodingError, SignatureMismatch, WrongPassword
+    from fl_engine.errors import DataError, PackageUnavailable, PolicyError
+
+    faults = (
+        (EncodingError("field", "problem"), 2),
+        (DataError("a.npz", 3, "NaN"), 2),
+        (PolicyError("too few batches"), 5),
+        (PackageUnavailable("offline"), 8),
+        (PermissionError(13, "Permission denied", "/x"), 8),
+    )
+    for fault, code in faults:
+        known = as_node_error(fault)
+        assert known is not None
+        assert int(known.exit_code) == code
+    assert issubclass(SignatureMismatch, Exception)
+    assert issubclass(WrongPassword, Exception)
+    assert as_node_error(ZeroDivisionError()) is None
+
+
+def test_starting_the_command_line_loads_none_of_the_heavy_libraries() -> None:
+    heavy = "torch web3 libp2p eth numpy"
+    code = f"import sys, node.cli.main; print([n for n in {heavy.split()!r} if n in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() in ("[]", "['numpy']")
