@@ -1,0 +1,446 @@
+"""A network in memory whose time belongs to the test: real nodes, real keys, one training worker, a clock that jumps.
+
+The clock moves only when no node has anything under way, so an honest node is never late however slow the machine is,
+and a window of minutes takes no time at all. Members may be replaced by the Byzantine ones of `tests/fakes/byzantine.py`,
+a member's ledger may lose replies or be out of reach, and every line between two members may be cut.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import trio
+from numpy.typing import NDArray
+
+from crypto.digest import ZERO, Digest
+from crypto.keys import KeyRing
+from crypto.statements import Seat, sign
+from fl_engine.data.dataset import Dataset
+from node import exchange, keystore
+from node.app import Node
+from node.desk import Desk
+from node.errors import ChainUnreachable, TimedOut
+from node.follower import Follower
+from node.history import RoundHistory
+from node.home import Network, network_json, parse_network
+from node.home import Seat as NetworkSeat
+from node.memory_ledger import MemoryLedger, memory_contracts
+from node.memory_transport import MemoryNetwork, MemoryTransport
+from node.messages import Hello
+from node.notices import domains_of
+from node.participant import Participant
+from node.records import Call, Contracts, Head, Logged, Record, SeatInput, Sent
+from node.round import Effect
+from node.store import Store
+from node.study import Study, parse_sections
+from node.training import Arithmetic, LocalTraining, Trainer
+from node.vault import Vault
+
+START = 1_800_000_000  # 2027-01-15 08:00 UTC
+QUARTER_END = 1_893_456_000  # 2030-01-01
+POLL_S = 0.01
+QUIET_LOOKS = 2
+"""Looks at the chain that every node must have made since anything last happened before time moves on."""
+PATIENCE_S = 60.0
+"""Real seconds after which a test that waits for something gives up."""
+
+
+def dataset(member: int, *, patients: int = 8, records: int = 2, width: int = 6) -> Dataset:
+    """Two separable classes of `width` figures; patient ids name the member so that a leak would be seen."""
+    generator = np.random.default_rng(100 + member)
+    n = patients * records
+    y = np.arange(n, dtype=np.int64) % 2
+    x = (generator.normal(0, 0.3, (n, width)) + y[:, None]).astype(np.float32)
+    names = tuple(f"patient-{member}-{i // records}" for i in range(n))
+    return Dataset(x, y, names, np.zeros(n, np.uint8), 2, f"tiny-{member}")
+
+
+def spec(name: str = "tiny", *, rounds: int = 1, **policy: Any) -> Study:
+    """A study on `dataset`s with short windows; keyword arguments are policies."""
+    return parse_sections(
+        {
+            "schema": "koinon.study/1",
+            "name": name,
+            "task": "npz-classification",
+            "rounds": rounds,
+            "data": {"input_shape": [6], "classes": 2},
+            "model": {"name": "mlp"},
+            "training": {"local_epochs": 1, "batch_size": 4, "learning_rate": 0.05},
+            "aggregation": {},
+            "windows": {"scribe_s": 14, "grace_s": 4, "reveal_s": 12, "have_s": 16, "vote_s": 12, "purge_s": 12},
+            "policy": {"min_consents": 2, **policy},
+            "forms": [{"name": "f", "text_sha256": "ab" * 32, "custody": "synthetic", "valid_to": QUARTER_END}],
+        }
+    )
+
+
+class Clock:
+    """Seconds that pass when the test says so."""
+
+    def __init__(self, now: int = START) -> None:
+        self.now = now
+
+    def __call__(self) -> int:
+        return self.now
+
+
+class SharedTrainer(Trainer):
+    """One real worker for all members of all tests: it is the same code on the same numbers, and torch loads once."""
+
+    def __init__(self) -> None:
+        super().__init__(600.0)
+        self._one = threading.RLock()
+        self.trained = 0
+
+    def train(
+        self,
+        arithmetic: Arithmetic,
+        rows: NDArray[np.int64],
+        x: NDArray[np.float32],
+        y: NDArray[np.int64],
+        model: bytes,
+        beacon: bytes,
+        member: int,
+    ) -> LocalTraining:
+        with self._one:
+            self.trained += 1
+            return super().train(arithmetic, rows, x, y, model, beacon, member)
+
+    def stop(self) -> None:
+        """A training of milliseconds is let run out; its outcome is thrown away all the same."""
+
+    def forget(self) -> None:
+        with self._one:
+            super().forget()
+
+    def close(self) -> None:
+        """The worker outlives the node."""
+
+    def end(self) -> None:
+        """End the worker."""
+        super().close()
+
+
+class WatchedNode(Node):
+    """The real node, counting what it has under way."""
+
+    under_way = 0
+    looks = 0
+    happened = 0
+
+    async def _perform(self, round_id: Digest, effect: Effect) -> None:
+        self.under_way += 1
+        self.happened += 1
+        try:
+            await super()._perform(round_id, effect)
+        finally:
+            self.under_way -= 1
+            self.happened += 1
+
+    async def _look(self) -> None:
+        await super()._look()
+        self.looks += 1
+
+
+class Door:
+    """One member's way to the ledger. `away` is a chain that does not answer; `lose` loses replies of sent calls."""
+
+    def __init__(self, ledger: MemoryLedger) -> None:
+        self._ledger = ledger
+        self.away = False
+        self.lose: Callable[[Call], BaseException | None] = lambda call: None
+        self.sent: list[Call] = []
+
+    @property
+    def contracts(self) -> Contracts:
+        return self._ledger.contracts
+
+    def _answering(self) -> MemoryLedger:
+        if self.away:
+            raise ChainUnreachable("no chain answers at memory")
+        return self._ledger
+
+    def head(self) -> Head:
+        return self._answering().head()
+
+    def records(self, first_block: int, last_block: int) -> Sequence[Logged]:
+        return self._answering().records(first_block, last_block)
+
+    def accumulators(self) -> tuple[Digest, Digest, Digest]:
+        return self._answering().accumulators()
+
+    def block_hash(self, number: int) -> Digest:
+        return self._answering().block_hash(number)
+
+    def send(self, call: Call) -> Sent:
+        sent = self._answering().send(call)
+        self.sent.append(call)
+        lost = self.lose(call)
+        if lost is not None:
+            raise lost
+        return sent
+
+
+ParticipantMaker = Callable[..., Participant]
+StoreMaker = Callable[[Path, bytes], Store]
+
+
+@dataclass(slots=True)
+class Seating:
+    """What it takes to start one node, again and again from the same home."""
+
+    index: int
+    home: Path
+    ring: KeyRing
+    data: Dataset | None
+    make: ParticipantMaker = Participant
+    store: StoreMaker = Store
+    auto_join: bool = True
+    arm: Callable[[Any], None] = lambda node: None
+
+
+@dataclass
+class Net:
+    """A running network: nodes, doors and participants by index (the auditor comes last)."""
+
+    clock: Clock
+    ledger: MemoryLedger
+    peers: MemoryNetwork
+    network: Network
+    seatings: list[Seating]
+    trainer: SharedTrainer
+    nursery: trio.Nursery
+    nodes: dict[int, WatchedNode] = field(default_factory=dict)
+    doors: dict[int, Door] = field(default_factory=dict)
+    scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
+    frozen: set[int] = field(default_factory=set)
+    broken: dict[int, BaseException] = field(default_factory=dict)
+    """Nodes that ended by an error, which nobody may cause."""
+    hold: bool = False
+    """Time stands still while this is set."""
+
+    # --- nodes
+
+    async def start(self, index: int) -> WatchedNode:
+        """Start the node of a home, as after a crash or for the first time."""
+        seating = self.seatings[index]
+        node = await trio.to_thread.run_sync(self._node, seating)
+        self.nodes[index] = node
+        self.scopes[index] = await self.nursery.start(self._keep, index, node)
+        return node
+
+    async def _keep(self, index: int, node: WatchedNode, *, task_status: Any) -> None:
+        with trio.CancelScope() as scope:
+            try:
+                async with trio.open_nursery() as inner:
+                    await inner.start(node.run)
+                    task_status.started(scope)
+            except Exception as error:
+                self.broken[index] = error
+            finally:
+                self.nodes.pop(index, None)
+                node.close()
+
+    async def kill(self, index: int) -> None:
+        """End a node where it stands; its home stays as it is."""
+        self.scopes[index].cancel()
+        await self.until(lambda: index not in self.nodes)
+
+    def _node(self, seating: Seating) -> WatchedNode:
+        key = keystore.at_rest_key(seating.ring)
+        seating.home.mkdir(parents=True, exist_ok=True)
+        store = seating.store(seating.home, key)
+        vault = None
+        if seating.data is not None:
+            path = seating.home / "vault"
+            if path.exists():
+                vault = Vault.open(path, key)
+            else:
+                vault = Vault.create(path, key)
+                vault.import_dataset(seating.data)
+        me, seat = (seating.index, None) if vault is not None else (None, 0)
+        contracts = self.ledger.contracts
+        participant = seating.make(me, seat, seating.ring, domains_of(contracts), store, vault)
+        desk = Desk(participant, self.network, auto_join=seating.auto_join, register=None)
+        transport = MemoryTransport(
+            self.peers, seating.ring.peer.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0)
+        )
+        door = self.doors.setdefault(seating.index, Door(self.ledger))
+        addresses = {one.peer_id: "memory" for one in (*self.network.founders, *self.network.auditors)}
+        trainer = self.trainer if vault is not None else None
+        node = WatchedNode(
+            participant, door, transport, trainer, Follower(door, store, None), addresses, desk, POLL_S
+        )
+        seating.arm(node)
+        return node
+
+    # --- faults
+
+    def cut(self, index: int) -> None:
+        """Part a member from every peer; it still sees the chain."""
+        for other in self.seatings:
+            if other.index != index:
+                self.peers.cut(self.peer_id(index), self.peer_id(other.index))
+
+    def heal(self, index: int) -> None:
+        """Undo `cut`."""
+        for other in self.seatings:
+            if other.index != index:
+                self.peers.heal(self.peer_id(index), self.peer_id(other.index))
+
+    def freeze(self, index: int) -> None:
+        """A member that neither hears nor sees nor acts: cut off from peers and chain alike."""
+        self.frozen.add(index)
+        self.doors[index].away = True
+        self.cut(index)
+
+    def thaw(self, index: int) -> None:
+        """Undo `freeze`."""
+        self.frozen.discard(index)
+        self.doors[index].away = False
+        self.heal(index)
+
+    def peer_id(self, index: int) -> bytes:
+        """A node's peer id."""
+        return self.seatings[index].ring.peer.peer_id
+
+    # --- time
+
+    async def drive(self) -> None:
+        """Let a second pass whenever nothing is under way at any node."""
+        while True:
+            before = self._activity()
+            looks = {i: node.looks for i, node in self._awake()}
+            await self._until_looked(looks)
+            if not self.hold and before == self._activity() and not any(n.under_way for _, n in self._awake()):
+                self.clock.now = max(self.clock.now, self.ledger.head().time) + 1
+
+    def _awake(self) -> list[tuple[int, WatchedNode]]:
+        return [(i, node) for i, node in self.nodes.items() if i not in self.frozen]
+
+    def _activity(self) -> tuple[int, int, tuple[int, ...]]:
+        happened = sum(node.happened for node in self.nodes.values())
+        return self.ledger.head().number, happened, tuple(sorted(self.nodes))
+
+    async def _until_looked(self, before: Mapping[int, int]) -> None:
+        while any(i in before and node.looks < before[i] + QUIET_LOOKS for i, node in self._awake()):
+            await trio.sleep(POLL_S / 2)
+        await trio.sleep(POLL_S / 2)
+
+    async def until(self, condition: Callable[[], bool], real_s: float = PATIENCE_S) -> None:
+        """Wait until a condition holds."""
+        with trio.move_on_after(real_s):
+            while not condition():
+                await trio.sleep(POLL_S / 2)
+                for index, error in self.broken.items():
+                    raise AssertionError(f"node {index} ended") from error
+            return
+        raise TimedOut(f"not within {real_s:g} s; rounds: {[self._show(one) for one in self.rounds()]}")
+
+    # --- what happened
+
+    async def create(self, study: Study, by: int = 0) -> Digest:
+        """Create a study at a member; its id."""
+        node = self.nodes[by]
+        await self.until(lambda: node.ready)
+        return await node.desk.create_study(node, study)
+
+    async def finish(self, study: Digest, *, at: Sequence[int] | None = None) -> None:
+        """Wait until the study has all its rounds at these nodes (every awake one)."""
+
+        def done() -> bool:
+            nodes = [self.nodes[i] for i in at] if at is not None else [node for _, node in self._awake()]
+            return all(study in n.history.studies and n.history.finished(study) for n in nodes)
+
+        await self.until(done)
+
+    async def play(self, study: Study) -> Digest:
+        """A whole study."""
+        number = await self.create(study)
+        await self.finish(number)
+        return number
+
+    def records(self) -> list[Record]:
+        """Everything on the chain."""
+        return [one.record for one in self.ledger.records(0, self.ledger.head().number)]
+
+    def of(self, kind: type) -> list[Any]:
+        """Records of one kind, in order."""
+        return [one for one in self.records() if isinstance(one, kind)]
+
+    def rounds(self, at: int | None = None) -> list[RoundHistory]:
+        """Rounds as a node knows them, in the order they opened."""
+        nodes = [self.nodes[at]] if at is not None else [node for _, node in self._awake()]
+        return list(nodes[0].history.rounds.values()) if nodes else []
+
+    @staticmethod
+    def _show(one: RoundHistory) -> str:
+        final = one.final and f"final {one.final.attempt} {one.final.result.included:b} {one.final.result.codes:x}"
+        return f"{one.opened.height}: {sorted(one.commits)} {sorted(one.abstained)} {final} {one.failed}"
+
+
+@asynccontextmanager
+async def network(
+    home: Path,
+    trainer: SharedTrainer,
+    members: int = 4,
+    *,
+    makers: Mapping[int, ParticipantMaker] | None = None,
+    stores: Mapping[int, StoreMaker] | None = None,
+    arms: Mapping[int, Callable[[Any], None]] | None = None,
+    data: Sequence[Dataset] | None = None,
+    auditor: bool = False,
+    start: Sequence[int] | None = None,
+    auto_join: bool = True,
+) -> AsyncIterator[Net]:
+    """A network of `members` (and an auditor, at index `members`), running; time is driven until the block ends."""
+    datasets = list(data) if data is not None else [dataset(i) for i in range(members)]
+    contracts = memory_contracts()
+    domains = domains_of(contracts)
+    rings = [KeyRing.generate() for _ in range(members + auditor)]
+    seats, inputs = [], []
+    for index, ring in enumerate(rings):
+        role, name = ("member", f"member-{index + 1}") if index < members else ("auditor", "auditor")
+        statement = Seat(role, ring.peer.peer_id, ring.sealing.public, name)
+        signature = sign(statement, domains.of(statement), ring.ledger)
+        inputs.append(SeatInput(ring.ledger.address, ring.peer.peer_id, ring.sealing.public, name, signature))
+        seats.append(NetworkSeat(index, name, ring.ledger.address, ring.peer.peer_id, ring.sealing.public, ""))
+    clock = Clock()
+    ledger = MemoryLedger(inputs[:members], inputs[members:], clock=clock)
+    auditors = tuple(replace(seat, index=0) for seat in seats[members:])
+    described = parse_network(
+        network_json("test", "memory", ZERO, contracts, tuple(seats[:members]), auditors, synthetic=True)
+    )
+    seatings = [
+        Seating(
+            i,
+            home / seats[i].name,
+            ring,
+            datasets[i] if i < members else None,
+            (makers or {}).get(i, Participant),
+            (stores or {}).get(i, Store),
+            auto_join,
+            (arms or {}).get(i, lambda node: None),
+        )
+        for i, ring in enumerate(rings)
+    ]
+    pause, exchange.KEY_PAUSE_S = exchange.KEY_PAUSE_S, 0.005  # real seconds, and here nothing takes any
+    async with trio.open_nursery() as nursery:
+        net = Net(clock, ledger, MemoryNetwork(), described, seatings, trainer, nursery)
+        for index in range(len(rings)) if start is None else start:
+            await net.start(index)
+        nursery.start_soon(net.drive)
+        try:
+            yield net
+        finally:
+            exchange.KEY_PAUSE_S = pause
+            nursery.cancel_scope.cancel()
+
+
+__all__ = ["Clock", "Door", "Net", "SharedTrainer", "dataset", "network", "spec"]

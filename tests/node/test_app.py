@@ -1,0 +1,622 @@
+"""The node among liars, losses and withdrawals: what each may cost, and that nobody honest is ever split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from crypto.blobs import encode_set
+from crypto.digest import Digest
+from crypto.sealing import BlobKind
+from crypto.statements import Domains, sign
+from node import card as cards
+from node.errors import ChainUnreachable, OutcomeUnknown
+from node.history import RoundHistory
+from node.messages import (
+    AbstainNotice,
+    Accepted,
+    CloseNotice,
+    CommitNotice,
+    HaveNotice,
+    Hello,
+    Notice,
+    Offer,
+    Reply,
+    Request,
+    VoteNotice,
+)
+from node.notices import statement_of
+from node.participant import Participant
+from node.records import Commits, Finalisation, Grants, HavePosted, Joining, Result, Withdrawals
+from node.round import Phase
+from node.simulate import roots
+from node.validity import Code
+from tests.fakes import byzantine
+from tests.fakes.byzantine import serve_with, signed, speak_with
+from tests.fakes.network import Net, SharedTrainer, network, spec
+
+LIAR = 3
+HONEST = 0b0111
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[SharedTrainer]:
+    shared = SharedTrainer()
+    yield shared
+    shared.end()
+
+
+def result(one: RoundHistory) -> Result:
+    assert one.final is not None, f"round {one.opened.height} has no result"
+    return one.final.result
+
+
+def attempt(one: RoundHistory) -> int:
+    assert one.final is not None, f"round {one.opened.height} has no result"
+    return one.final.attempt
+
+
+async def agree(net: Net, study: Digest, members: range | list[int] = range(4)) -> dict[int, str]:
+    """The roots on chain; every one of these members comes to hold their models, computed or fetched."""
+    found = roots(net.nodes[members[0]], study)
+    for member in members:
+        assert roots(net.nodes[member], study) == found
+        has = net.nodes[member].participant.store.has
+        await net.until(lambda has=has: all(has(Digest.from_hex(root)) for root in found.values()))
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Contributions that break a rule of validity
+
+
+@pytest.mark.parametrize(
+    "kind, code",
+    [
+        (byzantine.WrongPlainHash, Code.BAD_SEAL),
+        (byzantine.Copyist, Code.HEADER),
+        (byzantine.TooManyIntegers, Code.SHAPE),
+        (byzantine.BeyondTheGrid, Code.RANGE),
+        (byzantine.OtherTree, Code.TREE),
+        (byzantine.Heavy, Code.COUNT),
+    ],
+)
+async def test_a_contribution_that_breaks_a_rule_is_left_out_by_its_code_on_chain(
+    kind: type[Participant], code: Code, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, makers={LIAR: kind}) as net:
+        study = await net.play(spec(rounds=2))
+        for one in net.rounds(0):
+            assert one.commits.keys() == {0, 1, 2, 3}
+            assert attempt(one) == 0, "a rule that everybody can check costs no extension"
+            assert (result(one).included, result(one).codes) == (HONEST, code << 4 * LIAR)
+        await agree(net, study, range(3))
+
+
+async def test_a_forged_contribution_moves_no_model(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async def without(kind: Callable[..., Participant]) -> dict[int, str]:
+        async with network(tmp_path / kind.__name__, trainer, makers={LIAR: kind}) as net:
+            return await agree(net, await net.play(spec(rounds=2)), range(3))
+
+    assert await without(byzantine.BeyondTheGrid) == await without(byzantine.Heavy)
+
+
+async def test_a_member_that_keeps_a_withdrawn_leaf_is_left_out_by_rule_on_chain(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, makers={LIAR: byzantine.KeepsWithdrawn}) as net:
+        study = await net.create(spec(rounds=3, suspend_after=15))
+        await net.until(lambda: len(net.rounds(0)) == 2)
+        consent = await withdraw_by_card(net, study, LIAR, at=0)
+        await net.finish(study)
+        (record,) = net.of(type(net.nodes[0].history.withdrawals[consent][0]))
+        assert record.consent_id == consent
+        for one in net.rounds(0):
+            kept = one.position > net.nodes[0].history.withdrawals[consent][1] or sealed_after(net, one, consent)
+            expected = (HONEST, Code.CONSENT << 4 * LIAR) if kept else (0b1111, 0)
+            assert (result(one).included, result(one).codes) == expected
+        assert result(net.rounds(0)[-1]).codes == Code.CONSENT << 4 * LIAR
+        await agree(net, study, range(3))
+
+
+def sealed_after(net: Net, one: RoundHistory, consent: Digest) -> bool:
+    position, _ = net.nodes[0].history.seal(one)
+    return position is None or position > net.nodes[0].history.withdrawals[consent][1]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Keys
+
+
+@pytest.mark.parametrize("kind", [byzantine.OtherKey, byzantine.GarbageWrap, byzantine.LyingServer])
+async def test_a_wrong_key_for_one_recipient_splits_nobody(
+    kind: type[byzantine.LyingServer], tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, arms={LIAR: serve_with(kind, 0)}) as net:
+        study = await net.play(spec(rounds=2))
+        for one in net.rounds(0):
+            assert (result(one).included, result(one).codes) == (0b1111, 0), "the victim asks another holder"
+        await agree(net, study)
+
+
+async def test_a_key_that_only_one_member_got_reaches_all(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, arms={LIAR: serve_with(byzantine.OtherKey, 0, 1)}) as net:
+        study = await net.play(spec())
+        assert (result(net.rounds(0)[0]).included, result(net.rounds(0)[0]).codes) == (0b1111, 0)
+        await agree(net, study)
+
+
+@pytest.mark.parametrize("kind", [byzantine.Unserving, byzantine.OtherKey, byzantine.GarbageWrap])
+async def test_keys_that_nobody_gets_leave_their_member_out_as_unavailable(
+    kind: type[byzantine.LyingServer], tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, arms={LIAR: serve_with(kind)}) as net:
+        study = await net.play(spec(rounds=2, suspend_after=15))
+        for one in net.rounds(0):
+            assert one.commits.keys() == {0, 1, 2, 3}
+            assert attempt(one) == 1
+            assert (result(one).included, result(one).codes) == (HONEST, 0), "unavailable is no code: nobody is blamed"
+        await agree(net, study, range(3))
+
+
+async def test_unavailable_twice_is_suspended(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, arms={LIAR: serve_with(byzantine.Unserving)}) as net:
+        await net.play(spec(rounds=3, suspend_after=2))
+        assert [one.opened.suspended for one in net.rounds(0)] == [0, 0, 1 << LIAR]
+        assert [attempt(one) for one in net.rounds(0)] == [1, 1, 0], "a suspended member costs nobody time"
+
+
+def longer(participant: Participant, notice: Notice) -> Notice:
+    """The same signed commit with another length of its ciphertext, which no hash of the commit covers."""
+    if not isinstance(notice, CommitNotice):
+        return notice
+    return replace(notice, update=replace(notice.update, length=notice.update.length + 1))
+
+
+def shorter(participant: Participant, notice: Notice) -> Notice:
+    """Likewise, too short for what the root stands for."""
+    if not isinstance(notice, CommitNotice):
+        return notice
+    return replace(notice, update=replace(notice.update, length=notice.update.length - 1))
+
+
+@pytest.mark.parametrize("face", [longer, shorter])
+async def test_a_length_told_to_one_member_only_splits_nobody(
+    face: Callable[[Participant, Notice], Notice], tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, arms={LIAR: speak_with(face, 1)}) as net:
+        study = await net.play(spec(rounds=2))
+        for one in net.rounds(0):
+            assert (result(one).included, result(one).codes) == (0b1111, 0)
+            votes = [v for v in net.nodes[0].participant.store.notices(one.opened.round_id, "VoteNotice")]
+            assert len({v.result for v in votes if isinstance(v, VoteNotice)}) == 1
+        await agree(net, study)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Statements
+
+
+async def test_a_wrong_vote_is_outvoted_and_kept_as_evidence(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, makers={LIAR: byzantine.WrongVote}) as net:
+        study = await net.play(spec(rounds=2))
+        for one in net.rounds(0):
+            assert (attempt(one), result(one).included, result(one).codes) == (0, 0b1111, 0)
+            final = one.final
+            assert final is not None
+            assert not final.signers >> LIAR & 1
+        await agree(net, study, range(3))
+        deviant = [v for m in net.nodes[0].participant.rounds.values() for v in m.deviant_votes()]
+        assert {v.member for v in deviant} <= {LIAR}
+
+
+async def test_a_member_that_says_nothing_costs_the_commit_window_and_is_suspended(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, makers={LIAR: byzantine.Mute}) as net:
+        study = await net.play(spec(rounds=4, suspend_after=2, suspend_rounds=1))
+        for one in net.rounds(0):
+            assert one.commits.keys() == {0, 1, 2}
+            assert LIAR not in one.abstained
+            assert (attempt(one), result(one).included, result(one).codes) == (0, HONEST, 0)
+        assert [one.opened.suspended for one in net.rounds(0)] == [0, 0, 1 << LIAR, 0]
+        await agree(net, study)
+
+
+async def test_a_frozen_member_is_missed_by_rule_and_catches_up(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=4))
+        await net.until(lambda: len(net.rounds(0)) == 2)
+        net.freeze(1)
+        await net.until(lambda: len(net.rounds(0)) == 4)
+        net.thaw(1)
+        await net.finish(study)
+        missed = [one for one in net.rounds(0) if 1 not in one.commits]
+        assert missed
+        assert all(result(one).included & ~0b1101 == 0 and attempt(one) == 0 for one in missed)
+        await net.until(lambda: all(
+            net.nodes[1].participant.store.has(Digest.from_hex(root)) for root in roots(net.nodes[0], study).values()
+        ))
+        await agree(net, study)
+
+
+async def test_the_frozen_scribe_delays_and_does_not_stop_a_round(tmp_path: Path, trainer: SharedTrainer) -> None:
+    for scribe in range(4):
+        async with network(tmp_path / str(scribe), trainer) as net:
+            study = await net.create(spec())
+            await net.until(lambda net=net: len(net.rounds(0)) == 1)
+            net.freeze(scribe)
+            await net.finish(study)
+            (one,) = net.rounds()
+            assert result(one).included & ~(1 << scribe) == 0b1111 & ~(1 << scribe)
+
+
+def second_commit(participant: Participant, notice: Notice) -> Notice:
+    """Another commit to other blobs for the same round, with a genuine signature."""
+    if not isinstance(notice, CommitNotice):
+        return notice
+    set_key = participant.store.key(notice.round_id, notice.member, BlobKind.SET)
+    assert set_key is not None
+    plain = participant.open_set(notice)
+    other = byzantine.seal(encode_set(plain), notice.round_id, notice.member, BlobKind.SET)
+    participant.store.put("cipher", other.ciphertext)
+    root = byzantine.update_root(notice.round_id, notice.member, notice.update.hash, other.commit.hash)
+    return signed(participant, replace(notice, update_root=root, set=other.commit))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("victims", [(0,), (0, 1), (0, 1, 2)])
+async def test_two_commits_of_one_member_end_in_one_result(
+    victims: tuple[int, ...], tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, arms={LIAR: speak_with(second_commit, *victims)}) as net:
+        study = await net.play(spec(rounds=2, suspend_after=15))
+        for one in net.rounds(0):
+            assert result(one).included & HONEST == HONEST
+            assert result(one).codes == 0, "whichever stands on the chain is either whole or unavailable"
+        await agree(net, study, range(3))
+
+
+@pytest.mark.parametrize("kind", [byzantine.HavesNothing, byzantine.HavesEverything])
+async def test_false_haves_change_no_set(
+    kind: type[Participant], tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    arms = {LIAR: serve_with(byzantine.Unserving)}
+    async with network(tmp_path, trainer, makers={LIAR: kind}, arms=arms) as net:
+        study = await net.play(spec(rounds=2, suspend_after=15))
+        for one in net.rounds(0):
+            assert (attempt(one), result(one).included, result(one).codes) == (1, HONEST, 0)
+        posted = net.of(HavePosted)
+        assert {have.member for have in posted if not have.bitmap & ~0b1111} >= {0, 1, 2}
+        assert not [have for have in posted if have.bitmap & ~0b1111], "the contract takes no have beyond C"
+        await agree(net, study, range(3))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Notices
+
+
+def domains_like(domains: Domains, **changed: Any) -> Domains:
+    return replace(domains, **changed)
+
+
+def bad_notices(net: Net) -> dict[str, Notice]:
+    """One notice for each way to be wrong, all sent by the liar."""
+    liar = net.nodes[LIAR].participant
+    one = net.rounds(0)[0]
+    round_id, study = one.opened.round_id, one.opened.study
+    unknown = Digest(b"\x17" * 32)
+    fresh = signed(liar, AbstainNotice(round_id, LIAR, b""))
+    foreign = domains_like(liar.domains, chain_id=liar.domains.chain_id + 1)
+    plain = AbstainNotice(round_id, LIAR, b"")
+    statement = statement_of(plain)
+    assert statement is not None
+    elsewhere = replace(plain, signature=sign(statement, foreign.of(statement), liar.ring.ledger))
+    contradictory = Result(1, HONEST, 7, unknown, b"\0" * 8, unknown, unknown)
+    return {
+        "junk signature": replace(fresh, signature=b"\x01" * 65),
+        "zero signature": replace(fresh, signature=bytes(65)),
+        "signed by another member": signed(liar, AbstainNotice(round_id, 0, b"")),
+        "signed for another chain": elsewhere,
+        "of a member that does not exist": signed(liar, AbstainNotice(round_id, 31, b"")),
+        "of an unknown round": signed(liar, AbstainNotice(unknown, LIAR, b"")),
+        "have of no attempt": signed(liar, HaveNotice(round_id, LIAR, 9, 0, b"")),
+        "have of attempt 0": signed(liar, HaveNotice(round_id, LIAR, 0, 0, b"")),
+        "vote of attempt 200": signed(liar, VoteNotice(round_id, LIAR, 200, 15, contradictory, unknown, b"")),
+        "vote that includes whom it blames": signed(
+            liar, VoteNotice(round_id, LIAR, 0, 15, contradictory, unknown, b"")
+        ),
+        "close of another result": signed(liar, CloseNotice(study, 0, 1, unknown, LIAR, b"")),
+        "close of a height to come": signed(liar, CloseNotice(study, 5, 4_000_000, unknown, LIAR, b"")),
+        "close of an unknown study": signed(liar, CloseNotice(unknown, 0, 1, unknown, LIAR, b"")),
+    }
+
+
+async def test_bad_notices_get_nowhere_and_survive_no_restart(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.create(spec(rounds=3, suspend_after=15))
+        await net.until(lambda: len(net.rounds(0)) == 1 and net.nodes[0].participant.rounds != {})
+        transport = net.nodes[LIAR]._transport
+        refused = {"junk signature", "zero signature", "signed by another member", "signed for another chain",
+                   "of a member that does not exist"}
+        net.hold = True
+        for what, notice in bad_notices(net).items():
+            reply = await transport.request(net.peer_id(0), Offer((notice,)), 10.0)
+            assert isinstance(reply, Accepted)
+            if what in refused:
+                assert reply.count == 0, what
+        assert 0 in net.nodes, "a notice ended a node"
+        await net.kill(0)
+        await net.start(0)
+        net.hold = False
+        await net.until(lambda: net.nodes[0].ready)
+        await net.finish(study)
+        for one in net.rounds(0):
+            assert result(one).included & HONEST == HONEST
+            assert result(one).codes == 0
+
+
+async def test_a_flood_of_genuine_notices_of_unknown_rounds_fills_no_disk(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.until(lambda: net.nodes[0].ready and bool(net.nodes[1]._transport.connected()))
+        liar = net.nodes[1].participant
+        flood = tuple(
+            signed(liar, AbstainNotice(Digest(i.to_bytes(32, "big")), 1, b"")) for i in range(1, 101)
+        )
+        transport = net.nodes[1]._transport
+        await net.until(lambda: all(s.state.value == "connected" for s in transport.connected().values()))
+        await transport.request(net.peer_id(0), Offer(flood[:50]), 10.0)
+        await transport.request(net.peer_id(0), Offer(flood[50:]), 10.0)
+        kept = net.nodes[0].participant.store.notices_of_kind("AbstainNotice")
+        assert len(kept) == 0, "what is about no round of this chain is not kept"
+
+
+async def test_a_stranger_reaches_no_handler(tmp_path: Path, trainer: SharedTrainer) -> None:
+    from crypto.keys import KeyRing
+    from node.memory_transport import MemoryTransport
+
+    async with network(tmp_path, trainer, 2) as net:
+        await net.until(lambda: net.nodes[0].ready)
+        contracts = net.ledger.contracts
+        stranger = MemoryTransport(
+            net.peers,
+            KeyRing.generate().peer.peer_id,
+            lambda: Hello(contracts.chain_id, contracts.membership, 0),
+        )
+
+        async def answer(peer: bytes, request: Request) -> Reply:
+            raise AssertionError("nobody asks a stranger")
+
+        stranger.serve(answer)
+        stranger.set_allowed({net.peer_id(0): "memory"})
+        await net.nursery.start(stranger.run)
+        await net.until(lambda: net.nodes[0].counters.strangers > 0)
+        assert stranger.connected()[net.peer_id(0)].state.value != "connected"
+
+
+async def test_a_member_of_another_network_is_refused_by_name(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.until(lambda: net.nodes[0].ready)
+        node = net.nodes[0]
+        contracts = net.ledger.contracts
+        reply = await node._answer(net.peer_id(1), Hello(contracts.chain_id + 1, contracts.membership, 0))
+        assert getattr(reply, "code", None) == "wrong-network"
+
+
+async def test_a_study_whose_creator_never_answers_stops_no_other_study(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec("good", rounds=2))
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        liar = net.nodes[LIAR]
+        await net.create(spec("hidden"), by=LIAR)
+        hangs = liar._answer
+
+        async def hang(peer_id: bytes, request: Request) -> Reply:
+            if type(request).__name__ in ("GetMap", "GetChunk"):
+                await trio.sleep_forever()
+            return await hangs(peer_id, request)
+
+        liar._transport.serve(hang)
+        with trio.fail_after(60):
+            await net.finish(study, at=[0, 1, 2])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Withdrawal in flight
+
+
+async def withdraw_by_card(net: Net, study: Digest, hospital: int, *, at: int, which: int = 0) -> Digest:
+    """A patient of `hospital` hands the card in at another member; the consent."""
+    vault = net.nodes[hospital].participant.vault
+    assert vault is not None
+    holding = vault.holdings(study)[which]
+    paper = cards.encode(vault.card(holding.consent_id))
+    node = net.nodes[at]
+    done = await node.desk.withdraw(node, card=paper)
+    assert done["posted"]
+    assert done["consents"] == [holding.consent_id.hex()]
+    return holding.consent_id
+
+
+def uses(net: Net, at: int, one: RoundHistory, consent: Digest) -> bool:
+    """Whether an included set of this round has the consent, as a member that holds the sets sees it."""
+    node = net.nodes[at].participant
+    for notice in node.store.notices(one.opened.round_id, "CommitNotice"):
+        assert isinstance(notice, CommitNotice)
+        included = one.final is not None and one.final.result.included >> notice.member & 1
+        if included and any(entry.consent_id == consent for entry in node.open_set(notice).entries):
+            return True
+    return False
+
+
+async def test_a_card_handed_in_elsewhere_while_the_hospital_is_frozen_counts_from_the_running_round(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=4))
+        await net.until(lambda: len(net.rounds(0)) == 2)
+        net.hold = True
+        net.freeze(2)
+        running = net.rounds(0)[-1].opened.round_id
+        consent = await withdraw_by_card(net, study, 2, at=0)
+        net.hold = False
+        await net.until(lambda: len(net.rounds(0)) == 4)
+        net.thaw(2)
+        await net.finish(study)
+        rounds = net.rounds(0)
+        withdrawn = net.nodes[0].history.withdrawals[consent][1]
+        after = [one for one in rounds if (net.nodes[0].history.seal(one)[0] or one.ended or withdrawn) > withdrawn]
+        assert running in [one.opened.round_id for one in after]
+        assert not any(uses(net, 0, one, consent) for one in after)
+        assert any(uses(net, 0, one, consent) for one in rounds if one not in after), "it was in use before"
+        await agree(net, study)
+        again = [one for one in after if 2 in one.commits]
+        assert all(result(one).codes == 0 for one in again), "the hospital itself never used it again"
+
+
+async def test_a_withdrawal_at_home_while_training_is_not_in_the_running_round(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=3))
+        node = net.nodes[1]
+        await net.until(lambda: len(net.rounds(0)) == 2)
+        vault = node.participant.vault
+        assert vault is not None
+        consent = vault.holdings(study)[0].consent_id
+        await node.desk.withdraw(node, consent=consent)
+        await net.finish(study)
+        withdrawn = net.nodes[0].history.withdrawals[consent][1]
+        for one in net.rounds(0):
+            seal, _ = net.nodes[0].history.seal(one)
+            if seal is not None and seal > withdrawn:
+                assert not uses(net, 0, one, consent)
+                assert result(one).codes == 0, "the hospital leaves it out itself or abstains"
+        await agree(net, study)
+
+
+async def test_the_gate_works_while_the_chain_is_out_of_reach(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=3))
+        node = net.nodes[1]
+        await net.until(lambda: len(net.rounds(0)) == 2)
+        net.hold = True
+        net.doors[1].away = True
+        vault = node.participant.vault
+        assert vault is not None
+        consent = vault.holdings(study)[0].consent_id
+        done = await node.desk.withdraw(node, consent=consent)
+        assert done["posted"] is False
+        assert node.participant.withdrawn(consent)
+        assert not net.of(type("None", (), {})), "nothing reached the chain"
+        position = net.ledger.head().number
+        net.doors[1].away = False
+        net.hold = False
+        await net.finish(study)
+        assert consent in net.nodes[0].history.withdrawals, "it was posted as soon as the chain answered"
+        for one in net.rounds(0):
+            mine = one.commits.get(1)
+            committed = [x for x in one.logged if getattr(x.record, "member", None) == 1 and mine is x.record]
+            if committed and committed[0].position.block > position:
+                assert not uses(net, 0, one, consent)
+        await agree(net, study)
+
+
+async def test_withdrawing_twice_is_withdrawing_once(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=2))
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        one = await withdraw_by_card(net, study, 2, at=0)
+        assert one == await withdraw_by_card(net, study, 2, at=1)
+        await net.finish(study)
+        assert [x.consent_id for x in net.of(type(net.nodes[0].history.withdrawals[one][0]))] == [one]
+
+
+async def test_withdrawals_below_the_minimum_end_in_abstention_not_in_use(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=4, min_consents=8))
+        await net.until(lambda: len(net.rounds(0)) == 2)
+        await withdraw_by_card(net, study, 2, at=2)
+        await net.finish(study)
+        last = net.rounds(0)[-1]
+        assert last.abstained == {2}
+        assert (result(last).included, result(last).codes) == (0b1011, 0)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The ledger's replies
+
+
+@pytest.mark.parametrize("error", [OutcomeUnknown("the reply was lost"), ChainUnreachable("the line broke")])
+async def test_lost_replies_of_every_call_change_nothing(
+    error: Exception, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path / "plain", trainer) as net:
+        plain = await agree(net, await net.play(spec(rounds=2)))
+    async with network(tmp_path / "lossy", trainer) as net:
+        kinds: set[type] = set()
+
+        def lose(call: Any) -> BaseException | None:
+            if type(call) in kinds:
+                return None
+            kinds.add(type(call))
+            return error
+
+        for door in net.doors.values():
+            door.lose = lose
+        study = await create_again(net, 2)
+        await net.finish(study)
+        assert kinds >= {Joining, Commits, Finalisation}
+        assert await agree(net, study) == plain
+        assert len(net.rounds(0)) == 2
+
+
+async def create_again(net: Net, rounds: int) -> Digest:
+    """As a person would: order it again until it is answered."""
+    node = net.nodes[0]
+    await net.until(lambda: node.ready)
+    for _ in range(5):
+        try:
+            return await node.desk.create_study(node, spec(rounds=rounds))
+        except (OutcomeUnknown, ChainUnreachable):
+            continue
+    raise AssertionError("a study cannot be created on a lossy chain")
+
+
+async def test_every_reply_of_one_member_is_lost_and_the_study_completes(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer) as net:
+        net.doors[1].lose = lambda call: OutcomeUnknown("the reply was lost")
+        study = await net.play(spec(rounds=2))
+        for one in net.rounds(0):
+            assert (result(one).included, result(one).codes) == (0b1111, 0)
+        await agree(net, study)
+
+
+async def test_an_unreachable_chain_is_waited_for(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=2))
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        for door in net.doors.values():
+            door.away = True
+        await net.until(lambda: not any(node.ready for node in net.nodes.values()))
+        for door in net.doors.values():
+            door.away = False
+        await net.finish(study)
+        await agree(net, study)
+
+
+def test_the_kinds_of_calls_that_are_lost_exist() -> None:
+    assert {Commits, Finalisation, Grants, Joining, Withdrawals}
+    assert Phase.FINAL
