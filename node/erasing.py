@@ -85,7 +85,7 @@ from node.erasure import (
     roster_of,
     state_of,
 )
-from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
+from node.errors import CallReverted, InputError, LedgerError, NodeError, NotFound, Refused
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import bitmap_of, members_of
 from node.messages import (
@@ -297,7 +297,7 @@ class Erasing:
             await node.offer_to(notice.controller, notice)
         try:
             await self._open_waiting(node)
-        except (ChainUnreachable, CallReverted) as error:
+        except LedgerError as error:
             log.warning("the batch waits for the chain; the use has stopped already", error=error.message)
             posted = False
         batches = [await node.core(self._batch_of, one.consent_id) for one in notices]
@@ -360,9 +360,8 @@ class Erasing:
         for call in await node.core(self._opening_calls):
             try:
                 await node.send(call)
-            except CallReverted as error:
-                if error.error != "BatchKnown":  # two of our tasks had the same thought
-                    raise
+            except CallReverted as error:  # two of our tasks had the same thought, or the study is not on this chain
+                log.info("opening", error=error.message)
 
     def _opening_calls(self) -> list[ErasureOpening]:
         if self._node.me is None or self._node.vault is None:
@@ -476,6 +475,8 @@ class Erasing:
             if vault is None or notice.controller != self._node.me:
                 raise NotFound("not ours")
             card = vault.card(notice.consent_id)
+            if not now - DUE_S <= notice.received_at <= now + RELAY_S:
+                raise NotFound("not of this time: the clock of a request starts when it was received")
         except NotFound:
             self._store.forget_notices(notice.consent_id, "ErasureNotice")
             return
@@ -741,6 +742,7 @@ class Erasing:
             self._keep_first_uses(batch, opening, uses)
         text = json.dumps({key.hex(): used for key, used in uses.items()}, sort_keys=True)
         self._store.set_meta(f"uses {batch.hex()}", text)
+        self._clean.pop(batch, None)  # what is condemned follows from it
 
     def _holds_erased(self, one: RoundHistory, member: int, opening: OpeningNotice) -> bool | None:
         """Whether a member's set of a round holds a consent of the batch; None where the set cannot be opened here."""

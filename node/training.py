@@ -218,9 +218,14 @@ class Trainer:
         self._worker.kill()
 
     def forget(self) -> None:
-        """Drop every record the worker holds, by ending it; the next call starts another."""
-        self._loaded.clear()
-        self._worker.close()
+        """Drop every record the worker holds: by ending it, or by unloading ours from a shared one."""
+        held, self._loaded = tuple(self._loaded), {}
+        if not self._shared:
+            self._worker.close()
+            return
+        for name in held:
+            if self._worker.is_loaded(name):
+                self._worker.unload(name)
 
     def close(self) -> None:
         """End the worker, unless others use it."""

@@ -1,7 +1,7 @@
 """Members that break one rule each, through the real protocol: everything they send is encoded, signed and delivered.
 
-A `Forger` changes what it commits to, a `LyingServer` what it answers, a `TwoFacedExchange` what it tells whom. Arm a node
-with the last two after it was built; the first is used in place of `Participant`.
+A `Forger` changes what it commits to, a `LyingServer` what it answers, a `TwoFacedExchange` what it tells whom. A node
+is armed with the last two after it was built; the first is used in place of `Participant`.
 """
 
 from __future__ import annotations
@@ -52,9 +52,7 @@ class Forger(Participant):
         """What an honest member would seal."""
         entries = tuple(leaf.entry(job.arithmetic.study["policy", "max_records_per_consent"]) for leaf in job.leaves)
         salt = Digest(os.urandom(32))
-        update = UpdatePlain(
-            job.round_id, job.member, trained.records, trained.profile, salt, b"{}", trained.values
-        )
+        update = UpdatePlain(job.round_id, job.member, trained.records, trained.profile, salt, b"{}", trained.values)
         return update, SetPlain(job.round_id, job.member, Digest(os.urandom(32)), entries)
 
     def commit_to(self, update: UpdatePlain, chosen: SetPlain, round_id: Digest | None = None) -> CommitNotice:

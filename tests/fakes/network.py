@@ -1,8 +1,8 @@
 """A network in memory whose time belongs to the test: real nodes, real keys, one training worker, a clock that jumps.
 
 The clock moves only when no node has anything under way, so an honest node is never late however slow the machine is,
-and a window of minutes takes no time at all. Members may be replaced by the Byzantine ones of `tests/fakes/byzantine.py`,
-a member's ledger may lose replies or be out of reach, and every line between two members may be cut.
+and a window of minutes takes no time at all. Members may be replaced by those of `tests/fakes/byzantine.py`, a member's
+ledger may lose replies or be out of reach, and every line between two members may be cut.
 """
 
 from __future__ import annotations
@@ -274,9 +274,7 @@ class Net:
         door = self.doors.setdefault(seating.index, Door(self.ledger))
         addresses = {one.peer_id: "memory" for one in (*self.network.founders, *self.network.auditors)}
         trainer = self.trainer if vault is not None else None
-        node = WatchedNode(
-            participant, door, transport, trainer, Follower(door, store, None), addresses, desk, POLL_S
-        )
+        node = WatchedNode(participant, door, transport, trainer, Follower(door, store, None), addresses, desk, POLL_S)
         seating.arm(node)
         return node
 
@@ -329,17 +327,18 @@ class Net:
         return self.ledger.head().number, happened, tuple(sorted(self.nodes))
 
     async def _until_looked(self, before: Mapping[int, int]) -> None:
-        while any(i in before and node.looks < before[i] + QUIET_LOOKS for i, node in self._awake()):
+        while any(i in before and node.looks < before[i] + QUIET_LOOKS for i, node in self._awake()):  # noqa: ASYNC110
             await trio.sleep(POLL_S / 2)
         await trio.sleep(POLL_S / 2)
 
-    async def until(self, condition: Callable[[], bool], real_s: float = PATIENCE_S) -> None:
-        """Wait until a condition holds."""
+    async def until(self, condition: Callable[[], bool], real_s: float = PATIENCE_S, *, ends: bool = False) -> None:
+        """Wait until a condition holds; a node that ends by an error fails the test, unless it is meant to (`ends`)."""
         with trio.move_on_after(real_s):
             while not condition():
                 await trio.sleep(POLL_S / 2)
                 for index, error in self.broken.items():
-                    raise AssertionError(f"node {index} ended") from error
+                    if not ends:
+                        raise AssertionError(f"node {index} ended") from error
             return
         raise TimedOut(f"not within {real_s:g} s; rounds: {[self._show(one) for one in self.rounds()]}")
 
@@ -359,6 +358,11 @@ class Net:
             return all(study in n.history.studies and n.history.finished(study) for n in nodes)
 
         await self.until(done)
+
+    def finished(self, study: Digest, at: int) -> bool:
+        """Whether a node knows that the study has all its rounds."""
+        history = self.nodes[at].history
+        return study in history.studies and history.finished(study)
 
     async def play(self, study: Study) -> Digest:
         """A whole study."""
