@@ -236,7 +236,7 @@ class Desk:
         else:
             raise InputError("name a register of signed forms (--register CSV), or --all in a synthetic home")
         done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now)
-        if done.refused and not done.minted and not done.known:
+        if done.refused and not done.minted:
             raise Refused(
                 f"{len(done.refused)} rows refused; the first, line {done.refused[0].line}: {done.refused[0].why}"
             )

@@ -176,7 +176,7 @@ def status(home: Path) -> None:
     found: dict[str, Any] = {"home": str(home), "role": opened.role, "index": opened.index, "pid": pid}
     if told is None:
         found["state"] = "stopped" if pid is None else "not answering"
-        found["reapplied"] = None
+        found["reapplied"] = _reapplied(home)
         answer(found, pairs(**found))
         return
     found = {**found, "state": "running" if told["ready"] else "starting", **told}
@@ -200,6 +200,20 @@ def status(home: Path) -> None:
         [(peer[-12:], one["state"], one["address"], one["error"]) for peer, one in told["peers"].items()],
     )
     answer(found, lines)
+
+
+def _reapplied(home: Path) -> int | None:
+    """How many withdrawals and erasures the last start re-applied to the vault; None for a node that never ran."""
+    from node.store import Store
+
+    if not (home / "node.db").exists():
+        return None
+    store = Store(home, bytes(32))
+    try:
+        told = store.meta("reapplied")
+    finally:
+        store.close()
+    return None if told is None else int(told)
 
 
 @node.command()

@@ -148,6 +148,15 @@ class KeepsWithdrawn(Participant):
             self.history.withdrawals = withdrawals
 
 
+def keeps_copies(node: Any) -> None:
+    """Arms a node so that no erasure and no withdrawal ever takes a copy from its vault."""
+
+    async def nothing(*_: object) -> None:
+        return None
+
+    node.erasing.work = nothing
+
+
 class WrongVote(Participant):
     """Votes for a model that nobody computed."""
 

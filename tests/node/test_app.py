@@ -109,7 +109,9 @@ async def test_a_forged_contribution_moves_no_model(tmp_path: Path, trainer: Sha
 async def test_a_member_that_keeps_a_withdrawn_leaf_is_left_out_by_rule_on_chain(
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:
-    async with network(tmp_path, trainer, makers={LIAR: byzantine.KeepsWithdrawn}) as net:
+    async with network(
+        tmp_path, trainer, makers={LIAR: byzantine.KeepsWithdrawn}, arms={LIAR: byzantine.keeps_copies}
+    ) as net:
         study = await net.create(spec(rounds=3, suspend_after=15))
         await net.until(lambda: len(net.rounds(0)) == 2)
         consent = await withdraw_by_card(net, study, LIAR, at=0)
