@@ -283,6 +283,16 @@ class Node:
     def _deliver(self, notice: Notice) -> None:
         self._inbox.append(notice)
 
+    async def load(self) -> None:
+        """Read what this home keeps of the chain and its studies, for orders that need nothing more."""
+        await self._load()
+        self._now = max(self._now, int(time.time()))
+        for study in self.history.studies:
+            try:
+                await self._core(self.participant.study, study)
+            except NotFound:
+                log.info("study spec not here", study=study.hex()[:8])
+
     async def _load(self) -> None:
         try:
             stored = await self._core(self._follower.stored)

@@ -42,6 +42,13 @@ from node.vault import Annex, Vault
 
 log = structlog.get_logger("runner")
 SYNC_TIMEOUT_S = 120.0
+LOCAL_TIMEOUT_S = 10.0
+READS = frozenset(
+    {"consent.list", "consent.cards", "erase.status", "audit.prove", "model.evaluate", "model.export", "status"}
+)
+"""Orders that are answered from what the home keeps; no chain and no peer need answer."""
+LOCAL_FIRST = frozenset({"consent.withdraw"})
+"""Orders that take effect here at once and reach the chain when it answers."""
 START_TIMEOUT_S = 30.0  # until a process that holds the home's lock opens its control endpoint
 
 
@@ -133,16 +140,20 @@ async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **fl
 
 
 @asynccontextmanager
-async def _session(path: Path) -> AsyncIterator[Opened]:
-    """The node of a home, run in this process for as long as the block lasts, and up to date with the chain."""
+async def _session(path: Path, name: str) -> AsyncIterator[Opened]:
+    """The node of a home, run in this process for as long as the block lasts and as far as the order needs it."""
     opened = open_node(path)
     try:
+        if name in READS:
+            await opened.node.load()
+            yield opened
+            return
         async with trio.open_nursery() as nursery:
             await nursery.start(opened.node.run)
-            with trio.move_on_after(SYNC_TIMEOUT_S) as scope:
+            with trio.move_on_after(LOCAL_TIMEOUT_S if name in LOCAL_FIRST else SYNC_TIMEOUT_S) as scope:
                 while not opened.node.ready:  # noqa: ASYNC110 - readiness is polled at the pace of the chain
                     await trio.sleep(0.05)
-            if scope.cancelled_caught:
+            if scope.cancelled_caught and name not in LOCAL_FIRST:
                 raise TimedOut(f"the chain was not read to its end within {SYNC_TIMEOUT_S:g} s")
             yield opened
             nursery.cancel_scope.cancel()
@@ -168,7 +179,7 @@ def order(path: Path, name: str, body: dict[str, Any], timeout_s: float = 600.0)
             time.sleep(0.2)
 
     async def act() -> dict[str, Any]:
-        async with _session(path) as opened:
+        async with _session(path, name) as opened:
             with trio.move_on_after(timeout_s):
                 return await Orders(opened).carry_out(name, body)
             raise TimedOut(f"`{name}` did not end within {timeout_s:g} s")

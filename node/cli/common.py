@@ -114,19 +114,9 @@ def acting_home(home: Path) -> Path:
 
 def order(home: Path, name: str, body: dict[str, Any], timeout_s: float = ACT_TIMEOUT_S) -> dict[str, Any]:
     """Give an order to the node of `home`: to the running one, else to one that runs for this order only."""
-    from node import control
-
-    path = open_home(home).control_path
-    if path.exists():
-        try:
-            return control.ask(path, name, body, timeout_s)
-        except NotFound as error:
-            if not error.message.startswith(str(path)):
-                raise
-            # The node was killed and left its control file; below, the home's lock decides.
     from node import runner
 
-    if not in_use(home):  # a home in use is refused by the runner, whatever the chain does
+    if name not in runner.READS | runner.LOCAL_FIRST and not in_use(home):
         check_chain(home)
     return runner.order(home, name, body, timeout_s)
 

@@ -149,12 +149,8 @@ class KeepsWithdrawn(Participant):
 
 
 def keeps_copies(node: Any) -> None:
-    """Arms a node so that no erasure and no withdrawal ever takes a copy from its vault."""
-
-    async def nothing(*_: object) -> None:
-        return None
-
-    node.erasing.work = nothing
+    """Arms a node so that no withdrawal takes a copy from its vault."""
+    node.participant.vault.delete_copy = lambda *consents: None
 
 
 class WrongVote(Participant):
