@@ -1,0 +1,219 @@
+"""What a peer may have, and what it is told when it may not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from crypto.digest import Digest
+from crypto.sealing import BlobKind, unwrap
+from node import card as cards
+from node.messages import (
+    AbstainNotice,
+    Accepted,
+    ChunkReply,
+    CloseNotice,
+    CommitNotice,
+    GetChunk,
+    GetKey,
+    GetMap,
+    HaveNotice,
+    Hello,
+    KeyReply,
+    MapReply,
+    Notice,
+    Notices,
+    Offer,
+    PlanNotice,
+    Pull,
+    Refusal,
+    Reply,
+    Request,
+    VoteNotice,
+    Welcome,
+)
+from node.records import ZERO, Result
+from node.serving import MAX_EARLY, Standing, standing
+from tests.fakes.byzantine import Mute, signed
+from tests.fakes.network import Net, SharedTrainer, network, spec
+
+UNKNOWN = Digest(b"\x17" * 32)
+RESULT = Result(1, 3, 0, UNKNOWN, b"", UNKNOWN, UNKNOWN)
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[SharedTrainer]:
+    shared = SharedTrainer()
+    yield shared
+    shared.end()
+
+
+async def ask(net: Net, who: int, request: Request, of: int = 0) -> Reply:
+    """What node `of` answers to a request that its transport brings from `who`."""
+    return await net.nodes[of]._answer(net.peer_id(who), request)
+
+
+def code(reply: Reply) -> str:
+    assert isinstance(reply, Refusal), reply
+    return reply.code
+
+
+async def test_after_the_seal_every_member_gets_every_key_under_its_own_sealing_key(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 3) as net:
+        await net.play(spec())
+        round_id = net.rounds(0)[0].opened.round_id
+        store = net.nodes[0].participant.store
+        notices = {n.member: n for n in store.notices(round_id, "CommitNotice") if isinstance(n, CommitNotice)}
+        for member, notice in notices.items():
+            for kind, blob in ((BlobKind.UPDATE, notice.update), (BlobKind.SET, notice.set)):
+                reply = await ask(net, 1, GetKey(round_id, member, int(kind)))
+                assert isinstance(reply, KeyReply)
+                ring = net.seatings[1].ring
+                key = unwrap(reply.wrap, ring.sealing, blob.key_commit, round_id, member, kind)
+                assert key == store.key(round_id, member, kind)
+        assert store.meta(f"revealed {round_id.hex()}") is not None, "that our key left is written down"
+
+
+async def test_no_key_leaves_before_the_seal_is_final(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 3, makers={2: Mute}) as net:
+        await net.create(spec())
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        net.hold = True  # one member says nothing and time stands still: the round stays open
+        round_id = net.rounds(0)[0].opened.round_id
+        store = net.nodes[0].participant.store
+        await net.until(lambda: store.own_notice(round_id, "CommitNotice") is not None)
+        for kind in (0, 1):
+            assert code(await ask(net, 1, GetKey(round_id, 0, kind))) == "not-yet"
+        assert store.meta(f"revealed {round_id.hex()}") is None
+
+
+async def test_an_auditor_reads_what_its_announced_access_covers_and_nothing_else(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 2, auditor=True) as net:
+        study = await net.play(spec())
+        round_id = net.rounds(0)[0].opened.round_id
+        assert isinstance(await ask(net, 2, GetKey(round_id, 0, 0)), KeyReply)
+        found = net.nodes[0].history.studies[study]
+        access, found.access = found.access, []
+        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+        (logged, record) = access[0]
+        found.access = [(logged, replace(record, from_height=2))]
+        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+
+
+async def test_requests_about_nothing_are_answered_with_not_found(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.play(spec())
+        round_id = net.rounds(0)[0].opened.round_id
+        for request in (
+            GetMap(UNKNOWN),
+            GetChunk(UNKNOWN, 0),
+            GetKey(UNKNOWN, 0, 0),
+            GetKey(round_id, 0, 2),
+            GetKey(round_id, 31, 0),
+        ):
+            assert code(await ask(net, 1, request)) in ("not-found", "not-yet"), request
+        reply = await ask(net, 1, Pull(UNKNOWN))
+        assert reply == Notices(())
+
+
+async def test_content_is_served_whole_and_no_chunk_beyond(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.play(spec())
+        store = net.nodes[0].participant.store
+        for root, _, length in store.contents():
+            described = await ask(net, 1, GetMap(root))
+            assert isinstance(described, MapReply)
+            assert described.length == length
+            chunk = await ask(net, 1, GetChunk(root, 0))
+            assert isinstance(chunk, ChunkReply)
+            assert chunk.data == store.get(root)
+            assert code(await ask(net, 1, GetChunk(root, 1))) == "not-found"
+
+
+async def test_only_registered_peers_of_the_same_network_are_welcome(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.until(lambda: net.nodes[0].ready)
+        contracts = net.ledger.contracts
+        hello = Hello(contracts.chain_id, contracts.membership, 0)
+        assert isinstance(await ask(net, 1, hello), Welcome)
+        assert code(await ask(net, 1, replace(hello, chain_id=1))) == "wrong-network"
+        assert code(await ask(net, 1, replace(hello, membership=bytes(20)))) == "wrong-network"
+        assert code(await net.nodes[0]._answer(b"\x00\x24" + bytes(36), hello)) == "not-allowed"
+
+
+async def test_a_card_is_kept_for_the_chain_and_handed_to_nobody_who_asks(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 3) as net:
+        study = await net.create(spec(rounds=1))
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        vault = net.nodes[2].participant.vault
+        assert vault is not None
+        consent = vault.holdings(study)[0].consent_id
+        notice = cards.withdrawal_notice(vault.card(consent))
+        net.nodes[0].participant.store.remember(notice, own=False)
+        assert await ask(net, 1, Pull(consent)) == Notices(())
+        await net.until(lambda: consent in net.nodes[0].history.withdrawals)
+
+
+def placed(net: Net, notice: Notice) -> Standing:
+    return standing(notice, net.nodes[0].history)
+
+
+async def test_a_notice_has_its_place_by_the_chain_alone(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        study = await net.play(spec())
+        round_id = net.rounds(0)[0].opened.round_id
+        assert placed(net, AbstainNotice(round_id, 1, b"")) is Standing.PLACED
+        assert placed(net, AbstainNotice(round_id, 2, b"")) is Standing.WRONG
+        assert placed(net, AbstainNotice(round_id, 40, b"")) is Standing.WRONG
+        assert placed(net, AbstainNotice(UNKNOWN, 1, b"")) is Standing.EARLY
+        for attempt, stands in ((0, Standing.WRONG), (1, Standing.PLACED), (3, Standing.PLACED), (4, Standing.WRONG)):
+            assert placed(net, HaveNotice(round_id, 1, attempt, 0, b"")) is stands
+        for attempt, stands in ((0, Standing.PLACED), (3, Standing.PLACED), (4, Standing.WRONG)):
+            assert placed(net, VoteNotice(round_id, 1, attempt, 3, RESULT, UNKNOWN, b"")) is stands
+        assert placed(net, CloseNotice(study, 0, 1, UNKNOWN, 1, b"")) is Standing.PLACED
+        assert placed(net, CloseNotice(study, 0, 1, UNKNOWN, 9, b"")) is Standing.WRONG
+        assert placed(net, CloseNotice(study, 0, 2, UNKNOWN, 1, b"")) is Standing.EARLY
+        assert placed(net, CloseNotice(study, 1, 1, UNKNOWN, 1, b"")) is Standing.EARLY
+        assert placed(net, CloseNotice(UNKNOWN, 0, 1, UNKNOWN, 1, b"")) is Standing.EARLY
+        assert placed(net, PlanNotice(UNKNOWN, 1, 0, 0, UNKNOWN, UNKNOWN, 0, b"")) is Standing.EARLY
+
+
+async def test_what_comes_early_waits_in_memory_and_counts_once_the_chain_names_its_round(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        study = await net.create(spec(rounds=2))
+        await net.until(lambda: net.finished(study, 0) and net.finished(study, 1))
+        node = net.nodes[0]
+        last = net.rounds(0)[-1].opened.round_id
+        hidden = node.history.rounds.pop(last)
+        late = signed(net.nodes[1].participant, HaveNotice(last, 1, 3, 0, b""))
+        net.hold = True
+        reply = await ask(net, 1, Offer((late,)))
+        assert reply == Accepted(0)
+        assert not node.participant.store.knows(late)
+        node.history.rounds[last] = hidden
+        await net.until(lambda: node.participant.store.knows(late))
+
+
+async def test_a_peer_can_make_only_so_much_wait(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.until(lambda: net.nodes[0].ready)
+        liar = net.nodes[1].participant
+        for i in range(1, MAX_EARLY + 40, 20):
+            rounds = [Digest(n.to_bytes(32, "big")) for n in range(i, i + 20)]
+            offered = tuple(signed(liar, AbstainNotice(one, 1, b"")) for one in rounds)
+            assert await ask(net, 1, Offer(offered)) == Accepted(0)
+        waiting = net.nodes[0]._server._early
+        assert sum(len(one) for one in waiting.values()) == MAX_EARLY
+        assert not net.nodes[0].participant.store.notices_of_kind("AbstainNotice")
+        assert ZERO not in net.nodes[0].history.rounds
