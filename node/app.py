@@ -186,8 +186,8 @@ class Node:
 
     @property
     def now(self) -> int:
-        """Chain time at the last look."""
-        return self._now
+        """Chain time at the last look; the wall clock's while no chain has answered yet."""
+        return self._now or int(time.time())
 
     # ----------------------------------------------------------------------------------------------------------------
     # Threads
@@ -616,7 +616,7 @@ class Node:
         notice = machine.facts.opens(member) if keys else machine.facts.commits.get(member)
         if notice is None:
             return (NotSent(effect, self._now + 1),)
-        await self._exchange.ciphertexts(notice)
+        await self._exchange.ciphertexts(notice, self.participant.studies[machine.facts.opened.study].size)
         if not keys:
             return (Done(effect),)
         await self._exchange.keys(notice)

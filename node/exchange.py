@@ -13,9 +13,10 @@ from typing import Any
 import structlog
 import trio
 
+from crypto.blobs import MAX_METRICS_BYTES
 from crypto.digest import Digest
 from crypto.errors import CryptoError
-from crypto.sealing import MAX_CIPHERTEXT_BYTES, BlobKind, unwrap
+from crypto.sealing import BlobKind, ciphertext_length, unwrap
 from node.doors import NotAPeer, Transport
 from node.errors import NodeError, NotFound, TimedOut
 from node.membership import members_of
@@ -30,6 +31,8 @@ KEY_TIMEOUT_S = 10.0
 KEY_ATTEMPTS = 6
 KEY_PAUSE_S = 0.1
 MAX_SPEC_BYTES = 256 * 1024
+MAX_SET_BYTES = 64 << 20  # some 100 000 consents with their anchor paths
+UPDATE_HEADER_BYTES = 256  # what an update has beside metrics and integers, rounded up
 
 RunCore = Callable[..., Awaitable[Any]]
 """`await run(function, *arguments)`: one blocking call on the node's state, one at a time."""
@@ -118,11 +121,15 @@ class Exchange:
     async def _ask(self, peer: bytes, message: Any, timeout_s: float) -> Reply:
         return await self._transport.request(peer, message, timeout_s)
 
-    async def ciphertexts(self, notice: CommitNotice) -> None:
-        """Fetch both ciphertexts of a commit."""
-        for blob in (notice.update, notice.set):
-            # Not the length that the notice tells: it is under no hash, and may differ from peer to peer.
-            await self.content(blob.cipher_root, "cipher", MAX_CIPHERTEXT_BYTES, notice.member)
+    async def ciphertexts(self, notice: CommitNotice, parameters: int) -> None:
+        """Fetch both ciphertexts of a commit to a study's round with this many model integers.
+
+        What is longer than any contribution of the study can be is not fetched, by anyone: its author is unavailable.
+        The length that the notice tells decides nothing: it is under no hash, and may differ from peer to peer.
+        """
+        update = ciphertext_length(UPDATE_HEADER_BYTES + MAX_METRICS_BYTES + 4 * parameters)
+        await self.content(notice.update.cipher_root, "cipher", update, notice.member)
+        await self.content(notice.set.cipher_root, "cipher", MAX_SET_BYTES, notice.member)
 
     async def keys(self, notice: CommitNotice) -> None:
         """Fetch both content keys of a commit from any holder; a bad wrap means "ask another".
@@ -135,7 +142,7 @@ class Exchange:
 
     async def set_blob(self, notice: CommitNotice) -> None:
         """Fetch the ciphertext and the key of a commit's set alone."""
-        await self.content(notice.set.cipher_root, "cipher", MAX_CIPHERTEXT_BYTES, notice.member)
+        await self.content(notice.set.cipher_root, "cipher", MAX_SET_BYTES, notice.member)
         await self._ensure_key(notice, BlobKind.SET)
 
     async def _ensure_key(self, notice: CommitNotice, kind: BlobKind) -> None:

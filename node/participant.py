@@ -314,10 +314,8 @@ class Participant:
             raise NotFound(f"no content key for round {notice.round_id.hex()}, member {notice.member}")
         blob = notice.update if kind is BlobKind.UPDATE else notice.set
         data = self.store.get(blob.cipher_root)
-        # No hash covers the length a notice tells, so two recipients may have been told two. The root binds the bytes.
-        told = replace(blob, length=len(data))
         try:
-            return open_blob(data, key, told, notice.round_id, notice.member, kind)
+            return open_blob(data, key, blob, notice.round_id, notice.member, kind)
         except (RootMismatch, KeyMismatch) as error:  # both were checked when they came: the fault is this disk's
             raise LocalFault(f"blob {blob.cipher_root.hex()} or its key was altered in this home: {error}") from error
 

@@ -43,6 +43,7 @@ from node.vault import Annex, Vault
 log = structlog.get_logger("runner")
 SYNC_TIMEOUT_S = 120.0
 LOCAL_TIMEOUT_S = 10.0
+ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 READS = frozenset(
     {"consent.list", "consent.cards", "erase.status", "audit.prove", "model.evaluate", "model.export", "status"}
 )
@@ -142,7 +143,7 @@ async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **fl
 @asynccontextmanager
 async def _session(path: Path, name: str) -> AsyncIterator[Opened]:
     """The node of a home, run in this process for as long as the block lasts and as far as the order needs it."""
-    opened = open_node(path)
+    opened = open_node(path, node__listen=ANY_PORT)  # nobody need find us: we ask, and are soon gone
     try:
         if name in READS:
             await opened.node.load()

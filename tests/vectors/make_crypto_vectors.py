@@ -492,7 +492,7 @@ def sealing_vectors() -> Vectors:
         "sealing/flipped-byte-by-the-author": blob_case(
             sealed, "committed to as flipped", "seal", **authored(sealed, bytes(flipped))),
         "sealing/truncated-on-the-way": blob_case(
-            sealed, "the last byte is missing", "encoding", ciphertext=sealed.ciphertext[:-1]),
+            sealed, "the last byte is missing", "root", ciphertext=sealed.ciphertext[:-1]),
         "sealing/truncated-at-chunk-edge": long_case("the last chunk left away", "seal", "cut", cut),
         "sealing/empty-last-chunk": long_case("every tag is good, the last chunk empty", "seal", "empty", empty),
         "sealing/swapped-chunks": long_case("the second chunk first", "seal", "swap", swapped),
