@@ -40,7 +40,7 @@ from node.evidence import verify_block
 from node.follower import logged_of
 from node.home import Home, Network, node_homes, open_home, read_network, read_password
 from node.messages import AbstainNotice, CommitNotice, HaveNotice, VoteNotice
-from node.notices import domains_of, statement_of
+from node.notices import statement_of
 from node.records import Logged
 
 PASSED, FAILED, SKIPPED = "passed", "failed", "skipped"
@@ -272,7 +272,7 @@ def _open(path: Path, password: str | None, why: str) -> Audit:
         return hashes[number]
 
     chain = Chain(network.contracts, block_hash)
-    domains = domains_of(network.contracts)
+    domains = network.contracts.domains
     return Audit(home, network, domains, store, Codec.load(), ring, no_ring, key_fault, chain, hashes)
 
 

@@ -11,7 +11,7 @@ Rules of this file
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, field
 
 from crypto.digest import Digest, keccak256
@@ -383,7 +383,8 @@ def tombstones_hold(audit: Audit) -> str | None:
             audit.tombstones[kept.notice.content] = kept.notice
     for root, notice in audit.tombstones.items():
         where = f"tombstone of {root.hex()[:16]}"
-        known = {ERASED: history.erasures, RETENTION: history.rounds}.get(notice.reason)
+        subjects: dict[int, Collection[Digest]] = {ERASED: history.erasures, RETENTION: history.rounds}
+        known = subjects.get(notice.reason)
         holds("reason", where, "1 (erasure) or 2 (retention)", known is not None, notice.reason)
         assert known is not None
         holds("subject", where, "an erasure or a round on the chain", notice.subject in known, notice.subject)

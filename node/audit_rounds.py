@@ -32,9 +32,9 @@ from node.messages import (
     VoteNotice,
 )
 from node.records import RoundFinal
-from node.round import MODEL
+from node.round import MODEL, Seal
 from node.training import Arithmetic, model_root
-from node.validity import Case, Code, Seal, code_of, judge
+from node.validity import Case, Code, code_of, judge
 
 REEXECUTED = ("validity", "consent", "aggregation", "models")
 """Names of the checks that one pass over the rounds answers."""

@@ -62,7 +62,7 @@ class Origin:
     @property
     def domains(self) -> Domains:
         """What the card's statements are signed for."""
-        return domains_of(self.contracts)
+        return self.contracts.domains
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,13 +97,6 @@ class Card:
     def __repr__(self) -> str:
         """Show the consent, never the secrets."""
         return f"Card(consent_id={self.consent_id.hex()}, issued={self.issued})"
-
-
-def domains_of(contracts: Contracts) -> Domains:
-    """The four signing domains of a deployment."""
-    return Domains(
-        contracts.chain_id, contracts.membership, contracts.training, contracts.consent, contracts.unlearning
-    )
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -27,7 +27,6 @@ from node.deployment import deploy, genesis_hash, pay, plan_deployment
 from node.errors import InputError, LocalFault
 from node.home import Network, Seat, create_home, network_json, parse_network, write_file, write_json
 from node.ledger import EthereumClient
-from node.notices import domains_of
 from node.records import Contracts, SeatInput
 from node.store import Store
 from node.vault import Vault
@@ -140,7 +139,7 @@ def _chain_url(plan: Plan) -> str:
 def _seat_input(name: str, ring: KeyRing, contracts: Contracts) -> SeatInput:
     role = "auditor" if name == "auditor" else "member"
     statement = SeatStatement(role, ring.peer.peer_id, ring.sealing.public, name)
-    signature = sign(statement, domains_of(contracts).of(statement), ring.ledger)
+    signature = sign(statement, contracts.domains.of(statement), ring.ledger)
     return SeatInput(ring.ledger.address, ring.peer.peer_id, ring.sealing.public, name, signature)
 
 

@@ -21,7 +21,6 @@ from node.history import History
 from node.home import NETWORK_SCHEMA, Network, parse_network
 from node.membership import Member, faults, members_of, quorum
 from node.messages import AdmissionNotice, RemovalNotice
-from node.notices import domains_of
 from node.store import Store
 
 FOUNDING_EPOCH = 1
@@ -128,7 +127,7 @@ def read_issuers(given: Fields, network: Network | None) -> Issuers:
     names = {seat.index: seat.name for seat in own.founders}
     if sorted(ledgers) != list(range(len(own.founders))):
         given.fault(f"founders have the indexes {sorted(ledgers)}")
-    issuers = Issuers(own, domains_of(own.contracts), ledgers, names, network is not None)
+    issuers = Issuers(own, own.contracts.domains, ledgers, names, network is not None)
     active, epoch = set(ledgers), FOUNDING_EPOCH
     for change in given.each("changes", _Change.read):
         if change.epoch <= epoch:

@@ -54,24 +54,13 @@ from node.messages import (
     VoteNotice,
     WithdrawalNotice,
 )
-from node.records import Contracts, Result
+from node.records import Result
 
-__all__ = ["check", "commit_of", "domains_of", "hash_of_result", "statement_of"]
+__all__ = ["check", "commit_of", "hash_of_result", "statement_of"]
 
 
 class NotGenuine(PeerError):
     """A notice whose signature or inner hashes do not hold."""
-
-
-def domains_of(contracts: Contracts) -> Domains:
-    """The EIP-712 domains of a deployment."""
-    return Domains(
-        chain_id=contracts.chain_id,
-        membership=contracts.membership,
-        training=contracts.training,
-        consent=contracts.consent,
-        unlearning=contracts.unlearning,
-    )
 
 
 def hash_of_result(result: Result) -> Digest:

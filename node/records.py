@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crypto.digest import Digest
-from crypto.statements import CreateStudy, Form
+from crypto.statements import CreateStudy, Domains, Form
 
 MAX_MEMBERS = 32
 ZERO = Digest(bytes(32))
@@ -676,6 +676,17 @@ class Contracts:
     consent: bytes
     training: bytes
     unlearning: bytes
+
+    @property
+    def domains(self) -> Domains:
+        """The EIP-712 domains of this deployment."""
+        return Domains(
+            chain_id=self.chain_id,
+            membership=self.membership,
+            training=self.training,
+            consent=self.consent,
+            unlearning=self.unlearning,
+        )
 
 
 class Ledger(Protocol):

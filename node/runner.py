@@ -32,7 +32,6 @@ from node.home import Home, HomeLock, Network, in_use, open_home, read_network, 
 from node.ledger import connect
 from node.messages import Hello
 from node.metrics import render
-from node.notices import domains_of
 from node.participant import Participant
 from node.store import SentTransactions, Store
 from node.study import parse_toml
@@ -86,7 +85,7 @@ def open_node(path: Path, **flags: Any) -> Opened:
         store = Store(path, key)
         vault = Vault.open(home.vault_path, key) if home.role == "member" else None
         me, seat = (home.index, None) if home.role == "member" else (None, home.index)
-        participant = Participant(me, seat, ring, domains_of(network.contracts), store, vault)
+        participant = Participant(me, seat, ring, network.contracts.domains, store, vault)
         codec = Codec.load()
         ledger = connect(
             settings["chain", "url"],

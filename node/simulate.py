@@ -33,7 +33,6 @@ from node.home import Seat as NetworkSeat
 from node.memory_ledger import MemoryLedger, memory_contracts
 from node.memory_transport import MemoryNetwork, MemoryTransport
 from node.messages import Hello
-from node.notices import domains_of
 from node.participant import Participant
 from node.records import SeatInput
 from node.store import Store
@@ -107,7 +106,7 @@ async def simulation(
     if len(datasets) < 2:
         raise InputError(f"{len(datasets)} data sets: a study needs at least two members")
     contracts = memory_contracts()
-    domains = domains_of(contracts)
+    domains = contracts.domains
     rings = [KeyRing.generate() for _ in range(len(datasets) + auditor)]
     seats, inputs = [], []
     for index, ring in enumerate(rings):
@@ -163,7 +162,7 @@ def _node(
         vault = Vault.create(home / "vault", key)
         vault.import_dataset(data)
     me, seat = (index, None) if data is not None else (None, 0)
-    participant = Participant(me, seat, ring, domains_of(ledger.contracts), store, vault)
+    participant = Participant(me, seat, ring, ledger.contracts.domains, store, vault)
     desk = Desk(participant, network, auto_join=True, register=None, without=without)
     contracts = ledger.contracts
     transport = MemoryTransport(peers, ring.peer.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0))

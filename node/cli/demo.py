@@ -37,6 +37,9 @@ WATCH_S: Final = 0.1
 WINDOWS: Final = {"scribe_s": 40, "grace_s": 3, "reveal_s": 6, "have_s": 8, "vote_s": 8, "purge_s": 10}
 TRAINING: Final = {"local_epochs": 2, "batch_size": 16, "learning_rate": 0.05}
 
+Watching = Callable[[Callable[["History", "Digest"], bool]], "History"]
+"""Follow the study, telling its rounds, until a condition holds; the history then."""
+
 NOT_PROVEN: Final = (
     "that a member trained honestly, or only on the set it declared",
     "that a patient signed: the consents of this demonstration were invented by the script",
@@ -50,7 +53,7 @@ NOT_PROVEN: Final = (
 @click.command()
 @click.option("--task", default="nuclei", show_default=True, help="nuclei, mri-quality.")
 @click.option("--members", default=4, show_default=True, help="Number of hospitals.")
-@click.option("--rounds", default=4, show_default=True, help="Final rounds, at least 3.")
+@click.option("--rounds", default=4, show_default=True, help="Final rounds, at least 2.")
 @click.option("--home", type=HOME, help="Where to keep everything (default: a new temporary folder).")
 @json_flag
 def demo(task: str, members: int, rounds: int, home: Path | None) -> None:
@@ -64,8 +67,8 @@ def demo(task: str, members: int, rounds: int, home: Path | None) -> None:
     from fl_engine.data.tasks import get_task
 
     found = get_task(task)
-    if rounds < 3:
-        raise InputError(f"--rounds {rounds}: the demonstration needs at least 3")
+    if rounds < 2:
+        raise InputError(f"--rounds {rounds}: the demonstration needs at least 2")
     if home is None:
         home = Path(tempfile.mkdtemp(prefix="koinon-demo-")) / "network"
     show = Demonstration(home.resolve(), task, members, rounds)
@@ -111,17 +114,15 @@ class Demonstration:
     def run(self, model: str) -> None:
         """Every step in order."""
         self._network()
+        self._study(model)
         with self._watching() as watch:
-            self._study(model)
-            watch(lambda h, s: h.open_round(s) is not None)
             card, consent = self._card(1)
-            watch(_running(2))
-            self._withdraw(card, consent)
-            watch(_running(3))
-            killed = self._kill()
-            self._prove(card)
-            self._back(killed)
+            self._join_by_hand()
+            height = self._kill(watch)
+            self._withdraw(card, consent, height)
+            self._back()
             watch(lambda h, s: h.finished(s))
+        self._prove(card, height)
         self._evaluate()
         self._erase()
         self._audit()
@@ -169,7 +170,7 @@ class Demonstration:
         return self.home / f"member-{(number - 1) % self.members + 1}"
 
     @contextmanager
-    def _watching(self) -> Iterator[Callable[[Callable[[History, Digest], bool]], History]]:
+    def _watching(self) -> Iterator[Watching]:
         """Follow the study as member-1 keeps it, telling rounds as they go, until a condition holds."""
         from node.cli.study import Watch, wait_for
 
@@ -192,11 +193,18 @@ class Demonstration:
             *("--base-port", port, "--name", "demonstration"),
         )
         records = ", ".join(str(one["records"]) for one in made["members"])
+        self._by_hand(self._member(self.members))
         self._say(f"starting {self.members + 2} processes; records at the hospitals: {records}")
         up = self._koinon("network", "up", "--home", self.home, "--detach")
         pids = [up["chain"]["pid"], up["auditor"]["pid"], *(one["pid"] for one in up["members"])]
         self._say(f"up: processes {', '.join(map(str, pids))}")
         self.shown.append(("separate processes", f"chain, auditor and {self.members} members, {len(set(pids))} ids"))
+
+    def _by_hand(self, home: Path) -> None:
+        """Have a member join studies only when told to."""
+        path = home / "config.toml"
+        text = path.read_text("utf-8")
+        path.write_text(text.replace("auto_join = true", "auto_join = false"), "utf-8")
 
     def _study(self, model: str) -> None:
         import tomli_w
@@ -222,68 +230,120 @@ class Demonstration:
     def _card(self, number: int) -> tuple[Path, str]:
         """A withdrawal card of some patient of a member, as the patient got it."""
         home = self._member(number)
-        consents = self._koinon("consent", "list", "--home", home)
-        usable = [one for one in consents if one["state"] in ("granted", "active")]
-        if not usable:
-            raise VerificationFailed(f"{home.name} has no active consent: {sorted({c['state'] for c in consents})}")
-        chosen = usable[len(usable) // 2]["consent_id"]
+        chosen = self._active(home)
         made = self._koinon(
             "consent", "show", "--home", home, "--consent", chosen, "--cards", self.home / "patients-papers"
         )
         return Path(made[0]["card"]), chosen
 
-    def _withdraw(self, card: Path, consent: str) -> None:
-        other = self._member(3)
+    def _active(self, home: Path) -> str:
+        """An active consent of a member; waits for the first ones to be on the chain."""
+        deadline = time.monotonic() + STEP_TIMEOUT_S
+        while True:
+            consents = self._koinon("consent", "list", "--home", home)
+            usable = [one["consent_id"] for one in consents if one["state"] == "active"]
+            if usable:
+                return str(usable[len(usable) // 2])
+            if time.monotonic() > deadline:
+                raise TimedOut(f"{home.name} has no active consent after {STEP_TIMEOUT_S:g} s")
+            time.sleep(0.5)
+
+    def _join_by_hand(self) -> None:
+        """The last member enrols and joins by command; the study was waiting for it, and round 1 opens."""
+        home = self._member(self.members)
+        granted = self._koinon("consent", "grant", "--home", home, "--all")["granted"]
+        self._koinon("study", "join", "--home", home)
+        self._say(f"{home.name} enrols {granted} invented consents and joins by hand: round 1 opens")
+
+    def _kill(self, watch: Watching) -> int:
+        """Kill the last member while a round after the first is being trained; the round's number."""
+        from node import supervisor
+
+        history = watch(_training_after_first)
+        running = history.open_round(common.pick_study(history, self.study))
+        victim = self._member(self.members)
+        pid = supervisor.lock_holder(victim)
+        if running is None or pid is None:
+            raise VerificationFailed(f"no round was running when {victim.name} was to be killed, expected one")
+        os.kill(pid, signal.SIGKILL)
+        height = running.opened.height
+        self._say(f"killed {victim.name} (process {pid}) with -9 in the middle of round {height}")
+        self.results["killed"] = {"member": victim.name, "pid": pid, "round": height}
+        return height
+
+    def _withdraw(self, card: Path, consent: str, height: int) -> None:
+        """Hand a card in at another hospital while the round runs."""
+        other = self._member(3 if self.members > 3 else 2)
+        if self.members == 2:
+            other = self._member(1)  # the only one alive: the other is just coming back
         found = self._koinon("consent", "withdraw", "--home", other, "--card", card)
-        rounds = ", ".join(str(one["height"]) for one in found["in_flight"])
+        rounds = [one["height"] for one in found["in_flight"]]
+        if height not in rounds:
+            raise VerificationFailed(
+                f"rounds {rounds} were running at the withdrawal, expected round {height} among them"
+            )
         self._say(
-            f"a patient of member-1 hands the withdrawal card in at {other.name} while round {rounds or '?'} runs "
-            f"(consent {consent[:12]}); the receipt is signed"
+            f"a patient of member-1 hands the withdrawal card in at {other.name} while round {height} runs (consent "
+            f"{consent[:12]}); the receipt is signed"
         )
         self.results["withdrawn"] = {"consent": consent, "at": other.name, "in_flight": found["in_flight"]}
 
-    def _prove(self, card: Path) -> None:
-        proof = self.home / "patients-papers" / "proof.json"
-        self._koinon("audit", "prove", "--home", self._member(1), "--card", card, "--round", 2, "--out", proof)
-        checked = self._koinon("audit", "check", proof, "--network", self.home / "network.json")
-        text = proof.read_text("utf-8")
-        others = [one["consent_id"] for one in self._koinon("consent", "list", "--home", self._member(1))]
-        leaked = [one for one in others if one in text and one != self.results["withdrawn"]["consent"]]
-        if leaked:
-            raise VerificationFailed(f"the proof contains {len(leaked)} other consent ids, expected none")
-        self._say(f"proof made and checked offline: the record is in no included set of round 2 ({len(text)} bytes)")
-        self.results["proof"] = {"file": str(proof), "checked": checked}
-        self.shown.append(
-            ("a withdrawal stops a record in the running round", "round 2 was open; proof checked offline")
-        )
-
-    def _kill(self) -> int:
-        """Kill the last member where it stands; its process id."""
-        from node import supervisor
-
-        victim = self._member(self.members)
-        pid = supervisor.lock_holder(victim)
-        if pid is None:
-            raise LocalFault(f"{victim.name} does not run")
-        os.kill(pid, signal.SIGKILL)
-        self._say(f"killed {victim.name} (process {pid}) with -9 in the middle of round 3")
-        return pid
-
-    def _back(self, pid: int) -> None:
+    def _back(self) -> None:
         """Wait until the killed member runs again, started by the supervisor."""
-        name = self._member(self.members).name
+        killed = self.results["killed"]
+        name = killed["member"]
         deadline = time.monotonic() + STEP_TIMEOUT_S
         while True:
             status = self._koinon("network", "status", "--home", self.home)
             row = next(one for one in status["members"] if one["name"] == name)
-            if row["state"] == "running" and row["pid"] != pid:
+            if row["state"] == "running" and row["pid"] != killed["pid"]:
                 break
             if time.monotonic() > deadline:
                 raise TimedOut(f"{name} did not come back: it is {row['state']}")
             time.sleep(0.5)
         self._say(f"{name} is back as process {row['pid']}")
-        self.results["killed"] = {"member": name, "pid": pid, "back_as": row["pid"]}
-        self.shown.append(("a member killed with -9 comes back", f"{name}: process {pid}, then {row['pid']}"))
+        killed["back_as"] = row["pid"]
+
+    def _prove(self, card: Path, height: int) -> None:
+        """Prove, for whoever shows the card, that the record was in no included set since the running round."""
+        proof = self.home / "patients-papers" / "proof.json"
+        self._koinon("audit", "prove", "--home", self._member(1), "--card", card, "--from", height, "--out", proof)
+        checked = self._koinon("audit", "check", proof, "--network", self.home / "network.json")
+        proven = [one["height"] for one in checked["rounds"]]
+        if checked["used"] or not checked["complete"] or not proven:
+            raise VerificationFailed(
+                f"the proof says used = {checked['used']}, complete = {checked['complete']} for rounds {proven}, "
+                f"expected an unused record in every agreed round from {height}"
+            )
+        text = proof.read_text("utf-8")
+        others = [one["consent_id"] for one in self._koinon("consent", "list", "--home", self._member(1))]
+        leaked = [one for one in others if one in text and one != self.results["withdrawn"]["consent"]]
+        if leaked:
+            raise VerificationFailed(f"the proof contains {len(leaked)} other consent ids, expected none")
+        shown = ", ".join(map(str, proven))
+        one = self._koinon("audit", "round", "--home", self.home, "--round", height)
+        if one["result"] is None or one["result"]["outcome"] != "model":
+            how = f"round {height} ended without a model"
+        elif 0 in one["result"]["included"]:
+            how = f"member-1 trained round {height} without it"
+        else:
+            how = f"member-1 withheld what it had trained in round {height}"
+        self._say(f"{how}; the other hospitals went on")
+        self._say(f"proof made and checked offline: the record is in no included set of rounds {shown}")
+        self.results["proof"] = {"file": str(proof), "checked": checked}
+        self.shown.append(("a withdrawal stops a record in flight", f"{how}; proof for rounds {shown}"))
+        told = self._koinon("audit", "participation", "--home", self.home)
+        killed = self.results["killed"]
+        row = next(one for one in told["totals"] if one["name"] == killed["member"])
+        missed = [f"round {one['height']} ({one['missed']})" for one in row["missed"]]
+        killed["missed"] = row["missed"]
+        self._say(f"{killed['member']}, killed in round {height}, missed {', '.join(missed) or 'nothing'}")
+        self.shown.append(
+            (
+                "a member killed with -9 comes back",
+                f"process {killed['pid']}, then {killed['back_as']}; missed {', '.join(missed) or 'nothing'}",
+            )
+        )
 
     def _evaluate(self) -> None:
         found = self._koinon("model", "evaluate", "--home", self._member(1), "--study", self.study)
@@ -295,8 +355,7 @@ class Demonstration:
 
     def _erase(self) -> None:
         home = self._member(2)
-        consents = self._koinon("consent", "list", "--home", home)
-        chosen = next(one["consent_id"] for one in consents if one["state"] in ("granted", "active"))
+        chosen = self._active(home)
         self._say(f"a patient of {home.name} asks for erasure (consent {chosen[:12]})")
         self._stream("erase", "request", "--home", home, "--consent", chosen, "--wait", "--timeout", STEP_TIMEOUT_S)
         paper = self.home / "patients-papers" / "certificate.json"
@@ -346,20 +405,14 @@ class Demonstration:
         self.shown.append(("one flipped byte is found", f"{failure['what']}, {failure['where']}"))
 
 
-def _running(height: int) -> Callable[[History, Digest], bool]:
-    def holds(history: History, study: Digest) -> bool:
-        one = history.open_round(study)
-        return (one is not None and one.opened.height >= height) or history.finished(study)
-
-    return holds
-
-
-def _ended(height: int) -> Callable[[History, Digest], bool]:
-    def holds(history: History, study: Digest) -> bool:
-        one = history.round_at(study, 0, height)
-        return one is not None and one.over
-
-    return holds
+def _training_after_first(history: History, study: Digest) -> bool:
+    """Whether a round after the first is open and the newest of its records is its opening: nobody has committed."""
+    one = history.open_round(study)
+    if history.finished(study):
+        raise VerificationFailed(
+            "the study was over before a member could be killed in a round, expected a running one"
+        )
+    return one is not None and one.opened.height > 1 and not one.commits
 
 
 def free_ports(count: int) -> int:

@@ -40,12 +40,11 @@ def apply(home: Path, out: Path) -> None:
     from crypto.statements import Seat, sign
     from node import config, keystore
     from node.home import open_home, read_network, read_password, write_json
-    from node.notices import domains_of
 
     opened = open_home(home)
     settings = config.load(opened.config_path)
     ring = keystore.load(opened, read_password(opened, settings["node", "password_file"]))
-    domains = domains_of(read_network(opened.network_path).contracts)
+    domains = read_network(opened.network_path).contracts.domains
     name = str(settings["node", "name"])
     statement = Seat("member", ring.peer.peer_id, ring.sealing.public, name)
     application = {

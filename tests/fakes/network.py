@@ -33,7 +33,6 @@ from node.home import Seat as NetworkSeat
 from node.memory_ledger import MemoryLedger, memory_contracts
 from node.memory_transport import MemoryNetwork, MemoryTransport
 from node.messages import Hello
-from node.notices import domains_of
 from node.participant import Participant
 from node.records import Call, Contracts, Head, Logged, Record, SeatInput, Sent
 from node.round import Effect
@@ -266,7 +265,7 @@ class Net:
                 vault.import_dataset(seating.data)
         me, seat = (seating.index, None) if vault is not None else (None, 0)
         contracts = self.ledger.contracts
-        participant = seating.make(me, seat, seating.ring, domains_of(contracts), store, vault)
+        participant = seating.make(me, seat, seating.ring, contracts.domains, store, vault)
         desk = Desk(participant, self.network, auto_join=seating.auto_join, register=None)
         transport = MemoryTransport(
             self.peers, seating.ring.peer.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0)
@@ -406,7 +405,7 @@ async def network(
     """A network of `members` (and an auditor, at index `members`), running; time is driven until the block ends."""
     datasets = list(data) if data is not None else [dataset(i) for i in range(members)]
     contracts = memory_contracts()
-    domains = domains_of(contracts)
+    domains = contracts.domains
     rings = [KeyRing.generate() for _ in range(members + auditor)]
     seats, inputs = [], []
     for index, ring in enumerate(rings):

@@ -28,7 +28,6 @@ from node.home import node_homes, open_home, read_network, read_password
 from node.ledger import connect
 from node.memory_transport import MemoryNetwork, MemoryTransport
 from node.messages import CommitNotice, Hello
-from node.notices import domains_of
 from node.participant import Participant
 from node.store import SentTransactions, Store
 from node.study import Study, parse_sections
@@ -95,7 +94,7 @@ def open_member(path: Path, url: str, peers: MemoryNetwork) -> Node:
     store = Store(path, key)
     vault = Vault.open(home.vault_path, key) if home.role == "member" else None
     me, seat = (home.index, None) if vault is not None else (None, home.index)
-    participant = Participant(me, seat, ring, domains_of(network.contracts), store, vault)
+    participant = Participant(me, seat, ring, network.contracts.domains, store, vault)
     codec = Codec.load()
     ledger = connect(url, network.contracts, ring.ledger, SentTransactions(store), codec=codec)
     desk = Desk(participant, network, auto_join=True, register=None)

@@ -13,7 +13,7 @@ from crypto.digest import Digest
 from crypto.keys import KeyRing
 from crypto.statements import CreateStudy, Seat, sign, struct_hash
 from fl_engine.data.dataset import Dataset
-from node.card import Origin, domains_of
+from node.card import Origin
 from node.enrolment import enrol, form_registrations, pending_calls
 from node.history import History
 from node.home import Network, network_json, parse_network
@@ -101,7 +101,7 @@ class Chain:
 def found_network() -> tuple[MemoryLedger, list[KeyRing], Network]:
     """Three members on a ledger in memory whose clock stands at `NOW`, and their `network.json`."""
     contracts = memory_contracts()
-    domains = domains_of(contracts)
+    domains = contracts.domains
     rings = [KeyRing.generate() for _ in range(3)]
     seats, homes = [], []
     for i, ring in enumerate(rings):
@@ -133,7 +133,7 @@ class World:
         ledger, rings, network = found_network()
         spec = spec or study_spec()
         statement = terms(spec)
-        domains = domains_of(ledger.contracts)
+        domains = ledger.contracts.domains
         ledger.send(StudyCreation(statement, sign(statement, domains.of(statement), rings[0].ledger)))
         study = study_id(struct_hash(statement))
         origin = Origin.of(network, study, MEMBER, f"hospital-{MEMBER}")

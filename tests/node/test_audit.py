@@ -22,7 +22,7 @@ from node.audit_home import Fault
 from node.audit_records import Chain, observe
 from node.home import open_home, read_network
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice, VoteNotice
-from node.notices import commit_of, domains_of, hash_of_result, statement_of
+from node.notices import commit_of, hash_of_result, statement_of
 from node.records import Logged, RoundFinal
 from node.store import Store
 from node.wire import encode
@@ -302,7 +302,7 @@ def bury(net: Net, name: str, notice: CommitNotice, key: LedgerKey, *, remove: b
     member = open_home(net.path(name)).index
     root = notice.set.cipher_root
     statement = Tombstone(member, root, 2, notice.round_id)
-    domains = domains_of(read_network(net.path(name) / "network.json").contracts)
+    domains = read_network(net.path(name) / "network.json").contracts.domains
     tombstone = TombstoneNotice(member, root, 2, notice.round_id, sign(statement, domains.of(statement), key))
     store = net.store(name)
     store.remember(tombstone, own=True)
@@ -415,7 +415,7 @@ def test_a_forged_signature_is_named_with_both_signers(net: Net) -> None:
     network = read_network(net.path("auditor") / "network.json")
     forger = LedgerKey.generate()
     statement = commit_of(notice)
-    forged = replace(notice, signature=sign(statement, domains_of(network.contracts).of(statement), forger))
+    forged = replace(notice, signature=sign(statement, network.contracts.domains.of(statement), forger))
     put_notice(net, "auditor", notice, forged)
     report = net.verify("auditor")
     assert_fails(report, "statements", "signature", "CommitNotice of member 1")
@@ -432,7 +432,7 @@ def test_a_statement_under_another_s_key_fails(net: Net) -> None:
 def test_a_second_commitment_of_our_own_fails_against_the_chain(net: Net) -> None:
     notice = net.commit("member-2", 1)
     other = replace(notice, dataset_root=Digest(bytes(31) + b"\x01"))
-    domain = domains_of(read_network(net.path("member-2") / "network.json").contracts).of(commit_of(other))
+    domain = read_network(net.path("member-2") / "network.json").contracts.domains.of(commit_of(other))
     other = replace(other, signature=sign(commit_of(other), domain, net.ring("member-2").ledger))
     body = encode(other)
     net.sql(
@@ -452,7 +452,7 @@ def test_two_votes_of_a_member_in_two_homes_are_found(net: Net) -> None:
     other = replace(votes[0], result=replace(votes[0].result, model_root=Digest(b"\x07" * 32)))
     statement = statement_of(other)
     assert statement is not None
-    domain = domains_of(read_network(net.path("member-2") / "network.json").contracts).of(statement)
+    domain = read_network(net.path("member-2") / "network.json").contracts.domains.of(statement)
     put_notice(
         net, "member-2", votes[0], replace(other, signature=sign(statement, domain, net.ring("member-2").ledger))
     )

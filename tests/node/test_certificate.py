@@ -20,7 +20,6 @@ from crypto.statements import Certificate, sign
 from node import certificate, proof
 from node.errors import VerificationFailed
 from node.home import Network, parse_network
-from node.notices import domains_of
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "certificate"
 DATA = (VECTORS / "certificate.json").read_bytes()
@@ -153,7 +152,7 @@ def forged(change: Callable[[dict[str, Any]], None]) -> bytes:
     del tree["signature"]
     digest = sha256(rfc8785.dumps(tree))
     statement = Certificate(1, digest)
-    tree["signature"] = sign(statement, domains_of(NETWORK.contracts).of(statement), KEY).hex()
+    tree["signature"] = sign(statement, NETWORK.contracts.domains.of(statement), KEY).hex()
     return rfc8785.dumps(tree)
 
 

@@ -23,7 +23,7 @@ from node.home import Network, network_json, parse_network
 from node.home import Seat as NetworkSeat
 from node.memory_ledger import memory_contracts
 from node.messages import AdmissionNotice, CloseNotice, CommitNotice, RemovalNotice, VoteNotice
-from node.notices import domains_of, hash_of_result
+from node.notices import hash_of_result
 from node.participant import Participant
 from node.records import (
     BranchCreated,
@@ -60,7 +60,7 @@ class World:
 
     def __post_init__(self) -> None:
         self.contracts = memory_contracts()
-        self.domains = domains_of(self.contracts)
+        self.domains = self.contracts.domains
         seats = tuple(
             NetworkSeat(i, f"hospital-{i}", ring.ledger.address, ring.peer.peer_id, ring.sealing.public, "")
             for i, ring in enumerate(self.rings)

@@ -14,7 +14,6 @@ from crypto.statements import (
     Admit,
     Commit,
     CreateStudy,
-    Domains,
     Form,
     Grant,
     Have,
@@ -64,17 +63,11 @@ def word(text: str) -> Digest:
     return keccak256(text.encode())
 
 
-def domains_of(contracts: Contracts) -> Domains:
-    return Domains(
-        contracts.chain_id, contracts.membership, contracts.training, contracts.consent, contracts.unlearning
-    )
-
-
 def seat_of(key: LedgerKey, role: str, contracts: Contracts, name: str = "") -> SeatInput:
     """A seat with the applicant's own statement."""
     name = name or f"{role}-{key.address.hex()[:6]}"
     statement = Seat(role, b"\x00\x24peer" + key.address, word("sealing" + name), name)
-    signature = sign(statement, domains_of(contracts).of(statement), key)
+    signature = sign(statement, contracts.domains.of(statement), key)
     return SeatInput(key.address, statement.peer_id, statement.sealing_key, name, signature)
 
 
@@ -108,7 +101,7 @@ class World:
         self.keys = keys
         self.auditors = auditors
         self.contracts = ledger.contracts
-        self.domains = domains_of(ledger.contracts)
+        self.domains = ledger.contracts.domains
         self.first_block = first_block
         self._advance = advance
         self._codec = _codec()
