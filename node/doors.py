@@ -1,7 +1,7 @@
 """What the node expects of its connection to peers, without a word about how it is made.
 
 What may live here: the `Transport` protocol, the values it hands out, its limits and its errors. What this file does
-not know: libp2p, sockets, msgpack. `node/transport.py` (libp2p) and `node/memory_transport.py` (in process) implement
+not know: libp2p, sockets, msgpack. `node/transport.py` (libp2p) and `node/memory/transport.py` (in process) implement
 it and pass the same tests.
 
 A peer is named by its libp2p peer id, 38 bytes, and nothing it says about itself is believed: a `Transport` hands a

@@ -2,7 +2,7 @@
 
 What may live here: frozen values, one per contract event and one per contract function, and the `Ledger` protocol
 that carries them. What this file does not know: web3, ABI encoding, sockets, the clock. `node/ledger.py` (any Ethereum
-client), `node/memory_ledger.py` (in process) and the offline audit all speak these types and pass the same tests.
+client), `node/memory/ledger.py` (in process) and the offline audit all speak these types and pass the same tests.
 
 Member sets are bitmaps by member index (`roster & (1 << i)`), times are block timestamps in seconds, roots are
 32-byte digests. Invalid codes are packed four bits a member (`codes >> (4 * i) & 15`).

@@ -66,7 +66,7 @@ class Row:
 
 PURE_NODE = (
     "node node.errors node.messages node.records node.study node.membership node.round node.consent node.erasure "
-    "node.history node.audit"
+    "node.history"
 )
 JOINTS = "node node.* crypto crypto.* fl_engine fl_engine.*"
 
@@ -135,14 +135,14 @@ HOUSE = (
         "aiohttp eth_abi eth_account eth_bloom eth_hash eth_keys eth_rlp eth_typing eth_utils hexbytes rlp structlog",
     ),
     # --- node: the joints
-    Row("node/audit*.py", JOINTS, "cryptography numpy rfc8785"),
+    Row("node/audit/*", JOINTS, "cryptography numpy rfc8785"),
     Row("node/cli/* node/__main__.py", JOINTS, "click numpy rfc8785 segno structlog tomli_w trio"),
     Row("node/*", JOINTS, "numpy prometheus_client rfc8785 segno structlog tomli_w trio"),
 )
 
 ONLY_FROM = {
     "node.cli": "node/cli/* node/__main__.py",
-    "node.chain": "node/chain/* node/cli/* node/founding.py node/audit*.py",
+    "node.chain": "node/chain/* node/cli/* node/founding.py node/audit/*",
     "fl_engine.worker": "",
 }
 """Parts that only the named files import; everyone else starts them as a process (the training worker: everyone)."""

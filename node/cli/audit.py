@@ -39,7 +39,7 @@ def verify(home: Path) -> None:
     Nothing needs to run and no network is used. Exit code 3 when something does not hold, with the first place and
     both values. `skipped` means this home cannot say; rounds purged by an erasure are covered by votes and tombstones.
     """
-    from node.audit import verify_home, verify_network
+    from node.audit.verify import verify_home, verify_network
 
     if is_network_home(home):
         report = verify_network(home).to_json()
@@ -99,7 +99,7 @@ def trail(
     Reads the home's copy of the chain; nothing needs to run. Consents given in anchors are not on the chain one by one.
     """
     from node import trail as told
-    from node.audit import read_records
+    from node.audit.verify import read_records
     from node.home import reading_home
 
     history = common.history_of(home)

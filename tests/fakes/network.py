@@ -30,8 +30,8 @@ from node.follower import Follower
 from node.history import RoundHistory
 from node.home import Network, network_json, parse_network
 from node.home import Seat as NetworkSeat
-from node.memory_ledger import MemoryLedger, memory_contracts
-from node.memory_transport import MemoryNetwork, MemoryTransport
+from node.memory.ledger import MemoryLedger, memory_contracts
+from node.memory.transport import MemoryNetwork, MemoryTransport
 from node.messages import Hello
 from node.participant import Participant
 from node.records import Call, Contracts, Head, Logged, Record, SeatInput, Sent

@@ -18,7 +18,7 @@ from node.enrolment import enrol, form_registrations, pending_calls
 from node.history import History
 from node.home import Network, network_json, parse_network
 from node.home import Seat as HomeSeat
-from node.memory_ledger import MemoryLedger, memory_contracts
+from node.memory.ledger import MemoryLedger, memory_contracts
 from node.records import (
     ZERO,
     Call,

@@ -385,7 +385,7 @@ async def test_a_flood_of_genuine_notices_of_unknown_rounds_fills_no_disk(
 
 async def test_a_stranger_reaches_no_handler(tmp_path: Path, trainer: SharedTrainer) -> None:
     from crypto.keys import KeyRing
-    from node.memory_transport import MemoryTransport
+    from node.memory.transport import MemoryTransport
 
     async with network(tmp_path, trainer, 2) as net:
         await net.until(lambda: net.nodes[0].ready)

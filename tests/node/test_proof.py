@@ -21,7 +21,7 @@ from node import document, proof
 from node.errors import NotFound, VerificationFailed
 from node.home import Network, network_json, parse_network
 from node.home import Seat as NetworkSeat
-from node.memory_ledger import memory_contracts
+from node.memory.ledger import memory_contracts
 from node.messages import AdmissionNotice, CloseNotice, CommitNotice, RemovalNotice, VoteNotice
 from node.notices import hash_of_result
 from node.participant import Participant

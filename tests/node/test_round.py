@@ -24,10 +24,10 @@ from crypto.commitments import update_root
 from crypto.digest import ZERO, hash_words
 from crypto.sealing import BlobCommit
 from crypto.statements import CreateStudy
-from node import memory_round
 from node import round as machine
 from node.errors import LedgerError, LocalError, PeerError
 from node.membership import bitmap_of, faults, holders, members_of, quorum, scribes
+from node.memory import rounds as memory_rounds
 from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
 from node.records import (
     Abstained,
@@ -764,19 +764,19 @@ def test_the_phase_is_that_of_the_ledger_for_every_history_and_every_second(n: i
     feed(one, T0, *(abstained(m, times[m]) if absent >> m & 1 else committed(m, times[m]) for m in answers))
     for attempt in (1, 2, 3):
         feed(one, T0, *(have_posted(m, attempt, facts.committed, T0) for m in members_of(data.draw(everyone))))
-    book = memory_round.Round(
+    book = memory_rounds.Round(
         STUDY, 0, 0, T0, roster, suspended, None, facts.committed, bitmap_of(answers) & ~facts.committed
     )
     if suspended != roster:  # a round that waits for nobody is refused at its opening
         book = book.sealed_if_full(max(times.values(), default=T0))
         now = T0 + data.draw(st.integers(0, 2_000))
-        clock, view = memory_round.clock_of(book, facts.terms, facts.haves, now), one.phase(now)
+        clock, view = memory_rounds.clock_of(book, facts.terms, facts.haves, now), one.phase(now)
         if now >= (book.sealed_at or 0):
             assert view.phase is LEDGERS_NAMES.get(clock.phase.name, Phase.__members__.get(clock.phase.name))
             assert view.phase is Phase.FAILED or view.attempt == clock.attempt
             assert view.phase is Phase.TRAINING or view.seal_time == clock.seal_time
         if view.phase is Phase.VOTING:
-            assert view.included == memory_round.available_of(book, facts.terms, facts.haves[view.attempt])
+            assert view.included == memory_rounds.available_of(book, facts.terms, facts.haves[view.attempt])
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -14,9 +14,9 @@ from node.history import History
 from node.notices import hash_of_result
 from node.records import Finalisation, Grants, Logged, Record, RoundOpened, Withdrawals
 from node.trail import KINDS, find_round, lineage, participation, round_report, trail
+from tests.node.audit.test_records import make_world
 from tests.node.ledger import test_erasure, test_rounds
 from tests.node.ledger.world import World, one_of
-from tests.node.test_audit_records import make_world
 
 
 def folded(world: World) -> History:

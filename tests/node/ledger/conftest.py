@@ -27,7 +27,7 @@ from node.chain.rpc import Rpc
 from node.chain.server import Miner
 from node.deployment import deploy, plan_deployment
 from node.ledger import EthereumClient, Web3Ledger
-from node.memory_ledger import MemoryLedger, memory_contracts
+from node.memory.ledger import MemoryLedger, memory_contracts
 from tests.node.ledger.world import World, founding
 
 ANVIL = Path(__file__).resolve().parents[3] / "node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"

@@ -19,8 +19,8 @@ from node.account import MemorySentStore, SendingAccount
 from node.deployment import deploy, plan_deployment
 from node.errors import CallReverted
 from node.ledger import Web3Ledger
-from node.memory_ledger import MemoryLedger, memory_contracts
-from node.memory_round import Phase
+from node.memory.ledger import MemoryLedger, memory_contracts
+from node.memory.rounds import Phase
 from node.records import Abstentions, Call, Commits, Committed, Haves, RoundFailure, RoundOpened, Sent
 from tests.node.ledger.conftest import START, Chain
 from tests.node.ledger.world import JUNK, World, founding, word

@@ -21,7 +21,7 @@ from crypto.statements import (
 )
 from node.errors import CallReverted
 from node.membership import accumulate
-from node.memory_unlearning import State
+from node.memory.unlearning import State
 from node.records import (
     ZERO,
     BranchCreated,

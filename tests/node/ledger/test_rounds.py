@@ -12,8 +12,8 @@ from crypto.digest import Digest
 from crypto.keys import LedgerKey
 from crypto.statements import AuditAccess, Commit, Domain, Join, Leave, Remove, sign
 from node.errors import CallReverted
-from node.memory_round import Phase
-from node.memory_training import hash_of
+from node.memory.rounds import Phase
+from node.memory.training import hash_of
 from node.records import (
     ZERO,
     Abstained,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from node.errors import CallReverted, NotFound
-from node.memory_round import Phase
+from node.memory.rounds import Phase
 from node.records import RoundFailed, RoundFailure, RoundOpened
 from tests.node.ledger.world import World, one_of
 

@@ -27,7 +27,7 @@ from crypto.statements import (
     struct_hash,
 )
 from node.abi import Codec
-from node.memory_training import hash_of
+from node.memory.training import hash_of
 from node.records import (
     ZERO,
     Abstentions,

@@ -11,7 +11,7 @@ import trio
 
 from crypto.keys import PeerKey
 from node.doors import Limits, Link, Transport
-from node.memory_transport import MemoryNetwork, MemoryTransport
+from node.memory.transport import MemoryNetwork, MemoryTransport
 from node.messages import Hello, Refusal, Reply, Request, Welcome
 from node.transport import LibP2PTransport
 

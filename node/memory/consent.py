@@ -19,8 +19,8 @@ from crypto.statements import (
     WithdrawByHospital,
     struct_hash,
 )
-from node.memory_machine import NO_MEMBER, Contract, Machine, Skip, Slots, refuse
-from node.memory_membership import Membership
+from node.memory.machine import NO_MEMBER, Contract, Machine, Skip, Slots, refuse
+from node.memory.membership import Membership
 from node.records import Anchored, FormRegistered, Granted, GrantEntry, WithdrawalEntry, Withdrawn
 
 LEAST_ANCHOR, MOST_ANCHOR = 32, 1 << 20

@@ -20,11 +20,11 @@ from crypto.statements import (
     Vote,
     struct_hash,
 )
-from node.memory_consent import ConsentRegistry
-from node.memory_machine import Contract, Machine, Skip, Slots, refuse
-from node.memory_membership import Membership
-from node.memory_round import Clock, Figures, Phase, Round, available_of, clock_of
-from node.memory_study import Branch, ErasureTerms, Forking, ForkTerms, Study, check_terms
+from node.memory.consent import ConsentRegistry
+from node.memory.machine import Contract, Machine, Skip, Slots, refuse
+from node.memory.membership import Membership
+from node.memory.rounds import Clock, Figures, Phase, Round, available_of, clock_of
+from node.memory.study import Branch, ErasureTerms, Forking, ForkTerms, Study, check_terms
 from node.records import (
     Abstained,
     AuditAccessed,

@@ -13,7 +13,7 @@ from typing import Any, Final
 from crypto.commitments import batch_id, round_id, study_id
 from crypto.digest import Digest, hash_words
 from crypto.statements import Form, OpenErasure, struct_hash
-from node.audit_home import Fault
+from node.audit.home import Fault
 from node.erasure import replays, roster_of, verdicts_needed
 from node.errors import NotFound
 from node.history import History, RoundHistory

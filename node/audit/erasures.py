@@ -1,6 +1,6 @@
 """Erasures in a home: condemned contents are gone, plans follow from the chain, no erased leaf came back.
 
-What this file does not know: the steps of an erasure on the chain (`node/audit_records.py`).
+What this file does not know: the steps of an erasure on the chain (`node/audit/records.py`).
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from crypto.blobs import SetPlain, decode_set
 from crypto.digest import Digest, hash_words
 from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, open_blob
-from node.audit_checks import Audit, commit_notices
-from node.audit_records import (
+from node.audit.checks import Audit, commit_notices
+from node.audit.records import (
     equal,
     erasure_name,
     holds,

@@ -25,14 +25,14 @@ from crypto.digest import Digest
 from crypto.errors import CryptoError
 from crypto.keys import KeyRing
 from crypto.statements import struct_hash
-from node import audit_checks as checks
 from node import config, jsontext, keystore
 from node.abi import Codec
-from node.audit_checks import Audit, Check, record_rule
-from node.audit_erasures import erasures_are_clean, purges_are_carried_out
-from node.audit_home import Fault, HomeReader, NotChecked
-from node.audit_records import Chain, equal
-from node.audit_rounds import REEXECUTED, reexecution
+from node.audit import checks
+from node.audit.checks import Audit, Check, record_rule
+from node.audit.erasures import erasures_are_clean, purges_are_carried_out
+from node.audit.home import Fault, HomeReader, NotChecked
+from node.audit.records import Chain, equal
+from node.audit.rounds import REEXECUTED, reexecution
 from node.chain.genesis import chain_folder
 from node.chain.journal import JournalReport, journal_file, verify_journal
 from node.errors import NodeError, NotFound, VerificationFailed

@@ -17,9 +17,9 @@ from crypto.digest import Digest
 from crypto.errors import BadSeal, CryptoError, KeyMismatch
 from crypto.sealing import BlobCommit, BlobKind, open_blob
 from fl_engine.errors import EngineError
-from node.audit_checks import RETENTION, Audit, Check, RoundsOutcome, commit_notices, votes_for
-from node.audit_home import Fault, NotChecked
-from node.audit_records import (
+from node.audit.checks import RETENTION, Audit, Check, RoundsOutcome, commit_notices, votes_for
+from node.audit.home import Fault, NotChecked
+from node.audit.records import (
     decided_set,
     round_name,
 )

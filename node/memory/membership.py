@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from crypto.digest import ZERO, Digest
 from crypto.statements import Admit, Remove, Seat, SeatAuditor, struct_hash
 from node.membership import bitmap_of, faults, quorum
-from node.memory_machine import Cell, Contract, Machine, Slots, refuse
+from node.memory.machine import Cell, Contract, Machine, Slots, refuse
 from node.records import MAX_MEMBERS, AuditorSeated, MemberAdmitted, MemberRemoved, SeatInput
 
 LONGEST_TEXT = 64

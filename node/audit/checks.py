@@ -1,10 +1,10 @@
 """The checks of `audit verify` on one home: chain evidence, signed statements and contents against each other.
 
-What this file does not know: plaintexts (`node/audit_rounds.py`), erasures (`node/audit_erasures.py`), reports.
+What this file does not know: plaintexts (`node/audit/rounds.py`), erasures (`node/audit/erasures.py`), reports.
 
 Rules of this file
 1. A check is a function of `Audit`: it returns None (all of it holds), a sentence (what it could not check and why), or
-   raises `Fault` at the first thing that does not hold. Order and names are `node/audit.py`'s table.
+   raises `Fault` at the first thing that does not hold. Order and names are `node/audit/verify.py`'s table.
 2. Missing is not wrong. What this node never had (it was away, it joined later) is not checked and says so; what it did
    have, by its own index, keys, votes or commitments, must be there or lie under its signed tombstone.
 """
@@ -20,8 +20,8 @@ from crypto.keys import KeyRing
 from crypto.statements import Domains, Tombstone, struct_hash, verify
 from fl_engine.errors import EngineError
 from node.abi import Codec
-from node.audit_home import DATABASE, Fault, HomeReader, KeptNotice, NotChecked
-from node.audit_records import (
+from node.audit.home import DATABASE, Fault, HomeReader, KeptNotice, NotChecked
+from node.audit.records import (
     Chain,
     equal,
     holds,

@@ -26,7 +26,7 @@ from node.follower import Follower
 from node.founding import Plan, found_network
 from node.home import node_homes, open_home, read_network, read_password
 from node.ledger import connect
-from node.memory_transport import MemoryNetwork, MemoryTransport
+from node.memory.transport import MemoryNetwork, MemoryTransport
 from node.messages import CommitNotice, Hello
 from node.participant import Participant
 from node.store import SentTransactions, Store

@@ -1,8 +1,8 @@
 """The ledger in memory: the four contracts' rules in Python, for `simulate`, for property tests, for a chain's absence.
 
 Theory of operation. One call is one transaction is one block. A block is stamped max(parent + 1, clock); the clock is
-injected, so time passes exactly when its owner says so. The contracts (`memory_membership`, `memory_consent`,
-`memory_training`, `memory_unlearning`) check the same signatures in the same order, hash the same words and emit the
+injected, so time passes exactly when its owner says so. The contracts (`membership`, `consent`,
+`training`, `unlearning`) check the same signatures in the same order, hash the same words and emit the
 same records as those in Solidity, and both pass the same tests. A call that is refused makes no block: a real chain
 would mine it as failed, or its client would not send it; neither leaves a record.
 """
@@ -16,12 +16,12 @@ from typing import Final
 from crypto.digest import ZERO, Digest, hash_words, keccak256
 from crypto.errors import EncodingError
 from node.errors import CallReverted, LedgerError, NotFound
-from node.memory_consent import ConsentRegistry
-from node.memory_machine import Machine
-from node.memory_membership import Membership
-from node.memory_round import Clock
-from node.memory_training import TrainingLedger
-from node.memory_unlearning import UnlearningRegistry
+from node.memory.consent import ConsentRegistry
+from node.memory.machine import Machine
+from node.memory.membership import Membership
+from node.memory.rounds import Clock
+from node.memory.training import TrainingLedger
+from node.memory.unlearning import UnlearningRegistry
 from node.records import (
     Abstentions,
     Admission,

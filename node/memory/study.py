@@ -8,8 +8,8 @@ from typing import Final
 
 from crypto.digest import ZERO, Digest
 from crypto.statements import CreateStudy
-from node.memory_machine import refuse
-from node.memory_round import Conduct
+from node.memory.machine import refuse
+from node.memory.rounds import Conduct
 
 LONGEST_WINDOW_S: Final = 1 << 22
 """The seal is kept in 24 bits of seconds after the open."""

@@ -8,11 +8,11 @@ import pytest
 
 from crypto.digest import Digest
 from crypto.keys import LedgerKey
-from node.audit import CHECKS
-from node.audit_home import Fault
-from node.audit_records import RULES, Chain, observe
+from node.audit.home import Fault
+from node.audit.records import RULES, Chain, observe
+from node.audit.verify import CHECKS
 from node.errors import NotFound
-from node.memory_ledger import MemoryLedger, memory_contracts
+from node.memory.ledger import MemoryLedger, memory_contracts
 from node.records import (
     BranchCreated,
     Committed,

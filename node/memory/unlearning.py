@@ -21,10 +21,10 @@ from crypto.statements import (
     struct_hash,
 )
 from node.membership import faults, quorum, slack
-from node.memory_machine import Contract, Machine, Skip, Slots, refuse
-from node.memory_membership import Membership
-from node.memory_study import ForkTerms
-from node.memory_training import TrainingLedger
+from node.memory.machine import Contract, Machine, Skip, Slots, refuse
+from node.memory.membership import Membership
+from node.memory.study import ForkTerms
+from node.memory.training import TrainingLedger
 from node.records import (
     ErasureAuthorised,
     ErasureClosed,

@@ -17,16 +17,16 @@ from crypto.keys import KeyRing, LedgerKey
 from crypto.sealing import BlobKind, open_blob
 from crypto.statements import Tombstone, sign
 from node import keystore
-from node.audit import CHECKS, Report, read_records, verify_home, verify_network
-from node.audit_home import Fault
-from node.audit_records import Chain, observe
+from node.audit.home import Fault
+from node.audit.records import Chain, observe
+from node.audit.verify import CHECKS, Report, read_records, verify_home, verify_network
 from node.home import open_home, read_network
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice, VoteNotice
 from node.notices import commit_of, hash_of_result, statement_of
 from node.records import Logged, RoundFinal
 from node.store import Store
 from node.wire import encode
-from tests.node.audit_kit import MEMBERS, ROUNDS, erase_in, make_network
+from tests.node.audit.audit_kit import MEMBERS, ROUNDS, erase_in, make_network
 
 pytestmark = pytest.mark.slow
 

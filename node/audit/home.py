@@ -1,7 +1,7 @@
 """What an audit reads of a node's home, without writing a byte and without believing one.
 
 What may live here: the store opened read-only, its rows one at a time, and the two ways a check ends early. What this
-file does not know: what the rows should say (`node/audit_checks.py`). Everything here may be damaged: SQLite, JSON and
+file does not know: what the rows should say (`node/audit/checks.py`). Everything here may be damaged: SQLite, JSON and
 wire errors leave this file as a `Fault` that names the file and the row.
 """
 
