@@ -258,7 +258,7 @@ class Node:
     async def trainer_forget(self) -> None:
         """Make the training worker forget every record it holds, and start the next one ahead of its work."""
         if self._trainer is not None:
-            await trio.to_thread.run_sync(self._trainer.forget, limiter=self._training_turn)
+            await trio.to_thread.run_sync(self._trainer.forget)
             self.spawn(self._warm, self._trainer)
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:

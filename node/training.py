@@ -218,9 +218,13 @@ class Trainer:
         self._worker.kill()
 
     def forget(self) -> None:
-        """Drop every record the worker holds: by ending it, or by unloading ours from a shared one."""
+        """Drop every record the worker holds: by ending it at once, or by unloading ours from a shared one.
+
+        A call in progress fails and may be made again; it must not go on with a record that is being deleted.
+        """
         held, self._loaded = tuple(self._loaded), {}
         if not self._shared:
+            self._worker.kill()
             self._worker.close()
             return
         for name in held:

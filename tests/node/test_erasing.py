@@ -133,7 +133,8 @@ async def test_an_erasure_after_the_study_replays_it_purges_it_and_closes(
         shown = node.erasing.status(leaf.consent_id, node.now)
         assert [one["level"] for one in shown["claims"]] == ["L0", "L1", "L2", "P"]
         assert shown["overdue"] is False
-        assert sorted(shown["confirmed_by"]) == [0, 2, 3]
+        assert set(shown["confirmed_by"]) <= {0, 2, 3}
+        assert len(shown["confirmed_by"]) >= 2, "n-1-f others; a verdict after theirs is late, not needed"
 
         paper = await node.erasing.receipt(node, leaf.consent_id)
         await reach(net, erasure, "closed")
@@ -275,8 +276,9 @@ async def test_two_hospitals_take_turns_and_a_chain_that_is_away_delays_no_stop(
         await ready(net, first["erasure"], at=1)
         await ready(net, second["erasure"], at=2)
         plans = net.of(ErasurePlanned)
-        assert [(plan.batch.hex(), plan.branch) for plan in plans] == [(first["erasure"], 1), (second["erasure"], 1)]
-        assert plans[1].target_height == plans[1].base_height, "the first replay left the second consent out already"
+        assert {plan.batch.hex() for plan in plans} == {first["erasure"], second["erasure"]}
+        assert [plan.branch for plan in plans] == [1, 1]
+        assert plans[1].target_height == plans[1].base_height, "the first replay left the other consent out already"
         keys = {
             1: leaf_of(one, study, "patient-1-0").leaf_key,
             2: leaf_of(two, study, "patient-2-0").leaf_key,
