@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -174,10 +176,11 @@ async def test_a_store_from_a_backup_says_nothing_new_about_a_round_it_answered(
                 for m in (0, 2, 3)
             )
         )
-        store = net.nodes[VICTIM].participant.store
-        store.execute("DELETE FROM notices WHERE own = 1")
-        store.execute("DELETE FROM content_keys")
+        kept = net.nodes[VICTIM].participant.store.home / "node.db"
         await net.kill(VICTIM)
+        with closing(sqlite3.connect(kept)) as database, database:
+            database.execute("DELETE FROM notices WHERE own = 1")
+            database.execute("DELETE FROM content_keys")
         net.hold = False
         await net.start(VICTIM)
         await net.finish(study)
