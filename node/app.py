@@ -124,8 +124,6 @@ class Metrics:
     """Plain counters; `node/cli` turns them into Prometheus text."""
 
     records: int = 0
-    rounds_final: int = 0
-    rounds_failed: int = 0
     trainings: int = 0
     peer_errors: int = 0
     chain_errors: int = 0

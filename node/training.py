@@ -69,10 +69,6 @@ class Arithmetic:
         if spec != self.layout:
             raise InputError("the model has another layout than the study's")
 
-    def in_shape(self, values: bytes) -> bool:
-        """Whether an update's bytes are P integers."""
-        return len(values) == 4 * self.size
-
     def in_range(self, values: bytes) -> bool:
         """Whether every integer of an update is within the study's `max_abs`."""
         try:
