@@ -1,4 +1,4 @@
-"""`koinon simulate --compare`: every row of the comparison is measured the same way, the first one is the study's own."""
+"""`koinon simulate --compare`: every row is measured the same way, and the federated one is the study's own model."""
 
 from __future__ import annotations
 
