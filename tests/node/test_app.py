@@ -40,6 +40,8 @@ from tests.fakes import byzantine
 from tests.fakes.byzantine import serve_with, signed, speak_with
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 LIAR = 3
 HONEST = 0b0111
 
