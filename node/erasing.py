@@ -116,6 +116,7 @@ from node.records import (
     VerdictEntry,
     Verdicts,
 )
+from node.reports.consent import recipients
 from node.store import Store
 from node.vault import Vault
 
@@ -1234,7 +1235,7 @@ class Erasing:
             completed_on=_day(erasure.times.get("head_moved", received)),
             first_use_on=_day(used[0]) if used else "",
             last_use_on=_day(used[-1]) if used else "",
-            recipients=[history.registry.members[m].name for m in members_of(roster_of(history, study))],
+            recipients=sorted({name for one, found in uses.items() if found for name in recipients(history, one)}),
         )
 
     async def _close(self, node: Surroundings, batch: Digest) -> None:

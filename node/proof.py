@@ -26,7 +26,7 @@ from crypto.keys import address_text
 from crypto.merkle import Absence, Inclusion, Neighbour, verify_absent, verify_member
 from crypto.statements import Close, Commit, CreateStudy, Vote, struct_hash
 from node.document import Fields, read
-from node.errors import NotFound
+from node.errors import NodeError, NotFound
 from node.history import History, RoundHistory
 from node.home import Network
 from node.issuers import Issuers, read_issuers, write_issuers
@@ -224,6 +224,25 @@ def standing(node: Participant, one: RoundHistory, member: int) -> CommitNotice 
         ):
             return notice
     return None
+
+
+def findings(history: History, node: Participant, study: Digest, hospital: int, key: Digest) -> list[dict[str, Any]]:
+    """In which rounds, on every branch, the leaf `key` was in the set that a hospital committed to: what a proof would
+    say, without its evidence. Only rounds whose set can be opened here; revealed, whether or not it was included."""
+    found = []
+    for one in history.rounds.values():
+        notice = standing(node, one, hospital) if one.opened.study == study else None
+        if notice is None:
+            continue
+        try:
+            entries = node.open_set(notice).entries
+        except NodeError:
+            continue  # purged, or its retention is over
+        opened = one.opened
+        present = PRESENT if key in dataset_map(entries) else ABSENT
+        place = {"round_id": opened.round_id.hex(), "branch": opened.branch, "height": opened.height}
+        found.append({**place, "finding": present})
+    return found
 
 
 def _inclusion(proof: Inclusion) -> dict[str, Any]:

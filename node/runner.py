@@ -33,6 +33,7 @@ from node.ledger import connect
 from node.messages import Hello
 from node.metrics import render
 from node.participant import Participant
+from node.reports import disclosures
 from node.store import SentTransactions, Store
 from node.study import parse_toml
 from node.training import Trainer
@@ -44,7 +45,16 @@ SYNC_TIMEOUT_S = 120.0
 LOCAL_TIMEOUT_S = 10.0
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 READS = frozenset(
-    {"consent.list", "consent.cards", "erase.status", "audit.prove", "model.evaluate", "model.export", "status"}
+    {
+        "consent.list",
+        "consent.cards",
+        "erase.status",
+        "audit.prove",
+        "audit.disclosures",
+        "model.evaluate",
+        "model.export",
+        "status",
+    }
 )
 """Orders that are answered from what the home keeps; no chain and no peer need answer."""
 LOCAL_FIRST = frozenset({"consent.withdraw"})
@@ -259,6 +269,7 @@ class Orders:
             "consent.list": self._consents,
             "consent.cards": self._cards,
             "audit.prove": self._prove,
+            "audit.disclosures": self._disclosures,
             "erase.request": self._erase,
             "erase.status": self._erasures,
             "erase.receipt": self._erase_receipt,
@@ -355,6 +366,30 @@ class Orders:
             opening=opening,
             rounds=rounds,
         )
+
+    async def _disclosures(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": await self._node.core(self._account, body)}
+
+    def _account(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """To whom updates computed from a patient's records went: by the sets, and by the archive for the erased."""
+        who, history, vault = _who(body), self._node.history, self._desk.vault
+        if "card" in who:
+            who = {"consent": cards.parse(who["card"]).consent_id}
+        archived = vault.archived(who["patient"]) if "patient" in who else ()
+        try:
+            held = vault.find(who.get("patient") or who["consent"])
+        except NotFound:
+            if not archived:
+                raise
+            held = ()
+        rows = disclosures.of_archive(self._desk.hospital, archived)
+        for one in held:
+            key, study = vault.annex(one.consent_id).leaf_key, one.study
+            uses = proof.findings(history, self._node.participant, study, one.member, key)
+            rows += disclosures.of_consent(
+                history, self._node.participant.study(study).study.name, self._desk.hospital, uses
+            )
+        return sorted(rows, key=lambda row: (row["date"], row["recipient"]))
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._node.erasing.request(self._node, **_who(body))

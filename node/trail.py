@@ -11,12 +11,13 @@ transactions, so a transaction is shown by its place in its block, or by its has
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from crypto.digest import Digest
 from node.errors import InputError, NotFound
+from node.events import Event, EventIndex
 from node.history import Branch, History, RoundHistory
 from node.membership import available, bitmap_of, members_of
 from node.records import (
@@ -280,61 +281,43 @@ KINDS: Final = tuple(re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower() for 
 """Names of the kinds of entries, as the filter takes them."""
 
 
-def trail(
-    logged: Iterable[Logged],
-    *,
-    study: Digest | None = None,
-    member: int | None = None,
-    consent: Digest | None = None,
-    kind: str | None = None,
-    since: int | None = None,
-    until: int | None = None,
-) -> list[dict[str, Any]]:
-    """Who did what when: the records that pass every given filter, in the chain's order.
-
-    Args:
-        logged: all records of the chain from its first block on (`node.audit.read_records`).
-        study: its records, no membership; withdrawals of anchored consents are shown for every study.
-        member: what this member did, or what names it.
-        consent: its grant, its withdrawal and entries about it that were skipped.
-        kind: one of `KINDS`.
-        since, until: block times, both included.
-
-    Returns:
-        {time, block, transaction, who, kind, what} an entry; consents appear by id only.
-
-    Raises:
-        InputError: an unknown kind.
-    """
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+def tell(logged: Iterable[Logged]) -> Iterator[Event]:
+    """Every record of the chain in words, from its first block on (`node.audit.read_records`)."""
     history = History()
     names = _Names(history)
-    entries = []
     for one in logged:
         history.apply(one)
         record = one.record
         told = _WORDS[type(record)](record, names)
-        passes = (
-            (study is None or names.study(record) == study or _may_concern_any_study(record, names))
-            and (member is None or bool(told.members >> member & 1))
-            and (consent is None or consent in (getattr(record, "consent_id", None), getattr(record, "subject", None)))
-            and (kind is None or _kind(record) == kind)
-            and (since is None or one.timestamp >= since)
-            and (until is None or one.timestamp <= until)
+        yield Event(
+            block=one.position.block,
+            log=one.position.log_index,
+            block_hash=one.block_hash,
+            time=one.timestamp,
+            transaction=_transaction(one.transaction),
+            kind=_kind(record),
+            study=names.study(record),
+            round=getattr(record, "round_id", None),
+            batch=getattr(record, "batch", None),
+            consent=getattr(record, "consent_id", None),
+            subject=getattr(record, "subject", None),
+            members=told.members,
+            any_study=_may_concern_any_study(record, names),
+            who=told.who,
+            what=told.what,
         )
-        if passes:
-            entries.append(
-                {
-                    "time": one.timestamp,
-                    "block": one.position.block,
-                    "transaction": _transaction(one.transaction),
-                    "who": told.who,
-                    "kind": _kind(record),
-                    "what": told.what,
-                }
-            )
-    return entries
+
+
+def trail(index: EventIndex, **filters: Any) -> list[dict[str, Any]]:
+    """Who did what when: {time, block, transaction, who, kind, what} an entry, as `EventIndex.find` filters them.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    kind = filters.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+    return [one.row() for one in index.find(**filters)]
 
 
 def _may_concern_any_study(record: Record, names: _Names) -> bool:

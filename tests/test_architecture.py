@@ -136,6 +136,7 @@ HOUSE = (
     ),
     # --- node: the joints
     Row("node/audit/*", JOINTS, "cryptography numpy rfc8785"),
+    Row("node/reports/*", PURE_NODE + " node.reports node.reports.* node.study node.trail" + CRYPTO, ""),
     Row("node/cli/* node/__main__.py", JOINTS, "click numpy rfc8785 segno structlog tomli_w trio"),
     Row("node/*", JOINTS, "numpy prometheus_client rfc8785 segno structlog tomli_w trio"),
 )
