@@ -151,7 +151,12 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function plan(PlanTerms calldata t, uint32 signers, bytes calldata signatures) external {
+    function plan(
+        PlanTerms calldata t,
+        ITrainingLedger.BaseProof calldata proof,
+        uint32 signers,
+        bytes calldata signatures
+    ) external {
         Batch storage b = _batch(t.batch);
         if (b.state != State.COPY_DELETED) revert WrongState(t.batch, b.state);
         (uint32 roster, uint8 wished,, uint32 window, uint64 roundOpenedAt) = TRAINING.erasureTerms(b.study);
@@ -185,7 +190,8 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
                 branchSeed: t.branchSeed,
                 targetHeight: t.targetHeight,
                 dueAt: b.dueAt
-            })
+            }),
+            proof
         );
         b.replays = t.targetHeight != t.baseHeight;
         if (!b.replays) b.planModel = t.baseModel;
@@ -362,9 +368,8 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     /// @dev The model that verdicts are about: where the replay caught up, or the plan's checkpoint.
     function _subjectOfVerdicts(Batch storage b) private view returns (bytes32 model) {
         if (!b.replays) return b.planModel;
-        bool reached;
-        (reached,, model) = TRAINING.checkpointOf(b.study, b.branch, b.targetFinals);
-        if (!reached) revert NotCaughtUp(b.branch, b.targetFinals);
+        model = TRAINING.caughtUp(b.study, b.branch);
+        if (model == 0) revert NotCaughtUp(b.branch, b.targetFinals);
     }
 
     function _nextStep(bytes32 batch, State state) private pure returns (uint8) {

@@ -25,7 +25,7 @@ from eth_abi.exceptions import EncodingError as AbiEncodingError
 
 from crypto.digest import Digest, keccak256
 from crypto.errors import EncodingError
-from crypto.statements import CreateStudy, to_compact
+from crypto.statements import CreateStudy, encode_data, to_compact
 from node import records
 from node.errors import CallReverted, LedgerError, LocalFault
 from node.evidence import RawLog
@@ -429,6 +429,19 @@ _CALLS: Final[dict[type, _Row]] = {
         "training", "finalise", _fields, timed=True, gas=1_500_000, entry_gas=30_000, entries=_voters
     ),
     records.RoundFailure: _Row("training", "failRound", _fields, timed=True, gas=1_500_000),
+    records.Resumption: _Row("training", "resume", _fields, timed=True, gas=900_000),
+    records.EquivocationReport: _Row(
+        "training",
+        "reportEquivocation",
+        lambda c: {
+            **{name: getattr(c, name) for name in ("study", "kind", "member")},
+            "opening": _fields(c.opening),
+            **{
+                name: {"body": encode_data(one.statement), **_compact(one.signature)}
+                for name, one in (("a", c.a), ("b", c.b))
+            },
+        },
+    ),
     records.AuditAnnouncement: _Row("training", "auditAccess", _fields, timed=True),
     records.ErasureOpening: _Row(
         "unlearning", "openErasure", lambda c: {**_compact(c.signature), "t": _without_signature(c)}
@@ -439,11 +452,11 @@ _CALLS: Final[dict[type, _Row]] = {
     records.Planning: _Row(
         "unlearning",
         "plan",
-        lambda c: {**_votes(c.votes), "t": _without_signature(c)},
+        lambda c: {**_votes(c.votes), "t": _without_signature(c), "proof": _fields(c.proof)},
         timed=True,
         gas=2_500_000,
         entry_gas=30_000,
-        entries=_voters,
+        entries=lambda c: len(c.votes) + len(c.proof.links),
     ),
     records.Purges: _Row("unlearning", "attestPurge", _fields, timed=True, entry_gas=80_000, entries=_entries),
     records.ReplayOpening: _Row("unlearning", "openReplay", _fields, timed=True, gas=1_500_000),
@@ -455,4 +468,8 @@ _CALLS: Final[dict[type, _Row]] = {
 
 
 def _without_signature(call: Any) -> dict[str, object]:
-    return {_camel(one.name): getattr(call, one.name) for one in fields(call) if one.name not in ("signature", "votes")}
+    return {
+        _camel(one.name): getattr(call, one.name)
+        for one in fields(call)
+        if one.name not in ("signature", "votes", "proof")
+    }

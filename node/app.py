@@ -622,6 +622,7 @@ class Node:
 
     async def _post(self, round_id: Digest, effect: Effect) -> tuple[Event, ...]:
         call: Call
+        study = self.history.rounds[round_id].opened.study
         match effect:
             case PostCommits(notices):
                 entries = tuple(
@@ -629,19 +630,20 @@ class Node:
                     for n in notices
                     if isinstance(n, CommitNotice)
                 )
-                call = Commits(round_id, entries)
+                call = Commits(study, round_id, entries)
             case PostAbstentions(notices):
-                call = Abstentions(round_id, tuple((n.member, n.signature) for n in notices))
+                call = Abstentions(study, round_id, tuple((n.member, n.signature) for n in notices))
             case PostHaves(notices, attempt):
                 call = Haves(
+                    study,
                     round_id,
                     attempt,
                     tuple(HaveEntry(n.member, n.bitmap, n.signature) for n in notices if isinstance(n, HaveNotice)),
                 )
             case PostResult(attempt, result, votes):
-                call = Finalisation(round_id, attempt, result, tuple((v.member, v.signature) for v in votes))
+                call = Finalisation(study, round_id, attempt, result, tuple((v.member, v.signature) for v in votes))
             case _:
-                call = RoundFailure(round_id)
+                call = RoundFailure(study, round_id)
         try:
             await self.send(call)
         except CallReverted as error:

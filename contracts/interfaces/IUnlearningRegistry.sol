@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ITrainingLedger} from "./ITrainingLedger.sol";
+
 /// @title IUnlearningRegistry: erasures, from the request to the closed record
 /// @notice A batch gathers the erasure requests of one hospital (the controller) for one study and window. What is on
 /// chain is a root over salted request ids: no consent, no count, no reason.
@@ -223,9 +225,15 @@ interface IUnlearningRegistry {
     function step(bytes32 batch, uint16 member, uint8 step, bytes32 evidence, bytes32 r, bytes32 vs) external;
 
     /// @notice Fix a batch's plan by a quorum's votes and fork the study.
+    /// @param proof That the checkpoint is one; no member signs it.
     /// @param signers Bitmap of the voters, of the study's roster.
     /// @param signatures 64 bytes (r, vs) for each voter, ascending.
-    function plan(PlanTerms calldata terms, uint32 signers, bytes calldata signatures) external;
+    function plan(
+        PlanTerms calldata terms,
+        ITrainingLedger.BaseProof calldata proof,
+        uint32 signers,
+        bytes calldata signatures
+    ) external;
 
     /// @notice Bring purge attestations. Skipped and logged: DUPLICATE, BAD_SIGNATURE, UNKNOWN_MEMBER (no such index),
     /// WRONG_PHASE (stage 0 of a plan without a fork), MALFORMED (stage above 1).

@@ -92,14 +92,41 @@ contract UnlearningRegistryTest is Network {
         return signAll(signers, address(unlearning), keccak256(abi.encode(Statements.PLAN, t)));
     }
 
+    /// @dev Where a branch begins, and where the way to the training branch left it.
+    struct Fork {
+        bytes32 base;
+        uint32 baseHeight;
+        bytes32 batch;
+        uint32 leftAt;
+    }
+
+    mapping(bytes32 study => mapping(uint256 branch => Fork)) internal forks;
+
+    function proofFor(IUnlearningRegistry.PlanTerms memory t)
+        internal
+        view
+        returns (ITrainingLedger.BaseProof memory)
+    {
+        Fork storage f = forks[study][t.parentBranch];
+        uint32 last = f.leftAt == 0 ? type(uint32).max : f.leftAt - 1;
+        return proofOf(t.parentBranch, f.base, f.baseHeight, f.batch, t.baseHeight, last);
+    }
+
     function plan(IUnlearningRegistry.PlanTerms memory t, uint32 signers) internal {
-        unlearning.plan(t, signers, planVotes(t, signers));
+        unlearning.plan(t, proofFor(t), signers, planVotes(t, signers));
+        uint32 branch = unlearning.stateOf(t.batch).branch;
+        if (t.targetHeight == t.baseHeight) return;
+        bytes32 base =
+            keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
+        forks[study][branch] = Fork(base, t.baseHeight, t.batch, 0);
+        forks[study][t.parentBranch].leftAt = t.baseHeight + 1;
     }
 
     function planReverts(IUnlearningRegistry.PlanTerms memory t, bytes memory reason) internal {
         bytes memory votes = planVotes(t, 7);
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
         vm.expectRevert(reason);
-        unlearning.plan(t, 7, votes);
+        unlearning.plan(t, proof, 7, votes);
     }
 
     function purgeOf(bytes32 batch, uint16 member, uint8 stage)
@@ -168,12 +195,12 @@ contract UnlearningRegistryTest is Network {
         step(batch, 1);
         step(batch, 2);
         vm.warp(block.timestamp + 101);
-        training.failRound(closeUnanswered(roundId));
+        training.failRound(study, closeUnanswered(roundId));
         roundId = training.openRound(study);
     }
 
     function closeUnanswered(bytes32 roundId) internal returns (bytes32) {
-        vm.warp(training.roundOf(roundId).openedAt + SEAL + 1);
+        vm.warp(training.roundOf(study, roundId).openedAt + SEAL + 1);
         return roundId;
     }
 
@@ -195,10 +222,9 @@ contract UnlearningRegistryTest is Network {
         bytes32 baseResult = keccak256(
             abi.encode(Tags.BRANCH, study, batch, uint256(0), uint256(2), model(0, 2))
         );
-        bytes memory votes = planVotes(t, 7);
         vm.expectEmit(true, false, false, true, address(training));
         emit BranchCreated(study, 1, 0, 2, model(0, 2), baseResult, keccak256("seed"), 4, batch);
-        unlearning.plan(t, 7, votes);
+        plan(t, 7);
         stateIs(batch, IUnlearningRegistry.State.PLANNED);
         same(unlearning.activePlan(study), batch, "active plan");
 
@@ -217,7 +243,7 @@ contract UnlearningRegistryTest is Network {
         stateIs(batch, IUnlearningRegistry.State.REPLAYING);
         headIs(1, 2, model(0, 2), false, true); // the base checkpoint serves
         roundId = training.openRound(study);
-        ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         same(v.branch, 1, "branch");
         same(v.height, 3, "heights go on from the base");
         roundId = finish(roundId, 15, model(1, 3));
@@ -383,7 +409,7 @@ contract UnlearningRegistryTest is Network {
         step(batch, 1);
         step(batch, 2);
         uint64 excludedAt = unlearning.stateOf(batch).times.excludedAt;
-        uint64 roundOpenedAt = training.roundOf(roundId).openedAt;
+        uint64 roundOpenedAt = training.roundOf(study, roundId).openedAt;
         vm.warp(block.timestamp + 101);
         planReverts(
             planOf(batch, 0, 1, model(0, 1), 2),
@@ -396,15 +422,15 @@ contract UnlearningRegistryTest is Network {
         IUnlearningRegistry.PlanTerms memory t = planOf(batch, 0, 2, model(0, 2), 3);
         bytes memory votes = planVotes(t, 3);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.QuorumNotReached.selector, 2, 3));
-        unlearning.plan(t, 3, votes);
-        planReverts(
-            planOf(batch, 0, 2, model(0, 1), 3),
-            abi.encodeWithSelector(ITrainingLedger.WrongCheckpoint.selector, model(0, 2), model(0, 1))
-        );
-        planReverts(
-            planOf(batch, 0, 4, model(0, 3), 4),
-            abi.encodeWithSelector(ITrainingLedger.WrongCheckpoint.selector, 0, model(0, 3)) // height 4 failed
-        );
+        unlearning.plan(t, proofFor(t), 3, votes);
+        noCheckpoint(planOf(batch, 0, 2, model(0, 1), 3), 7); // another model
+        noCheckpoint(planOf(batch, 0, 4, model(0, 3), 4), 7); // height 4 failed
+        noCheckpoint(planOf(batch, 0, 0, model(0, 1), 4), 7); // not the initial model
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        proof.links = new bytes32[](0); // a checkpoint that leads nowhere
+        votes = planVotes(t, 7);
+        vm.expectPartialRevert(ITrainingLedger.WrongCheckpoint.selector);
+        unlearning.plan(t, proof, 7, votes);
         planReverts(
             planOf(batch, 0, 2, model(0, 2), 5), abi.encodeWithSelector(ITrainingLedger.BadTarget.selector, 5, 2, 4)
         );
@@ -418,6 +444,13 @@ contract UnlearningRegistryTest is Network {
             planOf(batch, 1, 2, model(0, 2), 3), abi.encodeWithSelector(ITrainingLedger.NotOnAncestry.selector, 1, 2)
         );
         plan(t, 7);
+    }
+
+    function noCheckpoint(IUnlearningRegistry.PlanTerms memory t, uint32 signers) internal {
+        bytes memory votes = planVotes(t, signers);
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        vm.expectPartialRevert(ITrainingLedger.WrongCheckpoint.selector);
+        unlearning.plan(t, proof, signers, votes);
     }
 
     function test_oneActivePlanAStudy() public {
@@ -486,19 +519,16 @@ contract UnlearningRegistryTest is Network {
         unlearning.openReplay(batch);
         roundId = training.openRound(study);
         // a failed round on the new branch consumes a height as well
-        training.failRound(closeUnanswered(roundId));
+        training.failRound(study, closeUnanswered(roundId));
         roundId = training.openRound(study); // height 3
         for (uint256 h = 3; h <= 5; ++h) {
-            (bool before,,) = training.checkpointOf(study, 1, 4);
-            holds(!before, "not yet");
+            same(training.caughtUp(study, 1), bytes32(0), "not yet");
             roundId = finish(roundId, 15, model(1, h));
         }
-        (bool reached, uint32 height, bytes32 m) = training.checkpointOf(study, 1, 4);
-        holds(reached && height == 5 && m == model(1, 5), "caught up at height 5");
-        (reached, height, m) = training.checkpointOf(study, 0, 4);
-        holds(reached && height == 5 && m == model(0, 5), "the old branch had it at height 5");
-        (reached,,) = training.checkpointOf(study, 9, 1);
-        holds(!reached, "no such branch");
+        same(training.caughtUp(study, 1), model(1, 5), "caught up at height 5");
+        finish(roundId, 15, model(1, 6));
+        same(training.caughtUp(study, 1), model(1, 5), "for good");
+        same(training.caughtUp(study, 9), bytes32(0), "no such branch");
     }
 
     function test_taintedHeadLeavesServiceAtTheDueTime() public {
