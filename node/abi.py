@@ -448,7 +448,17 @@ _CALLS: Final[dict[type, _Row]] = {
     ),
     records.ErasureAuthorisation: _Row("unlearning", "authorise", _fields),
     records.ErasureRefusal: _Row("unlearning", "refuse", _fields),
-    records.ErasureProgress: _Row("unlearning", "step", lambda c: {**_fields(c), "number": c.step}, timed=True),
+    records.ErasureProgress: _Row(
+        "unlearning",
+        "step",
+        lambda c: {
+            "batch": c.batch,
+            "member": c.member,
+            # The contract takes several; a node says each when it is done.
+            "entries": [{"number": c.step, "evidence": c.evidence, **_compact(c.signature)}],
+        },
+        timed=True,
+    ),
     records.Planning: _Row(
         "unlearning",
         "plan",
@@ -459,7 +469,9 @@ _CALLS: Final[dict[type, _Row]] = {
         entries=lambda c: len(c.votes) + len(c.proof.links),
     ),
     records.Purges: _Row("unlearning", "attestPurge", _fields, timed=True, entry_gas=80_000, entries=_entries),
-    records.ReplayOpening: _Row("unlearning", "openReplay", _fields, timed=True, gas=1_500_000),
+    records.ReplayOpening: _Row(
+        "unlearning", "openReplay", lambda c: {"batch": c.batch, "entries": []}, timed=True, gas=1_500_000
+    ),
     records.Verdicts: _Row(
         "unlearning", "verdicts", _fields, timed=True, gas=1_500_000, entry_gas=80_000, entries=_entries
     ),
