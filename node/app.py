@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from crypto.digest import Digest
 from node.desk import Desk
 from node.doors import Counters, Started, Transport
+from node.duties import Duties, note_contradiction
 from node.erasing import Erasing
 from node.errors import (
     CallReverted,
@@ -156,6 +157,7 @@ class Node:
         self.participant = participant
         self.desk = desk
         self.erasing = Erasing(participant, desk)
+        self.duties = Duties(participant)
         self.metrics = Metrics()
         self._ledger, self._transport, self._trainer, self._follower = ledger, transport, trainer, follower
         self._addresses = addresses
@@ -352,6 +354,7 @@ class Node:
         self._openings()
         await self.desk.work(self)
         await self.erasing.work(self)
+        await self.duties.work(self)
 
     # ----------------------------------------------------------------------------------------------------------------
     # The chain in
@@ -603,8 +606,10 @@ class Node:
             check(notice, self.history, self.participant.domains)
         except PeerError:
             return []
-        if not self.participant.store.knows(notice) and notice.member != self.participant.me:
-            self.participant.store.remember(notice, own=False)
+        if notice.member != self.participant.me:
+            note_contradiction(self.participant.store, notice)
+            if not self.participant.store.knows(notice):
+                self.participant.store.remember(notice, own=False)
         return [Received(notice)]
 
     async def _fetch(self, round_id: Digest, member: int, effect: Effect, *, keys: bool) -> tuple[Event, ...]:

@@ -148,6 +148,12 @@ class ErasureHistory:
     closed: ErasureClosed | None = None
     replaying: bool = False
 
+    @property
+    def waits_for_purge(self) -> bool:
+        """Whether its branch stands and nothing trains on it yet."""
+        forks = self.plan is not None and self.plan.target_height != self.plan.base_height
+        return forks and not self.replaying
+
     def reach(self, state: str, logged: Logged) -> None:
         """Note that a record brought the batch to a state."""
         self.times[state] = logged.timestamp
@@ -364,6 +370,24 @@ class History:
             one = self.rounds[round_id]
             return None if one.over else one
         return None
+
+    def could_open(self, study: Digest) -> bool:
+        """Whether no round is open and the ledger would open one: the rule of `resume`."""
+        one = self.studies[study]
+        if self.open_round(study) is not None or self.finished(study):
+            return False
+        if any(e.opened.study == study and e.waits_for_purge for e in self.erasures.values()):
+            return False
+        joined, active = bitmap_of(one.joined - one.left), self.registry.active
+        if not one.branches[0].rounds:
+            awaited = one.created.terms.invited & active & ~bitmap_of(one.left) & ~joined
+            if awaited:
+                return False
+        return (joined & active).bit_count() >= 2
+
+    def equivocated(self) -> list[Equivocated]:
+        """Who contradicted itself where, as the chain was shown."""
+        return [one.record for one in self.equivocations if isinstance(one.record, Equivocated)]
 
     def snapshot(self, opened: RoundHistory) -> tuple[Digest, Digest]:
         """(consent, membership) accumulators this history had when the round opened."""

@@ -33,8 +33,9 @@ from node.messages import (
 )
 from node.notices import statement_of
 from node.participant import Participant
-from node.records import Commits, Finalisation, HavePosted, Joining, Result, Withdrawn
+from node.records import Commits, Equivocated, Finalisation, HavePosted, Joining, Result, Withdrawn
 from node.simulate import roots
+from node.trail import participation, trail
 from node.validity import Code
 from tests.fakes import byzantine
 from tests.fakes.byzantine import serve_with, signed, speak_with
@@ -279,11 +280,20 @@ async def test_two_commits_of_one_member_end_in_one_result(
     victims: tuple[int, ...], tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, arms={LIAR: speak_with(second_commit, *victims)}) as net:
-        study = await net.play(spec(rounds=2, suspend_after=15))
+        study = await net.play(spec(rounds=2, suspend_after=15, suspend_rounds=1))
         for one in net.rounds(0):
             assert result(one).included & HONEST == HONEST
             assert result(one).codes == 0, "whichever stands on the chain is either whole or unavailable"
         await agree(net, study, range(3))
+        # Whoever holds both versions reports them: once for each round, whoever else does.
+        first = net.rounds(0)[0].opened.round_id
+        await net.until(lambda: any(one.round_id == first for one in net.of(Equivocated)))
+        told = net.of(Equivocated)
+        assert {(one.member, one.kind) for one in told} == {(LIAR, 1)}
+        assert len({one.round_id for one in told}) == len(told)
+        entries = trail(net.ledger.records(0, net.ledger.head().number), kind="equivocated")
+        assert all("signed two different commits" in one["what"] for one in entries)
+        assert participation(net.nodes[0].history, study)["totals"][LIAR]["contradicted"] == len(told)
 
 
 @pytest.mark.parametrize("kind", [byzantine.HavesNothing, byzantine.HavesEverything])
