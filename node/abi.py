@@ -30,6 +30,7 @@ from node import records
 from node.errors import CallReverted, LedgerError, LocalFault
 from node.evidence import RawLog
 from node.records import Call, Contracts, Record, Result, SeatInput
+from node.refusals import refusal
 
 ARTIFACTS: Final = Path(__file__).resolve().parent.parent / "contracts" / "artifacts"
 
@@ -293,7 +294,7 @@ class Codec:
             operands = error.decode(data[4:])
         except LedgerError:
             return CallReverted(f"the contract refused the call with {data.hex()}")
-        return CallReverted.of(error.name, operands)
+        return refusal(error.name, operands)
 
     def accumulator_call(self) -> bytes:
         """Call data that ask a registry for its accumulator."""

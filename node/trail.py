@@ -375,8 +375,8 @@ def participation(history: History, study: Digest) -> dict[str, Any]:
     Returns:
         {study, rounds: [{round_id, branch, height, state, attempt, members: [...]}], totals: [...]}. A member's row
         has `asked committed abstained no_commit included unavailable suspended voted contradicted` as truth values,
-        `invalid` as the name of the first failing rule or None, and `missed` as "commit", "data" (its blobs were not to be had),
-        or None. `voted` says whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
+        `invalid` as the name of the first failing rule or None, and `missed` as "commit", "data" (its blobs were not to
+        be had), or None. `voted` says whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
 
     Raises:
         NotFound: no such study.
