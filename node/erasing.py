@@ -836,6 +836,7 @@ class Erasing:
             terms.branch_seed,
             terms.target_height,
             tuple(sorted(votes)),
+            self._history.base_proof(erasure.opened.study, terms.parent_branch, terms.base_height),
         )
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -19,7 +19,7 @@ from itertools import pairwise
 from typing import Any, Final
 
 from crypto.blobs import dataset_map
-from crypto.commitments import check_consent_id, round_id, study_id
+from crypto.commitments import check_consent_id, lineage, link, round_id, study_id
 from crypto.digest import ZERO, Digest, accumulate, hash_words
 from crypto.errors import CryptoError
 from crypto.keys import address_text
@@ -548,7 +548,9 @@ def _is_complete(found: Iterable[RoundFound]) -> bool:
     """Whether each round names the result of the one before, or forks from exactly its model."""
     rounds = list(found)
     return all(
-        later.parent_result == earlier.result_hash or later.base == (earlier.height, earlier.model_root)
+        later.parent_result
+        == lineage(earlier.parent_result, link(earlier.height, earlier.model_root, earlier.result_hash))
+        or later.base == (earlier.height, earlier.model_root)
         for earlier, later in pairwise(rounds)
     )
 

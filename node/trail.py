@@ -338,7 +338,17 @@ def _transaction(transaction: Digest) -> str:
 # Who took part
 
 
-COUNTED: Final = ("asked", "committed", "abstained", "no_commit", "included", "invalid", "unavailable", "suspended")
+COUNTED: Final = (
+    "asked",
+    "committed",
+    "abstained",
+    "no_commit",
+    "included",
+    "invalid",
+    "unavailable",
+    "suspended",
+    "contradicted",
+)
 """What is counted over the rounds for each member."""
 
 
@@ -347,9 +357,9 @@ def participation(history: History, study: Digest) -> dict[str, Any]:
 
     Returns:
         {study, rounds: [{round_id, branch, height, state, attempt, members: [...]}], totals: [...]}. A member's row
-        has `asked committed abstained no_commit included unavailable suspended voted` as truth values, `invalid` as
-        the name of the first failing rule or None, and `missed` as "commit", "data" (its blobs were not to be had),
-        or None. `voted` says whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
+        has `asked committed abstained no_commit included unavailable suspended voted contradicted` as truth values,
+        `invalid` as the name of the first failing rule or None, and `missed` as "commit", "data" (its blobs were not to
+        be had), or None. `voted` says whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
 
     Raises:
         NotFound: no such study.
@@ -397,6 +407,7 @@ def _round_row(history: History, one: RoundHistory) -> dict[str, Any]:
     opened, final = one.opened, one.final
     decided = None if final is None else _decided(one, final.attempt)
     codes = {} if final is None else _codes(final.result.codes)
+    liars = {one.member for one in history.equivocated() if one.round_id == opened.round_id}
     parts = []
     for member in members_of(opened.roster):
         suspended = bool(opened.suspended >> member & 1)
@@ -416,6 +427,7 @@ def _round_row(history: History, one: RoundHistory) -> dict[str, Any]:
                 "unavailable": unavailable,
                 "suspended": suspended,
                 "voted": final is not None and bool(final.signers >> member & 1),
+                "contradicted": member in liars,
                 "missed": "commit" if no_commit else "data" if unavailable else None,
             }
         )

@@ -61,7 +61,7 @@ def mixed() -> tuple[World, Digest]:
 
 def finalise(world: World, round_id: Digest, decided: int, result: Any) -> Finalisation:
     vote = Vote(round_id, 0, decided, hash_of_result(result))
-    return Finalisation(round_id, 0, result, world.votes(range(4), vote))
+    return Finalisation(world.study_of(round_id), round_id, 0, result, world.votes(range(4), vote))
 
 
 # --------------------------------------------------------------------------------------------------------------------
