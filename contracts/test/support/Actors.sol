@@ -13,7 +13,7 @@ import {Network} from "./Network.sol";
 /// keys of its own, and relayers that change what they carry. Keeps what must have come of it, for the invariants.
 contract Actors is Network {
     uint256 internal constant MEMBERS = 5;
-    uint256 internal constant PATIENTS = 24;
+    uint256 internal constant PATIENTS = 6;
     uint40 internal constant VALID_TO = 1_806_537_600; // 2027-04-01
 
     bytes32 public formId;
@@ -27,12 +27,15 @@ contract Actors is Network {
     mapping(bytes32 roundId => uint256) public resultsOf;
     mapping(uint256 patient => uint64) public withdrawnAt;
     mapping(uint256 patient => bool) public everGranted;
-    bytes32[] internal models; // by height - 1; zero where a height ended without one
+    uint32 public heights; // closed
+    bytes32 public model; // of the newest result
+    bytes32 public lineage; // of every result
     uint32 internal lastHeight;
     uint32 internal lastFinals;
 
     constructor() {
         start(MEMBERS);
+        (,, lineage, model,,) = training.head(study);
         IConsentRegistry.FormData memory f = IConsentRegistry.FormData(study, 3, keccak256("text"), 1, 1, VALID_TO, 3);
         formId = keccak256(abi.encode(Statements.FORM, f));
         (bytes32 r, bytes32 vs) =
@@ -52,7 +55,7 @@ contract Actors is Network {
     function commitSome(uint32 members) public {
         bytes32 roundId = training.openRound(study);
         if (roundId == 0) return;
-        try training.postCommits(roundId, commitsOf(roundId, members % 256)) {} catch {} // indexes never given, too
+        try training.postCommits(study, roundId, commitsOf(roundId, members % 256)) {} catch {} // indexes never given, too
         advanced();
     }
 
@@ -68,7 +71,7 @@ contract Actors is Network {
         e[0].member = member;
         (e[0].r, e[0].vs) =
             sign(memberKey(member), address(training), keccak256(abi.encode(Statements.ABSTAIN, roundId, member)));
-        try training.postAbstains(roundId, e) {} catch {}
+        try training.postAbstains(study, roundId, e) {} catch {}
         advanced();
     }
 
@@ -83,29 +86,30 @@ contract Actors is Network {
         for (uint16 i; i < 32; ++i) {
             if ((members >> i) & 1 == 1) e[k++] = haveOf(roundId, attempt, i, bitmap);
         }
-        try training.postHaves(roundId, attempt, e) {} catch {}
+        try training.postHaves(study, roundId, attempt, e) {} catch {}
         advanced();
     }
 
-    function finaliseAny(uint32 set, uint32 signers, uint8 attempt, bytes32 model, bool honest) public {
+    function finaliseAny(uint32 set, uint32 signers, uint8 attempt, bytes32 made, bool honest) public {
         bytes32 roundId = training.openRound(study);
         if (roundId == 0) return;
-        ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         (set, signers, attempt) = honest ? (v.committed, v.roster, uint8(0)) : (set % 64, signers % 64, attempt % 5);
-        ITrainingLedger.Result memory x = resultOf(set, 0, model);
+        ITrainingLedger.Result memory x = resultOf(set, 0, made);
         if (count(set) < v.minIncluded) {
             x.outcome = 2;
-            x.modelRoot = modelNow();
+            x.modelRoot = model;
         }
         bytes memory votes = votesOf(roundId, attempt, set, x, signers);
-        try training.finalise(roundId, attempt, x, signers, votes) {
+        try training.finalise(study, roundId, attempt, x, signers, votes) {
             ++resultsOf[roundId];
             ++finalised;
             holds(set & ~v.roster == 0, "only the roster is included");
             holds(set & ~v.committed == 0, "only commitments are included");
             holds(signers & ~v.roster == 0, "only the roster votes");
             holds(count(signers) >= v.quorum, "only a quorum decides");
-            models.push(x.outcome == 1 ? model : bytes32(0));
+            model = x.modelRoot;
+            lineage = lineageOf(lineage, ++heights, model, resultHashOf(x));
         } catch {}
         advanced();
     }
@@ -113,9 +117,9 @@ contract Actors is Network {
     function failTheRound() public {
         bytes32 roundId = training.openRound(study);
         if (roundId == 0) return;
-        try training.failRound(roundId) {
+        try training.failRound(study, roundId) {
             ++failed;
-            models.push(0);
+            ++heights;
         } catch {}
         advanced();
     }
@@ -133,9 +137,9 @@ contract Actors is Network {
         if (field == 1) e[0].datasetRoot = other;
         if (field == 2) e[0].nextDatasetRoot = keccak256(abi.encode(other));
         if (field == 3) e[0].member = (member + 1) % uint16(MEMBERS);
-        uint32 before = training.roundOf(roundId).committed;
-        try training.postCommits(roundId, e) {
-            holds(training.roundOf(roundId).committed == before, "a changed statement counted");
+        uint32 before = training.roundOf(study, roundId).committed;
+        try training.postCommits(study, roundId, e) {
+            holds(training.roundOf(study, roundId).committed == before, "a changed statement counted");
         } catch {}
         ++forged;
     }
@@ -220,14 +224,6 @@ contract Actors is Network {
 
     // ------------------------------------------------------------------------------------------------- views
 
-    function modelAt(uint256 height) public view returns (bytes32) {
-        return models[height - 1];
-    }
-
-    function heights() public view returns (uint256) {
-        return models.length;
-    }
-
     function consentId(uint256 patient) public pure returns (bytes32) {
         return keccak256(
             abi.encode(
@@ -245,10 +241,6 @@ contract Actors is Network {
 
     function holderKey(uint256 patient) internal pure returns (uint256) {
         return uint256(keccak256(abi.encode("holder", patient)));
-    }
-
-    function modelNow() internal view returns (bytes32 model) {
-        (,,, model,,) = training.head(study);
     }
 
     function quorumNow() internal view returns (uint256) {
