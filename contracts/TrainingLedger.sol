@@ -194,7 +194,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function postCommits(bytes32 roundId, CommitEntry[] calldata entries) external {
         (Study storage s, Packing.Round memory round) = _inTraining(roundId);
-        bytes memory roster = _roster();
+        bytes memory roster = _roster(round.openedAt);
         bytes32 root = round.committed == 0 ? bytes32(0) : s.commitRoot;
         uint32 before = round.committed;
         for (uint256 i; i < entries.length; ++i) {
@@ -221,7 +221,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function postAbstains(bytes32 roundId, AbstainEntry[] calldata entries) external {
         (, Packing.Round memory round) = _inTraining(roundId);
-        bytes memory roster = _roster();
+        bytes memory roster = _roster(round.openedAt);
         uint32 before = round.abstained;
         for (uint256 i; i < entries.length; ++i) {
             AbstainEntry calldata e = entries[i];
@@ -244,7 +244,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (clock.phase != Phase.HAVE || clock.attempt != attempt) {
             revert WrongPhase(roundId, clock.phase, clock.attempt);
         }
-        bytes memory roster = _roster();
+        bytes memory roster = _roster(round.openedAt);
         uint256 word = _haves[roundId][attempt];
         for (uint256 i; i < entries.length; ++i) {
             HaveEntry calldata e = entries[i];
@@ -279,7 +279,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         {
             uint256 n = round.roster.count();
             PackedSignatures.checkQuorum(
-                _roster(),
+                _roster(round.openedAt),
                 round.roster,
                 signers,
                 signatures,
@@ -337,7 +337,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (!round.roster.has(member)) revert NotActive(member);
         bytes32 id = keccak256(abi.encode(roundId, kind, member));
         if (_known[id]) revert AlreadyKnown(id);
-        _checkContradiction(roundId, kind, member, a, b);
+        _checkContradiction(roundId, kind, member, round.openedAt, a, b);
         _known[id] = true;
         emit Equivocated(roundId, member, kind);
         Study storage s = _studies[round.study];
@@ -876,6 +876,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 roundId,
         uint8 kind,
         uint16 member,
+        uint40 openedAt,
         SignedBody calldata a,
         SignedBody calldata b
     ) private view {
@@ -897,7 +898,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 first = keccak256(abi.encodePacked(typeHash, a.body));
         bytes32 second = keccak256(abi.encodePacked(typeHash, b.body));
         if (first == second) revert NoContradiction();
-        address ledger = RosterCode.ledgerAt(_roster(), member);
+        address ledger = RosterCode.ledgerAt(_roster(openedAt), member);
         PackedSignatures.check(member, ledger, _hashTypedDataV4(first), a.r, a.vs);
         PackedSignatures.check(member, ledger, _hashTypedDataV4(second), b.r, b.vs);
     }
@@ -1022,8 +1023,9 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (clock.phase != Phase.TRAINING) revert WrongPhase(roundId, clock.phase, clock.attempt);
     }
 
-    function _roster() private view returns (bytes memory) {
-        return RosterCode.load(MEMBERSHIP.rosterCode());
+    /// @dev The keys that decide a round opened at `openedAt`.
+    function _roster(uint40 openedAt) private view returns (bytes memory) {
+        return RosterCode.load(MEMBERSHIP.rosterAt(openedAt));
     }
 
     function _checkSigner(address pointer, uint16 member, bytes32 structHash, bytes32 r, bytes32 vs) private view {

@@ -249,13 +249,7 @@ contract ConsentRegistryTest is Network {
         vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.StillMember.selector, 3));
         consent.withdrawByQuorum(3, id, 7, votes);
         membership.remove(
-            3,
-            7,
-            signAll(
-                7,
-                address(membership),
-                keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(3), membership.ledgerOf(3)))
-            )
+            3, ballot(7, keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(3), membership.ledgerOf(3))))
         );
         vm.expectRevert(); // votes of an earlier epoch
         consent.withdrawByQuorum(3, id, 7, votes);
@@ -271,13 +265,7 @@ contract ConsentRegistryTest is Network {
     function test_removedHospitalGrantsNothingButMayStillWithdraw() public {
         grant(1, 3);
         membership.remove(
-            3,
-            7,
-            signAll(
-                7,
-                address(membership),
-                keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(3), membership.ledgerOf(3)))
-            )
+            3, ballot(7, keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(3), membership.ledgerOf(3))))
         );
         skips(consentId(2), 3, Skips.UNKNOWN_MEMBER);
         grant(2, 3);

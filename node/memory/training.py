@@ -178,7 +178,7 @@ class TrainingLedger(Contract):
             votes,
             one.roster,
             figures.quorum,
-            self._membership.snapshot().ledger_of,
+            self._membership.roster_at(one.opened_at).ledger_of,
         )
         self._models[one.study, one.branch, one.height] = result.model_root
         s = replace(s, head_result=hashed, final_height=one.height)
@@ -443,7 +443,7 @@ class TrainingLedger(Contract):
             return Skip.WRONG_PHASE
         if one.answered >> member & 1:
             return Skip.DUPLICATE
-        return None if self._signed_by(member, statement, signature) else Skip.BAD_SIGNATURE
+        return None if self._signed_by(one, member, statement, signature) else Skip.BAD_SIGNATURE
 
     def _have_fault(
         self, round_id: Digest, attempt: int, one: Round, posted: Mapping[int, int], e: HaveEntry
@@ -455,7 +455,7 @@ class TrainingLedger(Contract):
         if e.bitmap & ~one.committed:
             return Skip.MALFORMED
         statement = Have(round_id, e.member, attempt, e.bitmap)
-        return None if self._signed_by(e.member, statement, e.signature) else Skip.BAD_SIGNATURE
+        return None if self._signed_by(one, e.member, statement, e.signature) else Skip.BAD_SIGNATURE
 
     # --- branch rules
 
@@ -504,8 +504,9 @@ class TrainingLedger(Contract):
             _wrong_phase(round_id, clock)
         return s, one
 
-    def _signed_by(self, member: int, statement: Statement, signature: bytes) -> bool:
-        return self.signed(statement, signature, self._membership.snapshot().ledger_of(member))
+    def _signed_by(self, one: Round, member: int, statement: Statement, signature: bytes) -> bool:
+        """By the key that decides this round: a rotation waits for the next one."""
+        return self.signed(statement, signature, self._membership.roster_at(one.opened_at).ledger_of(member))
 
     def _check_member(self, member: int, statement: Statement, signature: bytes) -> None:
         self.check(member, self._membership.snapshot().ledger_of(member), statement, signature)
