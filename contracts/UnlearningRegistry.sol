@@ -167,7 +167,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         {
             uint256 n = roster.count();
             PackedSignatures.checkQuorum(
-                RosterCode.load(MEMBERSHIP.rosterCode()),
+                RosterCode.load(MEMBERSHIP.rosterAt(b.times.openedAt)),
                 roster,
                 signers,
                 signatures,
@@ -226,7 +226,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     function attestPurge(bytes32 batch, PurgeEntry[] calldata entries) external {
         Batch storage b = _batch(batch);
         if (b.state < State.PLANNED || b.state == State.REFUSED) revert WrongState(batch, b.state);
-        bytes memory roster = RosterCode.load(MEMBERSHIP.rosterCode());
+        bytes memory roster = RosterCode.load(MEMBERSHIP.rosterAt(b.times.openedAt));
         for (uint256 i; i < entries.length; ++i) {
             PurgeEntry calldata e = entries[i];
             uint8 reason = _purgeFault(batch, b, roster, e);
@@ -272,7 +272,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         (uint32 roster, uint8 wished,,,) = TRAINING.erasureTerms(b.study);
         uint32 others = roster;
         if (roster.has(b.controller)) others &= ~Bitmaps.single(b.controller);
-        bytes memory addresses = RosterCode.load(MEMBERSHIP.rosterCode());
+        bytes memory addresses = RosterCode.load(MEMBERSHIP.rosterAt(b.times.openedAt));
         for (uint256 i; i < entries.length; ++i) {
             VerdictEntry calldata e = entries[i];
             uint8 reason = _verdictFault(batch, b, others, addresses, model, e);

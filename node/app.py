@@ -59,7 +59,7 @@ from node.messages import (
     VoteNotice,
     WithdrawalNotice,
 )
-from node.notices import check
+from node.notices import check, counts
 from node.participant import Participant
 from node.records import (
     Abstentions,
@@ -639,7 +639,9 @@ class Node:
                     tuple(HaveEntry(n.member, n.bitmap, n.signature) for n in notices if isinstance(n, HaveNotice)),
                 )
             case PostResult(attempt, result, votes):
-                call = Finalisation(round_id, attempt, result, tuple((v.member, v.signature) for v in votes))
+                # One bad signature refuses them all, and a key may have been revoked since its vote came.
+                good = [v for v in votes if counts(v, self.history, self.participant.domains)]
+                call = Finalisation(round_id, attempt, result, tuple((v.member, v.signature) for v in good))
             case _:
                 call = RoundFailure(round_id)
         try:

@@ -18,6 +18,7 @@ pragma solidity 0.8.37;
 /// | recovery | quorum | Recover, and the new key's Keys | the new key, at once; active from the next round on |
 /// | auditor's end | quorum | EndAuditor | announces nothing any more |
 ///
+/// Rounds here are also erasures: plans, purges and verdicts take the keys with which the batch was opened.
 /// After a revocation or recovery every open round is decided with the keys of that moment: a member that rotated in the
 /// same round signs again with its new key or misses the round. Rosters of open rounds never change.
 /// The ledger address of a member may be a contract wallet (ERC-1271): it governs, by everything this contract checks.
@@ -175,7 +176,7 @@ interface IMembership {
     function accumulator() external view returns (bytes32);
     /// @notice Address whose code holds every member's address (library RosterCode).
     function rosterCode() external view returns (address);
-    /// @notice As `rosterCode`, with the keys that decide a round opened at `openedAt` (Unix seconds): those before any
+    /// @notice As `rosterCode`, with the keys that decide a round or erasure opened at `openedAt` (Unix seconds): those before any
     /// rotation stamped then or later, but for revocations and recoveries, which take effect at once.
     function rosterAt(uint64 openedAt) external view returns (address);
     /// @notice All that another registry needs, in one call.

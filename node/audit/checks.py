@@ -273,7 +273,7 @@ def statements_are_signed(audit: Audit) -> str | None:
 
 def _check_signature(audit: Audit, kept: KeptNotice) -> None:
     try:
-        check(kept.notice, audit.history, audit.domains)
+        check(kept.notice, audit.history, audit.domains, past=True)
     except NodeError as error:
         cause = error.__cause__
         if isinstance(cause, SignatureMismatch):
