@@ -41,6 +41,9 @@ MembershipRecord = (
 )
 """What Membership emits."""
 
+NOBODY = bytes(19) + b"\1"
+"""Stands where a revoked key stood (library RosterCode): no key has this address."""
+
 # --------------------------------------------------------------------------------------------------------------------
 # Rosters
 
@@ -310,6 +313,11 @@ class Registry:
         if last.until is None:
             last = replace(last, until=record.epoch, ended_at=record.at, revoked=revoked)
         return (*member.keys[:-1], last)
+
+    def keys_of(self, index: int | None) -> list[tuple[bytes, bytes, bytes]]:
+        """Ledger address, peer id and sealing key of every set of keys this member ever had, in order."""
+        member = None if index is None else self.members.get(index)
+        return [] if member is None else [(one.ledger, one.peer_id, one.sealing_key) for one in member.keys]
 
     def ledgers_of_round(self, index: int, opened_at: int, ended_at: int | None) -> tuple[bytes, ...]:
         """Addresses whose signatures on a round's statements count for member `index`; none for an unknown member.

@@ -11,7 +11,7 @@ Persist, then speak: every method that returns a signed notice has stored it fir
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
@@ -30,7 +30,8 @@ from fl_engine.trust import beta
 from node.consent import Leaf, last_deadline, original_opening, usable
 from node.errors import LocalError, LocalFault, NotFound
 from node.history import Branch, History, RoundHistory
-from node.membership import Registry, members_of
+from node.keystore import current_ring
+from node.membership import members_of
 from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
 from node.notices import commit_of, hash_of_result, statement_of
 from node.records import ZERO, Result
@@ -124,7 +125,7 @@ class Participant:
     @property
     def ring(self) -> KeyRing:
         """The keys that the registry has for us."""
-        return current_ring(self.rings, self.history.registry, self.me)
+        return current_ring(self.rings, self.history.registry.keys_of(self.me))
 
     def ledger_key(self, statement: Statement) -> LedgerKey:
         """The key with which this statement counts: a round or an erasure keeps the keys it was opened with."""
@@ -475,19 +476,6 @@ class Participant:
         kept = self.store.remember(signed, own=True)
         assert isinstance(kept, type(notice))
         return kept
-
-
-def current_ring(rings: Sequence[KeyRing], registry: Registry, me: int | None) -> KeyRing:
-    """The newest of a home's keys that the registry has, or had, for this member; the first before it knows any."""
-    member = None if me is None else registry.members.get(me)
-    had = {(k.ledger, k.peer_id, k.sealing_key): k.since for k in member.keys} if member is not None else {}
-    known = [ring for ring in rings if public_keys(ring) in had]
-    return max(known, key=lambda ring: had[public_keys(ring)], default=rings[0])
-
-
-def public_keys(ring: KeyRing) -> tuple[bytes, bytes, bytes]:
-    """Ledger address, peer id and sealing key, as the registry has them."""
-    return ring.ledger.address, ring.peer.peer_id, bytes(ring.sealing.public)
 
 
 def trust_bytes(history: History, one: RoundHistory, included: int, refused: int) -> bytes:

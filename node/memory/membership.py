@@ -19,7 +19,7 @@ from crypto.statements import (
     Statement,
     struct_hash,
 )
-from node.membership import bitmap_of, faults, quorum
+from node.membership import NOBODY, bitmap_of, faults, quorum
 from node.memory.machine import Cell, Contract, Machine, Slots, refuse
 from node.records import (
     MAX_MEMBERS,
@@ -38,8 +38,6 @@ LONGEST_TEXT = 64
 """Bytes of a peer id or a name; at least one."""
 ROTATION_INTERVAL_S = 7 * 86_400
 """A member changes its own keys no oftener."""
-NOBODY = bytes(19) + b"\1"
-"""Stands where a revoked key stood: no key has this address."""
 
 
 @dataclass(frozen=True, slots=True)
