@@ -204,7 +204,8 @@ class Governance:
             for one in await node.core(self._node.store.notices, notice_key(notice)[0], kind.__name__)
             if isinstance(one, kind) and statement_of(one) == statement and registry.active >> one.member & 1
         }
-        decided = len(votes) >= registry.needed and notice.epoch == registry.epoch
+        needed = registry.needed  # before the change, which may be a member fewer
+        decided = len(votes) >= needed and notice.epoch == registry.epoch
         if decided:
             try:
                 await node.send(call_of(notice, tuple(sorted(votes.items()))))
@@ -212,7 +213,7 @@ class Governance:
                 if ordered and error.error not in RACED:
                     raise Refused(f"the contract refuses: {error.message}") from error
                 log.info("decided already, or refused", vote=kind.__name__, error=error.message)
-        return {"votes": sorted(votes), "needed": registry.needed, "decided": decided}
+        return {"votes": sorted(votes), "needed": needed, "decided": decided}
 
     # ----------------------------------------------------------------------------------------------------------------
     # Our own keys

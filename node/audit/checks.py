@@ -218,7 +218,8 @@ def founders_are_the_networks(audit: Audit) -> str | None:
     registry = audit.history.registry
     for member in registry.members.values():
         if member.admitted == FOUNDING_EPOCH:
-            members[member.index] = (member.name, member.ledger, member.peer_id, member.sealing_key)
+            first = member.keys[0]  # it may have others by now
+            members[member.index] = (member.name, first.ledger, first.peer_id, first.sealing_key)
     for auditor in registry.auditors.values():
         if auditor.seated == FOUNDING_EPOCH:
             auditors[auditor.seat] = (auditor.name, auditor.ledger, auditor.peer_id, auditor.sealing_key)
