@@ -2,13 +2,13 @@
 pragma solidity 0.8.37;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {IMembership} from "./interfaces/IMembership.sol";
 import {Accumulator} from "./libraries/Accumulator.sol";
 import {Bitmaps} from "./libraries/Bitmaps.sol";
 import {PackedSignatures} from "./libraries/PackedSignatures.sol";
 import {Quorum} from "./libraries/Quorum.sol";
 import {RosterCode} from "./libraries/RosterCode.sol";
+import {Signers} from "./libraries/Signers.sol";
 import {Statements} from "./libraries/Statements.sol";
 import {Tags} from "./libraries/Tags.sol";
 
@@ -19,6 +19,9 @@ contract Membership is IMembership, Accumulator, EIP712 {
 
     uint256 private constant MAX_MEMBERS = 32;
     uint256 private constant MAX_TEXT = 64;
+    /// @dev A member changes its own keys no oftener, so that nobody can outrun the votes of the others (each change voids
+    /// the votes that name the epoch before it).
+    uint64 private constant ROTATION_INTERVAL = 7 days;
     uint8 private constant MEMBER = 1;
     uint8 private constant AUDITOR = 2;
 
@@ -27,16 +30,35 @@ contract Membership is IMembership, Accumulator, EIP712 {
         uint16 index;
     }
 
+    /// @dev What a change of keys is measured against.
+    struct Keys {
+        bytes32 peer; // keccak256 of the member's peer id
+        uint64 rotatedAt; // by the member itself; zero: never
+    }
+
+    /// @dev A roster that rounds opened at or before `until` are still decided with.
+    struct Retired {
+        address roster;
+        uint64 until;
+    }
+
     struct Auditor {
         address ledger;
         uint64 termEnd;
         bytes32 study;
     }
 
-    // One slot: where the addresses lie, the epoch, and who takes part.
+    // One slot: where the addresses lie, the epoch, who takes part, and when a member last rotated its keys (zero when a
+    // revocation or recovery came after it).
     address private _roster;
-    uint64 private _epoch;
+    uint24 private _epoch;
     uint32 private _active;
+    uint40 private _rotatedAt;
+
+    uint32 private _revoked;
+    Retired[] private _retired;
+    uint256 private _firstRetired; // those before are superseded by a revocation or recovery
+    mapping(uint16 index => Keys) private _keys;
 
     Auditor[] private _auditors;
     mapping(address ledger => Seat) private _seats;
@@ -71,6 +93,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         for (uint256 i; i < members.length; ++i) {
             _seat(MEMBER, uint16(i), members[i], Statements.ROLE_MEMBER);
             addresses = abi.encodePacked(addresses, members[i].ledger);
+            _keys[uint16(i)].peer = keccak256(members[i].peerId);
             _logMember(uint16(i), members[i], 1);
         }
         _roster = RosterCode.store(addresses);
@@ -83,46 +106,108 @@ contract Membership is IMembership, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IMembership
-    function admit(SeatInput calldata seat, uint32 signers, bytes calldata signatures) external {
-        bytes memory addresses = _addresses();
-        uint256 index = addresses.length / 20;
+    function admit(SeatInput calldata seat, MemberVote[] calldata votes) external {
+        bytes memory roster = RosterCode.load(_roster);
+        uint256 index = (roster.length - 1) / 20;
         if (index == MAX_MEMBERS) revert NetworkFull(index);
         bytes32 seatHash = _seat(MEMBER, uint16(index), seat, Statements.ROLE_MEMBER);
-        _checkVotes(keccak256(abi.encode(Statements.ADMIT, _epoch, seat.ledger, seatHash)), signers, signatures);
-        _roster = RosterCode.store(abi.encodePacked(addresses, seat.ledger));
+        _checkVotes(keccak256(abi.encode(Statements.ADMIT, _epoch, seat.ledger, seatHash)), votes);
+        _keys[uint16(index)].peer = keccak256(seat.peerId);
+        // an index beyond the roster replaces nothing
+        _roster = RosterCode.store(abi.encodePacked(RosterCode.replaced(roster, index, address(0)), seat.ledger));
         _active |= Bitmaps.single(uint16(index));
         _logMember(uint16(index), seat, ++_epoch);
     }
 
     /// @inheritdoc IMembership
-    function remove(uint16 index, uint32 signers, bytes calldata signatures) external {
-        if (!_active.has(index)) revert NotActive(index);
-        if (_active.count() == 2) revert LastMembers(index);
-        _checkVotes(keccak256(abi.encode(Statements.REMOVE, _epoch, index, ledgerOf(index))), signers, signatures);
+    function remove(uint16 index, MemberVote[] calldata votes) external {
+        bool revoked = _revoked.has(index);
+        if (!_active.has(index) && !revoked) revert NotActive(index);
+        if (!revoked && _active.count() == 2) revert LastMembers(index);
+        _checkVotes(keccak256(abi.encode(Statements.REMOVE, _epoch, index, ledgerOf(index))), votes);
         _active &= ~Bitmaps.single(index);
+        _revoked &= ~Bitmaps.single(index);
         uint64 now_ = ++_epoch;
         emit MemberRemoved(index, now_);
         _record(keccak256(abi.encode(Tags.RECORD_MEMBER_REMOVED, index, now_)));
     }
 
     /// @inheritdoc IMembership
-    function seatAuditor(
-        SeatInput calldata seat,
-        bytes32 study,
-        uint64 termEnd,
-        uint32 signers,
-        bytes calldata signatures
-    ) external {
+    function rotate(uint16 index, KeysInput calldata keys, bytes calldata signature) external {
+        if (!_active.has(index)) revert NotActive(index);
+        Keys storage own = _keys[index];
+        if (own.rotatedAt != 0 && block.timestamp < own.rotatedAt + ROTATION_INTERVAL) {
+            revert RotatedLately(index, own.rotatedAt + ROTATION_INTERVAL);
+        }
+        bytes memory roster = RosterCode.load(_roster);
+        address old = RosterCode.ledgerAt(roster, index);
+        bytes32 keysHash = _takeKeys(index, old, keys);
+        bytes32 structHash = keccak256(abi.encode(Statements.ROTATE, _epoch, index, keysHash));
+        (bool signed, address recovered) = Signers.check(old, _hashTypedDataV4(structHash), signature);
+        if (!signed) revert KeysNotSigned(index, old, recovered);
+        own.rotatedAt = uint64(block.timestamp);
+        if (keys.ledger != old) {
+            _retired.push(Retired(_roster, uint64(block.timestamp)));
+            _rotatedAt = uint40(block.timestamp);
+            _roster = RosterCode.store(RosterCode.replaced(roster, index, keys.ledger));
+        }
+        uint64 now_ = ++_epoch;
+        emit MemberRotated(index, keys.ledger, keys.peerId, keys.sealingKey, uint64(block.timestamp), now_);
+        _record(_keysRecord(Tags.RECORD_MEMBER_ROTATED, index, keys, now_));
+    }
+
+    /// @inheritdoc IMembership
+    function revoke(uint16 index, MemberVote[] calldata votes) external {
+        if (!_active.has(index)) revert NotActive(index);
+        if (_active.count() == 2) revert LastMembers(index);
+        bytes memory roster = RosterCode.load(_roster);
+        address old = RosterCode.ledgerAt(roster, index);
+        _checkVotes(keccak256(abi.encode(Statements.REVOKE, _epoch, index, old)), votes);
+        _active &= ~Bitmaps.single(index);
+        _revoked |= Bitmaps.single(index);
+        _replaceAtOnce(roster, index, RosterCode.NOBODY);
+        uint64 now_ = ++_epoch;
+        emit MemberRevoked(index, uint64(block.timestamp), now_);
+        _record(keccak256(abi.encode(Tags.RECORD_MEMBER_REVOKED, index, block.timestamp, now_)));
+    }
+
+    /// @inheritdoc IMembership
+    function recover(uint16 index, KeysInput calldata keys, MemberVote[] calldata votes) external {
+        if (!_active.has(index) && !_revoked.has(index)) revert NotActive(index);
+        bytes32 keysHash = _takeKeys(index, address(0), keys);
+        _checkVotes(keccak256(abi.encode(Statements.RECOVER, _epoch, index, keysHash)), votes);
+        _active |= Bitmaps.single(index);
+        _revoked &= ~Bitmaps.single(index);
+        _replaceAtOnce(RosterCode.load(_roster), index, keys.ledger);
+        uint64 now_ = ++_epoch;
+        emit MemberRecovered(index, keys.ledger, keys.peerId, keys.sealingKey, uint64(block.timestamp), now_);
+        _record(_keysRecord(Tags.RECORD_MEMBER_RECOVERED, index, keys, now_));
+    }
+
+    /// @inheritdoc IMembership
+    function seatAuditor(SeatInput calldata seat, bytes32 study, uint64 termEnd, MemberVote[] calldata votes) external {
         if (termEnd <= block.timestamp) revert TermOver(termEnd, block.timestamp);
         uint16 number = uint16(_auditors.length);
         bytes32 seatHash = _seat(AUDITOR, number, seat, Statements.ROLE_AUDITOR);
         _checkVotes(
-            keccak256(abi.encode(Statements.SEAT_AUDITOR, _epoch, seat.ledger, seatHash, study, termEnd)),
-            signers,
-            signatures
+            keccak256(abi.encode(Statements.SEAT_AUDITOR, _epoch, seat.ledger, seatHash, study, termEnd)), votes
         );
         _auditors.push(Auditor(seat.ledger, termEnd, study));
         _logAuditor(number, seat, study, termEnd, ++_epoch);
+    }
+
+    /// @inheritdoc IMembership
+    function endAuditor(uint16 seat, MemberVote[] calldata votes) external {
+        if (seat >= _auditors.length) revert NoAuditor(seat);
+        Auditor storage auditor = _auditors[seat];
+        if (auditor.termEnd != 0 && auditor.termEnd <= block.timestamp) {
+            revert TermOver(auditor.termEnd, block.timestamp);
+        }
+        _checkVotes(keccak256(abi.encode(Statements.END_AUDITOR, _epoch, seat, auditor.ledger)), votes);
+        auditor.termEnd = uint64(block.timestamp);
+        uint64 now_ = ++_epoch;
+        emit AuditorEnded(seat, uint64(block.timestamp), now_);
+        _record(keccak256(abi.encode(Tags.RECORD_AUDITOR_ENDED, seat, block.timestamp, now_)));
     }
 
     /// @inheritdoc IMembership
@@ -141,8 +226,13 @@ contract Membership is IMembership, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IMembership
+    function revokedMembers() external view returns (uint32) {
+        return _revoked;
+    }
+
+    /// @inheritdoc IMembership
     function indexCount() external view returns (uint256) {
-        return _addresses().length / 20;
+        return (_roster.code.length - 1) / 20;
     }
 
     /// @inheritdoc IMembership
@@ -156,7 +246,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         role = seat.role;
         index = seat.index;
         if (role == MEMBER) {
-            active = _active.has(index);
+            active = _active.has(index) && ledgerOf(index) == ledger; // not one that was rotated away
         } else if (role == AUDITOR) {
             uint64 termEnd = _auditors[index].termEnd;
             active = termEnd == 0 || block.timestamp < termEnd;
@@ -192,6 +282,16 @@ contract Membership is IMembership, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IMembership
+    function rosterAt(uint64 openedAt) external view returns (address roster) {
+        roster = _roster;
+        if (openedAt > _rotatedAt) return roster;
+        uint256 first = _firstRetired;
+        for (uint256 i = _retired.length; i > first && _retired[i - 1].until >= openedAt; --i) {
+            roster = _retired[i - 1].roster;
+        }
+    }
+
+    /// @inheritdoc IMembership
     function snapshot() external view returns (address, uint64, uint32, bytes32) {
         return (_roster, _epoch, _active, _accumulated());
     }
@@ -201,39 +301,87 @@ contract Membership is IMembership, Accumulator, EIP712 {
         private
         returns (bytes32 seatHash)
     {
-        if (seat.peerId.length == 0 || seat.peerId.length > MAX_TEXT) revert PeerIdLength(seat.peerId.length);
         uint256 nameLength = bytes(seat.name).length;
         if (nameLength == 0 || nameLength > MAX_TEXT) revert NameLength(nameLength);
         if (seat.sealingKey == 0) revert NoSealingKey(seat.ledger);
-        if (_seats[seat.ledger].role != 0) revert LedgerTaken(seat.ledger);
-        bytes32 peer = keccak256(seat.peerId);
-        if (_peers[peer]) revert PeerTaken(seat.peerId);
+        _takeLedger(seat.ledger, Seat(role, index));
+        _takePeer(seat.peerId);
         seatHash = Statements.hashSeat(roleHash, seat.peerId, seat.sealingKey, seat.name);
-        (address recovered,,) = ECDSA.tryRecover(_hashTypedDataV4(seatHash), seat.signature);
-        if (recovered == address(0) || recovered != seat.ledger) revert SeatNotSigned(seat.ledger, recovered);
-        _seats[seat.ledger] = Seat(role, index);
+        (bool signed, address recovered) = Signers.check(seat.ledger, _hashTypedDataV4(seatHash), seat.signature);
+        if (!signed) revert SeatNotSigned(seat.ledger, recovered);
+    }
+
+    /// @dev Checks a member's new keys and their own statement. Those that are new go out of circulation; the ledger key
+    /// may stay when it is `kept`, the peer id when it is the one the member has.
+    function _takeKeys(uint16 index, address kept, KeysInput calldata keys) private returns (bytes32 keysHash) {
+        if (keys.sealingKey == 0) revert NoSealingKey(keys.ledger);
+        if (keys.ledger != kept || kept == address(0)) _takeLedger(keys.ledger, Seat(MEMBER, index));
+        bytes32 peer = keccak256(keys.peerId);
+        if (peer != _keys[index].peer) {
+            _takePeer(keys.peerId);
+            _keys[index].peer = peer;
+        }
+        keysHash = Statements.hashKeys(index, keys.ledger, keys.peerId, keys.sealingKey);
+        (bool signed, address recovered) = Signers.check(keys.ledger, _hashTypedDataV4(keysHash), keys.signature);
+        if (!signed) revert KeysNotSigned(index, keys.ledger, recovered);
+    }
+
+    function _takeLedger(address ledger, Seat memory seat) private {
+        if (ledger == address(0) || _seats[ledger].role != 0) revert LedgerTaken(ledger);
+        _seats[ledger] = seat;
+    }
+
+    function _takePeer(bytes memory peerId) private {
+        if (peerId.length == 0 || peerId.length > MAX_TEXT) revert PeerIdLength(peerId.length);
+        bytes32 peer = keccak256(peerId);
+        if (_peers[peer]) revert PeerTaken(peerId);
         _peers[peer] = true;
     }
 
-    function _checkVotes(bytes32 structHash, uint32 signers, bytes calldata signatures) private view {
-        uint256 n = _active.count();
-        PackedSignatures.checkQuorum(
-            RosterCode.load(_roster),
-            _active,
-            signers,
-            signatures,
-            _hashTypedDataV4(structHash),
-            Quorum.needed(n, Quorum.faults(n, n))
-        );
+    /// @dev Open rounds too are decided with this roster from now on, and with no earlier one.
+    function _replaceAtOnce(bytes memory roster, uint16 index, address ledger) private {
+        _roster = RosterCode.store(RosterCode.replaced(roster, index, ledger));
+        _rotatedAt = 0;
+        _firstRetired = _retired.length;
     }
 
-    /// @dev Every address given, 20 bytes each, without the blob's leading zero byte.
-    function _addresses() private view returns (bytes memory addresses) {
-        bytes memory code = RosterCode.load(_roster);
-        addresses = new bytes(code.length - 1);
-        for (uint256 i; i < addresses.length; ++i) {
-            addresses[i] = code[i + 1];
+    /// @dev Reverts unless a quorum of the active members signed. A key's wrong signature is the carrier's fault and
+    /// refuses the call; a wallet's wrong answer is the wallet's own affair: it is not counted, and hinders nobody.
+    function _checkVotes(bytes32 structHash, MemberVote[] calldata votes) private view {
+        uint32 active = _active;
+        uint32 voters;
+        for (uint256 i; i < votes.length; ++i) {
+            uint16 member = votes[i].member;
+            if (member >= MAX_MEMBERS || (i != 0 && member <= votes[i - 1].member)) revert VotesOrder(member);
+            voters |= Bitmaps.single(member);
         }
+        if (voters & ~active != 0) revert PackedSignatures.NotOnRoster(voters & ~active);
+        uint256 n = active.count();
+        uint256 needed = Quorum.needed(n, Quorum.faults(n, n));
+        if (votes.length < needed) revert PackedSignatures.QuorumNotReached(votes.length, needed);
+        bytes32 digest = _hashTypedDataV4(structHash);
+        bytes memory roster = RosterCode.load(_roster);
+        uint256 counted;
+        for (uint256 i; i < votes.length; ++i) {
+            address ledger = RosterCode.ledgerAt(roster, votes[i].member);
+            (bool signed, address recovered) = Signers.check(ledger, digest, votes[i].signature);
+            if (signed) {
+                ++counted;
+            } else if (ledger.code.length == 0) {
+                revert PackedSignatures.BadSignature(votes[i].member, ledger, recovered);
+            }
+        }
+        if (counted < needed) revert PackedSignatures.QuorumNotReached(counted, needed);
+    }
+
+    function _keysRecord(bytes32 tag, uint16 index, KeysInput calldata keys, uint64 epoch_)
+        private
+        view
+        returns (bytes32)
+    {
+        return keccak256(
+            abi.encode(tag, index, keys.ledger, keccak256(keys.peerId), keys.sealingKey, block.timestamp, epoch_)
+        );
     }
 
     function _logMember(uint16 index, SeatInput memory seat, uint64 epoch_) private {

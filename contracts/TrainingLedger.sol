@@ -203,7 +203,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function postCommits(bytes32 study, bytes32 roundId, CommitEntry[] calldata entries) external {
         (Study storage s, Round round) = _inTraining(study, roundId);
-        bytes memory roster = _roster();
+        bytes memory roster = _roster(round.openedAt());
         bytes32 domain = _domainSeparatorV4();
         uint32 waited = round.waited();
         uint32 before = waited;
@@ -228,7 +228,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function postAbstains(bytes32 study, bytes32 roundId, AbstainEntry[] calldata entries) external {
         (Study storage s, Round round) = _inTraining(study, roundId);
-        bytes memory roster = _roster();
+        bytes memory roster = _roster(round.openedAt());
         bytes32 domain = _domainSeparatorV4();
         uint32 waited = round.waited();
         uint32 before = waited;
@@ -252,7 +252,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         Round round = s.round;
         Clock memory clock = _clock(roundId, round, s.course);
         if (clock.phase != Phase.HAVE || clock.attempt != attempt) _wrongPhase(roundId, clock);
-        bytes memory roster = _roster();
+        bytes memory roster = _roster(round.openedAt());
         uint256 word = _haves[roundId][attempt];
         for (uint256 i; i < entries.length; ++i) {
             HaveEntry calldata e = entries[i];
@@ -289,7 +289,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         {
             uint256 n = round.roster().count();
             PackedSignatures.checkQuorum(
-                RosterCode.load(members.pointer),
+                _roster(round.openedAt()),
                 round.roster(),
                 signers,
                 signatures,
@@ -343,6 +343,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     function reportEquivocation(
         bytes32 study,
         Opening calldata opening,
+        uint64 openedAt,
         uint8 kind,
         uint16 member,
         SignedBody calldata a,
@@ -353,7 +354,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 roundId = keccak256(abi.encode(Tags.ROUND, block.chainid, address(this), study, opening));
         bytes32 id = keccak256(abi.encode(roundId, kind, member));
         if (_known[id]) revert AlreadyKnown(id);
-        _checkContradiction(roundId, kind, member, a, b);
+        _checkContradiction(roundId, kind, member, openedAt, a, b);
         _known[id] = true;
         emit Equivocated(roundId, member, kind);
         Course course = s.course;
@@ -877,6 +878,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 roundId,
         uint8 kind,
         uint16 member,
+        uint64 openedAt,
         SignedBody calldata a,
         SignedBody calldata b
     ) private view {
@@ -898,7 +900,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 first = keccak256(abi.encodePacked(typeHash, a.body));
         bytes32 second = keccak256(abi.encodePacked(typeHash, b.body));
         if (first == second) revert NoContradiction();
-        address ledger = RosterCode.ledgerAt(_roster(), member);
+        address ledger = RosterCode.ledgerAt(_roster(openedAt), member);
         PackedSignatures.check(member, ledger, _hashTypedDataV4(first), a.r, a.vs);
         PackedSignatures.check(member, ledger, _hashTypedDataV4(second), b.r, b.vs);
     }
@@ -1041,8 +1043,9 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         (m.pointer, m.epoch, m.active, m.accumulator) = MEMBERSHIP.snapshot();
     }
 
-    function _roster() private view returns (bytes memory) {
-        return RosterCode.load(MEMBERSHIP.rosterCode());
+    /// @dev The keys that decide a round opened at `openedAt`.
+    function _roster(uint256 openedAt) private view returns (bytes memory) {
+        return RosterCode.load(MEMBERSHIP.rosterAt(uint64(openedAt)));
     }
 
     function _checkSigner(address pointer, uint16 member, bytes32 structHash, bytes32 r, bytes32 vs) private view {

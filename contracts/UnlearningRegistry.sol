@@ -164,7 +164,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         {
             uint256 n = roster.count();
             PackedSignatures.checkQuorum(
-                RosterCode.load(MEMBERSHIP.rosterCode()),
+                RosterCode.load(MEMBERSHIP.rosterAt(b.openedAt)),
                 roster,
                 signers,
                 signatures,
@@ -258,7 +258,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         (uint32 roster, uint8 wished,,,) = TRAINING.erasureTerms(b.study);
         uint32 others = roster;
         if (roster.has(b.controller)) others &= ~Bitmaps.single(b.controller);
-        bytes memory addresses = RosterCode.load(MEMBERSHIP.rosterCode());
+        bytes memory addresses = RosterCode.load(MEMBERSHIP.rosterAt(b.openedAt));
         for (uint256 i; i < entries.length; ++i) {
             VerdictEntry calldata e = entries[i];
             uint8 reason = _verdictFault(batch, b, others, addresses, model, e);
@@ -352,7 +352,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     }
 
     function _attest(bytes32 batch, Batch storage b, PurgeEntry[] calldata entries) private {
-        bytes memory roster = RosterCode.load(MEMBERSHIP.rosterCode());
+        bytes memory roster = RosterCode.load(MEMBERSHIP.rosterAt(b.openedAt));
         for (uint256 i; i < entries.length; ++i) {
             PurgeEntry calldata e = entries[i];
             uint8 reason = _purgeFault(batch, b, roster, e);

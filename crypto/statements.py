@@ -37,20 +37,25 @@ __all__ = [
     "CreateStudy",
     "Domain",
     "Domains",
+    "EndAuditor",
     "ErasureStep",
     "Form",
     "Grant",
     "Have",
     "Join",
+    "Keys",
     "Leave",
     "OpenErasure",
     "Plan",
     "Purged",
     "Receipt",
+    "Recover",
     "Refuse",
     "RegisterForm",
     "Remove",
     "RequestErasure",
+    "Revoke",
+    "Rotate",
     "Seat",
     "SeatAuditor",
     "Statement",
@@ -80,6 +85,11 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "Admit(uint64 epoch,address ledger,bytes32 seatHash)",
         "Remove(uint64 epoch,uint16 member,address ledger)",
         "SeatAuditor(uint64 epoch,address ledger,bytes32 seatHash,bytes32 study,uint64 termEnd)",
+        "Keys(uint16 member,address ledger,bytes peerId,bytes32 sealingKey)",
+        "Rotate(uint64 epoch,uint16 member,bytes32 keysHash)",
+        "Revoke(uint64 epoch,uint16 member,address ledger)",
+        "Recover(uint64 epoch,uint16 member,bytes32 keysHash)",
+        "EndAuditor(uint64 epoch,uint16 seat,address ledger)",
     ),
     "training": (
         (
@@ -273,6 +283,52 @@ class SeatAuditor(Statement):
     seat_hash: Digest
     study: Digest
     term_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Keys(Statement):
+    """By the new ledger key of a member's seat: these are the seat's keys. Alone it changes nothing."""
+
+    member: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Rotate(Statement):
+    """By a member's ledger key until now: its keys become those of the Keys statement with this hash, at this epoch."""
+
+    epoch: int
+    member: int
+    keys_hash: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Revoke(Statement):
+    """A vote of a member: the key of this member counts for nothing from now on, at this epoch."""
+
+    epoch: int
+    member: int
+    ledger: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Recover(Statement):
+    """A vote of a member: this member, whose key is lost or revoked, has the keys of that Keys statement."""
+
+    epoch: int
+    member: int
+    keys_hash: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class EndAuditor(Statement):
+    """A vote of a member: the term of this auditor's seat ends now, at this epoch."""
+
+    epoch: int
+    seat: int
+    ledger: bytes
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -353,6 +353,11 @@ def _votes(votes: Sequence[tuple[int, bytes]]) -> dict[str, object]:
     return {"signers": signers, "signatures": packed}
 
 
+def _ballot(votes: Sequence[tuple[int, bytes]]) -> dict[str, object]:
+    """Votes as Membership takes them: ascending by member, each signature as it is (a wallet's has its own form)."""
+    return {"votes": [{"member": member, "signature": signature} for member, signature in sorted(dict(votes).items())]}
+
+
 def _camel(name: str) -> str:
     return re.sub(r"_([a-z])", lambda match: match[1].upper(), name)
 
@@ -388,6 +393,15 @@ def seat_argument(seat: SeatInput) -> dict[str, object]:
     }
 
 
+def _keys_argument(keys: records.KeysInput) -> dict[str, object]:
+    return {
+        "ledger": keys.ledger,
+        "peerId": keys.peer_id,
+        "sealingKey": keys.sealing_key,
+        "signature": keys.signature,
+    }
+
+
 def _entries(call: Any) -> int:
     return len(call.entries)
 
@@ -400,16 +414,36 @@ _CALLS: Final[dict[type, _Row]] = {
     records.Admission: _Row(
         "membership",
         "admit",
-        lambda c: {**_votes(c.votes), "seat": seat_argument(c.seat)},
+        lambda c: {**_ballot(c.votes), "seat": seat_argument(c.seat)},
         gas=1_500_000,
         entries=_voters,
     ),
-    records.Removal: _Row("membership", "remove", lambda c: {**_votes(c.votes), "index": c.member}, entries=_voters),
+    records.Removal: _Row("membership", "remove", lambda c: {**_ballot(c.votes), "index": c.member}, entries=_voters),
     records.AuditorSeating: _Row(
         "membership",
         "seatAuditor",
-        lambda c: {**_votes(c.votes), "seat": seat_argument(c.seat), "study": c.study, "termEnd": c.term_end},
+        lambda c: {**_ballot(c.votes), "seat": seat_argument(c.seat), "study": c.study, "termEnd": c.term_end},
         entries=_voters,
+    ),
+    records.Rotation: _Row(
+        "membership",
+        "rotate",
+        lambda c: {"index": c.member, "keys": _keys_argument(c.keys), "signature": c.signature},
+        timed=True,
+        gas=1_500_000,
+    ),
+    records.Revocation: _Row(
+        "membership", "revoke", lambda c: {**_ballot(c.votes), "index": c.member}, gas=1_500_000, entries=_voters
+    ),
+    records.Recovery: _Row(
+        "membership",
+        "recover",
+        lambda c: {**_ballot(c.votes), "index": c.member, "keys": _keys_argument(c.keys)},
+        gas=1_500_000,
+        entries=_voters,
+    ),
+    records.AuditorEnding: _Row(
+        "membership", "endAuditor", lambda c: {**_ballot(c.votes), "seat": c.seat}, entries=_voters
     ),
     records.FormRegistration: _Row("consent", "registerForm", _fields),
     records.Grants: _Row("consent", "grant", _fields, timed=True, gas=200_000, entry_gas=120_000, entries=_entries),
@@ -418,6 +452,7 @@ _CALLS: Final[dict[type, _Row]] = {
         "consent", "withdraw", _fields, timed=True, gas=200_000, entry_gas=100_000, entries=_entries
     ),
     records.HospitalWithdrawal: _Row("consent", "withdrawByHospital", _fields, entries=lambda c: len(c.path)),
+    records.QuorumWithdrawal: _Row("consent", "withdrawByQuorum", _fields, entries=_voters),
     records.StudyCreation: _Row(
         "training", "createStudy", lambda c: {**_compact(c.signature), "t": _fields(c.terms)}, gas=900_000
     ),
@@ -435,7 +470,7 @@ _CALLS: Final[dict[type, _Row]] = {
         "training",
         "reportEquivocation",
         lambda c: {
-            **{name: getattr(c, name) for name in ("study", "kind", "member")},
+            **{_camel(name): getattr(c, name) for name in ("study", "opened_at", "kind", "member")},
             "opening": _fields(c.opening),
             **{
                 name: {"body": encode_data(one.statement), **_compact(one.signature)}

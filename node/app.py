@@ -23,6 +23,7 @@ import trio
 from numpy.typing import NDArray
 
 from crypto.digest import Digest
+from crypto.keys import address_text, peer_id_text
 from node.desk import Desk
 from node.doors import Counters, Started, Transport
 from node.duties import Duties, note_contradiction
@@ -41,7 +42,7 @@ from node.errors import (
 from node.exchange import MAX_SPEC_BYTES, Exchange
 from node.follower import Follower, Reorganised
 from node.history import History
-from node.membership import members_of
+from node.membership import Member, members_of
 from node.messages import (
     AbstainNotice,
     CloseNotice,
@@ -60,7 +61,7 @@ from node.messages import (
     VoteNotice,
     WithdrawalNotice,
 )
-from node.notices import check
+from node.notices import check, counts
 from node.participant import Participant
 from node.records import (
     Abstentions,
@@ -371,9 +372,14 @@ class Node:
             if machine is not None and not isinstance(record, RoundOpened) and _of_round(record):
                 machine.restore([Observed(one)], self._now)
 
+    def _address_of(self, member: Member) -> str:
+        """Where a member is to be found: the address stays when its peer id changes; empty: it dials us."""
+        known = (self._addresses.get(keys.peer_id, "") for keys in reversed(member.keys))
+        return next((address for address in known if address), "")
+
     def _refresh_peers(self) -> None:
         registry = self.history.registry
-        peers = {m.peer_id: self._addresses.get(m.peer_id, "") for m in registry.members.values() if m.active}
+        peers = {m.peer_id: self._address_of(m) for m in registry.members.values() if m.active}
         for auditor in registry.auditors.values():
             peers[auditor.peer_id] = self._addresses.get(auditor.peer_id, "")
         if set(self._transport.connected()) != set(peers) - {self._transport.peer_id}:
@@ -646,7 +652,9 @@ class Node:
                     tuple(HaveEntry(n.member, n.bitmap, n.signature) for n in notices if isinstance(n, HaveNotice)),
                 )
             case PostResult(attempt, result, votes):
-                call = Finalisation(study, round_id, attempt, result, tuple((v.member, v.signature) for v in votes))
+                # One bad signature refuses them all, and a key may have been revoked since its vote came.
+                good = [v for v in votes if counts(v, self.history, self.participant.domains)]
+                call = Finalisation(study, round_id, attempt, result, tuple((v.member, v.signature) for v in good))
             case _:
                 call = RoundFailure(study, round_id)
         try:
@@ -781,6 +789,8 @@ class Node:
             "ready": self.ready,
             "member": self.participant.me,
             "seat": self.participant.seat,
+            "peer_id": peer_id_text(self.participant.ring.peer.peer_id),
+            "ledger_address": address_text(self.participant.ring.ledger.address),
             "block": self._follower.done,
             "chain_time": self._now,
             "rounds": rounds,

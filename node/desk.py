@@ -17,15 +17,12 @@ from crypto.digest import Digest, sha256
 from crypto.keys import KeyRing
 from crypto.sealing import BlobKind
 from crypto.statements import (
-    Admit,
     AuditAccess,
     CreateStudy,
     Domains,
     Join,
     Leave,
     Receipt,
-    Remove,
-    Seat,
     Tombstone,
     sign,
     struct_hash,
@@ -36,19 +33,15 @@ from node import card as cards
 from node import enrolment
 from node.card import Card, Origin
 from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
+from node.governance import Governance
 from node.home import Network
-from node.membership import faults, quorum
-from node.messages import AdmissionNotice, CommitNotice, Notice, RemovalNotice, TombstoneNotice, WithdrawalNotice
-from node.notices import check
+from node.messages import CommitNotice, Notice, TombstoneNotice, WithdrawalNotice
 from node.participant import ROLE_TRAIN, Participant
 from node.records import (
-    Admission,
     AuditAnnouncement,
     Joining,
     Leaving,
     Position,
-    Removal,
-    SeatInput,
     StudyCreation,
 )
 from node.register import parse_register
@@ -89,6 +82,7 @@ class Desk:
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._node = participant
+        self.governance = Governance(participant)
         self.network = network
         self._auto_join = auto_join
         self._register = register
@@ -349,71 +343,8 @@ class Desk:
         """Withdrawal cards of a patient or a consent."""
         return [self.vault.card(one.consent_id) for one in self.vault.find(who)]
 
-    # ----------------------------------------------------------------------------------------------------------------
-    # Members
-
-    async def approve(self, node: Node, application: dict[str, Any]) -> dict[str, Any]:
-        """Vote to admit an applicant; the vote that completes the quorum carries all of them to the chain."""
-        try:
-            seat = SeatInput(
-                bytes.fromhex(application["ledger"]),
-                bytes.fromhex(application["peer_id"]),
-                bytes.fromhex(application["sealing_key"]),
-                str(application["name"]),
-                bytes.fromhex(application["signature"]),
-            )
-            statement = Seat("member", seat.peer_id, Digest(seat.sealing_key), seat.name)
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"not an application: {type(error).__name__}: {error}") from error
-        vote = Admit(self._node.history.registry.epoch, seat.ledger, struct_hash(statement))
-        notice = AdmissionNotice(
-            vote.epoch,
-            seat.ledger,
-            seat.peer_id,
-            seat.sealing_key,
-            seat.name,
-            seat.signature,
-            self.member,
-            sign(vote, self._domains.of(vote), self._ring.ledger),
-        )
-        check(notice, self._node.history, self._domains)
-        await node.core(self._keep_own, notice)
-        await node.offer(notice)
-        return await self._seat_if_agreed(node, notice)
-
     def _keep_own(self, notice: Notice) -> None:
         self._node.store.remember(notice, own=True)
-
-    async def remove(self, node: Node, target: int) -> dict[str, Any]:
-        """Vote to remove a member; the vote that completes the quorum carries all of them to the chain."""
-        member = self._node.history.registry.members.get(target)
-        if member is None or not member.active:
-            raise NotFound(f"there is no active member {target}")
-        vote = Remove(self._node.history.registry.epoch, target, member.ledger)
-        signature = sign(vote, self._domains.of(vote), self._ring.ledger)
-        notice = RemovalNotice(vote.epoch, target, member.ledger, self.member, signature)
-        await node.core(self._keep_own, notice)
-        await node.offer(notice)
-        return await self._seat_if_agreed(node, notice)
-
-    async def _seat_if_agreed(self, node: Node, notice: AdmissionNotice | RemovalNotice) -> dict[str, Any]:
-        registry = self._node.history.registry
-        subject = Digest(notice.ledger.rjust(32, b"\0"))
-        votes = {
-            one.member: one.signature
-            for one in await node.core(self._node.store.notices, subject, type(notice).__name__)
-            if isinstance(one, AdmissionNotice | RemovalNotice) and one.epoch == registry.epoch
-        }
-        n = registry.active.bit_count()
-        needed = quorum(n, faults(n, n))
-        if len(votes) >= needed and notice.epoch == registry.epoch:
-            signed = tuple(sorted(votes.items()))
-            if isinstance(notice, AdmissionNotice):
-                seat = SeatInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.name, notice.seat_signature)
-                await node.send(Admission(seat, signed))
-            else:
-                await node.send(Removal(notice.target, signed))
-        return {"votes": sorted(votes), "needed": needed, "decided": len(votes) >= needed}
 
     # ----------------------------------------------------------------------------------------------------------------
     # Without being asked
@@ -530,8 +461,7 @@ class Desk:
 
     async def noticed(self, node: Node, notice: Notice) -> None:
         """Any other notice that is not about a round."""
-        if isinstance(notice, AdmissionNotice | RemovalNotice):
-            await self._seat_if_agreed(node, notice)
+        await self.governance.noticed(node, notice)
 
 
 __all__ = ["AUDIT_GROUND", "Desk"]

@@ -68,6 +68,7 @@ def reports(history: History, store: Store) -> list[EquivocationReport]:
             EquivocationReport(
                 one.opened.study,
                 Opening.of(one.opened),
+                one.opened.opened_at,
                 KINDS[type(a)],
                 first.member,
                 Evidence(a, first.signature),

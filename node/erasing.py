@@ -38,7 +38,6 @@ from crypto.statements import (
     RequestErasure,
     Statement,
     Tombstone,
-    sign,
     struct_hash,
 )
 from node import card as cards
@@ -100,7 +99,7 @@ from node.messages import (
     VoteNotice,
     WithdrawalNotice,
 )
-from node.notices import hash_of_result, statement_of
+from node.notices import counts, hash_of_result, statement_of
 from node.participant import Participant
 from node.records import (
     Call,
@@ -245,7 +244,7 @@ class Erasing:
         self._settled.clear()
 
     def _signed(self, statement: Statement) -> bytes:
-        return sign(statement, self._node.domains.of(statement), self._node.ring.ledger)
+        return self._node.sign(statement)
 
     def _say(self, notice: Said) -> Said:
         """Sign and keep; what comes back is what was kept first under this notice's key."""
@@ -824,7 +823,7 @@ class Erasing:
         votes = [
             (n.member, n.signature)
             for n in self._about(batch, PlanNotice)
-            if _terms_of(n) == terms and roster >> n.member & 1
+            if _terms_of(n) == terms and roster >> n.member & 1 and counts(n, self._history, self._node.domains)
         ]
         if terms is None:
             return None

@@ -184,10 +184,20 @@ class Exchange:
                         early.append(peer)
                     faults.append(f"{peer.hex()[-8:]}: {getattr(reply, 'reason', type(reply).__name__)}")
                     continue
-                return unwrap(reply.wrap, self._node.ring.sealing, committed, notice.round_id, notice.member, kind)
+                return self._unwrap(reply.wrap, committed, notice, kind)
             except (TimedOut, NotAPeer) as error:
                 faults.append(f"{peer.hex()[-8:]}: {error.message}")
             except (CryptoError, NodeError) as error:
                 log.warning("bad wrap", peer=peer.hex()[-8:], member=notice.member, error=str(error))
                 faults.append(f"{peer.hex()[-8:]}: {error}")
         return None
+
+    def _unwrap(self, wrap: bytes, committed: Digest, notice: CommitNotice, kind: BlobKind) -> bytes:
+        """With the sealing key we have; the peer may not have read of our newest one yet, or have read of it first."""
+        rings = [self._node.ring, *self._node.rings]
+        for ring in rings[:-1]:
+            try:
+                return unwrap(wrap, ring.sealing, committed, notice.round_id, notice.member, kind)
+            except CryptoError:
+                continue
+        return unwrap(wrap, rings[-1].sealing, committed, notice.round_id, notice.member, kind)

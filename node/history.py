@@ -23,6 +23,7 @@ from node.records import (
     Abstained,
     Anchored,
     AuditAccessed,
+    AuditorEnded,
     AuditorSeated,
     BaseProof,
     BranchCreated,
@@ -44,7 +45,10 @@ from node.records import (
     Left,
     Logged,
     MemberAdmitted,
+    MemberRecovered,
     MemberRemoved,
+    MemberRevoked,
+    MemberRotated,
     Position,
     PurgeAttested,
     ReplayOpened,
@@ -69,6 +73,11 @@ class RoundHistory:
     final: RoundFinal | None = None
     failed: RoundFailed | None = None
     ended: Position | None = None
+
+    @property
+    def ended_at(self) -> int | None:
+        """Block time of its end; None while it is open."""
+        return self.logged[-1].timestamp if self.over else None
 
     @property
     def over(self) -> bool:
@@ -192,7 +201,15 @@ class History:
         self.last = logged.position
         record = logged.record
         match record:
-            case MemberAdmitted() | MemberRemoved() | AuditorSeated():
+            case (
+                MemberAdmitted()
+                | MemberRemoved()
+                | MemberRotated()
+                | MemberRevoked()
+                | MemberRecovered()
+                | AuditorSeated()
+                | AuditorEnded()
+            ):
                 self.registry.apply(record)
             case FormRegistered():
                 self._consent(logged, record)

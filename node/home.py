@@ -200,6 +200,10 @@ class Home:
         """The node's sealed keys."""
         return self.path / "keystore.json"
 
+    def later_keystore(self, number: int) -> Path:
+        """The node's sealed keys after its `number`-th change of keys, from 1."""
+        return self.path / f"keystore-{number}.json"
+
     @property
     def vault_path(self) -> Path:
         """What never leaves the hospital."""

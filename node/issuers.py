@@ -1,4 +1,4 @@
-"""Who signs: the network's founders, and everybody they and their successors voted in or out, checkable offline.
+"""Who signs: the network's founders, everybody they and their successors voted in or out, and their keys, offline.
 
 What may live here: the part of a proof or certificate that leads from `network.json` to the keys its signatures are
 checked with, written and read. What this file does not know: what was signed. A document carries the network it was
@@ -9,21 +9,53 @@ network's, which is why the fingerprint is shown.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
 
 from crypto.digest import Digest
-from crypto.errors import CryptoError
-from crypto.statements import Admit, Domains, Remove, Seat, Statement, struct_hash, verify
+from crypto.errors import CryptoError, SignatureMismatch
+from crypto.statements import (
+    Admit,
+    Domains,
+    Keys,
+    Recover,
+    Remove,
+    Revoke,
+    Rotate,
+    Seat,
+    Statement,
+    recover,
+    struct_hash,
+)
 from node.document import Fields
 from node.errors import NodeError, NotFound, VerificationFailed
 from node.history import History
 from node.home import NETWORK_SCHEMA, Network, parse_network
-from node.membership import Member, faults, members_of, quorum
-from node.messages import AdmissionNotice, RemovalNotice
+from node.membership import NOBODY, Member, faults, members_of, quorum
+from node.membership import Keys as MemberKeys
+from node.messages import AdmissionNotice, RecoveryNotice, RemovalNotice, RevocationNotice, RotationNotice
+from node.notices import Ballot
 from node.store import Store
 
 FOUNDING_EPOCH = 1
+N = TypeVar("N", AdmissionNotice, RemovalNotice, RotationNotice, RevocationNotice, RecoveryNotice)
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """A ledger key of a member and how long it counts: up to but not in epoch `until`, None: to the end."""
+
+    ledger: bytes  # 20-byte address
+    until: int | None = None
+    rotated: bool = False  # away, by its own word
+
+    def covers(self, epoch: int, *, of_round: bool) -> bool:
+        """Whether it counts in this epoch.
+
+        A round that opens in the second of a rotation keeps the key before it. A key that came later counts too: its
+        member or a quorum vouches for it, and it decides rounds that were open when a revocation made way for it.
+        """
+        return self.until is None or epoch < self.until or (of_round and self.rotated and epoch == self.until)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +64,42 @@ class Issuers:
 
     network: Network
     domains: Domains
-    ledgers: dict[int, bytes]  # member index -> 20-byte address
+    terms: dict[int, list[Term]]  # member index -> its keys, in order
     names: dict[int, str]
     checked: bool
 
-    def signed(self, statement: Statement, member: int, signature: bytes, what: str) -> None:
-        """Raise `VerificationFailed` unless this member signed this statement."""
-        ledger = self.ledgers.get(member)
-        if ledger is None:
+    @property
+    def ledgers(self) -> dict[int, bytes]:
+        """Member index -> the newest ledger address."""
+        return {index: terms[-1].ledger for index, terms in self.terms.items()}
+
+    def signed(
+        self,
+        statement: Statement,
+        member: int,
+        signature: bytes,
+        what: str,
+        epoch: int | None = None,
+        *,
+        of_round: bool = False,
+    ) -> None:
+        """Raise `VerificationFailed` unless this member signed this statement.
+
+        Args:
+            epoch: the key must count then. None, for a statement that names no epoch: any key it ever had, because a
+                document cannot show when such a statement reached the chain.
+            of_round: the epoch is that of a round's opening.
+        """
+        terms = self.terms.get(member)
+        if terms is None:
             raise VerificationFailed(f"{what}: member {member} is no member of the network")
+        ledgers = [one.ledger for one in terms if epoch is None or one.covers(epoch, of_round=of_round)]
+        if not ledgers:
+            raise VerificationFailed(f"{what}: member {member} had no key in epoch {epoch}")
         try:
-            verify(statement, self.domains.of(statement), signature, ledger)
+            got = recover(statement, self.domains.of(statement), signature)
+            if got not in ledgers:
+                raise SignatureMismatch(ledgers[-1], got)
         except CryptoError as error:
             raise VerificationFailed(f"{what}, member {member}: {error}") from error
 
@@ -61,6 +118,12 @@ def write_issuers(network: Network, history: History, store: Store) -> dict[str,
     for member in history.registry.members.values():
         if member.admitted > FOUNDING_EPOCH:
             changes.append((member.admitted, _admission(member, store)))
+        for before, keys in zip(member.keys, member.keys[1:], strict=False):
+            if before.revoked and before.until is not None and before.until < keys.since:
+                changes.append((before.until, _revocation(member, before, store)))
+            changes.append((keys.since, _new_keys(member, keys, store)))
+        if member.revoked is not None:
+            changes.append((member.revoked, _revocation(member, member.keys[-1], store)))
         if member.removed is not None:
             changes.append((member.removed, _removal(member, store)))
     return {
@@ -73,26 +136,30 @@ def write_issuers(network: Network, history: History, store: Store) -> dict[str,
     }
 
 
-def _votes(notices: Sequence[AdmissionNotice | RemovalNotice]) -> list[dict[str, Any]]:
+def _votes(notices: Sequence[Ballot]) -> list[dict[str, Any]]:
     return [{"member": n.member, "signature": n.signature.hex()} for n in sorted(notices, key=lambda n: n.member)]
 
 
-def _subject(ledger: bytes) -> Digest:
-    return Digest(ledger.rjust(32, b"\0"))
+def _kept(store: Store, ledger: bytes, kind: type[N], epoch: int, what: str) -> list[N]:
+    """The kept notices of a kind about this ledger address that brought the change of this epoch."""
+    subject = Digest(ledger.rjust(32, b"\0"))
+    found = [n for n in store.notices(subject, kind.__name__) if isinstance(n, kind) and n.epoch == epoch - 1]
+    if not found:
+        raise NotFound(f"{what} are not in this home")
+    return found
 
 
 def _admission(member: Member, store: Store) -> dict[str, Any]:
-    kept = store.notices(_subject(member.ledger), "AdmissionNotice")
-    votes = [n for n in kept if isinstance(n, AdmissionNotice) and n.epoch == member.admitted - 1]
-    if not votes:
-        raise NotFound(f"the votes that admitted member {member.index} are not in this home")
+    first = member.keys[0]
+    what = f"the votes that admitted member {member.index}"
+    votes = _kept(store, first.ledger, AdmissionNotice, member.admitted, what)
     return {
         "kind": "admit",
         "epoch": member.admitted,
         "index": member.index,
-        "ledger": member.ledger.hex(),
-        "peer_id": member.peer_id.hex(),
-        "sealing_key": member.sealing_key.hex(),
+        "ledger": first.ledger.hex(),
+        "peer_id": first.peer_id.hex(),
+        "sealing_key": first.sealing_key.hex(),
         "name": member.name,
         "seat_signature": votes[0].seat_signature.hex(),
         "votes": _votes(votes),
@@ -101,11 +168,34 @@ def _admission(member: Member, store: Store) -> dict[str, Any]:
 
 def _removal(member: Member, store: Store) -> dict[str, Any]:
     assert member.removed is not None
-    kept = store.notices(_subject(member.ledger), "RemovalNotice")
-    votes = [n for n in kept if isinstance(n, RemovalNotice) and n.epoch == member.removed - 1]
-    if not votes:
-        raise NotFound(f"the votes that removed member {member.index} are not in this home")
+    ledger = NOBODY if member.revoked is not None else member.ledger
+    votes = _kept(store, ledger, RemovalNotice, member.removed, f"the votes that removed member {member.index}")
+    votes = [one for one in votes if one.target == member.index]
     return {"kind": "remove", "epoch": member.removed, "index": member.index, "votes": _votes(votes)}
+
+
+def _revocation(member: Member, keys: MemberKeys, store: Store) -> dict[str, Any]:
+    assert keys.until is not None
+    votes = _kept(store, keys.ledger, RevocationNotice, keys.until, f"the votes that revoked member {member.index}")
+    return {"kind": "revoke", "epoch": keys.until, "index": member.index, "votes": _votes(votes)}
+
+
+def _new_keys(member: Member, keys: MemberKeys, store: Store) -> dict[str, Any]:
+    """A rotation, with the old key's signature, or a recovery, with its votes."""
+    found: dict[str, Any] = {
+        "kind": "rotate" if keys.rotated else "recover",
+        "epoch": keys.since,
+        "index": member.index,
+        "ledger": keys.ledger.hex(),
+        "peer_id": keys.peer_id.hex(),
+        "sealing_key": keys.sealing_key.hex(),
+    }
+    if keys.rotated:
+        what = f"the statements that changed the keys of member {member.index}"
+        own = _kept(store, keys.ledger, RotationNotice, keys.since, what)[0]
+        return {**found, "keys_signature": own.keys_signature.hex(), "signature": own.signature.hex()}
+    votes = _kept(store, keys.ledger, RecoveryNotice, keys.since, f"the votes that recovered member {member.index}")
+    return {**found, "keys_signature": votes[0].keys_signature.hex(), "votes": _votes(votes)}
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -123,21 +213,17 @@ def read_issuers(given: Fields, network: Network | None) -> Issuers:
         raise VerificationFailed(
             f"{given.where}: made on network {own.fingerprint}, this is network {network.fingerprint} ({network.name})"
         )
-    ledgers = {seat.index: seat.ledger for seat in own.founders}
+    terms = {seat.index: [Term(seat.ledger)] for seat in own.founders}
     names = {seat.index: seat.name for seat in own.founders}
-    if sorted(ledgers) != list(range(len(own.founders))):
-        given.fault(f"founders have the indexes {sorted(ledgers)}")
-    issuers = Issuers(own, own.contracts.domains, ledgers, names, network is not None)
-    active, epoch = set(ledgers), FOUNDING_EPOCH
+    if sorted(terms) != list(range(len(own.founders))):
+        given.fault(f"founders have the indexes {sorted(terms)}")
+    issuers = Issuers(own, own.contracts.domains, terms, names, network is not None)
+    active, revoked, epoch = set(terms), set[int](), FOUNDING_EPOCH
     for change in given.each("changes", _Change.read):
         if change.epoch <= epoch:
             given.fault(f"a change of epoch {change.epoch} comes after epoch {epoch}")
         epoch = change.epoch
-        change.check(issuers, active)
-        if change.seat is None:
-            active.discard(change.index)
-        else:
-            active.add(change.index)
+        change.check(issuers, active, revoked)
     return issuers
 
 
@@ -159,50 +245,99 @@ def _network(given: Fields) -> Network:
         raise VerificationFailed(f"{given.where}: {error}") from error
 
 
+KINDS: Final = ("admit", "remove", "rotate", "revoke", "recover")
+
+
 @dataclass(frozen=True, slots=True)
 class _Change:
+    kind: str
     epoch: int
     index: int
-    ledger: bytes
-    seat: Seat | None  # None: a removal
-    seat_signature: bytes
-    votes: dict[int, bytes]
+    ledger: bytes  # of the new keys, where there are any
+    own: Seat | Keys | None  # the new keys' own statement
+    own_signature: bytes
+    signature: bytes  # of a rotation
+    votes: dict[int, bytes]  # of everything else
 
     @classmethod
     def read(cls, fields: Fields) -> _Change:
         kind, epoch, index = fields.take("kind", str), fields.uint("epoch", 53), fields.uint("index", 5)
-        seat, ledger, seat_signature = None, b"", b""
-        if kind == "admit":
-            ledger = fields.hexes("ledger", 20)
-            try:
-                seat = Seat("member", fields.hexes("peer_id"), fields.digest("sealing_key"), fields.take("name", str))
-            except CryptoError as error:
-                fields.fault(str(error))
-            seat_signature = fields.signature("seat_signature")
-        elif kind != "remove":
-            fields.fault(f"kind {kind!r:.40} is neither admit nor remove")
-        votes = dict(fields.each("votes", lambda one: (one.uint("member", 5), one.signature("signature"))))
-        return cls(epoch, index, ledger, seat, seat_signature, votes)
-
-    def check(self, issuers: Issuers, active: set[int]) -> None:
-        where = f"change of epoch {self.epoch}"
-        if self.seat is None:
-            if self.index not in active:
-                raise VerificationFailed(f"{where} removes member {self.index}, which is not active")
-            statement: Statement = Remove(self.epoch - 1, self.index, issuers.ledgers[self.index])
+        if kind not in KINDS:
+            fields.fault(f"kind {kind!r:.40} is none of {', '.join(KINDS)}")
+        own: Seat | Keys | None = None
+        ledger = own_signature = signature = b""
+        votes: dict[int, bytes] = {}
+        try:
+            if kind in ("admit", "rotate", "recover"):
+                ledger = fields.hexes("ledger", 20)
+                peer_id, sealing = fields.hexes("peer_id"), fields.digest("sealing_key")
+                if kind == "admit":
+                    own = Seat("member", peer_id, sealing, fields.take("name", str))
+                    own_signature = fields.signature("seat_signature")
+                else:
+                    own = Keys(index, ledger, peer_id, sealing)
+                    own_signature = fields.signature("keys_signature")
+        except CryptoError as error:
+            fields.fault(str(error))
+        if kind == "rotate":
+            signature = fields.signature("signature")
         else:
-            if self.index != len(issuers.ledgers):
-                raise VerificationFailed(f"{where} admits member {self.index}, {len(issuers.ledgers)} is next")
-            statement = Admit(self.epoch - 1, self.ledger, struct_hash(self.seat))
+            votes = dict(fields.each("votes", lambda one: (one.uint("member", 5), one.signature("signature"))))
+        return cls(kind, epoch, index, ledger, own, own_signature, signature, votes)
+
+    def check(self, issuers: Issuers, active: set[int], revoked: set[int]) -> None:
+        """Check the change against the members before it, and make it."""
+        where = f"change of epoch {self.epoch}"
+        if self.kind == "admit":
+            if self.index != len(issuers.terms):
+                raise VerificationFailed(f"{where} admits member {self.index}, {len(issuers.terms)} is next")
+        elif self.index not in (active if self.kind in ("rotate", "revoke") else active | revoked):
+            raise VerificationFailed(f"{where}: {self.kind} of member {self.index}, which is not active")
+        if self.kind == "rotate":
+            rotation = self._statement(issuers, revoked)
+            issuers.signed(rotation, self.index, self.signature, where, self.epoch - 1)
+        else:
+            self._check_votes(issuers, active, self._statement(issuers, revoked), where)
+        self._make(issuers, active, revoked)
+        if self.own is not None:
+            issuers.signed(self.own, self.index, self.own_signature, "the new keys' own statement", self.epoch)
+
+    def _statement(self, issuers: Issuers, revoked: set[int]) -> Statement:
+        before = self.epoch - 1
+        if self.own is not None:
+            hashed = struct_hash(self.own)
+            match self.kind:
+                case "admit":
+                    return Admit(before, self.ledger, hashed)
+                case "rotate":
+                    return Rotate(before, self.index, hashed)
+                case _:
+                    return Recover(before, self.index, hashed)
+        if self.kind == "revoke":
+            return Revoke(before, self.index, issuers.ledgers[self.index])
+        return Remove(before, self.index, NOBODY if self.index in revoked else issuers.ledgers[self.index])
+
+    def _check_votes(self, issuers: Issuers, active: set[int], statement: Statement, where: str) -> None:
         n = len(active)
         needed = quorum(n, faults(n, n))
         for member, signature in self.votes.items():
-            issuers.signed(statement, member, signature, f"vote for the {where}")
+            issuers.signed(statement, member, signature, f"vote for the {where}", self.epoch - 1)
         if len(set(self.votes) & active) < needed:
             raise VerificationFailed(f"{where}: {len(set(self.votes) & active)} votes of {n} members, {needed} needed")
-        if self.seat is not None:
-            issuers.ledgers[self.index], issuers.names[self.index] = self.ledger, self.seat.name
-            issuers.signed(self.seat, self.index, self.seat_signature, "the applicant's own seat")
+
+    def _make(self, issuers: Issuers, active: set[int], revoked: set[int]) -> None:
+        terms = issuers.terms.setdefault(self.index, [])
+        if terms and terms[-1].until is None and self.kind in ("rotate", "revoke", "recover"):
+            terms[-1] = replace(terms[-1], until=self.epoch, rotated=self.kind == "rotate")
+        if self.own is not None:
+            terms.append(Term(self.ledger))
+            active.add(self.index)
+            revoked.discard(self.index)
+        else:
+            active.discard(self.index)
+            (revoked.add if self.kind == "revoke" else revoked.discard)(self.index)
+        if isinstance(self.own, Seat):
+            issuers.names[self.index] = self.own.name
 
 
 def roster_names(issuers: Issuers, roster: int) -> list[str]:

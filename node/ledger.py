@@ -26,7 +26,7 @@ from crypto.digest import Digest
 from crypto.errors import EncodingError
 from crypto.keys import LedgerKey, address_text
 from node.abi import Codec, EncodedCall
-from node.account import SendingAccount, SentStore
+from node.account import MemorySentStore, SendingAccount, SentStore
 from node.errors import CallReverted, ChainUnreachable, LedgerError, NotFound, Refused
 from node.evidence import BlockEvidence, verify_block
 from node.jsonrpc import (
@@ -70,6 +70,7 @@ PUBLIC_CHAINS: Final = {
 LOG_SPAN_BLOCKS: Final = 1_000
 """Blocks asked for at once; many clients refuse more than a few thousand."""
 
+TRANSFER_GAS: Final = 21_000
 _READ_ATTEMPTS: Final = 8
 _STAMPS_KEPT: Final = 10_000
 
@@ -199,7 +200,7 @@ class Web3Ledger:
             wall_clock: for clients that do not tell the stamp of the next block.
         """
         self.contracts = contracts
-        self._client = client
+        self.client = client
         self._account = account
         self._codec = codec
         self._confirmations = confirmations
@@ -210,7 +211,7 @@ class Web3Ledger:
 
     def head(self) -> Head:
         """The newest block, the newest final block and the stamp a transaction sent now would get, at least."""
-        latest = self._client.block("latest")
+        latest = self.client.block("latest")
         number, timestamp = quantity(latest["number"]), quantity(latest["timestamp"])
         pending = self._pending_stamp()
         return Head(
@@ -225,7 +226,7 @@ class Web3Ledger:
         """All records of the four contracts in blocks [first_block, last_block], in order."""
         found: list[Logged] = []
         span = LOG_SPAN_BLOCKS
-        last_block = min(last_block, quantity(self._client.call("eth_blockNumber")))
+        last_block = min(last_block, quantity(self.client.call("eth_blockNumber")))
         start = max(0, first_block)
         while start <= last_block:
             end = min(last_block, start + span - 1)
@@ -246,19 +247,19 @@ class Web3Ledger:
         data = "0x" + self._codec.accumulator_call().hex()
         addresses = (self.contracts.membership, self.contracts.consent, self.contracts.unlearning)
         for _ in range(_READ_ATTEMPTS):
-            before = self._client.block("latest")["hash"]
+            before = self.client.block("latest")["hash"]
             values = [
-                word(self._client.call("eth_call", {"to": address_text(address), "data": data}, "latest"))
+                word(self.client.call("eth_call", {"to": address_text(address), "data": data}, "latest"))
                 for address in addresses
             ]
             # By tag, because clients without an archive refuse old numbers; so look whether a block came between.
-            if self._client.block("latest")["hash"] == before:
+            if self.client.block("latest")["hash"] == before:
                 return values[0], values[1], values[2]
-        raise LedgerError(f"the chain at {self._client.url} grows faster than it can be read")
+        raise LedgerError(f"the chain at {self.client.url} grows faster than it can be read")
 
     def block_hash(self, number: int) -> Digest:
         """Hash of block `number`; `NotFound` when there is no such block."""
-        return word(self._client.block(number)["hash"])
+        return word(self.client.block(number)["hash"])
 
     def evidence(self, number: int) -> BlockEvidence:
         """Header and receipts of block `number`, checked against each other and the hash that the client states.
@@ -267,7 +268,7 @@ class Web3Ledger:
             NotFound: there is no such block.
             LedgerError: the client's header does not hash to the block's hash, or its receipts are not the header's.
         """
-        block = self._client.block(number)
+        block = self.client.block(number)
         evidence = BlockEvidence(
             number, header_rlp(block), tuple(receipt_rlp(found) for found in self._receipts(block))
         )
@@ -305,12 +306,12 @@ class Web3Ledger:
             "to": address_text(call.to),
             "data": "0x" + call.data.hex(),
         }
-        latest = self._client.block("latest")
+        latest = self.client.block("latest")
         most = quantity(latest["gasLimit"])
         try:
             if not call.timed:
-                return min(most, quantity(self._client.call("eth_estimateGas", question)) * 5 // 4 + 20_000)
-            self._client.call("eth_call", question, "pending")
+                return min(most, quantity(self.client.call("eth_estimateGas", question)) * 5 // 4 + 20_000)
+            self.client.call("eth_call", question, "pending")
         except RpcError as error:
             pending = self._pending_stamp()
             # A client whose pending block is only the head judges by an old stamp: let the chain itself decide.
@@ -328,7 +329,7 @@ class Web3Ledger:
         if quantity(receipt["gasUsed"]) >= call.gas:
             return CallReverted(f"the call ran out of its {call.gas} gas", "OutOfGas")
         try:
-            self._client.call("eth_call", question, receipt["blockNumber"])
+            self.client.call("eth_call", question, receipt["blockNumber"])
         except RpcError as error:
             if error.data is not None:
                 return self._codec.reverted(error.data)
@@ -338,7 +339,7 @@ class Web3Ledger:
 
     def _pending_stamp(self) -> int | None:
         try:
-            return quantity(self._client.block("pending")["timestamp"])
+            return quantity(self.client.block("pending")["timestamp"])
         except (RpcError, NotFound):  # optional in the standard
             return None
 
@@ -349,7 +350,7 @@ class Web3Ledger:
             self.contracts.training,
             self.contracts.unlearning,
         ]
-        entries = self._client.call(
+        entries = self.client.call(
             "eth_getLogs",
             {"fromBlock": hex(first), "toBlock": hex(last), "address": [address_text(one) for one in addresses]},
         )
@@ -377,7 +378,7 @@ class Web3Ledger:
             return quantity(stated)
         block_hash = str(entry["blockHash"])
         if block_hash not in self._stamps:
-            block = self._client.call("eth_getBlockByHash", block_hash, False)
+            block = self.client.call("eth_getBlockByHash", block_hash, False)
             if block is None:
                 raise LedgerError(f"block {block_hash} was replaced while its logs were read; read again")
             if len(self._stamps) >= _STAMPS_KEPT:
@@ -387,9 +388,9 @@ class Web3Ledger:
 
     def _receipts(self, block: Mapping[str, Any]) -> list[dict[str, Any]]:
         try:
-            found = self._client.call("eth_getBlockReceipts", block["number"])
+            found = self.client.call("eth_getBlockReceipts", block["number"])
         except RpcError:  # optional: ask one by one
-            found = [self._client.receipt(data(transaction)) for transaction in block["transactions"]]
+            found = [self.client.receipt(data(transaction)) for transaction in block["transactions"]]
         if not isinstance(found, list) or None in found:
             raise LedgerError(f"block {quantity(block['number'])}: the client does not give its receipts")
         return found
@@ -427,6 +428,19 @@ def connect(
     )
     account = SendingAccount(client, key, store, mine_timeout_s=mine_timeout_s)
     return Web3Ledger(client, contracts, account, codec or Codec.load(), confirmations=confirmations)
+
+
+def hand_over(client: EthereumClient, old: LedgerKey, new: bytes) -> int:
+    """Move most of the coin of an account of ours to another, if that has less; how many wei.
+
+    A tenth stays: transactions that are signed and not yet mined have to be paid from it.
+    """
+    held, there = (quantity(client.call("eth_getBalance", address_text(one), "latest")) for one in (old.address, new))
+    value = held - held // 10
+    if held <= there or value == 0:
+        return 0
+    SendingAccount(client, old, MemorySentStore()).transact(new, b"", lambda: TRANSFER_GAS, value=value)
+    return value
 
 
 def _was_delivered(error: requests.RequestException) -> bool:

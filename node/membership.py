@@ -23,7 +23,26 @@ from dataclasses import dataclass, fields, replace
 from crypto import digest
 from crypto.digest import Digest, hash_words, keccak256
 from node.errors import LedgerError
-from node.records import MAX_MEMBERS, ZERO, AuditorSeated, MemberAdmitted, MemberRemoved, Record
+from node.records import (
+    MAX_MEMBERS,
+    ZERO,
+    AuditorEnded,
+    AuditorSeated,
+    MemberAdmitted,
+    MemberRecovered,
+    MemberRemoved,
+    MemberRevoked,
+    MemberRotated,
+    Record,
+)
+
+MembershipRecord = (
+    MemberAdmitted | MemberRemoved | MemberRotated | MemberRevoked | MemberRecovered | AuditorSeated | AuditorEnded
+)
+"""What Membership emits."""
+
+NOBODY = bytes(19) + b"\1"
+"""Stands where a revoked key stood (library RosterCode): no key has this address."""
 
 # --------------------------------------------------------------------------------------------------------------------
 # Rosters
@@ -121,6 +140,26 @@ def accumulate(accumulator: bytes, record: Record) -> Digest:
 
 
 @dataclass(frozen=True, slots=True)
+class Keys:
+    """The keys a member had for a while, and how they came and went.
+
+    `since` and `until` are epochs, `until` is exclusive and None for the keys it has. `at` and `ended_at` are the block
+    times of the changes, zero at an admission. `rotated`: they came by the member's own word, so that keys before them
+    and after them vouch for each other. `revoked`: they went because the others took them away.
+    """
+
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    since: int
+    at: int = 0
+    rotated: bool = False
+    until: int | None = None
+    ended_at: int = 0
+    revoked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Member:
     """One member as registered. Its index is never given to another, also after its removal."""
 
@@ -130,12 +169,34 @@ class Member:
     sealing_key: bytes  # X25519 public key, 32 bytes
     name: str
     admitted: int  # epoch
-    removed: int | None = None  # epoch; None while active
+    removed: int | None = None  # epoch; None while not removed
+    revoked: int | None = None  # epoch in which its key was revoked; None when it was not, or has been replaced
+    keys: tuple[Keys, ...] = ()  # all it ever had, in order
 
     @property
     def active(self) -> bool:
-        """Whether it has not been removed."""
-        return self.removed is None
+        """Whether it takes part: not removed, its key not revoked."""
+        return self.removed is None and self.revoked is None
+
+    def ledger_at(self, epoch: int) -> bytes | None:
+        """The ledger address it had in this epoch, also after removal; None before admission and while revoked."""
+        for one in reversed(self.keys):
+            if one.since <= epoch:
+                return one.ledger if one.until is None or epoch < one.until else None
+        return None
+
+    def ledgers(self, *, past: bool = False, since: int = 0) -> tuple[bytes, ...]:
+        """Addresses that speak for it: keys that were not taken from it, the newest first.
+
+        Args:
+            past: also those that were; what they signed before stands in the records.
+            since: not those it had given up before this block time.
+        """
+        return tuple(
+            one.ledger
+            for one in reversed(self.keys)
+            if (past or not one.revoked) and (one.until is None or one.ended_at >= since)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +228,7 @@ class Registry:
         members: every member ever admitted, by index.
         auditors: every seat ever given, by seat number.
         epoch: the epoch of the last change.
+        replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
         accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
     """
 
@@ -175,9 +237,10 @@ class Registry:
         self.members: dict[int, Member] = {}
         self.auditors: dict[int, Auditor] = {}
         self.epoch = 0
+        self.replaced = 0
         self.accumulator = ZERO
 
-    def apply(self, record: MemberAdmitted | MemberRemoved | AuditorSeated) -> None:
+    def apply(self, record: MembershipRecord) -> None:
         """Take the next record; `LedgerError` for one that Membership cannot have emitted, and nothing changes then."""
         if record.epoch < self.epoch:
             raise LedgerError(f"{type(record).__name__} of epoch {record.epoch} comes after epoch {self.epoch}")
@@ -186,13 +249,45 @@ class Registry:
                 if record.index != len(self.members) or record.index >= MAX_MEMBERS:
                     raise LedgerError(f"member index {record.index} is admitted, {len(self.members)} is next")
                 self.members[record.index] = Member(
-                    record.index, record.ledger, record.peer_id, record.sealing_key, record.name, record.epoch
+                    record.index,
+                    record.ledger,
+                    record.peer_id,
+                    record.sealing_key,
+                    record.name,
+                    record.epoch,
+                    keys=(Keys(record.ledger, record.peer_id, record.sealing_key, record.epoch),),
                 )
             case MemberRemoved():
                 member = self.members.get(record.index)
-                if member is None or not member.active:
+                if member is None or member.removed is not None:
                     raise LedgerError(f"member {record.index} is removed but is no active member")
                 self.members[record.index] = replace(member, removed=record.epoch)
+            case MemberRotated() | MemberRecovered():
+                member = self.members.get(record.index)
+                rotated = isinstance(record, MemberRotated)
+                if member is None or member.removed is not None or (rotated and not member.active):
+                    raise LedgerError(f"member {record.index} has new keys but is no member that may have them")
+                self.members[record.index] = replace(
+                    member,
+                    ledger=record.ledger,
+                    peer_id=record.peer_id,
+                    sealing_key=record.sealing_key,
+                    revoked=None,
+                    keys=(*self._ended(member, record, revoked=not rotated), _keys_of(record)),
+                )
+                self.replaced = self.replaced if rotated else record.epoch
+            case MemberRevoked():
+                member = self.members.get(record.index)
+                if member is None or not member.active:
+                    raise LedgerError(f"member {record.index} is revoked but is no active member")
+                keys = self._ended(member, record, revoked=True)
+                self.members[record.index] = replace(member, revoked=record.epoch, keys=keys)
+                self.replaced = record.epoch
+            case AuditorEnded():
+                auditor = self.auditors.get(record.seat)
+                if auditor is None:
+                    raise LedgerError(f"the term of auditor seat {record.seat} ends, which was never given")
+                self.auditors[record.seat] = replace(auditor, term_end=record.term_end)
             case AuditorSeated():
                 if record.seat != len(self.auditors):
                     raise LedgerError(f"auditor seat {record.seat} is given, {len(self.auditors)} is next")
@@ -209,10 +304,61 @@ class Registry:
         self.epoch = record.epoch
         self.accumulator = accumulate(self.accumulator, record)
 
+    @staticmethod
+    def _ended(
+        member: Member, record: MemberRotated | MemberRevoked | MemberRecovered, *, revoked: bool
+    ) -> tuple[Keys, ...]:
+        """The member's keys with the last of them ended by this record, if it was not ended before."""
+        last = member.keys[-1]
+        if last.until is None:
+            last = replace(last, until=record.epoch, ended_at=record.at, revoked=revoked)
+        return (*member.keys[:-1], last)
+
+    def keys_of(self, index: int | None) -> list[tuple[bytes, bytes, bytes]]:
+        """Ledger address, peer id and sealing key of every set of keys this member ever had, in order."""
+        member = None if index is None else self.members.get(index)
+        return [] if member is None else [(one.ledger, one.peer_id, one.sealing_key) for one in member.keys]
+
+    def ledgers_of_round(self, index: int, opened_at: int, ended_at: int | None) -> tuple[bytes, ...]:
+        """Addresses whose signatures on a round's statements count for member `index`; none for an unknown member.
+
+        The contract's rule (`rosterAt`) while the round is open: the key before any rotation stamped when it opened or
+        later, but a revocation or recovery takes effect at once and makes the newest keys count. After its end: every
+        key the member had between opening and end.
+
+        Args:
+            opened_at, ended_at: block times; None while the round is open.
+        """
+        member = self.members.get(index)
+        if member is None:
+            return ()
+        if ended_at is not None:
+            return tuple(
+                one.ledger
+                for one in member.keys
+                if one.at <= ended_at and (one.until is None or one.ended_at >= opened_at)
+            )
+        if member.revoked is not None:
+            return ()
+        place = len(member.keys) - 1
+        while (
+            member.keys[place].rotated
+            and member.keys[place].since > self.replaced
+            and (member.keys[place].at >= opened_at)
+        ):
+            place -= 1
+        return (member.keys[place].ledger,)
+
     @property
     def active(self) -> int:
-        """Bitmap of the members that have not been removed."""
+        """Bitmap of the members that take part."""
         return bitmap_of(index for index, member in self.members.items() if member.active)
+
+    @property
+    def needed(self) -> int:
+        """Equal votes of the active members that decide a change of membership."""
+        n = self.active.bit_count()
+        return quorum(n, faults(n, n))
 
     def member_of_ledger(self, ledger: bytes) -> Member | None:
         """The active member with this ledger address (20 bytes)."""
@@ -230,3 +376,14 @@ class Registry:
     def auditors_of(self, study: bytes, at: int) -> tuple[Auditor, ...]:
         """The seats that may read rounds of `study` at block time `at`, by seat number."""
         return tuple(a for a in self.auditors.values() if a.serves(study, at))
+
+
+def _keys_of(record: MemberRotated | MemberRecovered) -> Keys:
+    return Keys(
+        record.ledger,
+        record.peer_id,
+        record.sealing_key,
+        record.epoch,
+        record.at,
+        rotated=isinstance(record, MemberRotated),
+    )

@@ -164,6 +164,66 @@ class RemovalNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class RotationNotice:
+    """A member's new keys: its `Rotate` by the key it has until now, and the new ledger key's own `Keys`."""
+
+    epoch: int
+    member: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    keys_signature: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RevocationNotice:
+    """One member's vote (`Revoke`) that the key `ledger` of member `target` counts for nothing."""
+
+    epoch: int
+    target: int
+    ledger: bytes
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RecoveryNotice:
+    """One member's vote (`Recover`) for the new keys of member `target`; `keys_signature` is their own `Keys`."""
+
+    epoch: int
+    target: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    keys_signature: bytes
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditorEndNotice:
+    """One member's vote (`EndAuditor`) to end the term of the auditor in `seat`."""
+
+    epoch: int
+    seat: int
+    ledger: bytes
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class LeftConsentNotice:
+    """One member's vote (`WithdrawByQuorum`) to end a consent of `hospital`, which takes no part any more."""
+
+    epoch: int
+    hospital: int
+    consent_id: Digest
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class TombstoneNotice:
     """`Tombstone`: this member no longer holds this content, and why."""
 
@@ -188,6 +248,11 @@ Notice = (
     | VerdictNotice
     | AdmissionNotice
     | RemovalNotice
+    | RotationNotice
+    | RevocationNotice
+    | RecoveryNotice
+    | AuditorEndNotice
+    | LeftConsentNotice
     | TombstoneNotice
 )
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from crypto.commitments import consent_id, request_id, result_hash, update_root
 from crypto.digest import Digest, keccak256
-from crypto.errors import CryptoError
+from crypto.errors import CryptoError, SignatureMismatch
 from crypto.merkle import requests_root
 from crypto.statements import (
     Abstain,
@@ -21,17 +21,24 @@ from crypto.statements import (
     Close,
     Commit,
     Domains,
+    EndAuditor,
     Have,
+    Keys,
     Plan,
     Purged,
+    Recover,
     Remove,
     RequestErasure,
+    Revoke,
+    Rotate,
     Seat,
     Statement,
     Tombstone,
     Verdict,
     Vote,
     Withdraw,
+    WithdrawByQuorum,
+    recover,
     struct_hash,
     verify,
 )
@@ -40,15 +47,20 @@ from node.history import History
 from node.messages import (
     AbstainNotice,
     AdmissionNotice,
+    AuditorEndNotice,
     CloseNotice,
     CommitNotice,
     ErasureNotice,
     HaveNotice,
+    LeftConsentNotice,
     Notice,
     OpeningNotice,
     PlanNotice,
     PurgeNotice,
+    RecoveryNotice,
     RemovalNotice,
+    RevocationNotice,
+    RotationNotice,
     TombstoneNotice,
     VerdictNotice,
     VoteNotice,
@@ -56,7 +68,7 @@ from node.messages import (
 )
 from node.records import Result
 
-__all__ = ["check", "commit_of", "hash_of_result", "statement_of"]
+__all__ = ["Ballot", "check", "commit_of", "counts", "hash_of_result", "keys_of", "speakers", "statement_of"]
 
 
 class NotGenuine(PeerError):
@@ -115,6 +127,16 @@ def statement_of(notice: Notice) -> Statement | None:
             return Admit(notice.epoch, notice.ledger, struct_hash(_seat(notice)))
         case RemovalNotice():
             return Remove(notice.epoch, notice.target, notice.ledger)
+        case RotationNotice():
+            return Rotate(notice.epoch, notice.member, struct_hash(keys_of(notice, notice.member)))
+        case RevocationNotice():
+            return Revoke(notice.epoch, notice.target, notice.ledger)
+        case RecoveryNotice():
+            return Recover(notice.epoch, notice.target, struct_hash(keys_of(notice, notice.target)))
+        case AuditorEndNotice():
+            return EndAuditor(notice.epoch, notice.seat, notice.ledger)
+        case LeftConsentNotice():
+            return WithdrawByQuorum(notice.epoch, notice.hospital, notice.consent_id)
         case TombstoneNotice():
             return Tombstone(notice.member, notice.content, notice.reason, notice.subject)
         case OpeningNotice():
@@ -123,6 +145,11 @@ def statement_of(notice: Notice) -> Statement | None:
 
 def _seat(notice: AdmissionNotice) -> Seat:
     return Seat("member", notice.peer_id, Digest(notice.sealing_key), notice.name)
+
+
+def keys_of(notice: RotationNotice | RecoveryNotice, member: int) -> Keys:
+    """The new keys' own statement inside a rotation or a vote for a recovery."""
+    return Keys(member, notice.ledger, notice.peer_id, Digest(notice.sealing_key))
 
 
 def _commit_opens(notice: CommitNotice, history: History, domains: Domains) -> None:
@@ -144,6 +171,11 @@ def _applicant_signed(notice: AdmissionNotice, history: History, domains: Domain
     verify(seat, domains.of(seat), notice.seat_signature, notice.ledger)
 
 
+def _new_keys_signed(notice: RotationNotice | RecoveryNotice, history: History, domains: Domains) -> None:
+    keys = keys_of(notice, notice.member if isinstance(notice, RotationNotice) else notice.target)
+    verify(keys, domains.of(keys), notice.keys_signature, notice.ledger)
+
+
 def _opening_opens(notice: OpeningNotice, history: History, domains: Domains) -> None:
     erasure = history.erasures.get(notice.batch)
     if erasure is None:
@@ -157,7 +189,7 @@ def _opening_opens(notice: OpeningNotice, history: History, domains: Domains) ->
 
 @dataclass(frozen=True, slots=True)
 class _Rule:
-    """Who signs ("member": the registered key of `member`; "holder": the address in the notice; "nobody")."""
+    """Who signs ("member": a key of `member`, by `speakers`; "holder": the address in the notice; "nobody")."""
 
     signer: str
     inner: Callable[[Any, History, Domains], None] | None = None
@@ -178,12 +210,59 @@ _RULES: dict[type, _Rule] = {
     VerdictNotice: _Rule("member"),
     AdmissionNotice: _Rule("member", _applicant_signed),
     RemovalNotice: _Rule("member"),
+    RotationNotice: _Rule("member", _new_keys_signed),
+    RevocationNotice: _Rule("member"),
+    RecoveryNotice: _Rule("member", _new_keys_signed),
+    AuditorEndNotice: _Rule("member"),
+    LeftConsentNotice: _Rule("member"),
     TombstoneNotice: _Rule("member"),
 }
 
 
-def check(notice: Notice, history: History, domains: Domains) -> None:
-    """Raise `NotGenuine` unless the notice is signed by whom it names and consistent in itself."""
+Ballot = AdmissionNotice | RemovalNotice | RevocationNotice | RecoveryNotice | AuditorEndNotice | LeftConsentNotice
+"""A member's vote in the governance of the network: it names the epoch it is for."""
+
+
+def speakers(notice: Notice, history: History, *, past: bool = False) -> tuple[bytes, ...]:
+    """Ledger addresses whose signature makes this notice its member's: the contracts' rules (contracts/README.md).
+
+    | notice | keys |
+    | --- | --- |
+    | of a round | those that decide the round |
+    | plan, purge, verdict | those that decide the erasure |
+    | close | those its member had since the round opened |
+    | votes and rotations | the one its member has in the epoch it names |
+    | tombstone, and anything about what the chain does not have yet | those its member has or gave up itself |
+
+    `past` adds keys that were taken away since: what they signed before stands. For an audit, never for acting.
+    """
+    assert not isinstance(notice, WithdrawalNotice | ErasureNotice | OpeningNotice)
+    member = history.registry.members.get(notice.member)
+    if member is None:
+        return ()
+    if isinstance(notice, Ballot | RotationNotice):
+        found = member.ledger_at(notice.epoch)
+        return () if found is None else (found,)
+    opened_at: int | None = None
+    ended_at: int | None = None
+    if isinstance(notice, CommitNotice | AbstainNotice | HaveNotice | VoteNotice):
+        one = history.rounds.get(notice.round_id)
+        if one is not None:
+            opened_at, ended_at = one.opened.opened_at, one.ended_at
+    elif isinstance(notice, PlanNotice | PurgeNotice | VerdictNotice):
+        erasure = history.erasures.get(notice.batch)
+        if erasure is not None:
+            opened_at = erasure.opened.opened_at
+    elif isinstance(notice, CloseNotice):
+        one = history.round_at(notice.study, notice.branch, notice.height) if notice.study in history.studies else None
+        return member.ledgers(past=past, since=0 if one is None else one.opened.opened_at)
+    if opened_at is None or past:
+        return member.ledgers(past=past)
+    return history.registry.ledgers_of_round(member.index, opened_at, ended_at)
+
+
+def check(notice: Notice, history: History, domains: Domains, *, past: bool = False) -> None:
+    """Raise `NotGenuine` unless the notice is signed by whom it names and consistent in itself; `past`: `speakers`."""
     rule = _RULES[type(notice)]
     name = type(notice).__name__
     try:
@@ -197,9 +276,22 @@ def check(notice: Notice, history: History, domains: Domains) -> None:
             verify(statement, domains.of(statement), notice.signature, notice.holder)
             return
         assert not isinstance(notice, WithdrawalNotice | ErasureNotice | OpeningNotice)
-        member = history.registry.members.get(notice.member)
-        if member is None:
+        if notice.member not in history.registry.members:
             raise NotGenuine(f"{name}: member {notice.member} is not registered")
-        verify(statement, domains.of(statement), notice.signature, member.ledger)
+        ledgers = speakers(notice, history, past=past)
+        if not ledgers:
+            raise NotGenuine(f"{name}: no key of member {notice.member} counts here")
+        got = recover(statement, domains.of(statement), notice.signature)
+        if got not in ledgers:
+            raise SignatureMismatch(ledgers[0], got)
     except CryptoError as error:
         raise NotGenuine(f"{name}: {error}") from error
+
+
+def counts(notice: Notice, history: History, domains: Domains) -> bool:
+    """Whether its signature counts now: a kept one may have been overtaken by a change of keys."""
+    try:
+        check(notice, history, domains)
+    except NotGenuine:
+        return False
+    return True

@@ -23,13 +23,14 @@ from crypto.blobs import SetPlain, UpdatePlain, dataset_root, decode_set, decode
 from crypto.commitments import update_root
 from crypto.digest import Digest, sha256
 from crypto.errors import CryptoError, KeyMismatch, RootMismatch
-from crypto.keys import KeyRing
+from crypto.keys import KeyRing, LedgerKey
 from crypto.sealing import BlobKind, open_blob, seal
-from crypto.statements import Domains, Statement, sign
+from crypto.statements import Abstain, Commit, Domains, Have, Plan, Purged, Statement, Verdict, Vote, sign
 from fl_engine.trust import beta
 from node.consent import Leaf, last_deadline, original_opening, usable
 from node.errors import LocalError, LocalFault, NotFound
 from node.history import Branch, History, RoundHistory
+from node.keystore import current_ring
 from node.membership import members_of
 from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
 from node.notices import commit_of, hash_of_result, statement_of
@@ -92,12 +93,13 @@ class Participant:
     """State of one node, in memory; everything that must survive is in `store`, `vault` and the chain.
 
     `me` is the member index, or None at an auditor, which holds seat `seat`. `seed_of` is the beacon's seed of a branch
-    at a height; only a simulation that repeats an erasure's branch gives another than the branch's own.
+    at a height; only a simulation that repeats an erasure's branch gives another than the branch's own. `first` are the
+    keys the home was made with, `later` those it made since, whether the registry has them or not.
     """
 
     me: int | None
     seat: int | None
-    ring: KeyRing
+    first: KeyRing
     domains: Domains
     store: Store
     vault: Vault | None
@@ -105,11 +107,46 @@ class Participant:
     rounds: dict[Digest, Round] = field(default_factory=dict)
     studies: dict[Digest, Arithmetic] = field(default_factory=dict)
     seed_of: Callable[[Branch, int], Digest] = lambda branch, height: branch.seed
+    later: tuple[KeyRing, ...] = ()
     _use: dict[Digest, _Use] = field(default_factory=dict)
     _ended: set[Digest] = field(default_factory=set)  # our consents that were ended here, mined or not
 
     def __post_init__(self) -> None:
         self._read_ended()
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Keys
+
+    @property
+    def rings(self) -> tuple[KeyRing, ...]:
+        """All keys of this home, the first ones first."""
+        return (self.first, *self.later)
+
+    @property
+    def ring(self) -> KeyRing:
+        """The keys that the registry has for us."""
+        return current_ring(self.rings, self.history.registry.keys_of(self.me))
+
+    def ledger_key(self, statement: Statement) -> LedgerKey:
+        """The key with which this statement counts: a round or an erasure keeps the keys it was opened with."""
+        opened_at: int | None = None
+        match statement:
+            case Commit() | Abstain() | Have() | Vote():
+                one = self.history.rounds.get(statement.round_id)
+                opened_at = None if one is None else one.opened.opened_at
+            case Plan() | Purged() | Verdict():
+                erasure = self.history.erasures.get(statement.batch)
+                opened_at = None if erasure is None else erasure.opened.opened_at
+        if opened_at is not None and self.me is not None and self.later:
+            wanted = self.history.registry.ledgers_of_round(self.me, opened_at, None)
+            for ring in self.rings:
+                if ring.ledger.address in wanted:
+                    return ring.ledger
+        return self.ring.ledger
+
+    def sign(self, statement: Statement) -> bytes:
+        """Our signature, with the key with which it counts."""
+        return sign(statement, self.domains.of(statement), self.ledger_key(statement))
 
     def _read_ended(self) -> None:
         if self.vault is not None:
@@ -441,7 +478,7 @@ class Participant:
 
     def _say(self, notice: N, statement: Statement) -> N:
         """Sign and store; what comes back is what was stored first under this notice's key."""
-        signed = replace(notice, signature=sign(statement, self.domains.of(statement), self.ring.ledger))
+        signed = replace(notice, signature=self.sign(statement))
         kept = self.store.remember(signed, own=True)
         assert isinstance(kept, type(notice))
         return kept

@@ -384,7 +384,7 @@ def _check_round(
     agreed = check_result(one, issuers, study, terms)
     commit = next((c for c in agreed.commits if c.member == hospital), None)
     if commit is not None and signature is not None:
-        issuers.signed(commit, hospital, signature, f"{one.where}: commit")
+        issuers.signed(commit, hospital, signature, f"{one.where}: commit", agreed.epoch, of_round=True)
     included = agreed.included >> hospital & 1
     reason = ""
     expected = (NO_COMMIT,) if commit is None else (ABSENT, PRESENT) if included else (NOT_INCLUDED,)
@@ -433,6 +433,7 @@ class Agreed:
     """A result with its quorum of votes, checked. `found.finding` is empty."""
 
     found: RoundFound
+    epoch: int
     commits: tuple[Commit, ...]
     included: int
     codes: int
@@ -443,6 +444,7 @@ def check_result(one: Fields, issuers: Issuers, study: Digest, terms: CreateStud
     opened = one.fields("opened")
     branch, height = opened.uint("branch", 32), opened.uint("height", 32)
     parent_result, roster = opened.digest("parent_result"), opened.uint("roster", 32)
+    epoch = opened.uint("epoch", 53)
     number = round_id(
         chain_id=issuers.network.contracts.chain_id,
         contract=issuers.network.contracts.training,
@@ -451,7 +453,7 @@ def check_result(one: Fields, issuers: Issuers, study: Digest, terms: CreateStud
         height=height,
         parent_result=parent_result,
         parent_model=opened.digest("parent_model"),
-        epoch=opened.uint("epoch", 53),
+        epoch=epoch,
         roster=roster,
         suspended=opened.uint("suspended", 32),
         consent_accumulator=opened.digest("consent_acc"),
@@ -484,12 +486,12 @@ def check_result(one: Fields, issuers: Issuers, study: Digest, terms: CreateStud
     if attempt == 0 and decided != committed:
         one.fault("the first attempt decides over every commitment")
     hashed = hash_of_result(result)
-    voters = _voters(one, "votes", Vote(number, attempt, decided, hashed), roster, issuers)
+    voters = _voters(one, "votes", Vote(number, attempt, decided, hashed), roster, issuers, epoch)
     n = roster.bit_count()
     needed = quorum(n, faults(n, terms.f)) if n else 1
     if voters.bit_count() < needed:
         one.fault(f"{voters.bit_count()} votes of {n} members, {needed} needed")
-    closers = _voters(one, "closes", Close(study, branch, height, hashed), (1 << 32) - 1, issuers)
+    closers = _voters(one, "closes", Close(study, branch, height, hashed), (1 << 32) - 1, issuers, epoch)
     closed = closers.bit_count() >= holders(faults(n, terms.f))
     found = RoundFound(
         number,
@@ -506,7 +508,7 @@ def check_result(one: Fields, issuers: Issuers, study: Digest, terms: CreateStud
         "",
         "",
     )
-    return Agreed(found, commits, result.included, result.codes)
+    return Agreed(found, epoch, commits, result.included, result.codes)
 
 
 def _check_fork(fork: Fields, study: Digest, parent_result: Digest) -> tuple[int, Digest]:
@@ -534,12 +536,12 @@ def _result(given: Fields, commit_root: Digest) -> Result:
     return result
 
 
-def _voters(one: Fields, name: str, statement: Vote | Close, roster: int, issuers: Issuers) -> int:
+def _voters(one: Fields, name: str, statement: Vote | Close, roster: int, issuers: Issuers, epoch: int) -> int:
     voters = 0
     for member, signature in one.each(name, lambda v: (v.uint("member", 5), v.signature("signature"))):
         if not roster >> member & 1 or voters >> member & 1:
             one.fault(f"{name}: member {member} is not on the roster, or is named twice")
-        issuers.signed(statement, member, signature, f"{one.where}: {name}")
+        issuers.signed(statement, member, signature, f"{one.where}: {name}", epoch, of_round=True)
         voters |= 1 << member
     return voters
 

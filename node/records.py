@@ -76,6 +76,42 @@ class AuditorSeated:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class MemberRotated:
+    """By its own word. `at`: block time; rounds opened then or earlier are decided with the old ledger key."""
+
+    index: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    at: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRevoked:
+    index: int
+    at: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemberRecovered:
+    index: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    at: int
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class AuditorEnded:
+    seat: int
+    term_end: int
+    epoch: int
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Events of ConsentRegistry
 
@@ -342,6 +378,10 @@ Record = (
     MemberAdmitted
     | MemberRemoved
     | AuditorSeated
+    | MemberRotated
+    | MemberRevoked
+    | MemberRecovered
+    | AuditorEnded
     | FormRegistered
     | Granted
     | Anchored
@@ -418,6 +458,42 @@ class AuditorSeating:
 
 
 @dataclass(frozen=True, slots=True)
+class KeysInput:
+    """A member's new keys; `signature` is the new ledger key's over Keys(member, ledger, peer_id, sealing_key)."""
+
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Rotation:
+    member: int
+    keys: KeysInput
+    signature: bytes  # the old ledger key's, of Rotate
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    member: int
+    votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Recovery:
+    member: int
+    keys: KeysInput
+    votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AuditorEnding:
+    seat: int
+    votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class FormRegistration:
     form: Form
     member: int
@@ -469,6 +545,15 @@ class HospitalWithdrawal:
     index: int
     path: tuple[Digest, ...]
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class QuorumWithdrawal:
+    """Ends a consent of a hospital that is not active: removed, or its key revoked."""
+
+    member: int  # the hospital
+    consent_id: Digest
+    votes: tuple[tuple[int, bytes], ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -586,6 +671,7 @@ class EquivocationReport:
 
     study: Digest
     opening: Opening
+    opened_at: int  # the member's key of that time signed
     kind: int  # 1 commit, 2 vote, 3 have
     member: int
     a: Evidence
@@ -695,11 +781,16 @@ Call = (
     Admission
     | Removal
     | AuditorSeating
+    | Rotation
+    | Revocation
+    | Recovery
+    | AuditorEnding
     | FormRegistration
     | Grants
     | Anchoring
     | Withdrawals
     | HospitalWithdrawal
+    | QuorumWithdrawal
     | StudyCreation
     | Joining
     | Leaving

@@ -18,6 +18,7 @@ import structlog
 import trio
 
 from crypto.digest import Digest
+from crypto.keys import KeyRing, address_text, peer_id_text
 from node import card as cards
 from node import config, control, document, keystore, proof
 from node.abi import Codec
@@ -29,7 +30,8 @@ from node.evidence import verify_block
 from node.follower import Follower, logged_of
 from node.history import History
 from node.home import Home, HomeLock, Network, in_use, open_home, read_network, read_password
-from node.ledger import connect
+from node.keystore import current_ring, public_keys
+from node.ledger import Web3Ledger, connect, hand_over
 from node.messages import Hello
 from node.metrics import render
 from node.participant import Participant
@@ -43,6 +45,7 @@ from node.vault import Annex, Vault
 log = structlog.get_logger("runner")
 SYNC_TIMEOUT_S = 120.0
 LOCAL_TIMEOUT_S = 10.0
+KEYS_POLL_S = 1.0
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 READS = frozenset(
     {
@@ -71,6 +74,8 @@ class Opened:
     settings: config.Config
     store: Store
     node: Node
+    ledger: Web3Ledger
+    ring: KeyRing  # the keys it was opened with: its peer id and its paying account
     lock: HomeLock
 
     def close(self) -> None:
@@ -90,13 +95,15 @@ def open_node(path: Path, **flags: Any) -> Opened:
     network = read_network(home.network_path)
     lock = HomeLock(path)
     try:
-        ring = keystore.load(home, read_password(home, settings["node", "password_file"]))
-        key = keystore.at_rest_key(ring)
+        first, *later = keystore.load_all(home, read_password(home, settings["node", "password_file"]))
+        key = keystore.at_rest_key(first)
         store = Store(path, key)
         vault = Vault.open(home.vault_path, key) if home.role == "member" else None
         me, seat = (home.index, None) if home.role == "member" else (None, home.index)
-        participant = Participant(me, seat, ring, network.contracts.domains, store, vault)
+        participant = Participant(me, seat, first, network.contracts.domains, store, vault, later=tuple(later))
         codec = Codec.load()
+        # Peer key and paying account are those of the keys that the kept chain has for us; `run_node` sees changes.
+        ring = _kept_ring(participant, store, codec, network)
         ledger = connect(
             settings["chain", "url"],
             network.contracts,
@@ -119,15 +126,34 @@ def open_node(path: Path, **flags: Any) -> Opened:
     except BaseException:
         lock.release()
         raise
-    return Opened(home, network, settings, store, node, lock)
+    return Opened(home, network, settings, store, node, ledger, ring, lock)
 
 
 async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **flags: Any) -> None:
-    """Run the node of a home until SIGTERM or SIGINT."""
+    """Run the node of a home until SIGTERM or SIGINT.
+
+    When the chain has new keys for this member, the node is put together anew with them: other peers know it by its new
+    peer id only, and its new account pays.
+    """
+    while await _run_once(path, ready, flags):
+        log.info("new keys are registered: starting again with them", home=str(path))
+
+
+async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any]) -> bool:
+    """Run until stopped or until the registry has other keys for us; whether it is the latter."""
     opened = open_node(path, **flags)
-    node = opened.node
+    node, rekeyed = opened.node, False
     try:
         async with trio.open_nursery() as nursery:
+
+            async def watch_keys() -> None:
+                nonlocal rekeyed
+                await trio.to_thread.run_sync(_gather_coin, opened)
+                while public_keys(node.participant.ring) == public_keys(opened.ring):  # noqa: ASYNC110 - at our pace
+                    await trio.sleep(KEYS_POLL_S)
+                rekeyed = True
+                nursery.cancel_scope.cancel()
+
             with (
                 trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
                 control.ControlServer(
@@ -141,12 +167,28 @@ async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **fl
                 await nursery.start(node.run)
                 log.info("running", home=str(path), member=node.participant.me)
                 ready()
+                nursery.start_soon(watch_keys)
                 async for number in signals:
                     log.info("stopping", signal=signal.Signals(number).name)
                     nursery.cancel_scope.cancel()
                     break
     finally:
         opened.close()
+    return rekeyed
+
+
+def _gather_coin(opened: Opened) -> None:
+    """Move the coin of the accounts we had to the one we have: it pays from now on."""
+    for old in opened.node.participant.rings:
+        if old.ledger.address == opened.ring.ledger.address:
+            continue
+        try:
+            moved = hand_over(opened.ledger.client, old.ledger, opened.ring.ledger.address)
+        except NodeError as error:
+            log.warning("coin stays in an account of earlier keys", why=error.message)
+        else:
+            if moved:
+                log.info("coin moved to the account of the new keys", wei=moved)
 
 
 @asynccontextmanager
@@ -215,13 +257,24 @@ def _leaves(error: BaseException) -> list[BaseException]:
 def read_history(path: Path) -> History:
     """The chain as a home has kept it, from evidence alone; nothing needs to run, and a running node may."""
     home = open_home(path)
-    network = read_network(home.network_path)
-    store, codec, history = Store(path, bytes(32)), Codec.load(), History()
+    store = Store(path, bytes(32))
     try:
-        for evidence, _ in store.blocks():
-            history.apply_all(logged_of(verify_block(evidence), codec, network.contracts))
+        return _kept_history(store, Codec.load(), read_network(home.network_path))
     finally:
         store.close()
+
+
+def _kept_ring(participant: Participant, store: Store, codec: Codec, network: Network) -> KeyRing:
+    """The keys that the chain, as far as the home has kept it, has for us."""
+    if not participant.later:
+        return participant.first
+    return current_ring(participant.rings, _kept_history(store, codec, network).registry.keys_of(participant.me))
+
+
+def _kept_history(store: Store, codec: Codec, network: Network) -> History:
+    history = History()
+    for evidence, _ in store.blocks():
+        history.apply_all(logged_of(verify_block(evidence), codec, network.contracts))
     return history
 
 
@@ -276,6 +329,11 @@ class Orders:
             "erase.refuse": self._erase_refuse,
             "member.approve": self._approve,
             "member.remove": self._remove,
+            "member.rotate": self._rotate,
+            "member.revoke": self._revoke,
+            "member.recover": self._recover,
+            "member.end-auditor": self._end_auditor,
+            "consent.withdraw-left": self._withdraw_left,
             "model.evaluate": self._evaluate,
             "model.export": self._export,
         }
@@ -415,10 +473,53 @@ class Orders:
         return {"erasure": batch.hex()}
 
     async def _approve(self, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._desk.approve(self._node, dict(body["application"]))
+        return await self._desk.governance.approve(self._node, dict(body["application"]))
 
     async def _remove(self, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._desk.remove(self._node, int(body["index"]))
+        return await self._desk.governance.remove(self._node, int(body["index"]))
+
+    async def _rotate(self, body: dict[str, Any]) -> dict[str, Any]:
+        """New keys on disk first, then the statement; broken off, it goes on with the same keys."""
+        participant, governance = self._node.participant, self._desk.governance
+        new = governance.pending()
+        resumed = new is not None
+        if new is None:
+            old, fresh = participant.ring, KeyRing.generate()
+            new = KeyRing(
+                fresh.ledger if body.get("ledger") else old.ledger,
+                fresh.sealing if body.get("sealing") else old.sealing,
+                fresh.peer if body.get("peer") else old.peer,
+            )
+            if new == old:
+                raise InputError("name at least one key to change")
+            await self._node.core(self._keep_keys, new)
+        found = await governance.rotate(self._node, new)
+        return {
+            **found,
+            "resumed": resumed,
+            "ledger_address": address_text(new.ledger.address),
+            "peer_id": peer_id_text(new.peer.peer_id),
+            "sealing_key": new.sealing.public.hex(),
+        }
+
+    def _keep_keys(self, ring: KeyRing) -> None:
+        opened = self._opened
+        keystore.add(opened.home, read_password(opened.home, opened.settings["node", "password_file"]), ring)
+        participant = self._node.participant
+        participant.later = (*participant.later, ring)
+
+    async def _revoke(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.governance.revoke(self._node, int(body["index"]))
+
+    async def _recover(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.governance.recover(self._node, dict(body["application"]))
+
+    async def _end_auditor(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.governance.end_auditor(self._node, int(body["seat"]))
+
+    async def _withdraw_left(self, body: dict[str, Any]) -> dict[str, Any]:
+        consent = Digest.from_hex(str(body["consent"]))
+        return await self._desk.governance.withdraw_left(self._node, int(body["hospital"]), consent)
 
     async def _evaluate(self, body: dict[str, Any]) -> dict[str, Any]:
         height = int(body["round"]) if body.get("round") is not None else None

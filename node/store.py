@@ -32,15 +32,20 @@ from node.evidence import BlockEvidence
 from node.messages import (
     AbstainNotice,
     AdmissionNotice,
+    AuditorEndNotice,
     CloseNotice,
     CommitNotice,
     ErasureNotice,
     HaveNotice,
+    LeftConsentNotice,
     Notice,
     OpeningNotice,
     PlanNotice,
     PurgeNotice,
+    RecoveryNotice,
     RemovalNotice,
+    RevocationNotice,
+    RotationNotice,
     TombstoneNotice,
     VerdictNotice,
     VoteNotice,
@@ -101,8 +106,10 @@ def notice_key(notice: Notice) -> tuple[Digest, str, int, int]:
             return notice.batch, kind, notice.stage, notice.member
         case AdmissionNotice():
             return Digest(notice.ledger.rjust(32, b"\0")), kind, notice.epoch, notice.member
-        case RemovalNotice():
+        case RemovalNotice() | RotationNotice() | RevocationNotice() | RecoveryNotice() | AuditorEndNotice():
             return Digest(notice.ledger.rjust(32, b"\0")), kind, notice.epoch, notice.member
+        case LeftConsentNotice():
+            return notice.consent_id, kind, notice.epoch, notice.member
         case TombstoneNotice():
             return notice.content, kind, notice.reason, notice.member
 

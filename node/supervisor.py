@@ -473,8 +473,9 @@ def status(home: Path) -> dict[str, Any]:
     rows = []
     for path, one in zip(homes, nodes, strict=True):
         seat = seats.get(path.name)
-        one["peer_id"] = None if seat is None else peer_id_text(seat.peer_id)
-        one["ledger_address"] = None if seat is None else address_text(seat.ledger)
+        # A running node tells its own: its keys may have changed since network.json was written.
+        one.setdefault("peer_id", None if seat is None else peer_id_text(seat.peer_id))
+        one.setdefault("ledger_address", None if seat is None else address_text(seat.ledger))
         one["restarts"] = record.restarts.get(path.name, 0)
         rows.append(one)
     return {
@@ -514,6 +515,8 @@ def _node_status(home: Path) -> dict[str, Any]:
         return found
     found["state"] = "running" if told["ready"] else "starting"
     found["block"] = told["block"]
+    if told.get("ledger_address"):
+        found |= {key: told[key] for key in ("peer_id", "ledger_address")}
     if told["rounds"]:
         newest = told["rounds"][-1]
         found["round"], found["phase"] = newest["height"], newest["phase"]

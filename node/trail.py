@@ -26,6 +26,7 @@ from node.records import (
     Abstained,
     Anchored,
     AuditAccessed,
+    AuditorEnded,
     AuditorSeated,
     BranchCreated,
     Committed,
@@ -46,7 +47,10 @@ from node.records import (
     Left,
     Logged,
     MemberAdmitted,
+    MemberRecovered,
     MemberRemoved,
+    MemberRevoked,
+    MemberRotated,
     PurgeAttested,
     Record,
     ReplayOpened,
@@ -204,6 +208,10 @@ def _planned(r: ErasurePlanned, n: _Names) -> _Told:
 _WORDS: Final[dict[type, Teller]] = {
     MemberAdmitted: lambda r, n: _Told(1 << r.index, r.name, f"is member {r.index} from epoch {r.epoch}"),
     MemberRemoved: lambda r, n: _by(n, r.index, f"is removed from epoch {r.epoch}"),
+    MemberRotated: lambda r, n: _by(n, r.index, f"has new keys from epoch {r.epoch}, by its own word"),
+    MemberRevoked: lambda r, n: _by(n, r.index, f"has no key from epoch {r.epoch}: revoked by the others"),
+    MemberRecovered: lambda r, n: _by(n, r.index, f"has new keys from epoch {r.epoch}, by the word of the others"),
+    AuditorEnded: lambda r, n: _Told(0, n.auditor(r.seat), f"ends its term in auditor's seat {r.seat}"),
     AuditorSeated: lambda r, n: _Told(
         0, r.name, f"has auditor's seat {r.seat}" + (f" for study {_short(r.study)}" if r.study != ZERO else "")
     ),

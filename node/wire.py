@@ -412,6 +412,28 @@ _NOTICES = (
         ("epoch", _U64), ("target", _U16), ("ledger", _ADDRESS), ("member", _U16), ("signature", _SIGNATURE),
     ),
     _row(
+        "rotation", messages.RotationNotice, MAX_SMALL_BYTES,
+        ("epoch", _U64), ("member", _U16), ("ledger", _ADDRESS), ("peer_id", _PEER_ID), ("sealing_key", _KEY),
+        ("keys_signature", _SIGNATURE), ("signature", _SIGNATURE),
+    ),
+    _row(
+        "revocation", messages.RevocationNotice, MAX_SMALL_BYTES,
+        ("epoch", _U64), ("target", _U16), ("ledger", _ADDRESS), ("member", _U16), ("signature", _SIGNATURE),
+    ),
+    _row(
+        "recovery", messages.RecoveryNotice, MAX_SMALL_BYTES,
+        ("epoch", _U64), ("target", _U16), ("ledger", _ADDRESS), ("peer_id", _PEER_ID), ("sealing_key", _KEY),
+        ("keys_signature", _SIGNATURE), ("member", _U16), ("signature", _SIGNATURE),
+    ),
+    _row(
+        "auditor-end", messages.AuditorEndNotice, MAX_SMALL_BYTES,
+        ("epoch", _U64), ("seat", _U16), ("ledger", _ADDRESS), ("member", _U16), ("signature", _SIGNATURE),
+    ),
+    _row(
+        "left-consent", messages.LeftConsentNotice, MAX_SMALL_BYTES,
+        ("epoch", _U64), ("hospital", _U16), ("consent_id", _DIGEST), ("member", _U16), ("signature", _SIGNATURE),
+    ),
+    _row(
         "tombstone", messages.TombstoneNotice, MAX_SMALL_BYTES,
         ("member", _U16), ("content", _DIGEST), ("reason", _U8), ("subject", _DIGEST), ("signature", _SIGNATURE),
     ),

@@ -8,19 +8,52 @@ pragma solidity 0.8.37;
 /// Auditors have seats with numbers of their own, no bit and no vote.
 /// Nobody owns this contract. The only authority is a quorum of the active members over one digest that names the
 /// current epoch; every change raises the epoch by one, so no vote can be used twice. `msg.sender` means nothing.
-/// Changes reach a study's rounds when its next round opens.
+///
+/// | change | by | statement | in rounds that are open |
+/// | --- | --- | --- | --- |
+/// | admission | quorum | Admit, and the applicant's Seat | not on their rosters |
+/// | removal | quorum | Remove | decides as before; gone from the next round on |
+/// | rotation | the member's old key | Rotate, and the new key's Keys | old key; the new one from rounds opened later |
+/// | revocation | quorum | Revoke | the key counts for nothing, at once; the seat stays, inactive |
+/// | recovery | quorum | Recover, and the new key's Keys | the new key, at once; active from the next round on |
+/// | auditor's end | quorum | EndAuditor | announces nothing any more |
+///
+/// Rounds here are also erasures: plans, purges and verdicts take the keys with which the batch was opened.
+/// After a revocation or recovery every open round is decided with the keys of that moment: a member that rotated in the
+/// same round signs again with its new key or misses the round. Rosters of open rounds never change.
+/// The ledger address of a member may be a contract wallet (ERC-1271): it governs, by everything this contract checks.
+/// Rounds, consents and erasures take signatures of keys only, 64 bytes each; a wallet takes no part in them.
 interface IMembership {
     /// @notice An applicant and its own word for it.
     /// @param ledger Address of its ledger key, never seated before.
     /// @param peerId Its libp2p peer id, 1 to 64 bytes, never seated before.
     /// @param sealingKey Its X25519 public key, not zero.
     /// @param name What people call it, 1 to 64 bytes of UTF-8.
-    /// @param signature 65 bytes r, s, v by `ledger` over Seat(role, peerId, sealingKey, name).
+    /// @param signature By `ledger` over Seat(role, peerId, sealingKey, name): 65 bytes r, s, v, or what a wallet takes.
     struct SeatInput {
         address ledger;
         bytes peerId;
         bytes32 sealingKey;
         string name;
+        bytes signature;
+    }
+
+    /// @notice A member's new keys and their own word for it.
+    /// @param ledger Address of the new ledger key, never seated before (a rotation may keep the old one).
+    /// @param peerId Its libp2p peer id, never seated before, or the one the member has.
+    /// @param sealingKey Its X25519 public key, not zero.
+    /// @param signature By `ledger` over Keys(member, ledger, peerId, sealingKey): 65 bytes r, s, v, or what a wallet takes.
+    struct KeysInput {
+        address ledger;
+        bytes peerId;
+        bytes32 sealingKey;
+        bytes signature;
+    }
+
+    /// @notice One member's vote.
+    /// @param signature 65 bytes r, s, v by its key, or what its contract wallet takes (ERC-1271).
+    struct MemberVote {
+        uint16 member;
         bytes signature;
     }
 
@@ -30,6 +63,19 @@ interface IMembership {
     );
     /// @notice Member `index` takes no part from `epoch` on.
     event MemberRemoved(uint16 indexed index, uint64 epoch);
+    /// @notice Member `index` has these keys from `epoch` on, by its own word. Rounds opened at or before `at` (Unix seconds)
+    /// are decided with its old ledger key.
+    event MemberRotated(
+        uint16 indexed index, address ledger, bytes peerId, bytes32 sealingKey, uint64 at, uint64 epoch
+    );
+    /// @notice The key of member `index` counts for nothing from here on; its seat waits for new keys.
+    event MemberRevoked(uint16 indexed index, uint64 at, uint64 epoch);
+    /// @notice Member `index` has these keys from here on, by the word of the others, and takes part again.
+    event MemberRecovered(
+        uint16 indexed index, address ledger, bytes peerId, bytes32 sealingKey, uint64 at, uint64 epoch
+    );
+    /// @notice The term of auditor `seat` ended at `termEnd` (Unix seconds), by votes.
+    event AuditorEnded(uint16 indexed seat, uint64 termEnd, uint64 epoch);
     /// @notice An auditor has `seat` for `study` (zero: every study of the network) until `termEnd` (Unix seconds; zero:
     /// founding auditors, no end).
     event AuditorSeated(
@@ -59,6 +105,14 @@ interface IMembership {
     error NoSealingKey(address ledger);
     /// @notice Seat of `ledger` carries a signature that recovers to `recovered`.
     error SeatNotSigned(address ledger, address recovered);
+    /// @notice Keys of member `index` or the order to take them want a signature of `expected`, this one is `recovered`'s.
+    error KeysNotSigned(uint16 index, address expected, address recovered);
+    /// @notice Member `index` changed its keys lately; it may again at `next` (Unix seconds).
+    error RotatedLately(uint16 index, uint64 next);
+    /// @notice No auditor has `seat`.
+    error NoAuditor(uint16 seat);
+    /// @notice Votes come in ascending order of member indexes below 32, one each; `member` does not.
+    error VotesOrder(uint16 member);
     /// @notice Member `index` is not active, or no such index was given.
     error NotActive(uint16 index);
     /// @notice Removing member `index` would leave fewer than two.
@@ -67,23 +121,33 @@ interface IMembership {
     error TermOver(uint64 termEnd, uint256 timestamp);
 
     /// @notice Admit a member by votes Admit(epoch, ledger, seatHash) of the active members.
-    /// @param signers Bitmap of the voters.
-    /// @param signatures 64 bytes (r, vs) for each voter, ascending.
-    function admit(SeatInput calldata seat, uint32 signers, bytes calldata signatures) external;
+    /// @param votes Ascending by member.
+    function admit(SeatInput calldata seat, MemberVote[] calldata votes) external;
 
-    /// @notice Remove member `index` by votes Remove(epoch, member, ledger).
-    function remove(uint16 index, uint32 signers, bytes calldata signatures) external;
+    /// @notice Remove member `index`, also a revoked one, for good, by votes Remove(epoch, member, ledger).
+    function remove(uint16 index, MemberVote[] calldata votes) external;
+
+    /// @notice Change the keys of member `index`: ledger key, peer id, sealing key, any or all of them. At most once in
+    /// seven days.
+    /// @param keys The new keys, with the new ledger key's statement Keys(member, ledger, peerId, sealingKey).
+    /// @param signature By the ledger key it has until now, over Rotate(epoch, member, keysHash).
+    function rotate(uint16 index, KeysInput calldata keys, bytes calldata signature) external;
+
+    /// @notice Suspend the key of member `index` at once, by votes Revoke(epoch, member, ledger). Its seat is inactive
+    /// until `recover`.
+    function revoke(uint16 index, MemberVote[] calldata votes) external;
+
+    /// @notice Give member `index`, whose key is lost or revoked, new keys by votes Recover(epoch, member, keysHash).
+    /// @param keys The new keys, with their own statement; the ledger key is another one.
+    function recover(uint16 index, KeysInput calldata keys, MemberVote[] calldata votes) external;
 
     /// @notice Seat an auditor by votes SeatAuditor(epoch, ledger, seatHash, study, termEnd).
     /// @param study The one study it may audit, or zero for every study.
     /// @param termEnd Unix seconds, in the future.
-    function seatAuditor(
-        SeatInput calldata seat,
-        bytes32 study,
-        uint64 termEnd,
-        uint32 signers,
-        bytes calldata signatures
-    ) external;
+    function seatAuditor(SeatInput calldata seat, bytes32 study, uint64 termEnd, MemberVote[] calldata votes) external;
+
+    /// @notice End the term of auditor `seat` now, by votes EndAuditor(epoch, seat, ledger).
+    function endAuditor(uint16 seat, MemberVote[] calldata votes) external;
 
     /// @notice Number of changes so far, from 1 (the founding).
     function epoch() external view returns (uint64);
@@ -91,9 +155,11 @@ interface IMembership {
     function activeMembers() external view returns (uint32);
     /// @notice Number of members that take part now.
     function memberCount() external view returns (uint256);
+    /// @notice Bitmap of the members whose key is revoked and not yet replaced.
+    function revokedMembers() external view returns (uint32);
     /// @notice Number of indexes given, removed members included.
     function indexCount() external view returns (uint256);
-    /// @notice Address of member `index`, also of a removed one; zero when no such index was given.
+    /// @notice Address of member `index`, also of a removed one; 1 for a revoked one, zero when no such index was given.
     function ledgerOf(uint16 index) external view returns (address);
     /// @notice What seat `ledger` has.
     /// @return role 0 none, 1 member, 2 auditor.
@@ -110,6 +176,9 @@ interface IMembership {
     function accumulator() external view returns (bytes32);
     /// @notice Address whose code holds every member's address (library RosterCode).
     function rosterCode() external view returns (address);
+    /// @notice As `rosterCode`, with the keys that decide a round or erasure opened at `openedAt` (Unix seconds): those before any
+    /// rotation stamped then or later, but for revocations and recoveries, which take effect at once.
+    function rosterAt(uint64 openedAt) external view returns (address);
     /// @notice All that another registry needs, in one call.
     /// @param roster Address whose code holds every member's address (library RosterCode).
     function snapshot() external view returns (address roster, uint64 epoch, uint32 active, bytes32 accumulator);

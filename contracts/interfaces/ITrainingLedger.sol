@@ -398,9 +398,11 @@ interface ITrainingLedger {
     /// @notice Show two statements of one member that exclude each other: two commitments of one round, two votes or two
     /// have bitmaps of one attempt. Suspends the member from the next open on, once for each round and kind. The round may
     /// be long over: `opening` names it.
+    /// @param openedAt When it opened (Unix seconds): the member's key of that time is looked for, unless it was revoked since.
     function reportEquivocation(
         bytes32 study,
         Opening calldata opening,
+        uint64 openedAt,
         uint8 kind,
         uint16 member,
         SignedBody calldata a,

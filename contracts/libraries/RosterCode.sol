@@ -3,8 +3,13 @@ pragma solidity 0.8.37;
 
 /// @title RosterCode: every member's ledger address, kept as the code of a small contract
 /// @notice One EXTCODECOPY reads all addresses (2,600 gas) where a mapping costs 2,100 for each. The blob is `0x00`
-/// followed by 20 bytes for each index ever given; indexes are never reused, so a later blob only adds to an earlier one.
+/// followed by 20 bytes for each index ever given. Indexes are never reused: a later blob adds to an earlier one, or has
+/// another key for an index that it knew.
 library RosterCode {
+    /// @notice Stands where a revoked key stood. No key has this address (it is a precompile's), so nobody signs for it;
+    /// unlike zero it says that the index was given.
+    address internal constant NOBODY = address(1);
+
     error RosterNotStored();
 
     /// @notice Write `addresses` (20 bytes each, packed) as code.
@@ -21,6 +26,18 @@ library RosterCode {
     /// @notice The blob at `pointer`, its leading zero byte included.
     function load(address pointer) internal view returns (bytes memory) {
         return pointer.code;
+    }
+
+    /// @notice The blob `roster` (its leading zero byte included) as addresses, with another one for member `index`.
+    function replaced(bytes memory roster, uint256 index, address ledger)
+        internal
+        pure
+        returns (bytes memory addresses)
+    {
+        addresses = new bytes(roster.length - 1);
+        for (uint256 i; i < addresses.length; ++i) {
+            addresses[i] = i / 20 == index ? bytes20(ledger)[i % 20] : roster[i + 1];
+        }
     }
 
     /// @notice Address of member `index`, zero when no such index was given.

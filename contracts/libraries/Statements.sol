@@ -11,6 +11,11 @@ library Statements {
     bytes32 internal constant REMOVE = keccak256("Remove(uint64 epoch,uint16 member,address ledger)");
     bytes32 internal constant SEAT_AUDITOR =
         keccak256("SeatAuditor(uint64 epoch,address ledger,bytes32 seatHash,bytes32 study,uint64 termEnd)");
+    bytes32 internal constant KEYS = keccak256("Keys(uint16 member,address ledger,bytes peerId,bytes32 sealingKey)");
+    bytes32 internal constant ROTATE = keccak256("Rotate(uint64 epoch,uint16 member,bytes32 keysHash)");
+    bytes32 internal constant REVOKE = keccak256("Revoke(uint64 epoch,uint16 member,address ledger)");
+    bytes32 internal constant RECOVER = keccak256("Recover(uint64 epoch,uint16 member,bytes32 keysHash)");
+    bytes32 internal constant END_AUDITOR = keccak256("EndAuditor(uint64 epoch,uint16 seat,address ledger)");
 
     // TrainingLedger
     bytes32 internal constant CREATE_STUDY = keccak256(
@@ -76,5 +81,14 @@ library Statements {
         returns (bytes32)
     {
         return keccak256(abi.encode(SEAT, role, keccak256(peerId), sealingKey, keccak256(bytes(name))));
+    }
+
+    /// @notice Struct hash of Keys: what a member's new ledger key signs about the keys of its seat.
+    function hashKeys(uint16 member, address ledger, bytes memory peerId, bytes32 sealingKey)
+        internal
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(KEYS, member, ledger, keccak256(peerId), sealingKey));
     }
 }

@@ -41,7 +41,10 @@ contract ConsentRegistryTest is Network {
     function consentId(uint256 i) internal pure returns (bytes32) {
         return keccak256(
             abi.encode(
-                Tags.CONSENT, vm.addr(holderKey(i)), keccak256(abi.encode("salt", i)), keccak256(abi.encode("binding", i))
+                Tags.CONSENT,
+                vm.addr(holderKey(i)),
+                keccak256(abi.encode("salt", i)),
+                keccak256(abi.encode("binding", i))
             )
         );
     }
@@ -68,8 +71,7 @@ contract ConsentRegistryTest is Network {
         e.holder = vm.addr(holderKey(i));
         e.holderSalt = keccak256(abi.encode("salt", i));
         e.binding = keccak256(abi.encode("binding", i));
-        (e.r, e.vs) =
-            sign(holderKey(i), address(consent), keccak256(abi.encode(Statements.WITHDRAW, consentId(i))));
+        (e.r, e.vs) = sign(holderKey(i), address(consent), keccak256(abi.encode(Statements.WITHDRAW, consentId(i))));
     }
 
     function withdraw(uint256 i) internal {
@@ -231,15 +233,15 @@ contract ConsentRegistryTest is Network {
     }
 
     function hospitalStatement(uint16 member, bytes32 id) internal view returns (bytes32 r, bytes32 vs) {
-        return sign(
-            memberKey(member), address(consent), keccak256(abi.encode(Statements.WITHDRAW_BY_HOSPITAL, member, id))
-        );
+        return
+            sign(
+                memberKey(member), address(consent), keccak256(abi.encode(Statements.WITHDRAW_BY_HOSPITAL, member, id))
+            );
     }
 
     function quorumVotes(uint16 member, bytes32 id, uint64 epoch, uint32 signers) internal view returns (bytes memory) {
-        return signAll(
-            signers, address(consent), keccak256(abi.encode(Statements.WITHDRAW_BY_QUORUM, epoch, member, id))
-        );
+        return
+            signAll(signers, address(consent), keccak256(abi.encode(Statements.WITHDRAW_BY_QUORUM, epoch, member, id)));
     }
 
     function test_quorumWithdrawsOnlyForARemovedHospital() public {
@@ -249,13 +251,7 @@ contract ConsentRegistryTest is Network {
         vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.StillMember.selector, 3));
         consent.withdrawByQuorum(3, id, 7, votes);
         membership.remove(
-            3,
-            7,
-            signAll(
-                7,
-                address(membership),
-                keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(3), membership.ledgerOf(3)))
-            )
+            3, ballot(7, keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(3), membership.ledgerOf(3))))
         );
         vm.expectRevert(); // votes of an earlier epoch
         consent.withdrawByQuorum(3, id, 7, votes);
@@ -271,13 +267,7 @@ contract ConsentRegistryTest is Network {
     function test_removedHospitalGrantsNothingButMayStillWithdraw() public {
         grant(1, 3);
         membership.remove(
-            3,
-            7,
-            signAll(
-                7,
-                address(membership),
-                keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(3), membership.ledgerOf(3)))
-            )
+            3, ballot(7, keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(3), membership.ledgerOf(3))))
         );
         skips(consentId(2), 3, Skips.UNKNOWN_MEMBER);
         grant(2, 3);
@@ -319,7 +309,9 @@ contract ConsentRegistryTest is Network {
         (bytes32 root, bytes32[] memory path) = tree(19);
         anchor(1, root, 32);
         IConsentRegistry.AnchorView memory a = consent.anchorOf(root);
-        holds(a.formId == formId && a.study == STUDY && a.member == 1 && a.count == 32 && a.anchoredAt == START, "anchor");
+        holds(
+            a.formId == formId && a.study == STUDY && a.member == 1 && a.count == 32 && a.anchoredAt == START, "anchor"
+        );
         holds(consent.isActive(consentId(19), root, 19, path), "active");
         holds(!consent.isActive(consentId(19), root, 18, path), "another index");
         holds(!consent.isActive(consentId(19), root, 19 + 32, path), "an index beyond the tree");
@@ -354,9 +346,7 @@ contract ConsentRegistryTest is Network {
         consent.anchor(STUDY, formId, 1, 0, 32, 0, 0);
         vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.FormUnknown.selector, keccak256("none")));
         consent.anchor(STUDY, keccak256("none"), 1, root, 32, 0, 0);
-        vm.expectRevert(
-            abi.encodeWithSelector(IConsentRegistry.FormOfAnotherStudy.selector, STUDY, keccak256("other"))
-        );
+        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.FormOfAnotherStudy.selector, STUDY, keccak256("other")));
         consent.anchor(keccak256("other"), formId, 1, root, 32, 0, 0);
         vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.NotActive.selector, 40));
         consent.anchor(STUDY, formId, 40, root, 32, 0, 0);
@@ -370,9 +360,8 @@ contract ConsentRegistryTest is Network {
     // ----------------------------------------------------------------------------------------- accumulator
 
     function test_accumulatorRollsOverEveryRecord() public {
-        bytes32 acc = keccak256(
-            abi.encode(bytes32(0), keccak256(abi.encode(Tags.RECORD_FORM_REGISTERED, formId, form())))
-        );
+        bytes32 acc =
+            keccak256(abi.encode(bytes32(0), keccak256(abi.encode(Tags.RECORD_FORM_REGISTERED, formId, form()))));
         same(consent.accumulator(), acc, "form");
         grant(1, 2);
         acc = keccak256(
@@ -384,15 +373,11 @@ contract ConsentRegistryTest is Network {
         (bytes32 root,) = tree(0);
         anchor(1, root, 32);
         acc = keccak256(
-            abi.encode(
-                acc, keccak256(abi.encode(Tags.RECORD_ANCHORED, root, STUDY, formId, uint256(1), uint256(32)))
-            )
+            abi.encode(acc, keccak256(abi.encode(Tags.RECORD_ANCHORED, root, STUDY, formId, uint256(1), uint256(32))))
         );
         same(consent.accumulator(), acc, "anchor");
         withdraw(1);
-        acc = keccak256(
-            abi.encode(acc, keccak256(abi.encode(Tags.RECORD_WITHDRAWN, consentId(1), uint256(START))))
-        );
+        acc = keccak256(abi.encode(acc, keccak256(abi.encode(Tags.RECORD_WITHDRAWN, consentId(1), uint256(START)))));
         same(consent.accumulator(), acc, "withdrawal");
     }
 }

@@ -13,15 +13,15 @@ contract MembershipTest is Network {
     );
     event MemberRemoved(uint16 indexed index, uint64 epoch);
 
+    IMembership.MemberVote[] internal noVotes;
+
     function admitVotes(IMembership.SeatInput memory seat, uint64 epoch, uint32 signers)
         internal
         view
-        returns (bytes memory)
+        returns (IMembership.MemberVote[] memory)
     {
         bytes32 seatHash = Statements.hashSeat(Statements.ROLE_MEMBER, seat.peerId, seat.sealingKey, seat.name);
-        return signAll(
-            signers, address(membership), keccak256(abi.encode(Statements.ADMIT, epoch, seat.ledger, seatHash))
-        );
+        return ballot(signers, keccak256(abi.encode(Statements.ADMIT, epoch, seat.ledger, seatHash)));
     }
 
     function applicant(uint256 index) internal view returns (IMembership.SeatInput memory) {
@@ -31,15 +31,15 @@ contract MembershipTest is Network {
     function admit(uint256 index) internal {
         IMembership.SeatInput memory seat = applicant(index);
         uint32 all = membership.activeMembers();
-        membership.admit(seat, all, admitVotes(seat, membership.epoch(), all));
+        membership.admit(seat, admitVotes(seat, membership.epoch(), all));
     }
 
-    function removeVotes(uint16 index, uint64 epoch, uint32 signers) internal view returns (bytes memory) {
-        return signAll(
-            signers,
-            address(membership),
-            keccak256(abi.encode(Statements.REMOVE, epoch, index, membership.ledgerOf(index)))
-        );
+    function removeVotes(uint16 index, uint64 epoch, uint32 signers)
+        internal
+        view
+        returns (IMembership.MemberVote[] memory)
+    {
+        return ballot(signers, keccak256(abi.encode(Statements.REMOVE, epoch, index, membership.ledgerOf(index))));
     }
 
     function test_foundersAreSeated() public {
@@ -109,46 +109,46 @@ contract MembershipTest is Network {
     function test_admissionNeedsAQuorumOfThisEpoch() public {
         found(4);
         IMembership.SeatInput memory seat = applicant(4);
-        bytes memory votes = admitVotes(seat, 1, 3);
+        IMembership.MemberVote[] memory votes = admitVotes(seat, 1, 3);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.QuorumNotReached.selector, 2, 3));
-        membership.admit(seat, 3, votes);
+        membership.admit(seat, votes);
         votes = admitVotes(seat, 2, 7);
         vm.expectRevert(); // signed for another epoch: recovers to nobody
-        membership.admit(seat, 7, votes);
+        membership.admit(seat, votes);
         votes = admitVotes(seat, 1, 7);
         vm.expectEmit(true, false, false, true, address(membership));
         emit MemberAdmitted(4, seat.ledger, seat.peerId, seat.sealingKey, seat.name, 2);
-        membership.admit(seat, 7, votes);
+        membership.admit(seat, votes);
         same(membership.activeMembers(), 31, "active");
         same(membership.epoch(), 2, "epoch");
         holds(membership.ledgerOf(4) == seat.ledger, "address");
         holds(membership.ledgerOf(0) == vm.addr(memberKey(0)), "earlier addresses stay");
         vm.expectRevert(abi.encodeWithSelector(IMembership.LedgerTaken.selector, seat.ledger));
-        membership.admit(seat, 7, votes);
+        membership.admit(seat, votes);
     }
 
     function test_votersOutsideTheRosterRefused() public {
         found(4);
         IMembership.SeatInput memory seat = applicant(4);
-        bytes memory votes = admitVotes(seat, 1, 0x17);
+        IMembership.MemberVote[] memory votes = admitVotes(seat, 1, 0x17);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.NotOnRoster.selector, 16));
-        membership.admit(seat, 0x17, votes);
+        membership.admit(seat, votes);
         votes = admitVotes(seat, 1, 0x80000007);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.NotOnRoster.selector, 0x80000000));
-        membership.admit(seat, 0x80000007, votes);
+        membership.admit(seat, votes);
     }
 
     function test_seatMustBeSignedByItsOwnKey() public {
         found(4);
         IMembership.SeatInput memory seat = applicant(4);
         seat.sealingKey = keccak256("another key");
-        bytes memory votes = admitVotes(seat, 1, 7);
+        IMembership.MemberVote[] memory votes = admitVotes(seat, 1, 7);
         vm.expectRevert();
-        membership.admit(seat, 7, votes);
+        membership.admit(seat, votes);
         seat = seatInput(memberKey(4), true, "new hospital", address(membership)); // signed for an auditor's seat
         votes = admitVotes(seat, 1, 7);
         vm.expectRevert();
-        membership.admit(seat, 7, votes);
+        membership.admit(seat, votes);
     }
 
     function test_badSeatFieldsRefused() public {
@@ -156,34 +156,34 @@ contract MembershipTest is Network {
         IMembership.SeatInput memory seat = applicant(4);
         seat.peerId = "";
         vm.expectRevert(abi.encodeWithSelector(IMembership.PeerIdLength.selector, 0));
-        membership.admit(seat, 7, "");
+        membership.admit(seat, noVotes);
         seat.peerId = new bytes(65);
         vm.expectRevert(abi.encodeWithSelector(IMembership.PeerIdLength.selector, 65));
-        membership.admit(seat, 7, "");
+        membership.admit(seat, noVotes);
         seat = applicant(4);
         seat.name = "";
         vm.expectRevert(abi.encodeWithSelector(IMembership.NameLength.selector, 0));
-        membership.admit(seat, 7, "");
+        membership.admit(seat, noVotes);
         seat = applicant(4);
         seat.sealingKey = 0;
         vm.expectRevert(abi.encodeWithSelector(IMembership.NoSealingKey.selector, seat.ledger));
-        membership.admit(seat, 7, "");
+        membership.admit(seat, noVotes);
         seat = applicant(4);
         seat.peerId = abi.encodePacked("peer", memberKey(0));
         vm.expectRevert(abi.encodeWithSelector(IMembership.PeerTaken.selector, seat.peerId));
-        membership.admit(seat, 7, "");
+        membership.admit(seat, noVotes);
     }
 
     function test_removalKeepsIndexAndVotesDoNotHitASuccessor() public {
         found(4);
-        bytes memory votes = removeVotes(3, 1, 7);
+        IMembership.MemberVote[] memory votes = removeVotes(3, 1, 7);
         vm.expectEmit(true, false, false, true, address(membership));
         emit MemberRemoved(3, 2);
-        membership.remove(3, 7, votes);
+        membership.remove(3, votes);
         same(membership.activeMembers(), 7, "active");
         holds(membership.ledgerOf(3) == vm.addr(memberKey(3)), "history keeps the address");
         vm.expectRevert(abi.encodeWithSelector(IMembership.NotActive.selector, 3));
-        membership.remove(3, 7, votes);
+        membership.remove(3, votes);
         admit(5);
         holds(membership.ledgerOf(4) == vm.addr(memberKey(5)), "the index after the removed one");
         same(membership.activeMembers(), 23, "active");
@@ -191,18 +191,18 @@ contract MembershipTest is Network {
 
     function test_removedMemberHasNoVote() public {
         found(4);
-        membership.remove(3, 7, removeVotes(3, 1, 7));
+        membership.remove(3, removeVotes(3, 1, 7));
         IMembership.SeatInput memory seat = applicant(4);
-        bytes memory votes = admitVotes(seat, 2, 11);
+        IMembership.MemberVote[] memory votes = admitVotes(seat, 2, 11);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.NotOnRoster.selector, 8));
-        membership.admit(seat, 11, votes);
+        membership.admit(seat, votes);
     }
 
     function test_theLastTwoMembersStay() public {
         found(2);
-        bytes memory votes = removeVotes(1, 1, 3);
+        IMembership.MemberVote[] memory votes = removeVotes(1, 1, 3);
         vm.expectRevert(abi.encodeWithSelector(IMembership.LastMembers.selector, 1));
-        membership.remove(1, 3, votes);
+        membership.remove(1, votes);
     }
 
     function test_thirtyTwoIndexesAreGivenAtMost() public {
@@ -211,7 +211,7 @@ contract MembershipTest is Network {
         same(membership.activeMembers(), type(uint32).max, "all bits");
         IMembership.SeatInput memory seat = applicant(32);
         vm.expectRevert(abi.encodeWithSelector(IMembership.NetworkFull.selector, 32));
-        membership.admit(seat, type(uint32).max, "");
+        membership.admit(seat, noVotes);
     }
 
     function test_networkNeedsTwoFounders() public {
@@ -231,14 +231,11 @@ contract MembershipTest is Network {
         bytes32 seatHash = Statements.hashSeat(Statements.ROLE_AUDITOR, seat.peerId, seat.sealingKey, seat.name);
         bytes32 forStudy = keccak256("study");
         uint64 end = uint64(START + 1000);
-        bytes memory votes = signAll(
-            7,
-            address(membership),
-            keccak256(abi.encode(Statements.SEAT_AUDITOR, uint64(1), seat.ledger, seatHash, forStudy, end))
-        );
+        IMembership.MemberVote[] memory votes =
+            ballot(7, keccak256(abi.encode(Statements.SEAT_AUDITOR, uint64(1), seat.ledger, seatHash, forStudy, end)));
         vm.expectRevert(abi.encodeWithSelector(IMembership.TermOver.selector, START, START));
-        membership.seatAuditor(seat, forStudy, uint64(START), 7, votes);
-        membership.seatAuditor(seat, forStudy, end, 7, votes);
+        membership.seatAuditor(seat, forStudy, uint64(START), votes);
+        membership.seatAuditor(seat, forStudy, end, votes);
         (address ledger, bytes32 study_, uint64 termEnd) = membership.auditorOf(1);
         holds(ledger == seat.ledger && study_ == forStudy && termEnd == end, "seat");
         (,, bool active) = membership.seatOf(seat.ledger);

@@ -170,9 +170,7 @@ contract RoundsTest is Network {
             root = keccak256(
                 abi.encode(
                     root,
-                    keccak256(
-                        abi.encode(Statements.COMMIT, roundId, e.member, e.updateRoot, e.datasetRoot, bytes32(0))
-                    )
+                    keccak256(abi.encode(Statements.COMMIT, roundId, e.member, e.updateRoot, e.datasetRoot, bytes32(0)))
                 )
             );
         }
@@ -223,7 +221,9 @@ contract RoundsTest is Network {
         bytes32 next = training.openRound(study);
         same(training.roundOf(study, next).height, 2, "the height is consumed");
         same(phaseOf(roundId), uint256(ITrainingLedger.Phase.NONE), "over");
-        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, roundId, training.openRound(study)));
+        vm.expectRevert(
+            abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, roundId, training.openRound(study))
+        );
         training.failRound(study, roundId);
     }
 
@@ -236,7 +236,8 @@ contract RoundsTest is Network {
     function test_unknownRoundRefused() public {
         start(4);
         bytes32 nobody = keccak256("no round");
-        bytes memory unknown = abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, nobody, training.openRound(study));
+        bytes memory unknown =
+            abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, nobody, training.openRound(study));
         vm.expectRevert(unknown);
         training.failRound(study, nobody);
         vm.expectRevert(unknown);
@@ -278,7 +279,9 @@ contract RoundsTest is Network {
         ITrainingLedger.Result memory x = resultOf(15, 0, MODEL);
         bytes memory votes = votesOf(roundId, 0, 15, x, 7);
         training.finalise(study, roundId, 0, x, 7, votes);
-        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, roundId, training.openRound(study)));
+        vm.expectRevert(
+            abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, roundId, training.openRound(study))
+        );
         training.finalise(study, roundId, 0, x, 7, votes);
     }
 
@@ -627,9 +630,7 @@ contract RoundsTest is Network {
         view
         returns (ITrainingLedger.SignedBody memory)
     {
-        return body(
-            abi.encode(roundId, member, root, bytes32(0), bytes32(0)), memberKey(member), Statements.COMMIT
-        );
+        return body(abi.encode(roundId, member, root, bytes32(0), bytes32(0)), memberKey(member), Statements.COMMIT);
     }
 
     function test_twoCommitsOfOneRoundSuspendFromTheNextOpen() public {
@@ -639,10 +640,10 @@ contract RoundsTest is Network {
         ITrainingLedger.SignedBody memory b = commitBody(roundId, 2, keccak256("b"));
         vm.expectEmit(true, true, false, true, address(training));
         emit Equivocated(roundId, 2, 1);
-        training.reportEquivocation(study, o, 1, 2, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 2, a, b);
         bytes32 id = keccak256(abi.encode(roundId, uint8(1), uint16(2)));
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.AlreadyKnown.selector, id));
-        training.reportEquivocation(study, o, 1, 2, b, a);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 2, b, a);
         same(training.roundOf(study, roundId).suspended, 0, "not in the open round");
         bytes32 next = finish(roundId, 15, MODEL);
         for (uint256 i; i < 3; ++i) {
@@ -660,23 +661,23 @@ contract RoundsTest is Network {
         ITrainingLedger.SignedBody memory b = commitBody(roundId, 2, keccak256("b"));
         ITrainingLedger.Opening memory other = openingOf(next);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 0)); // not that round
-        training.reportEquivocation(study, other, 1, 2, a, b);
+        training.reportEquivocation(study, other, uint64(block.timestamp), 1, 2, a, b);
         other = openingOf(next);
         other.roster = 31; // no round is named by this, and nobody signed for it
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 0));
-        training.reportEquivocation(study, other, 1, 2, a, b);
+        training.reportEquivocation(study, other, uint64(block.timestamp), 1, 2, a, b);
         ITrainingLedger.StudyTerms memory t = terms(4);
         t.specHash = keccak256("another spec");
         bytes32 mine = study;
         start(t);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 0)); // not that study's
-        training.reportEquivocation(study, o, 1, 2, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 2, a, b);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.StudyUnknown.selector, keccak256("none")));
-        training.reportEquivocation(keccak256("none"), o, 1, 2, a, b);
+        training.reportEquivocation(keccak256("none"), o, uint64(block.timestamp), 1, 2, a, b);
         study = mine;
         vm.expectEmit(true, true, false, true, address(training));
         emit Equivocated(roundId, 2, 1);
-        training.reportEquivocation(study, o, 1, 2, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 2, a, b);
         same(training.studyOf(study).suspended, 4, "suspended from the next open on");
     }
 
@@ -686,7 +687,14 @@ contract RoundsTest is Network {
         roundId = finish(roundId, 7, keccak256("2"));
         ITrainingLedger.Opening memory o = openingOf(roundId);
         same(training.roundOf(study, roundId).suspended, 8, "suspended for missing");
-        training.reportEquivocation(study, o, 1, 3, commitBody(roundId, 3, keccak256("a")), commitBody(roundId, 3, keccak256("b"))
+        training.reportEquivocation(
+            study,
+            o,
+            uint64(block.timestamp),
+            1,
+            3,
+            commitBody(roundId, 3, keccak256("a")),
+            commitBody(roundId, 3, keccak256("b"))
         );
         roundId = finish(roundId, 7, keccak256("3"));
         for (uint256 i; i < 3; ++i) {
@@ -715,13 +723,19 @@ contract RoundsTest is Network {
         bytes32 roundId = start(4);
         ITrainingLedger.Opening memory o = openingOf(roundId);
         uint256 key = memberKey(1);
-        training.reportEquivocation(study, o,
+        training.reportEquivocation(
+            study,
+            o,
+            uint64(block.timestamp),
             2,
             1,
             body(abi.encode(roundId, uint8(0), uint32(15), keccak256("x")), key, Statements.VOTE),
             body(abi.encode(roundId, uint8(0), uint32(15), keccak256("y")), key, Statements.VOTE)
         );
-        training.reportEquivocation(study, o,
+        training.reportEquivocation(
+            study,
+            o,
+            uint64(block.timestamp),
             3,
             1,
             body(abi.encode(roundId, uint16(1), uint8(1), uint32(15)), key, Statements.HAVE),
@@ -738,7 +752,7 @@ contract RoundsTest is Network {
         ITrainingLedger.SignedBody memory b =
             body(abi.encode(roundId, uint8(1), uint32(7), keccak256("y")), key, Statements.VOTE);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 1));
-        training.reportEquivocation(study, o, 2, 1, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 2, 1, a, b);
     }
 
     function test_evidenceThatIsNoneRefused() public {
@@ -747,20 +761,20 @@ contract RoundsTest is Network {
         ITrainingLedger.SignedBody memory a = commitBody(roundId, 2, keccak256("a"));
         ITrainingLedger.SignedBody memory b = commitBody(roundId, 2, keccak256("b"));
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NoContradiction.selector));
-        training.reportEquivocation(study, o, 1, 2, a, a);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 2, a, a);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.BadKind.selector, 4));
-        training.reportEquivocation(study, o, 4, 2, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 4, 2, a, b);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 0));
-        training.reportEquivocation(study, o, 1, 1, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 1, a, b);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NotActive.selector, 9));
-        training.reportEquivocation(study, o, 1, 9, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 9, a, b);
         ITrainingLedger.SignedBody memory other = commitBody(keccak256("another round"), 2, keccak256("b"));
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 1));
-        training.reportEquivocation(study, o, 1, 2, a, other);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 2, a, other);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.BadEvidence.selector, 0, 160, 128));
-        training.reportEquivocation(study, o, 2, 2, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 2, 2, a, b);
         b.r = a.r;
         vm.expectRevert();
-        training.reportEquivocation(study, o, 1, 2, a, b);
+        training.reportEquivocation(study, o, uint64(block.timestamp), 1, 2, a, b);
     }
 }

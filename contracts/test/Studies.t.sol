@@ -12,15 +12,13 @@ import {Network} from "./support/Network.sol";
 contract StudiesTest is Network {
     bytes32 internal constant MODEL = keccak256("model 1");
 
-    event AuditAccessed(
-        bytes32 indexed study, uint16 indexed seat, uint32 fromHeight, uint32 toHeight, bytes32 ground
-    );
+    event AuditAccessed(bytes32 indexed study, uint16 indexed seat, uint32 fromHeight, uint32 toHeight, bytes32 ground);
 
     function removeMember(uint16 index) internal {
         uint32 voters = membership.activeMembers() & ~(uint32(1) << index);
         bytes32 structHash =
             keccak256(abi.encode(Statements.REMOVE, membership.epoch(), index, membership.ledgerOf(index)));
-        membership.remove(index, voters, signAll(voters, address(membership), structHash));
+        membership.remove(index, ballot(voters, structHash));
     }
 
     function test_studyIsTheHashOfItsStatement() public {
@@ -105,8 +103,7 @@ contract StudiesTest is Network {
         found(4);
         ITrainingLedger.StudyTerms memory t = terms(4);
         t.invited = 14;
-        bytes32 id =
-            keccak256(abi.encode(Tags.STUDY, keccak256(abi.encode(Statements.CREATE_STUDY, t))));
+        bytes32 id = keccak256(abi.encode(Tags.STUDY, keccak256(abi.encode(Statements.CREATE_STUDY, t))));
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NotInvited.selector, id, 0));
         training.createStudy(t, 0, 0);
     }
@@ -194,11 +191,7 @@ contract StudiesTest is Network {
         bytes32 roundId = start(4);
         IMembership.SeatInput memory seat = seatInput(memberKey(4), false, "new", address(membership));
         bytes32 seatHash = Statements.hashSeat(Statements.ROLE_MEMBER, seat.peerId, seat.sealingKey, seat.name);
-        membership.admit(
-            seat,
-            7,
-            signAll(7, address(membership), keccak256(abi.encode(Statements.ADMIT, uint64(1), seat.ledger, seatHash)))
-        );
+        membership.admit(seat, ballot(7, keccak256(abi.encode(Statements.ADMIT, uint64(1), seat.ledger, seatHash))));
         bytes32 next = finish(roundId, 15, MODEL);
         same(training.roundOf(study, next).roster, 15, "roster");
         finish(next, 15, keccak256("model 2")); // signatures are checked against the new roster blob
@@ -230,8 +223,7 @@ contract StudiesTest is Network {
     // ------------------------------------------------------------------------------------------------ audit
 
     function access(uint16 seat, uint256 key, uint32 from, uint32 to) internal {
-        bytes32 structHash =
-            keccak256(abi.encode(Statements.AUDIT_ACCESS, study, seat, from, to, keccak256("ground")));
+        bytes32 structHash = keccak256(abi.encode(Statements.AUDIT_ACCESS, study, seat, from, to, keccak256("ground")));
         (bytes32 r, bytes32 vs) = sign(key, address(training), structHash);
         training.auditAccess(study, seat, from, to, keccak256("ground"), r, vs);
     }
@@ -271,12 +263,7 @@ contract StudiesTest is Network {
             seat,
             study,
             end,
-            7,
-            signAll(
-                7,
-                address(membership),
-                keccak256(abi.encode(Statements.SEAT_AUDITOR, uint64(1), seat.ledger, seatHash, study, end))
-            )
+            ballot(7, keccak256(abi.encode(Statements.SEAT_AUDITOR, uint64(1), seat.ledger, seatHash, study, end)))
         );
         access(1, auditorKey(1), 1, 2);
         bytes32 mine = study;

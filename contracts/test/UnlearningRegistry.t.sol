@@ -57,9 +57,8 @@ contract UnlearningRegistryTest is Network {
     }
 
     function authorise(bytes32 batch, uint16 member) internal {
-        (bytes32 r, bytes32 vs) = sign(
-            memberKey(member), address(unlearning), keccak256(abi.encode(Statements.AUTHORISE, batch, member))
-        );
+        (bytes32 r, bytes32 vs) =
+            sign(memberKey(member), address(unlearning), keccak256(abi.encode(Statements.AUTHORISE, batch, member)));
         unlearning.authorise(batch, member, r, vs);
     }
 
@@ -124,11 +123,7 @@ contract UnlearningRegistryTest is Network {
 
     mapping(bytes32 study => mapping(uint256 branch => Fork)) internal forks;
 
-    function proofFor(IUnlearningRegistry.PlanTerms memory t)
-        internal
-        view
-        returns (ITrainingLedger.BaseProof memory)
-    {
+    function proofFor(IUnlearningRegistry.PlanTerms memory t) internal view returns (ITrainingLedger.BaseProof memory) {
         Fork storage f = forks[study][t.parentBranch];
         uint32 last = f.leftAt == 0 ? type(uint32).max : f.leftAt - 1;
         return proofOf(t.parentBranch, f.base, f.baseHeight, f.batch, t.baseHeight, last);
@@ -138,8 +133,7 @@ contract UnlearningRegistryTest is Network {
         unlearning.plan(t, proofFor(t), signers, planVotes(t, signers));
         uint32 branch = unlearning.stateOf(t.batch).branch;
         if (t.targetHeight == t.baseHeight) return;
-        bytes32 base =
-            keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
+        bytes32 base = keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
         forks[study][branch] = Fork(base, t.baseHeight, t.batch, 0);
         forks[study][t.parentBranch].leftAt = t.baseHeight + 1;
     }
@@ -241,9 +235,7 @@ contract UnlearningRegistryTest is Network {
         vm.warp(block.timestamp + 101);
 
         IUnlearningRegistry.PlanTerms memory t = planOf(batch, 0, 2, model(0, 2), 4);
-        bytes32 baseResult = keccak256(
-            abi.encode(Tags.BRANCH, study, batch, uint256(0), uint256(2), model(0, 2))
-        );
+        bytes32 baseResult = keccak256(abi.encode(Tags.BRANCH, study, batch, uint256(0), uint256(2), model(0, 2)));
         vm.expectEmit(true, false, false, true, address(training));
         emit BranchCreated(study, 1, 0, 2, model(0, 2), baseResult, keccak256("seed"), 4, batch);
         plan(t, 7);
@@ -433,9 +425,7 @@ contract UnlearningRegistryTest is Network {
         step(batch, 2);
         finish(roundId, 15, model(0, 3));
         vm.warp(openedAt + 100);
-        planReverts(
-            t, abi.encodeWithSelector(IUnlearningRegistry.TooEarly.selector, openedAt + 100, openedAt + 100)
-        );
+        planReverts(t, abi.encodeWithSelector(IUnlearningRegistry.TooEarly.selector, openedAt + 100, openedAt + 100));
         vm.warp(openedAt + 101);
         plan(t, 7);
     }
@@ -522,8 +512,7 @@ contract UnlearningRegistryTest is Network {
         vm.warp(block.timestamp + 101);
         // Height 4 of branch 0 is not on the way to branch 1, which left it at 3
         planReverts(
-            planOf(second, 0, 4, model(0, 4), 5),
-            abi.encodeWithSelector(ITrainingLedger.NotOnAncestry.selector, 0, 4)
+            planOf(second, 0, 4, model(0, 4), 5), abi.encodeWithSelector(ITrainingLedger.NotOnAncestry.selector, 0, 4)
         );
         planReverts(
             planOf(second, 0, 2, model(0, 2), 2), abi.encodeWithSelector(ITrainingLedger.BadTarget.selector, 2, 3, 5)
@@ -762,9 +751,7 @@ contract UnlearningRegistryTest is Network {
         bytes32 leafA = keccak256(abi.encode(Tags.MAP_LEAF, a, bytes32(0)));
         bytes32 leafB = keccak256(abi.encode(Tags.MAP_LEAF, b, bytes32(0)));
         IUnlearningRegistry.OpenTerms memory t = termsOf(CONTROLLER, CONTROLLER);
-        t.requestsRoot = keccak256(
-            abi.encode(Tags.MAP, uint256(2), keccak256(abi.encode(Tags.MAP_NODE, leafA, leafB)))
-        );
+        t.requestsRoot = keccak256(abi.encode(Tags.MAP, uint256(2), keccak256(abi.encode(Tags.MAP_NODE, leafA, leafB))));
         (bytes32 r, bytes32 vs) =
             sign(memberKey(CONTROLLER), address(unlearning), keccak256(abi.encode(Statements.OPEN_ERASURE, t)));
         bytes32 batch = unlearning.openErasure(t, r, vs);
@@ -855,8 +842,7 @@ contract UnlearningRegistryTest is Network {
         ITrainingLedger.BaseProof memory proof = proofFor(t);
         unlearning.plan(t, proof, 15, planVotes(t, 15));
         took(which, "4 plan, study forked");
-        bytes32 start_ =
-            keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
+        bytes32 start_ = keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
         forks[study][branch + 1] = Fork(start_, base, batch, 0);
         vm.warp(block.timestamp + 1);
     }

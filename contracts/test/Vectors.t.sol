@@ -20,11 +20,16 @@ contract VectorsTest is Checks {
     mapping(bytes32 typeHash => bool) internal known;
 
     function setUp() public {
-        bytes32[31] memory all = [
+        bytes32[36] memory all = [
             Statements.SEAT,
             Statements.ADMIT,
             Statements.REMOVE,
             Statements.SEAT_AUDITOR,
+            Statements.KEYS,
+            Statements.ROTATE,
+            Statements.REVOKE,
+            Statements.RECOVER,
+            Statements.END_AUDITOR,
             Statements.CREATE_STUDY,
             Statements.JOIN,
             Statements.LEAVE,
@@ -53,7 +58,7 @@ contract VectorsTest is Checks {
             Statements.RECEIPT,
             Statements.CERTIFICATE
         ];
-        for (uint256 i; i < 31; ++i) {
+        for (uint256 i; i < 36; ++i) {
             known[all[i]] = true;
         }
     }
@@ -65,7 +70,7 @@ contract VectorsTest is Checks {
             statementAgrees(json, string.concat(".vectors[", vm.toString(checked), "]"));
             ++checked;
         }
-        same(checked, 31, "statements of the table");
+        same(checked, 36, "statements of the table");
     }
 
     function statementAgrees(string memory json, string memory at) internal view {
@@ -79,6 +84,12 @@ contract VectorsTest is Checks {
             bytes32 sealing = vm.parseJsonBytes32(json, string.concat(at, ".fields.sealing_key"));
             string memory name = vm.parseJsonString(json, string.concat(at, ".fields.name"));
             same(Statements.hashSeat(role, peerId, sealing, name), structHash, typeText);
+        } else if (typeHash == Statements.KEYS) {
+            uint256 member = vm.parseJsonUint(json, string.concat(at, ".fields.member"));
+            address ledger = vm.parseJsonAddress(json, string.concat(at, ".fields.ledger"));
+            bytes memory peerId = vm.parseJsonBytes(json, string.concat(at, ".fields.peer_id"));
+            bytes32 sealing = vm.parseJsonBytes32(json, string.concat(at, ".fields.sealing_key"));
+            same(Statements.hashKeys(uint16(member), ledger, peerId, sealing), structHash, typeText);
         } else {
             bytes memory words = staticFields(json, string.concat(at, ".fields."), bytes(typeText));
             same(keccak256(abi.encodePacked(typeHash, words)), structHash, typeText);
@@ -246,10 +257,7 @@ contract VectorsTest is Checks {
         if (hasLeft) n[0] = leafAt(json, ".left");
         if (hasRight) n[n.length - 1] = leafAt(json, ".right");
         return MerkleMap.excludes(
-            vm.parseJsonBytes32(json, ".root"),
-            vm.parseJsonUint(json, ".count"),
-            vm.parseJsonBytes32(json, ".key"),
-            n
+            vm.parseJsonBytes32(json, ".root"), vm.parseJsonUint(json, ".count"), vm.parseJsonBytes32(json, ".key"), n
         );
     }
 
@@ -266,13 +274,11 @@ contract VectorsTest is Checks {
         );
     }
 
-    function containsCalldata(
-        bytes32 root,
-        uint256 count,
-        bytes32 consentId,
-        uint256 index,
-        bytes32[] calldata path
-    ) external pure returns (bool) {
+    function containsCalldata(bytes32 root, uint256 count, bytes32 consentId, uint256 index, bytes32[] calldata path)
+        external
+        pure
+        returns (bool)
+    {
         return count <= type(uint32).max && AnchorTree.contains(root, uint32(count), consentId, index, path);
     }
 

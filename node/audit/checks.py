@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from crypto.digest import Digest, keccak256
 from crypto.errors import CryptoError, SignatureMismatch
 from crypto.keys import KeyRing
-from crypto.statements import Domains, Tombstone, struct_hash, verify
+from crypto.statements import Domains, Tombstone, recover, struct_hash
 from fl_engine.errors import EngineError
 from node.abi import Codec
 from node.audit.home import DATABASE, Fault, HomeReader, KeptNotice, NotChecked
@@ -34,6 +34,8 @@ from node.evidence import verify_block
 from node.follower import logged_of
 from node.history import History, RoundHistory
 from node.home import Home, Network
+from node.keystore import current_ring
+from node.membership import Member
 from node.messages import (
     AbstainNotice,
     CommitNotice,
@@ -75,8 +77,8 @@ class Audit:
     domains: Domains
     store: HomeReader
     codec: Codec
-    ring: KeyRing | None
-    no_ring: str  # why there is no ring
+    rings: tuple[KeyRing, ...]  # all keys of the home, the first ones first; empty without its password
+    no_ring: str  # why there are none
     key_fault: Fault | None
     chain: Chain
     hashes: dict[int, Digest] = field(default_factory=dict)
@@ -97,13 +99,13 @@ class Audit:
         """Our member index; None at an auditor."""
         return self.home.index if self.home.role == "member" else None
 
-    def signer(self) -> bytes:
-        """The ledger address that this node signs with."""
+    def signers(self) -> tuple[bytes, ...]:
+        """The ledger addresses that this node signs with, or ever did; the newest first."""
         registry = self.history.registry
         found = registry.members.get(self.home.index) if self.me is not None else registry.auditors.get(self.home.index)
         if found is None:
             raise Fault("seat", "home.json", "a registered seat", f"{self.home.role} {self.home.index}")
-        return found.ledger
+        return found.ledgers(past=True) if isinstance(found, Member) else (found.ledger,)
 
     def arithmetic(self, study: Digest) -> Arithmetic:
         """A study's arithmetic, from its spec in this home.
@@ -145,13 +147,14 @@ def keystore_is_ours(audit: Audit) -> str | None:
     """The keys open, and they are those of the seat this home says it has."""
     if audit.key_fault is not None:
         raise audit.key_fault
-    if audit.ring is None:
+    if not audit.rings:
         return audit.no_ring
-    equal("ledger address", "keystore.json", audit.signer(), audit.ring.ledger.address)
     registry = audit.history.registry
+    ring = current_ring(audit.rings, registry.keys_of(audit.me))
+    equal("ledger address", "keystore.json", audit.signers()[0], ring.ledger.address)
     seat = registry.members[audit.home.index] if audit.me is not None else registry.auditors[audit.home.index]
-    equal("peer id", "keystore.json", seat.peer_id, audit.ring.peer.peer_id)
-    equal("sealing key", "keystore.json", seat.sealing_key, audit.ring.sealing.public)
+    equal("peer id", "keystore.json", seat.peer_id, ring.peer.peer_id)
+    equal("sealing key", "keystore.json", seat.sealing_key, ring.sealing.public)
     return None
 
 
@@ -215,7 +218,8 @@ def founders_are_the_networks(audit: Audit) -> str | None:
     registry = audit.history.registry
     for member in registry.members.values():
         if member.admitted == FOUNDING_EPOCH:
-            members[member.index] = (member.name, member.ledger, member.peer_id, member.sealing_key)
+            first = member.keys[0]  # it may have others by now
+            members[member.index] = (member.name, first.ledger, first.peer_id, first.sealing_key)
     for auditor in registry.auditors.values():
         if auditor.seated == FOUNDING_EPOCH:
             auditors[auditor.seat] = (auditor.name, auditor.ledger, auditor.peer_id, auditor.sealing_key)
@@ -273,7 +277,7 @@ def statements_are_signed(audit: Audit) -> str | None:
 
 def _check_signature(audit: Audit, kept: KeptNotice) -> None:
     try:
-        check(kept.notice, audit.history, audit.domains)
+        check(kept.notice, audit.history, audit.domains, past=True)
     except NodeError as error:
         cause = error.__cause__
         if isinstance(cause, SignatureMismatch):
@@ -285,11 +289,13 @@ def _check_signature(audit: Audit, kept: KeptNotice) -> None:
 def _check_own_tombstone(audit: Audit, kept: KeptNotice, notice: TombstoneNotice) -> None:
     statement = Tombstone(notice.member, notice.content, notice.reason, notice.subject)
     try:
-        verify(statement, audit.domains.of(statement), notice.signature, audit.signer())
+        got = recover(statement, audit.domains.of(statement), notice.signature)
     except SignatureMismatch as error:
-        raise Fault("signature", kept.where, error.expected, error.got or "no key at all") from None
+        raise Fault("signature", kept.where, audit.signers()[0], error.got or "no key at all") from None
     except CryptoError as error:
         raise Fault("signature", kept.where, "a signature", error) from None
+    if got not in audit.signers():
+        raise Fault("signature", kept.where, audit.signers()[0], got)
 
 
 def commit_notices(audit: Audit, one: RoundHistory) -> dict[int, CommitNotice]:

@@ -257,13 +257,14 @@ def _verify_home(path: Path, password: str | None, label: str | None, why: str =
 def _open(path: Path, password: str | None, why: str) -> Audit:
     """The home under audit; a Fault where it is not a home that can be read."""
     home, network = _read_home(path)
-    ring, no_ring, key_fault = None, why, None
+    rings: tuple[KeyRing, ...] = ()
+    no_ring, key_fault = why, None
     if password is not None:
         try:
-            ring = _read_keys(home, password)
+            rings = _read_keys(home, password)
         except Fault as fault:
             no_ring, key_fault = "the keystore did not open", fault
-    store = HomeReader(path, None if ring is None else keystore.at_rest_key(ring))
+    store = HomeReader(path, keystore.at_rest_key(rings[0]) if rings else None)
     hashes: dict[int, Digest] = {}
 
     def block_hash(number: int) -> Digest:
@@ -273,7 +274,7 @@ def _open(path: Path, password: str | None, why: str) -> Audit:
 
     chain = Chain(network.contracts, block_hash)
     domains = network.contracts.domains
-    return Audit(home, network, domains, store, Codec.load(), ring, no_ring, key_fault, chain, hashes)
+    return Audit(home, network, domains, store, Codec.load(), rings, no_ring, key_fault, chain, hashes)
 
 
 def _read_home(path: Path) -> tuple[Home, Network]:
@@ -287,10 +288,10 @@ def _read_home(path: Path) -> tuple[Home, Network]:
         raise Fault("network", "network.json", "a network of this version", error) from None
 
 
-def _read_keys(home: Home, password: str) -> KeyRing:
+def _read_keys(home: Home, password: str) -> tuple[KeyRing, ...]:
     try:
         jsontext.check_depth(home.keystore_path.read_bytes())
-        return keystore.load(home, password)
+        return keystore.load_all(home, password)
     except (NodeError, OSError, ValueError) as error:
         raise Fault("keystore", "keystore.json", "a keystore that this password opens", error) from None
 

@@ -162,6 +162,25 @@ def _show_card(home: Path, text: str) -> None:
     answer(found, _lines(found))
 
 
+@consent.command("withdraw-left")
+@click.argument("consent_id")
+@click.option("--hospital", type=int, required=True, help="Index of the hospital that granted it and left.")
+@home_option
+@json_flag
+def withdraw_left(consent_id: str, hospital: int, home: Path) -> None:
+    """Vote to end a consent of a hospital that was removed, or whose key is revoked, where the card is lost.
+
+    Example: koinon consent withdraw-left 7f3a.. --hospital 3 --home NET/member-1
+
+    The vote that completes the quorum ends it. With the card anybody's node ends it at once: `koinon consent withdraw`.
+    That this hospital granted this consent is the voters' word: the link may have left with the hospital.
+    """
+    body = {"consent": consent_id, "hospital": hospital}
+    found = common.order(acting_home(home), "consent.withdraw-left", body)
+    votes = f"{len(found['votes'])} of {found['needed']} votes needed, by members {found['votes']}"
+    answer(found, [votes, f"consent {consent_id} is withdrawn" if found["decided"] else "waiting for more votes"])
+
+
 @consent.command("list")
 @home_option
 @study_option

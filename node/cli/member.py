@@ -13,29 +13,43 @@ from node.cli.output import Noun, answer, json_flag, table
 from node.errors import InputError
 
 SCHEMA = "koinon.application/1"
+RECOVERY_SCHEMA = "koinon.recovery/1"
 
 
 @click.group(cls=Noun)
 def member() -> None:
-    """Apply for membership, vote on applications, remove members, list them.
+    """Apply for membership, vote on members and auditors, change keys, list who takes part.
 
     Example: koinon member list --home NET
 
     Members decide by quorum; no administrator exists. A removed member keeps what it had received.
+
+    \b
+    time for new keys        rotate           the member itself, at most once in seven days
+    a key is stolen          revoke           a quorum; the key counts for nothing at once, the seat waits
+    a key is lost, revoked   apply --recover  then `recover` by a quorum: new keys under the old index
+    a hospital leaves        remove           a quorum; its index is never given again
     """
 
 
 @member.command("apply")
 @home_option
 @click.option("--out", type=FILE, required=True, help="Where to write the application.")
+@click.option("--recover", type=int, help="Index of the member whose lost or revoked keys are to be replaced.")
 @json_flag
-def apply(home: Path, out: Path) -> None:
+def apply(home: Path, out: Path, recover: int | None) -> None:
     """Write a newcomer's application, signed: hand the file to the members.
 
     Example: koinon member apply --home H --out application.json
 
     It contacts nobody, and contains public keys only. Ask also for coin on the chain (`koinon chain fund`).
+
+    With --recover INDEX it asks for new keys on an old seat instead: in the member's own home, whose node must not run,
+    it makes further keys beside the old ones; in a home made anew by `koinon node init` it names that home's keys.
     """
+    if recover is not None:
+        _apply_for_recovery(home, out, recover)
+        return
     from crypto.keys import address_text, peer_id_text
     from crypto.statements import Seat, sign
     from node import config, keystore
@@ -63,6 +77,47 @@ def apply(home: Path, out: Path) -> None:
     )
 
 
+def _apply_for_recovery(home: Path, out: Path, index: int) -> None:
+    from crypto.keys import KeyRing, address_text, peer_id_text
+    from crypto.statements import sign
+    from node import config, keystore
+    from node.governance import recovery_statement
+    from node.home import HomeLock, open_home, read_network, read_password, write_json
+
+    opened = open_home(home)
+    password = read_password(opened, config.load(opened.config_path)["node", "password_file"])
+    domains = read_network(opened.network_path).contracts.domains
+    lock = HomeLock(home)
+    try:
+        rings = keystore.load_all(opened, password)
+        if opened.index == index:
+            registered = common.history_of(home).registry.keys_of(index)
+            if keystore.public_keys(rings[-1]) in registered:  # else: keys of an earlier application, still unused
+                keystore.add(opened, password, KeyRing.generate())
+                rings = keystore.load_all(opened, password)
+    finally:
+        lock.release()
+    ring = rings[-1]
+    statement = recovery_statement(index, ring)
+    application = {
+        "schema": RECOVERY_SCHEMA,
+        "member": index,
+        "ledger": ring.ledger.address.hex(),
+        "peer_id": ring.peer.peer_id.hex(),
+        "sealing_key": ring.sealing.public.hex(),
+        "signature": sign(statement, domains.of(statement), ring.ledger).hex(),
+    }
+    write_json(out, application)
+    shown = {"application": str(out), "index": index, "ledger_address": address_text(ring.ledger.address)}
+    answer(
+        {**shown, "peer_id": peer_id_text(ring.peer.peer_id)},
+        [
+            f"{out}: new keys for member {index}, ledger account {shown['ledger_address']}",
+            "each other member: koinon member recover APPLICATION",
+        ],
+    )
+
+
 @member.command("approve")
 @click.argument("application", type=FILE)
 @home_option
@@ -74,18 +129,18 @@ def approve(application: Path, home: Path) -> None:
 
     Who stands behind the keys is for you to find out: koinon checks signatures, not hospitals.
     """
-    raw = _read_application(application)
+    raw = _read_application(application, SCHEMA)
     found = common.order(acting_home(home), "member.approve", {"application": raw})
     answer(found, _vote_lines(found, f"{raw['name']} is admitted"))
 
 
-def _read_application(path: Path) -> dict[str, Any]:
+def _read_application(path: Path, schema: str) -> dict[str, Any]:
     from node.home import read_json
 
     read_file(path, "application", 1 << 16)
     raw = read_json(path)
-    if raw.pop("schema", None) != SCHEMA:
-        raise InputError(f"{path}: not an application ({SCHEMA})")
+    if raw.pop("schema", None) != schema:
+        raise InputError(f"{path}: not an application ({schema})")
     return raw
 
 
@@ -107,6 +162,80 @@ def remove(index: int, home: Path) -> None:
     """
     found = common.order(acting_home(home), "member.remove", {"index": index})
     answer(found, _vote_lines(found, f"member {index} is removed"))
+
+
+@member.command("rotate")
+@click.option("--ledger/--keep-ledger", default=True, show_default=True, help="The key that signs statements and pays.")
+@click.option("--sealing/--keep-sealing", default=True, show_default=True, help="The key that others wrap keys to.")
+@click.option("--peer/--keep-peer", default=True, show_default=True, help="The key of the node's libp2p id.")
+@home_option
+@json_flag
+def rotate(ledger: bool, sealing: bool, peer: bool, home: Path) -> None:
+    """Change this member's own keys. It keeps its index, its name and its patients.
+
+    Example: koinon member rotate --home NET/member-1
+
+    The new keys are on disk before anybody hears of them, beside the old ones, which stay: what the home keeps is
+    sealed under the first keys, and rounds that are open go on with the keys they opened with. If it breaks off, order
+    it again: it goes on with the same keys. A running node starts again with them by itself. At most once in seven
+    days; a stolen key is not rotated but revoked, by the others.
+    """
+    found = common.order(acting_home(home), "member.rotate", {"ledger": ledger, "sealing": sealing, "peer": peer})
+    answer(
+        found,
+        [
+            f"member {found['index']} has new keys from epoch {found['epoch']}",
+            f"ledger account {found['ledger_address']}, peer id {found['peer_id']}",
+        ],
+    )
+
+
+@member.command("revoke")
+@click.argument("index", type=int)
+@home_option
+@json_flag
+def revoke(index: int, home: Path) -> None:
+    """Vote to revoke the key of a member, because it is stolen. The vote that completes the quorum does it.
+
+    Example: koinon member revoke 3 --home NET/member-1
+
+    From that moment the key counts for nothing, in open rounds too. The seat keeps its index and is inactive until it
+    has new keys (`koinon member recover`) or is removed. Patients of this hospital withdraw with their cards as before.
+    """
+    found = common.order(acting_home(home), "member.revoke", {"index": index})
+    answer(found, _vote_lines(found, f"the key of member {index} is revoked"))
+
+
+@member.command("recover")
+@click.argument("application", type=FILE)
+@home_option
+@json_flag
+def recover(application: Path, home: Path) -> None:
+    """Vote for new keys of a member whose keys are lost or revoked. The vote that completes the quorum seats them.
+
+    Example: koinon member recover recovery.json --home NET/member-1
+
+    The file is from `koinon member apply --recover INDEX`. Ask the hospital by another way whether it wrote it: whoever
+    has these keys is this member from then on.
+    """
+    raw = _read_application(application, RECOVERY_SCHEMA)
+    found = common.order(acting_home(home), "member.recover", {"application": raw})
+    answer(found, _vote_lines(found, f"member {raw.get('member')} has its new keys"))
+
+
+@member.command("end-auditor")
+@click.argument("seat", type=int)
+@home_option
+@json_flag
+def end_auditor(seat: int, home: Path) -> None:
+    """Vote to end the term of an auditor's seat now. The vote that completes the quorum ends it.
+
+    Example: koinon member end-auditor 0 --home NET/member-1
+
+    It opens no further round. What it has opened it keeps.
+    """
+    found = common.order(acting_home(home), "member.end-auditor", {"seat": seat})
+    answer(found, _vote_lines(found, f"the term in auditor's seat {seat} is over"))
 
 
 @member.command("list")
@@ -131,6 +260,8 @@ def list_(home: Path) -> None:
             "peer_id": peer_id_text(one.peer_id),
             "admitted": one.admitted,
             "removed": one.removed,
+            "revoked": one.revoked,
+            "keys_since": one.keys[-1].since,
         }
         for one in registry.members.values()
     ]

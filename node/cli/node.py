@@ -139,8 +139,7 @@ def take_seat(home: Path) -> int:
     from node.account import MemorySentStore
     from node.home import read_json, read_network, read_password, write_json
     from node.ledger import connect
-    from node.membership import Registry
-    from node.records import AuditorSeated, MemberAdmitted, MemberRemoved
+    from node.membership import MembershipRecord, Registry
 
     opened = open_home(home)
     settings = config.load(opened.config_path)
@@ -149,7 +148,7 @@ def take_seat(home: Path) -> int:
     ledger = connect(settings["chain", "url"], network.contracts, ring.ledger, MemorySentStore(), codec=Codec.load())
     registry = Registry()
     for logged in ledger.records(0, ledger.head().final_number):
-        if isinstance(logged.record, MemberAdmitted | MemberRemoved | AuditorSeated):
+        if isinstance(logged.record, MembershipRecord):
             registry.apply(logged.record)
     member = registry.member_of_ledger(ring.ledger.address)
     if member is None:

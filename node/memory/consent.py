@@ -17,6 +17,7 @@ from crypto.statements import (
     RegisterForm,
     Withdraw,
     WithdrawByHospital,
+    WithdrawByQuorum,
     struct_hash,
 )
 from node.memory.machine import NO_MEMBER, Contract, Machine, Skip, Slots, refuse
@@ -129,6 +130,19 @@ class ConsentRegistry(Contract):
             refuse("NotGrantedBy", consentId=consent, member=member)
         ledger = self._membership.snapshot().ledger_of(member)
         self.check(member, ledger, WithdrawByHospital(member, consent), signature)
+        self._withdraw(consent)
+
+    def withdraw_by_quorum(self, member: int, consent: Digest, votes: Sequence[tuple[int, bytes]]) -> None:
+        """`withdrawByQuorum`: of a hospital that is not active; votes WithdrawByQuorum(epoch, member, consentId)."""
+        if self._withdrawn[consent]:
+            refuse("AlreadyWithdrawn", consentId=consent)
+        roster = self._membership.snapshot()
+        if roster.has(member):
+            refuse("StillMember", index=member)
+        if roster.ledger_of(member) == bytes(20):
+            refuse("NotActive", index=member)
+        statement = WithdrawByQuorum(roster.epoch, member, consent)
+        self.check_quorum(statement, votes, roster.active, roster.quorum, roster.ledger_of)
         self._withdraw(consent)
 
     def _withdraw(self, consent: Digest) -> None:

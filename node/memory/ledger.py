@@ -27,6 +27,7 @@ from node.records import (
     Admission,
     Anchoring,
     AuditAnnouncement,
+    AuditorEnding,
     AuditorSeating,
     Call,
     Commits,
@@ -48,10 +49,14 @@ from node.records import (
     Planning,
     Position,
     Purges,
+    QuorumWithdrawal,
     Record,
+    Recovery,
     Removal,
     ReplayOpening,
     Resumption,
+    Revocation,
+    Rotation,
     RoundFailure,
     SeatInput,
     Sent,
@@ -176,6 +181,14 @@ class MemoryLedger:
                 self._membership.remove(call.member, call.votes)
             case AuditorSeating():
                 self._membership.seat_auditor(call.seat, call.study, call.term_end, call.votes)
+            case Rotation():
+                self._membership.rotate(call.member, call.keys, call.signature)
+            case Revocation():
+                self._membership.revoke(call.member, call.votes)
+            case Recovery():
+                self._membership.recover(call.member, call.keys, call.votes)
+            case AuditorEnding():
+                self._membership.end_auditor(call.seat, call.votes)
             case FormRegistration():
                 self._consent.register_form(call.form, call.member, call.signature)
             case Grants():
@@ -188,6 +201,8 @@ class MemoryLedger:
                 self._consent.withdraw_by_hospital(
                     call.member, call.consent_id, call.anchor_root, call.index, call.path, call.signature
                 )
+            case QuorumWithdrawal():
+                self._consent.withdraw_by_quorum(call.member, call.consent_id, call.votes)
             case StudyCreation():
                 self._training.create_study(call.terms, call.signature)
             case Joining():

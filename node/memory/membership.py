@@ -6,13 +6,38 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from crypto.digest import ZERO, Digest
-from crypto.statements import Admit, Remove, Seat, SeatAuditor, struct_hash
-from node.membership import bitmap_of, faults, quorum
+from crypto.statements import (
+    Admit,
+    EndAuditor,
+    Keys,
+    Recover,
+    Remove,
+    Revoke,
+    Rotate,
+    Seat,
+    SeatAuditor,
+    Statement,
+    struct_hash,
+)
+from node.membership import NOBODY, bitmap_of, faults, quorum
 from node.memory.machine import Cell, Contract, Machine, Slots, refuse
-from node.records import MAX_MEMBERS, AuditorSeated, MemberAdmitted, MemberRemoved, SeatInput
+from node.records import (
+    MAX_MEMBERS,
+    AuditorEnded,
+    AuditorSeated,
+    KeysInput,
+    MemberAdmitted,
+    MemberRecovered,
+    MemberRemoved,
+    MemberRevoked,
+    MemberRotated,
+    SeatInput,
+)
 
 LONGEST_TEXT = 64
 """Bytes of a peer id or a name; at least one."""
+ROTATION_INTERVAL_S = 7 * 86_400
+"""A member changes its own keys no oftener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +48,10 @@ class Roster:
     epoch: int
     active: int
     accumulator: Digest
+
+    def replaced(self, member: int, ledger: bytes) -> Roster:
+        """With another key for a member."""
+        return replace(self, ledgers=(*self.ledgers[:member], ledger, *self.ledgers[member + 1 :]))
 
     def has(self, member: int) -> bool:
         """Whether the member takes part now."""
@@ -64,6 +93,10 @@ class Membership(Contract):
         self._auditors: Cell[tuple[AuditorSeat, ...]] = Cell(machine, ())
         self._ledgers_taken: Slots[bytes, bool] = Slots(machine, False)
         self._peers_taken: Slots[bytes, bool] = Slots(machine, False)
+        self._peer_of: Slots[int, bytes] = Slots(machine, b"")
+        self._rotated_at: Slots[int, int] = Slots(machine, 0)
+        self._revoked = Cell(machine, 0)
+        self._retired: Cell[tuple[tuple[int, Roster], ...]] = Cell(machine, ())  # (until, roster), by time
         for seat in members:
             self._check_seat("member", seat)
             self._admit(seat)
@@ -74,6 +107,15 @@ class Membership(Contract):
     def snapshot(self) -> Roster:
         """All that another registry needs."""
         return replace(self._roster.value, accumulator=self.accumulator)
+
+    def roster_at(self, opened_at: int) -> Roster:
+        """`rosterAt`: with the keys that decide a round opened at `opened_at`."""
+        found = self._roster.value
+        for until, roster in reversed(self._retired.value):
+            if until < opened_at:
+                break
+            found = roster
+        return found
 
     def auditor_of(self, seat: int) -> AuditorSeat | None:
         """The auditor's seat of this number, or None."""
@@ -92,14 +134,68 @@ class Membership(Contract):
     def remove(self, member: int, votes: Sequence[tuple[int, bytes]]) -> None:
         """`remove`: votes Remove(epoch, member, ledger)."""
         roster = self._roster.value
-        if not roster.has(member):
+        revoked = self._is_revoked(member)
+        if not roster.has(member) and not revoked:
             refuse("NotActive", index=member)
-        if roster.active.bit_count() == 2:
+        if not revoked and roster.active.bit_count() == 2:
             refuse("LastMembers", index=member)
         self._decide(Remove(roster.epoch, member, roster.ledger_of(member)), votes)
         roster = self._roster.value
         self._roster.value = replace(roster, active=roster.active & ~(1 << member))
+        self._revoked.value &= ~(1 << member)
         self.record(MemberRemoved(member, roster.epoch))
+
+    def rotate(self, member: int, keys: KeysInput, signature: bytes) -> None:
+        """`rotate`: the old ledger key's Rotate(epoch, member, keysHash), the new one's Keys."""
+        roster, now = self._roster.value, self.machine.timestamp
+        if not roster.has(member):
+            refuse("NotActive", index=member)
+        if self._rotated_at[member] and now < self._rotated_at[member] + ROTATION_INTERVAL_S:
+            refuse("RotatedLately", index=member, next=self._rotated_at[member] + ROTATION_INTERVAL_S)
+        old = roster.ledger_of(member)
+        keys_hash = self._take_keys(member, old, keys)
+        self._check_keys(member, old, Rotate(roster.epoch, member, keys_hash), signature)
+        self._rotated_at[member] = now
+        if keys.ledger != old:
+            self._retired.value = (*self._retired.value, (now, roster))
+        roster = replace(roster.replaced(member, keys.ledger), epoch=roster.epoch + 1)
+        self._roster.value = roster
+        self.record(MemberRotated(member, keys.ledger, keys.peer_id, keys.sealing_key, now, roster.epoch))
+
+    def revoke(self, member: int, votes: Sequence[tuple[int, bytes]]) -> None:
+        """`revoke`: votes Revoke(epoch, member, ledger)."""
+        roster = self._roster.value
+        if not roster.has(member):
+            refuse("NotActive", index=member)
+        if roster.active.bit_count() == 2:
+            refuse("LastMembers", index=member)
+        self._decide(Revoke(roster.epoch, member, roster.ledger_of(member)), votes)
+        roster = self._replace_at_once(member, NOBODY, active=False)
+        self.record(MemberRevoked(member, self.machine.timestamp, roster.epoch))
+
+    def recover(self, member: int, keys: KeysInput, votes: Sequence[tuple[int, bytes]]) -> None:
+        """`recover`: votes Recover(epoch, member, keysHash), the new ledger key's Keys."""
+        roster = self._roster.value
+        if not roster.has(member) and not self._is_revoked(member):
+            refuse("NotActive", index=member)
+        keys_hash = self._take_keys(member, None, keys)
+        self._decide(Recover(roster.epoch, member, keys_hash), votes)
+        roster = self._replace_at_once(member, keys.ledger, active=True)
+        self.record(
+            MemberRecovered(member, keys.ledger, keys.peer_id, keys.sealing_key, self.machine.timestamp, roster.epoch)
+        )
+
+    def end_auditor(self, seat: int, votes: Sequence[tuple[int, bytes]]) -> None:
+        """`endAuditor`: votes EndAuditor(epoch, seat, ledger)."""
+        auditor, now = self.auditor_of(seat), self.machine.timestamp
+        if auditor is None:
+            refuse("NoAuditor", seat=seat)
+        if auditor.term_end and auditor.term_end <= now:
+            refuse("TermOver", termEnd=auditor.term_end, timestamp=now)
+        self._decide(EndAuditor(self._roster.value.epoch, seat, auditor.ledger), votes)
+        seats = self._auditors.value
+        self._auditors.value = (*seats[:seat], replace(auditor, term_end=now), *seats[seat + 1 :])
+        self.record(AuditorEnded(seat, now, self._roster.value.epoch))
 
     def seat_auditor(self, seat: SeatInput, study: Digest, term_end: int, votes: Sequence[tuple[int, bytes]]) -> None:
         """`seatAuditor`: votes SeatAuditor(epoch, ledger, seatHash, study, termEnd)."""
@@ -109,7 +205,7 @@ class Membership(Contract):
         self._decide(SeatAuditor(self._roster.value.epoch, seat.ledger, seat_hash, study, term_end), votes)
         self._seat_auditor(seat, study, term_end)
 
-    def _decide(self, statement: Admit | Remove | SeatAuditor, votes: Sequence[tuple[int, bytes]]) -> None:
+    def _decide(self, statement: Statement, votes: Sequence[tuple[int, bytes]]) -> None:
         """A quorum of the active members, and a new epoch."""
         roster = self._roster.value
         self.check_quorum(statement, votes, roster.active, roster.quorum, roster.ledger_of)
@@ -117,24 +213,59 @@ class Membership(Contract):
 
     def _check_seat(self, role: str, seat: SeatInput) -> Digest:
         """The applicant's own word for its keys, none of them seated before."""
-        if not 1 <= len(seat.peer_id) <= LONGEST_TEXT:
-            refuse("PeerIdLength", length=len(seat.peer_id))
         name_length = len(seat.name.encode())
         if not 1 <= name_length <= LONGEST_TEXT:
             refuse("NameLength", length=name_length)
         if seat.sealing_key == ZERO:
             refuse("NoSealingKey", ledger=seat.ledger)
-        if self._ledgers_taken[seat.ledger]:
-            refuse("LedgerTaken", ledger=seat.ledger)
-        if self._peers_taken[seat.peer_id]:
-            refuse("PeerTaken", peerId=seat.peer_id)
+        self._take_ledger(seat.ledger)
+        self._take_peer(seat.peer_id)
         statement = Seat(role, seat.peer_id, Digest(seat.sealing_key), seat.name)
         recovered = self.signer(statement, seat.signature) or bytes(20)
         if recovered != seat.ledger:
             refuse("SeatNotSigned", ledger=seat.ledger, recovered=recovered)
-        self._ledgers_taken[seat.ledger] = True
-        self._peers_taken[seat.peer_id] = True
         return struct_hash(statement)
+
+    def _take_keys(self, member: int, kept: bytes | None, keys: KeysInput) -> Digest:
+        """A member's new keys, with their own statement; the ledger key may be `kept`, the peer id the one it has."""
+        if keys.sealing_key == ZERO:
+            refuse("NoSealingKey", ledger=keys.ledger)
+        if keys.ledger != kept:
+            self._take_ledger(keys.ledger)
+        if keys.peer_id != self._peer_of[member]:
+            self._take_peer(keys.peer_id)
+            self._peer_of[member] = keys.peer_id
+        statement = Keys(member, keys.ledger, keys.peer_id, Digest(keys.sealing_key))
+        self._check_keys(member, keys.ledger, statement, keys.signature)
+        return struct_hash(statement)
+
+    def _check_keys(self, member: int, ledger: bytes, statement: Statement, signature: bytes) -> None:
+        recovered = self.signer(statement, signature) or bytes(20)
+        if recovered != ledger:
+            refuse("KeysNotSigned", index=member, expected=ledger, recovered=recovered)
+
+    def _take_ledger(self, ledger: bytes) -> None:
+        if ledger == bytes(20) or self._ledgers_taken[ledger]:
+            refuse("LedgerTaken", ledger=ledger)
+        self._ledgers_taken[ledger] = True
+
+    def _take_peer(self, peer_id: bytes) -> None:
+        if not 1 <= len(peer_id) <= LONGEST_TEXT:
+            refuse("PeerIdLength", length=len(peer_id))
+        if self._peers_taken[peer_id]:
+            refuse("PeerTaken", peerId=peer_id)
+        self._peers_taken[peer_id] = True
+
+    def _is_revoked(self, member: int) -> bool:
+        return member < MAX_MEMBERS and bool(self._revoked.value >> member & 1)
+
+    def _replace_at_once(self, member: int, ledger: bytes, *, active: bool) -> Roster:
+        """Open rounds too are decided with this roster from now on, and with no earlier one."""
+        roster, bit = self._roster.value.replaced(member, ledger), 1 << member
+        roster = replace(roster, active=roster.active | bit if active else roster.active & ~bit)
+        self._roster.value, self._retired.value = roster, ()
+        self._revoked.value = self._revoked.value & ~bit if active else self._revoked.value | bit
+        return roster
 
     def _admit(self, seat: SeatInput) -> None:
         roster = self._roster.value
@@ -142,6 +273,7 @@ class Membership(Contract):
         self._roster.value = replace(
             roster, ledgers=(*roster.ledgers, seat.ledger), active=roster.active | bitmap_of([index])
         )
+        self._peer_of[index] = seat.peer_id
         self.record(MemberAdmitted(index, seat.ledger, seat.peer_id, seat.sealing_key, seat.name, roster.epoch))
 
     def _seat_auditor(self, seat: SeatInput, study: Digest, term_end: int) -> None:

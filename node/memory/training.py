@@ -199,7 +199,7 @@ class TrainingLedger(Contract):
             votes,
             one.roster,
             figures.quorum,
-            self._membership.snapshot().ledger_of,
+            self._membership.roster_at(one.opened_at).ledger_of,
         )
         self._models[one.study, one.branch, one.height] = result.model_root
         s = replace(s, lineage=lineage(s.lineage, link(one.height, result.model_root, hashed)), final_height=one.height)
@@ -489,7 +489,7 @@ class TrainingLedger(Contract):
             return Skip.WRONG_PHASE
         if one.answered >> member & 1:
             return Skip.DUPLICATE
-        return None if self._signed_by(member, statement, signature) else Skip.BAD_SIGNATURE
+        return None if self._signed_by(one, member, statement, signature) else Skip.BAD_SIGNATURE
 
     def _have_fault(
         self, round_id: Digest, attempt: int, one: Round, posted: Mapping[int, int], e: HaveEntry
@@ -501,7 +501,7 @@ class TrainingLedger(Contract):
         if e.bitmap & ~one.committed:
             return Skip.MALFORMED
         statement = Have(round_id, e.member, attempt, e.bitmap)
-        return None if self._signed_by(e.member, statement, e.signature) else Skip.BAD_SIGNATURE
+        return None if self._signed_by(one, e.member, statement, e.signature) else Skip.BAD_SIGNATURE
 
     def _check_contradiction(self, named: Digest, call: EquivocationReport) -> None:
         """Bodies are the fields as EIP-712 encodes them: the round first, then what must agree."""
@@ -523,8 +523,9 @@ class TrainingLedger(Contract):
             refuse("OffSubject", which=1)  # another attempt
         if bodies[0] == bodies[1]:
             refuse("NoContradiction")
+        ledger = self._membership.roster_at(call.opened_at).ledger_of(call.member)
         for one in (call.a, call.b):
-            self._check_member(call.member, one.statement, one.signature)
+            self.check(call.member, ledger, one.statement, one.signature)
 
     # --- branch rules
 
@@ -593,8 +594,9 @@ class TrainingLedger(Contract):
             _wrong_phase(round_id, clock)
         return s, one
 
-    def _signed_by(self, member: int, statement: Statement, signature: bytes) -> bool:
-        return self.signed(statement, signature, self._membership.snapshot().ledger_of(member))
+    def _signed_by(self, one: Round, member: int, statement: Statement, signature: bytes) -> bool:
+        """By the key that decides this round: a rotation waits for the next one."""
+        return self.signed(statement, signature, self._membership.roster_at(one.opened_at).ledger_of(member))
 
     def _check_member(self, member: int, statement: Statement, signature: bytes) -> None:
         self.check(member, self._membership.snapshot().ledger_of(member), statement, signature)

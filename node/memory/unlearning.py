@@ -191,7 +191,9 @@ class UnlearningRegistry(Contract):
             call.batch, call.parent_branch, call.base_height, call.base_model, call.branch_seed, call.target_height
         )
         needed = quorum(n, faults(n, terms.f))
-        self.check_quorum(statement, call.votes, terms.roster, needed, self._membership.snapshot().ledger_of)
+        self.check_quorum(
+            statement, call.votes, terms.roster, needed, self._membership.roster_at(b.opened_at).ledger_of
+        )
         branch, target_finals = self._training.fork(
             ForkTerms(
                 b.study,
@@ -322,7 +324,7 @@ class UnlearningRegistry(Contract):
             return Skip.MALFORMED
         if e.stage == 0 and not b.replays:
             return Skip.WRONG_PHASE
-        ledger = self._membership.snapshot().ledger_of(e.member)
+        ledger = self._membership.roster_at(b.opened_at).ledger_of(e.member)
         if ledger == bytes(20):
             return Skip.UNKNOWN_MEMBER  # a member that left may hold copies, and may attest
         if (b.purged_pair if e.stage == 0 else b.purged_all) >> e.member & 1:
@@ -338,7 +340,7 @@ class UnlearningRegistry(Contract):
         if e.branch != b.branch or e.head_model != model:
             return Skip.MALFORMED
         statement = Verdict(batch, e.member, e.branch, e.head_model, e.confirmed)
-        ledger = self._membership.snapshot().ledger_of(e.member)
+        ledger = self._membership.roster_at(b.opened_at).ledger_of(e.member)
         return None if self.signed(statement, e.signature, ledger) else Skip.BAD_SIGNATURE
 
     def _batch(self, batch: Digest) -> Batch:

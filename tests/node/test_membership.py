@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from crypto.digest import ZERO, Digest, hash_words, keccak256, tag
 from node.errors import LedgerError
 from node.membership import (
+    MembershipRecord,
     Registry,
     accumulate,
     available,
@@ -22,7 +23,18 @@ from node.membership import (
     scribes,
     slack,
 )
-from node.records import AuditorSeated, ErasureClosed, MemberAdmitted, MemberRemoved, VerdictGiven, Withdrawn
+from node.records import (
+    AuditorEnded,
+    AuditorSeated,
+    ErasureClosed,
+    MemberAdmitted,
+    MemberRecovered,
+    MemberRemoved,
+    MemberRevoked,
+    MemberRotated,
+    VerdictGiven,
+    Withdrawn,
+)
 
 STUDY, OTHER = hash_words("test", 1), hash_words("test", 2)
 
@@ -194,3 +206,66 @@ def test_an_index_is_never_given_again() -> None:
         registry.apply(admitted(0, 2))
     with pytest.raises(LedgerError, match="no active member"):
         registry.apply(MemberRemoved(0, 2))
+
+
+def keyed(index: int, name: bytes, epoch: int, at: int) -> MemberRotated:
+    return MemberRotated(index, name * 20, b"peer" + name, name * 32, at, epoch)
+
+
+def recovered(index: int, name: bytes, epoch: int, at: int) -> MemberRecovered:
+    return MemberRecovered(index, name * 20, b"peer" + name, name * 32, at, epoch)
+
+
+def test_rounds_are_decided_with_the_keys_of_their_opening_but_a_revocation_is_at_once() -> None:
+    registry = Registry()
+    for record in (admitted(0, 1), admitted(1, 1), keyed(0, b"A", 2, at=100)):
+        registry.apply(record)
+    first, second, third = admitted(0).ledger, b"A" * 20, b"B" * 20
+    assert registry.ledgers_of_round(0, 100, None) == (first,), "opened in the second of the rotation"
+    assert registry.ledgers_of_round(0, 101, None) == (second,)
+    assert registry.ledgers_of_round(9, 101, None) == ()
+    registry.apply(MemberRevoked(0, 150, 3))
+    assert registry.ledgers_of_round(0, 101, None) == ()
+    assert registry.ledgers_of_round(0, 101, 140) == (second,), "what it said before stands"
+    assert registry.ledgers_of_round(0, 50, 140) == (first, second)
+    assert registry.active == 2
+    registry.apply(recovered(0, b"B", 4, at=160))
+    assert registry.ledgers_of_round(0, 101, None) == (third,), "in the round that was open all the while"
+    assert registry.ledgers_of_round(0, 151, 155) == ()
+    assert registry.members[0].ledgers() == (third, first), "the key that was taken away speaks no more"
+    assert registry.members[0].ledgers(past=True) == (third, second, first)
+    assert registry.active == 3
+
+
+def test_after_a_revocation_every_open_round_takes_the_newest_keys() -> None:
+    registry = Registry()
+    for record in (admitted(0, 1), admitted(1, 1), admitted(2, 1), keyed(0, b"A", 2, at=100), MemberRevoked(1, 110, 3)):
+        registry.apply(record)
+    assert registry.ledgers_of_round(0, 50, None) == (b"A" * 20,)
+
+
+def test_a_rotated_members_past_is_found_by_epoch_and_its_peer_id_changes() -> None:
+    registry = Registry()
+    for record in (admitted(0, 1), admitted(1, 1), keyed(0, b"A", 5, at=100)):
+        registry.apply(record)
+    member = registry.members[0]
+    assert [member.ledger_at(epoch) for epoch in (0, 1, 4, 5)] == [None, bytes(20), bytes(20), b"A" * 20]
+    assert registry.member_of_peer(b"peerA") == member
+    assert registry.member_of_peer(b"peer\0") is None
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        keyed(5, b"A", 2, 1),
+        recovered(5, b"A", 2, 1),
+        MemberRevoked(5, 1, 2),
+        AuditorEnded(0, 1, 2),
+    ],
+)
+def test_changes_of_who_is_not_there_are_refused(record: MembershipRecord) -> None:
+    registry = Registry()
+    registry.apply(admitted(0, 1))
+    with pytest.raises(LedgerError):
+        registry.apply(record)
+    assert registry.epoch == 1

@@ -11,7 +11,6 @@ import {Checks} from "../support/Checks.sol";
 
 /// @notice The small libraries, against plain loops.
 contract SmallLibrariesTest is Checks {
-
     function test_fuzz_countIsTheNumberOfBits(uint256 word) public pure {
         uint256 all;
         uint256 low;
@@ -40,7 +39,10 @@ contract SmallLibrariesTest is Checks {
         holds(Quorum.holders(f) > f && Quorum.holders(f) <= n, "an honest holder, and not more than there are");
     }
 
-    function test_fuzz_writtenFieldsComeBackAndOthersStay(uint256 word, uint32 members, uint16 branch, uint8 state) public pure {
+    function test_fuzz_writtenFieldsComeBackAndOthersStay(uint256 word, uint32 members, uint16 branch, uint8 state)
+        public
+        pure
+    {
         Course c = Course.wrap(word);
         Course d = c.withJoined(members).withBranch(branch).withFork(state & 15).withWatched(members > branch);
         holds(d.joined() == members && d.branch() == branch && d.fork() == state & 15, "written");
@@ -80,8 +82,7 @@ contract SmallLibrariesTest is Checks {
         // every day of 400 years: a boundary four times a year, and never on another day
         for (uint256 year = 1970; year < 2030; ++year) {
             bool leap = year % 4 == 0 && (year % 100 != 0 || year % 400 == 0);
-            uint256[12] memory months =
-                [uint256(31), leap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
+            uint256[12] memory months = [uint256(31), leap ? 29 : 28, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
             for (uint256 month; month < 12; ++month) {
                 for (uint256 day; day < months[month]; ++day) {
                     bool boundary = month % 3 == 0 && day == 0;

@@ -195,7 +195,7 @@ contract Actors is Network {
         bytes memory votes = signAll(signers, address(membership), structHash);
         bool allowed =
             (expectedActive >> member) & 1 == 1 && signers & ~expectedActive == 0 && count(signers) >= quorumNow();
-        try membership.remove(member, signers, votes) {
+        try membership.remove(member, ballot(signers, structHash)) {
             holds(allowed, "removed without a quorum");
             expectedActive &= ~(uint32(1) << member);
             ++expectedEpoch;
@@ -211,9 +211,8 @@ contract Actors is Network {
         IMembership.SeatInput memory seat = seatInput(memberKey(index), false, "hospital", address(membership));
         bytes32 seatHash = Statements.hashSeat(Statements.ROLE_MEMBER, seat.peerId, seat.sealingKey, seat.name);
         bytes32 structHash = keccak256(abi.encode(Statements.ADMIT, expectedEpoch, seat.ledger, seatHash));
-        bytes memory votes = signAll(signers, address(membership), structHash);
         bool allowed = signers & ~expectedActive == 0 && count(signers) >= quorumNow();
-        try membership.admit(seat, signers, votes) {
+        try membership.admit(seat, ballot(signers, structHash)) {
             holds(allowed, "admitted without a quorum");
             expectedActive |= uint32(1) << uint32(index);
             ++expectedEpoch;

@@ -26,8 +26,11 @@ abstract contract Network is Checks {
 
     // ------------------------------------------------------------------------------------------------- keys
 
-    function memberKey(uint256 index) internal pure returns (uint256) {
-        return uint256(keccak256(abi.encode("member", index)));
+    mapping(uint256 index => uint256 key) internal rotated;
+
+    /// @notice The key a member signs with: the one it was founded with, or the one a test put in its place.
+    function memberKey(uint256 index) internal view returns (uint256) {
+        return rotated[index] != 0 ? rotated[index] : uint256(keccak256(abi.encode("member", index)));
     }
 
     function auditorKey(uint256 seat) internal pure returns (uint256) {
@@ -63,6 +66,32 @@ abstract contract Network is Checks {
                 all = abi.encodePacked(all, r, vs);
             }
         }
+    }
+
+    /// @notice Votes of `signers` as Membership takes them.
+    function ballot(uint32 signers, bytes32 structHash) internal view returns (IMembership.MemberVote[] memory votes) {
+        return ballotOf(signers, address(membership), structHash);
+    }
+
+    /// @notice Votes over a statement for another domain than Membership's.
+    function ballotOf(uint32 signers, address verifier, bytes32 structHash)
+        internal
+        view
+        returns (IMembership.MemberVote[] memory votes)
+    {
+        votes = new IMembership.MemberVote[](count(signers));
+        uint256 k;
+        for (uint16 i; i < 32; ++i) {
+            if ((signers >> i) & 1 == 1) {
+                votes[k++] = IMembership.MemberVote(i, sign65(memberKey(i), verifier, structHash));
+            }
+        }
+    }
+
+    /// @notice 65 bytes r, s, v.
+    function sign65(uint256 key, address verifier, bytes32 structHash) internal view returns (bytes memory) {
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, digest(verifier, structHash));
+        return abi.encodePacked(r, s, v);
     }
 
     // ------------------------------------------------------------------------------------------- deployment
@@ -185,11 +214,7 @@ abstract contract Network is Checks {
 
     // ----------------------------------------------------------------------------------------------- rounds
 
-    function commitOf(bytes32 roundId, uint16 member)
-        internal
-        view
-        returns (ITrainingLedger.CommitEntry memory e)
-    {
+    function commitOf(bytes32 roundId, uint16 member) internal view returns (ITrainingLedger.CommitEntry memory e) {
         e.member = member;
         e.updateRoot = keccak256(abi.encode("update", roundId, member));
         e.datasetRoot = keccak256(abi.encode("dataset", member));
@@ -265,25 +290,16 @@ abstract contract Network is Checks {
     function resultHashOf(ITrainingLedger.Result memory x) internal pure returns (bytes32) {
         return keccak256(
             abi.encode(
-                Tags.RESULT,
-                x.outcome,
-                x.included,
-                x.codes,
-                x.modelRoot,
-                keccak256(x.trust),
-                x.commitRoot,
-                x.consentAcc
+                Tags.RESULT, x.outcome, x.included, x.codes, x.modelRoot, keccak256(x.trust), x.commitRoot, x.consentAcc
             )
         );
     }
 
-    function votesOf(
-        bytes32 roundId,
-        uint8 attempt,
-        uint32 set,
-        ITrainingLedger.Result memory result,
-        uint32 signers
-    ) internal view returns (bytes memory) {
+    function votesOf(bytes32 roundId, uint8 attempt, uint32 set, ITrainingLedger.Result memory result, uint32 signers)
+        internal
+        view
+        returns (bytes memory)
+    {
         return signAll(
             signers,
             address(training),
@@ -305,7 +321,11 @@ abstract contract Network is Checks {
         (,,, model,,) = training.head(study);
     }
 
-    function lineageOf(bytes32 parent, uint32 height, bytes32 model, bytes32 resultHash) internal pure returns (bytes32) {
+    function lineageOf(bytes32 parent, uint32 height, bytes32 model, bytes32 resultHash)
+        internal
+        pure
+        returns (bytes32)
+    {
         return lineageOf(parent, linkOf(height, model, resultHash));
     }
 
@@ -342,13 +362,9 @@ abstract contract Network is Checks {
         }
     }
 
-    function finalise(
-        bytes32 roundId,
-        uint8 attempt,
-        uint32 set,
-        ITrainingLedger.Result memory result,
-        uint32 signers
-    ) internal {
+    function finalise(bytes32 roundId, uint8 attempt, uint32 set, ITrainingLedger.Result memory result, uint32 signers)
+        internal
+    {
         ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         training.finalise(study, roundId, attempt, result, signers, votesOf(roundId, attempt, set, result, signers));
         results[study].push(Recorded(v.branch, v.height, result.modelRoot, resultHashOf(result)));

@@ -207,7 +207,7 @@ def report(world: World, opened: RoundOpened, a: Statement, b: Statement, member
     assert isinstance(a, Commit | Vote | Have)
     assert isinstance(b, Commit | Vote | Have)
     evidence = [Evidence(one, world.sign(member, one)) for one in (a, b)]
-    return EquivocationReport(opened.study, Opening.of(opened), kind, member, *evidence)
+    return EquivocationReport(opened.study, Opening.of(opened), opened.opened_at, kind, member, *evidence)
 
 
 def two_commits(opened: RoundOpened) -> tuple[Commit, Commit]:

@@ -18,7 +18,11 @@ from crypto.statements import (
     Grant,
     Have,
     Join,
+    Keys,
+    Recover,
     RegisterForm,
+    Revoke,
+    Rotate,
     Seat,
     Statement,
     Vote,
@@ -42,10 +46,14 @@ from node.records import (
     HaveEntry,
     Haves,
     Joining,
+    KeysInput,
     Ledger,
     Logged,
     Record,
+    Recovery,
     Result,
+    Revocation,
+    Rotation,
     RoundOpened,
     SeatInput,
     Sent,
@@ -152,6 +160,26 @@ class World:
         seat = seat_of(key, "member", self.contracts)
         seat_hash = struct_hash(Seat("member", seat.peer_id, Digest(seat.sealing_key), seat.name))
         return Admission(seat, self.votes(voters, Admit(epoch, key.address, seat_hash)))
+
+    def new_keys(self, member: int, key: LedgerKey, peer_id: bytes = b"") -> tuple[KeysInput, Digest]:
+        """Keys for a seat with their own statement, and its hash."""
+        statement = Keys(
+            member, key.address, peer_id or b"\x00\x24peer" + key.address, word("sealing" + key.address.hex())
+        )
+        signature = sign(statement, self.domains.of(statement), key)
+        keys = KeysInput(statement.ledger, statement.peer_id, statement.sealing_key, signature)
+        return keys, struct_hash(statement)
+
+    def rotation(self, member: int, key: LedgerKey, epoch: int) -> Rotation:
+        keys, keys_hash = self.new_keys(member, key)
+        return Rotation(member, keys, self.sign(member, Rotate(epoch, member, keys_hash)))
+
+    def revocation(self, member: int, voters: Iterable[int], epoch: int) -> Revocation:
+        return Revocation(member, self.votes(voters, Revoke(epoch, member, self.keys[member].address)))
+
+    def recovery(self, member: int, key: LedgerKey, voters: Iterable[int], epoch: int) -> Recovery:
+        keys, keys_hash = self.new_keys(member, key)
+        return Recovery(member, keys, self.votes(voters, Recover(epoch, member, keys_hash)))
 
     # --- studies and rounds
 

@@ -1,0 +1,279 @@
+"""How members decide about members, and how a member changes its own keys: votes gathered as notices, then carried.
+
+What may live here: the orders approve, remove, rotate, revoke, recover, end an auditor's term, end a consent of a
+hospital that left; and what follows when a peer's vote completes a quorum. What this file does not know: files,
+passwords, who typed the order. A vote names the epoch, so one that comes too late decides nothing; it is kept before it
+is sent, and may be ordered again.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from crypto.digest import Digest
+from crypto.keys import KeyRing
+from crypto.statements import (
+    Admit,
+    EndAuditor,
+    Keys,
+    Recover,
+    Remove,
+    Revoke,
+    Rotate,
+    Seat,
+    Statement,
+    WithdrawByQuorum,
+    sign,
+    struct_hash,
+)
+from node.errors import CallReverted, InputError, NotFound, Refused
+from node.keystore import public_keys
+from node.membership import NOBODY, Member
+from node.messages import (
+    AdmissionNotice,
+    AuditorEndNotice,
+    LeftConsentNotice,
+    Notice,
+    RecoveryNotice,
+    RemovalNotice,
+    RevocationNotice,
+    RotationNotice,
+)
+from node.notices import Ballot, check, statement_of
+from node.participant import Participant
+from node.records import (
+    Admission,
+    AuditorEnding,
+    Call,
+    KeysInput,
+    QuorumWithdrawal,
+    Recovery,
+    Removal,
+    Revocation,
+    Rotation,
+    SeatInput,
+)
+from node.store import notice_key
+
+if TYPE_CHECKING:
+    from node.app import Node
+
+log = structlog.get_logger("governance")
+
+RACED: Final = frozenset(
+    "AlreadyWithdrawn BadSignature LedgerTaken NotActive NotOnRoster PeerTaken QuorumNotReached TermOver".split()
+)
+"""What the contract says when another node carried the same votes first."""
+
+
+class Governance:
+    """The part of one node's desk that speaks for the member in the affairs of the network."""
+
+    def __init__(self, participant: Participant) -> None:
+        self._node = participant
+
+    @property
+    def _member(self) -> int:
+        if self._node.me is None:
+            raise Refused("this is an auditor's node: it reads and signs nothing for a member")
+        return self._node.me
+
+    @property
+    def _epoch(self) -> int:
+        return self._node.history.registry.epoch
+
+    def _other(self, index: int) -> Member:
+        member = self._node.history.registry.members.get(index)
+        if member is None or member.removed is not None:
+            raise NotFound(f"there is no member {index}")
+        return member
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Votes
+
+    async def approve(self, node: Node, application: dict[str, Any]) -> dict[str, Any]:
+        """Vote to admit an applicant; the vote that completes the quorum carries all of them to the chain."""
+        try:
+            seat = SeatInput(
+                bytes.fromhex(application["ledger"]),
+                bytes.fromhex(application["peer_id"]),
+                bytes.fromhex(application["sealing_key"]),
+                str(application["name"]),
+                bytes.fromhex(application["signature"]),
+            )
+            statement = Seat("member", seat.peer_id, Digest(seat.sealing_key), seat.name)
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"not an application: {type(error).__name__}: {error}") from error
+        vote = Admit(self._epoch, seat.ledger, struct_hash(statement))
+        notice = AdmissionNotice(
+            vote.epoch,
+            seat.ledger,
+            seat.peer_id,
+            seat.sealing_key,
+            seat.name,
+            seat.signature,
+            self._member,
+            self._node.sign(vote),
+        )
+        return await self._vote(node, notice)
+
+    async def remove(self, node: Node, index: int) -> dict[str, Any]:
+        """Vote to remove a member for good."""
+        member = self._other(index)
+        ledger = NOBODY if member.revoked is not None else member.ledger
+        vote = Remove(self._epoch, index, ledger)
+        return await self._vote(node, RemovalNotice(vote.epoch, index, ledger, self._member, self._node.sign(vote)))
+
+    async def revoke(self, node: Node, index: int) -> dict[str, Any]:
+        """Vote to suspend a member's key at once."""
+        member = self._other(index)
+        if not member.active:
+            raise NotFound(f"member {index} has no key that could be revoked")
+        vote = Revoke(self._epoch, index, member.ledger)
+        signature = self._node.sign(vote)
+        return await self._vote(node, RevocationNotice(vote.epoch, index, member.ledger, self._member, signature))
+
+    async def recover(self, node: Node, application: dict[str, Any]) -> dict[str, Any]:
+        """Vote for the new keys of a member whose key is lost or revoked."""
+        try:
+            index = int(application["member"])
+            keys = KeysInput(
+                bytes.fromhex(application["ledger"]),
+                bytes.fromhex(application["peer_id"]),
+                bytes.fromhex(application["sealing_key"]),
+                bytes.fromhex(application["signature"]),
+            )
+            statement = Keys(index, keys.ledger, keys.peer_id, Digest(keys.sealing_key))
+        except (KeyError, ValueError, TypeError) as error:
+            raise InputError(f"not an application: {type(error).__name__}: {error}") from error
+        self._other(index)
+        vote = Recover(self._epoch, index, struct_hash(statement))
+        notice = RecoveryNotice(
+            vote.epoch,
+            index,
+            keys.ledger,
+            keys.peer_id,
+            keys.sealing_key,
+            keys.signature,
+            self._member,
+            self._node.sign(vote),
+        )
+        return await self._vote(node, notice)
+
+    async def end_auditor(self, node: Node, seat: int) -> dict[str, Any]:
+        """Vote to end the term of an auditor's seat now."""
+        auditor = self._node.history.registry.auditors.get(seat)
+        if auditor is None or not auditor.sits(node.now):
+            raise NotFound(f"there is no auditor in seat {seat}")
+        vote = EndAuditor(self._epoch, seat, auditor.ledger)
+        signature = self._node.sign(vote)
+        return await self._vote(node, AuditorEndNotice(vote.epoch, seat, auditor.ledger, self._member, signature))
+
+    async def withdraw_left(self, node: Node, hospital: int, consent: Digest) -> dict[str, Any]:
+        """Vote to end a consent of a hospital that was removed, or whose key is revoked."""
+        member = self._node.history.registry.members.get(hospital)
+        if member is None:
+            raise NotFound(f"there is no hospital {hospital}")
+        if member.active:
+            raise Refused(f"hospital {hospital} is active: it ends its patients' consents itself, or a card does")
+        vote = WithdrawByQuorum(self._epoch, hospital, consent)
+        signature = self._node.sign(vote)
+        return await self._vote(node, LeftConsentNotice(vote.epoch, hospital, consent, self._member, signature))
+
+    async def _vote(self, node: Node, notice: Ballot) -> dict[str, Any]:
+        check(notice, self._node.history, self._node.domains)
+        await node.core(self._keep, notice)
+        await node.offer(notice)
+        return await self._carry_if_agreed(node, notice, ordered=True)
+
+    def _keep(self, notice: Notice) -> None:
+        self._node.store.remember(notice, own=True)
+
+    async def noticed(self, node: Node, notice: Notice) -> None:
+        """A peer's vote: it may be the one that completes the quorum."""
+        if isinstance(notice, Ballot):
+            await self._carry_if_agreed(node, notice, ordered=False)
+
+    async def _carry_if_agreed(self, node: Node, notice: Ballot, *, ordered: bool) -> dict[str, Any]:
+        registry = self._node.history.registry
+        statement, kind = statement_of(notice), type(notice)
+        votes = {
+            one.member: one.signature
+            for one in await node.core(self._node.store.notices, notice_key(notice)[0], kind.__name__)
+            if isinstance(one, kind) and statement_of(one) == statement and registry.active >> one.member & 1
+        }
+        needed = registry.needed  # before the change, which may be a member fewer
+        decided = len(votes) >= needed and notice.epoch == registry.epoch
+        if decided:
+            try:
+                await node.send(call_of(notice, tuple(sorted(votes.items()))))
+            except CallReverted as error:
+                if ordered and error.error not in RACED:
+                    raise Refused(f"the contract refuses: {error.message}") from error
+                log.info("decided already, or refused", vote=kind.__name__, error=error.message)
+        return {"votes": sorted(votes), "needed": needed, "decided": decided}
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Our own keys
+
+    async def rotate(self, node: Node, new: KeyRing) -> dict[str, Any]:
+        """Put new keys, which are on disk already, in the place of ours. May be ordered again at any point.
+
+        Raises:
+            Refused: the contract does not take them; it says why.
+        """
+        index, epoch = self._member, self._epoch
+        keys = Keys(index, *_typed(new))
+        own = sign(keys, self._node.domains.of(keys), new.ledger)
+        rotation = Rotate(epoch, index, struct_hash(keys))
+        signature = self._node.sign(rotation)
+        notice = RotationNotice(epoch, index, keys.ledger, keys.peer_id, bytes(keys.sealing_key), own, signature)
+        check(notice, self._node.history, self._node.domains)
+        await node.core(self._keep, notice)
+        await node.offer(notice)  # the offline proof of our later signatures needs it at every member
+        given = KeysInput(keys.ledger, keys.peer_id, bytes(keys.sealing_key), own)
+        try:
+            await node.send(Rotation(index, given, signature))
+        except CallReverted as error:
+            raise Refused(f"the contract refuses: {error.message}") from error
+        return {"index": index, "epoch": epoch + 1}
+
+    def pending(self) -> KeyRing | None:
+        """Keys that were made and are not registered yet: an earlier rotation or recovery did not get that far."""
+        rings = self._node.rings
+        newest = rings[-1]
+        return newest if public_keys(newest) != public_keys(self._node.ring) else None
+
+
+def _typed(ring: KeyRing) -> tuple[bytes, bytes, Digest]:
+    ledger, peer_id, sealing = public_keys(ring)
+    return ledger, peer_id, Digest(sealing)
+
+
+def call_of(notice: Ballot, votes: tuple[tuple[int, bytes], ...]) -> Call:
+    """The call that a quorum of these votes makes."""
+    match notice:
+        case AdmissionNotice():
+            seat = SeatInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.name, notice.seat_signature)
+            return Admission(seat, votes)
+        case RemovalNotice():
+            return Removal(notice.target, votes)
+        case RevocationNotice():
+            return Revocation(notice.target, votes)
+        case RecoveryNotice():
+            keys = KeysInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.keys_signature)
+            return Recovery(notice.target, keys, votes)
+        case AuditorEndNotice():
+            return AuditorEnding(notice.seat, votes)
+        case LeftConsentNotice():
+            return QuorumWithdrawal(notice.hospital, notice.consent_id, votes)
+
+
+def recovery_statement(index: int, ring: KeyRing) -> Statement:
+    """What the new keys of a member sign about themselves."""
+    return Keys(index, *_typed(ring))
+
+
+__all__ = ["Governance", "call_of", "recovery_statement"]

@@ -1,0 +1,225 @@
+"""Members that change, lose and revoke keys, in running studies of real nodes; and the offline proof of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from crypto.digest import Digest
+from crypto.keys import KeyRing
+from crypto.statements import WithdrawByHospital, sign
+from node import keystore
+from node.document import Fields
+from node.errors import LocalFault, NotFound, Refused, VerificationFailed
+from node.governance import recovery_statement
+from node.home import create_home
+from node.issuers import Issuers, read_issuers, write_issuers
+from node.notices import counts
+from node.records import MemberRecovered, MemberRevoked, MemberRotated, Withdrawn
+from tests.fakes.network import Net, SharedTrainer, network, spec
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[SharedTrainer]:
+    shared = SharedTrainer()
+    yield shared
+    shared.end()
+
+
+def renewed(net: Net, member: int) -> KeyRing:
+    """Further keys in a member's hands; its peer key stays, the network in memory knows it by that."""
+    participant = net.nodes[member].participant
+    new = replace(KeyRing.generate(), peer=participant.ring.peer)
+    participant.later = (*participant.later, new)
+    return new
+
+
+def issuers(net: Net, at: int) -> dict[str, Any]:
+    node = net.nodes[at]
+    return write_issuers(net.network, node.history, node.participant.store)
+
+
+def read(net: Net, tree: dict[str, Any]) -> Issuers:
+    return read_issuers(Fields("issuers", tree), net.network)
+
+
+def application(net: Net, index: int, ring: KeyRing) -> dict[str, Any]:
+    statement = recovery_statement(index, ring)
+    signature = sign(statement, net.nodes[0].participant.domains.of(statement), ring.ledger)
+    ledger, peer_id, sealing = keystore.public_keys(ring)
+    return {
+        "member": index,
+        "ledger": ledger.hex(),
+        "peer_id": peer_id.hex(),
+        "sealing_key": sealing.hex(),
+        "signature": signature.hex(),
+    }
+
+
+async def epoch(net: Net, number: int, at: range | list[int] = range(4)) -> None:
+    await net.until(lambda: all(net.nodes[i].history.registry.epoch >= number for i in at))
+
+
+def test_a_rotation_in_the_middle_of_a_study_costs_nobody_anything(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer) as net:
+            study = await net.create(spec(rounds=3))
+            await net.until(lambda: len(net.rounds(1)) > 0)
+            node = net.nodes[1]
+            old, new = node.participant.ring, renewed(net, 1)
+            await node.desk.governance.rotate(node, new)
+            await epoch(net, 2)
+            assert node.participant.ring == new
+            await net.finish(study)
+            rotated = net.of(MemberRotated)[0]
+            finals = [one for one in net.rounds(0) if one.final is not None]
+            assert len(finals) == 3, "no round failed"
+            for one in finals:
+                assert one.final is not None
+                assert one.final.result.included == 15, "nobody was left out"
+            before = [one for one in finals if one.opened.opened_at <= rotated.at]
+            assert 0 < len(before) < 3, "rounds of both keys"
+            # A certificate made now shows the keys of every epoch, and only those.
+            found = read(net, issuers(net, 0))
+            assert [one.ledger for one in found.terms[1]] == [old.ledger.address, new.ledger.address]
+            stranger = WithdrawByHospital(1, Digest(bytes(32)))
+            signature = sign(stranger, found.domains.of(stranger), old.ledger)
+            found.signed(stranger, 1, signature, "a statement of the first epoch", 1)
+            with pytest.raises(VerificationFailed):
+                found.signed(stranger, 1, signature, "a statement of a later epoch", 2)
+
+    trio.run(play)
+
+
+def test_a_revoked_members_votes_are_dropped_and_recovery_brings_it_back(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer) as net:
+            study = await net.create(spec(rounds=4))
+            await net.until(lambda: len(net.rounds(0)) > 0)
+            for voter in (0, 1, 2):
+                node = net.nodes[voter]
+                if net.of(MemberRevoked):
+                    break
+                found = await node.desk.governance.revoke(node, 3)
+            assert found["needed"] == 3
+            await epoch(net, 2)
+            assert [one.index for one in net.of(MemberRevoked)] == [3]
+            store = net.nodes[0].participant.store
+            notices = [n for one in net.rounds(0) for n in store.notices(one.opened.round_id) if n.member == 3]  # type: ignore[union-attr]
+            open_ones = [n for n in notices if not net.nodes[0].history.rounds[n.round_id].over]  # type: ignore[union-attr]
+            assert not any(counts(n, net.nodes[0].history, net.nodes[0].participant.domains) for n in open_ones)
+            new = renewed(net, 3)
+            for voter in (0, 1):
+                node = net.nodes[voter]
+                if net.of(MemberRecovered):
+                    break
+                await node.desk.governance.recover(node, application(net, 3, new))
+            await epoch(net, 3)
+            assert net.nodes[3].participant.ring == new
+            await net.finish(study)
+            last = net.rounds(0)[-1]
+            assert last.opened.roster == 15, "the seat is back under its index"
+            for at in (0, 1):
+                assert len(read(net, issuers(net, at)).terms[3]) == 2
+
+    trio.run(play)
+
+
+def test_a_forged_change_of_keys_is_no_issuer(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer) as net:
+            await net.until(lambda: net.nodes[1].ready)
+            node = net.nodes[1]
+            await node.desk.governance.rotate(node, renewed(net, 1))
+            await epoch(net, 2)
+            tree = issuers(net, 0)
+            assert read(net, tree).checked
+            for field, value in (("ledger", "11" * 20), ("sealing_key", "22" * 32), ("index", 2), ("kind", "recover")):
+                change = {**tree["changes"][0], field: value}
+                with pytest.raises(VerificationFailed):
+                    read(net, {**tree, "changes": [change]})
+            with pytest.raises(Refused, match="RotatedLately"):
+                await node.desk.governance.rotate(node, renewed(net, 1))
+
+    trio.run(play)
+
+
+def test_members_end_a_consent_of_a_hospital_that_was_removed(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer) as net:
+            await net.create(spec(rounds=3))
+            await net.until(lambda: len(net.rounds(0)) > 0)
+            vault = net.nodes[3].participant.vault
+            assert vault is not None
+            consent = vault.holdings()[0].consent_id
+            first = net.nodes[0]
+            with pytest.raises(Refused, match="is active"):
+                await first.desk.governance.withdraw_left(first, 3, consent)
+            for voter in (0, 1, 2):
+                node = net.nodes[voter]
+                if node.history.registry.members[3].removed is None:
+                    await node.desk.governance.remove(node, 3)
+            await epoch(net, 2, [0, 1, 2])
+            for voter in (0, 1):
+                node = net.nodes[voter]
+                found = await node.desk.governance.withdraw_left(node, 3, consent)
+            assert found["needed"] == 2
+            await net.until(lambda: any(one.consent_id == consent for one in net.of(Withdrawn)))
+            with pytest.raises(NotFound):
+                await first.desk.governance.revoke(first, 3)
+
+    trio.run(play)
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Keys on disk
+
+
+def public(rings: tuple[KeyRing, ...]) -> list[tuple[bytes, bytes, bytes]]:
+    return [keystore.public_keys(ring) for ring in rings]
+
+
+def test_keys_are_added_never_replaced_and_what_is_at_rest_stays_open(tmp_path: Path) -> None:
+    home = create_home(tmp_path / "home", "member", 0)
+    first = keystore.create(home, "password", log_n=10)
+    second = KeyRing.generate()
+    keystore.add(home, "password", second, log_n=10)
+    rings = keystore.load_all(home, "password")
+    assert public(rings) == public((first, second))
+    assert keystore.at_rest_key(rings[0]) == keystore.at_rest_key(first)
+    had = [keystore.public_keys(first)]
+    assert keystore.current_ring(rings, []) is rings[0]
+    assert keystore.current_ring(rings, had) is rings[0], "made, and not yet on the chain"
+    assert keystore.current_ring(rings, [*had, keystore.public_keys(second)]) is rings[1]
+
+
+def test_a_change_of_password_broken_off_half_way_is_finished_by_repeating_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = create_home(tmp_path / "home", "member", 0)
+    rings = (keystore.create(home, "old", log_n=10), KeyRing.generate(), KeyRing.generate())
+    for ring in rings[1:]:
+        keystore.add(home, "old", ring, log_n=10)
+    written, write = [], keystore.write_file
+
+    def fails_at_the_second(path: Path, data: bytes, mode: int) -> None:
+        written.append(path)
+        if len(written) == 2:
+            raise OSError("disk full")
+        write(path, data, mode)
+
+    monkeypatch.setattr(keystore, "write_file", fails_at_the_second)
+    with pytest.raises(OSError, match="disk full"):
+        keystore.change_password(home, "old", "new", log_n=10)
+    monkeypatch.setattr(keystore, "write_file", write)
+    keystore.change_password(home, "old", "new", log_n=10)
+    assert public(keystore.load_all(home, "new")) == public(rings)
+    with pytest.raises(LocalFault):
+        keystore.load_all(home, "old")
