@@ -184,9 +184,11 @@ class Governance:
 
     async def _vote(self, node: Node, notice: Ballot) -> dict[str, Any]:
         check(notice, self._node.history, self._node.domains)
+        registry = self._node.history.registry
+        needed, active = registry.needed, registry.active  # of the vote's epoch: a peer may be first with the change
         await node.core(self._keep, notice)
         await node.offer(notice)
-        return await self._carry_if_agreed(node, notice, ordered=True)
+        return await self._carry_if_agreed(node, notice, needed, active, ordered=True)
 
     def _keep(self, notice: Notice) -> None:
         self._node.store.remember(notice, own=True)
@@ -194,19 +196,20 @@ class Governance:
     async def noticed(self, node: Node, notice: Notice) -> None:
         """A peer's vote: it may be the one that completes the quorum."""
         if isinstance(notice, Ballot):
-            await self._carry_if_agreed(node, notice, ordered=False)
+            registry = self._node.history.registry
+            await self._carry_if_agreed(node, notice, registry.needed, registry.active, ordered=False)
 
-    async def _carry_if_agreed(self, node: Node, notice: Ballot, *, ordered: bool) -> dict[str, Any]:
-        registry = self._node.history.registry
+    async def _carry_if_agreed(
+        self, node: Node, notice: Ballot, needed: int, active: int, *, ordered: bool
+    ) -> dict[str, Any]:
         statement, kind = statement_of(notice), type(notice)
         votes = {
             one.member: one.signature
             for one in await node.core(self._node.store.notices, notice_key(notice)[0], kind.__name__)
-            if isinstance(one, kind) and statement_of(one) == statement and registry.active >> one.member & 1
+            if isinstance(one, kind) and statement_of(one) == statement and active >> one.member & 1
         }
-        needed = registry.needed  # before the change, which may be a member fewer
-        decided = len(votes) >= needed and notice.epoch == registry.epoch
-        if decided:
+        decided = len(votes) >= needed
+        if decided and notice.epoch == self._epoch:
             try:
                 await node.send(call_of(notice, tuple(sorted(votes.items()))))
             except CallReverted as error:

@@ -68,7 +68,7 @@ async def epoch(net: Net, number: int, at: range | list[int] = range(4)) -> None
 def test_a_rotation_in_the_middle_of_a_study_costs_nobody_anything(tmp_path: Path, trainer: SharedTrainer) -> None:
     async def play() -> None:
         async with network(tmp_path, trainer) as net:
-            study = await net.create(spec(rounds=3))
+            study = await net.create(spec(rounds=6))
             await net.until(lambda: len(net.rounds(1)) > 0)
             node = net.nodes[1]
             old, new = node.participant.ring, renewed(net, 1)
@@ -78,12 +78,12 @@ def test_a_rotation_in_the_middle_of_a_study_costs_nobody_anything(tmp_path: Pat
             await net.finish(study)
             rotated = net.of(MemberRotated)[0]
             finals = [one for one in net.rounds(0) if one.final is not None]
-            assert len(finals) == 3, "no round failed"
+            assert len(finals) == len(net.rounds(0)) == 6, "no round failed"
             for one in finals:
                 assert one.final is not None
                 assert one.final.result.included == 15, "nobody was left out"
             before = [one for one in finals if one.opened.opened_at <= rotated.at]
-            assert 0 < len(before) < 3, "rounds of both keys"
+            assert 0 < len(before) < 6, "rounds of both keys"
             # A certificate made now shows the keys of every epoch, and only those.
             found = read(net, issuers(net, 0))
             assert [one.ledger for one in found.terms[1]] == [old.ledger.address, new.ledger.address]
@@ -101,7 +101,7 @@ def test_a_revoked_members_votes_are_dropped_and_recovery_brings_it_back(
 ) -> None:
     async def play() -> None:
         async with network(tmp_path, trainer) as net:
-            study = await net.create(spec(rounds=4))
+            await net.create(spec(rounds=20))  # more than it waits for
             await net.until(lambda: len(net.rounds(0)) > 0)
             for voter in (0, 1, 2):
                 node = net.nodes[voter]
@@ -123,9 +123,12 @@ def test_a_revoked_members_votes_are_dropped_and_recovery_brings_it_back(
                 await node.desk.governance.recover(node, application(net, 3, new))
             await epoch(net, 3)
             assert net.nodes[3].participant.ring == new
-            await net.finish(study)
-            last = net.rounds(0)[-1]
-            assert last.opened.roster == 15, "the seat is back under its index"
+            # The seat is back under its index, in rounds that end well.
+            await net.until(
+                lambda: any(
+                    one.opened.epoch == 3 and one.opened.roster == 15 and one.final is not None for one in net.rounds(0)
+                )
+            )
             for at in (0, 1):
                 assert len(read(net, issuers(net, at)).terms[3]) == 2
 
