@@ -282,19 +282,20 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         Study storage s = _open(study, roundId);
         Course course = s.course;
         Round round = s.round;
-        uint32 set = _decidedSet(roundId, attempt, round, course);
-        _checkResult(s, round, course, set, result);
+        uint256 n = round.roster().count();
+        uint256 f = Quorum.faults(n, course.f());
+        uint32 set = _decidedSet(roundId, attempt, round, course, f);
+        _checkResult(s, round, _least(course, n, f), set, result);
         bytes32 resultHash = _resultHash(result);
         Members memory members = _members();
         {
-            uint256 n = round.roster().count();
             PackedSignatures.checkQuorum(
                 _roster(round.openedAt()),
                 round.roster(),
                 signers,
                 signatures,
                 _hashTypedDataV4(_voteHash(roundId, attempt, set, resultHash)),
-                Quorum.needed(n, Quorum.faults(n, course.f()))
+                Quorum.needed(n, f)
             );
         }
         emit RoundFinal(
@@ -698,7 +699,11 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     // ------------------------------------------------------------------------------------------- round rules
 
     /// @dev The set that a result of `attempt` must decide over; reverts when none is accepted now.
-    function _decidedSet(bytes32 roundId, uint8 attempt, Round round, Course course) private view returns (uint32) {
+    function _decidedSet(bytes32 roundId, uint8 attempt, Round round, Course course, uint256 f)
+        private
+        view
+        returns (uint32)
+    {
         Clock memory clock = _clock(roundId, round, course);
         if (attempt == 0) {
             if (clock.phase != Phase.REVEAL && clock.phase != Phase.HAVE && clock.phase != Phase.VOTE) {
@@ -707,19 +712,16 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             return round.committed();
         }
         if (clock.phase != Phase.VOTE || clock.attempt != attempt) _wrongPhase(roundId, clock);
-        uint256 f = Quorum.faults(round.roster().count(), course.f());
         return _available(_haves[roundId][attempt], round.committed(), f);
     }
 
-    function _checkResult(Study storage s, Round round, Course course, uint32 set, Result calldata result)
+    function _checkResult(Study storage s, Round round, uint256 least, uint32 set, Result calldata result)
         private
         view
     {
         uint32 invalid = _invalid(result.codes);
         if (result.included & invalid != 0) revert IncludedAndInvalid(result.included & invalid);
         if (result.included | invalid != set) revert WrongSet(set, result.included | invalid);
-        uint256 n = round.roster().count();
-        uint256 least = _least(course, n, Quorum.faults(n, course.f()));
         uint256 included = result.included.count();
         if (result.outcome != (included >= least ? OUTCOME_MODEL : OUTCOME_NONE)) {
             revert WrongOutcome(result.outcome, included, least);

@@ -17,10 +17,12 @@ library Bitmaps {
     /// @notice Number of members in `bits`.
     function count(uint32 bits) internal pure returns (uint256 c) {
         uint256 v = bits;
-        v = v - ((v >> 1) & 0x55555555);
-        v = (v & 0x33333333) + ((v >> 2) & 0x33333333);
-        v = (v + (v >> 4)) & 0x0F0F0F0F;
-        c = ((v * 0x01010101) >> 24) & 0xFF; // sum of the four byte counts, gathered in the top byte
+        unchecked {
+            v = v - ((v >> 1) & 0x55555555);
+            v = (v & 0x33333333) + ((v >> 2) & 0x33333333);
+            v = (v + (v >> 4)) & 0x0F0F0F0F;
+            c = ((v * 0x01010101) >> 24) & 0xFF; // sum of the four byte counts, gathered in the top byte
+        }
     }
 
     /// @notice Number of set bits of a whole word.

@@ -49,8 +49,9 @@ library PackedSignatures {
         if (votes < needed) revert QuorumNotReached(votes, needed);
         if (signatures.length != votes * 64) revert SignaturesLength(signatures.length, votes * 64);
         uint256 offset;
-        for (uint256 i; signers >> i != 0; ++i) {
-            if ((signers >> i) & 1 == 0) continue;
+        uint256 left = signers;
+        for (uint256 i; left != 0; (++i, left >>= 1)) {
+            if (left & 1 == 0) continue;
             bytes32 r;
             bytes32 vs;
             assembly ("memory-safe") {

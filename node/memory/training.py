@@ -344,7 +344,7 @@ class TrainingLedger(Contract):
         self._study(study)
 
     def checkpoint_of(self, study: Digest, branch: int, finals: int) -> tuple[int, Digest] | None:
-        """`checkpointOf`: height and model of a branch's first checkpoint with so many finals, if there is one."""
+        """What `caughtUp` keeps: height and model of a branch's first checkpoint with so many finals, if any."""
         s, b = self._study(study), self._branches[study, branch]
         if branch > s.branches or finals < b.base_finals:
             return None
