@@ -41,9 +41,8 @@ contract ReplayTest is Network {
     }
 
     function commitHash(bytes32 roundId, ITrainingLedger.CommitEntry memory e) internal pure returns (bytes32) {
-        return keccak256(
-            abi.encode(Statements.COMMIT, roundId, e.member, e.updateRoot, e.datasetRoot, e.nextDatasetRoot)
-        );
+        return
+            keccak256(abi.encode(Statements.COMMIT, roundId, e.member, e.updateRoot, e.datasetRoot, e.nextDatasetRoot));
     }
 
     function test_eachBadCommitmentHarmsOnlyItself() public {
@@ -186,9 +185,8 @@ contract ReplayTest is Network {
 
     function test_aRemovedMemberNeitherCommitsNorVotesInTheNextRound() public {
         bytes32 first = start(5);
-        bytes32 structHash =
-            keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(4), membership.ledgerOf(4)));
-        membership.remove(4, 15, signAll(15, address(membership), structHash));
+        bytes32 structHash = keccak256(abi.encode(Statements.REMOVE, uint64(1), uint16(4), membership.ledgerOf(4)));
+        membership.remove(4, ballot(15, structHash));
         bytes32 roundId = finish(first, 31, MODEL);
         skips(roundId, 4, Skips.UNKNOWN_MEMBER);
         commit(roundId, 31);
