@@ -148,6 +148,7 @@ class Desk:
         Raises:
             InputError: the spec and the initial model do not fit each other or our data.
         """
+        _check_purpose(study)
         arithmetic = Arithmetic(study)
         model = arithmetic.initial() if initial is None else initial
         arithmetic.check_model(model)
@@ -194,6 +195,7 @@ class Desk:
         spec = self._node.study(study).study
         if spec.terms(terms.member, terms.initial_model, terms.invited) != terms:
             raise Refused(f"study {study.hex()[:12]}: the terms on the chain are not those of its specification")
+        _check_purpose(spec)
         shape, classes, _ = self.vault.shape()
         if shape != spec.input_shape or classes > spec["data", "classes"]:
             raise Refused(
@@ -535,3 +537,9 @@ class Desk:
 
 
 __all__ = ["AUDIT_GROUND", "Desk"]
+
+
+def _check_purpose(study: Study) -> None:
+    """Refuse a study for a purpose that a form of its own does not allow."""
+    for name, why in study.form_refusals().items():
+        raise Refused(f"study {study.name}, form {name}: {why}")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import datetime
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -32,12 +32,21 @@ from node.errors import InputError, NotFound, Refused
 from node.history import History
 from node.home import Network
 from node.messages import WithdrawalNotice
-from node.records import Anchoring, Call, FormRegistration, GrantEntry, Grants, WithdrawalEntry, Withdrawals
+from node.records import (
+    AnchorEntry,
+    Anchoring,
+    Call,
+    FormRegistration,
+    GrantEntry,
+    Grants,
+    WithdrawalEntry,
+    Withdrawals,
+)
 from node.register import RegisterRow
 from node.study import Study
 from node.vault import Holding, PendingAnchor, Vault
 
-BATCH: Final = 50  # entries in one transaction: some 50 000 gas each at worst, a tenth of a usual block
+BATCH: Final = 500  # in one transaction: withdrawals of 32 000 gas each at most, half of a usual block
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +138,8 @@ def enrol(
         InputError: a row names a form that the study does not have.
     """
     ids = form_ids(study, origin.study)
-    texts = {form["name"]: (form["text_sha256"], form["valid_to"]) for form in study.forms}
+    forms = {form["name"]: form for form in study.forms}
+    barred = study.form_refusals()
     minted: list[Digest] = []
     known: list[Digest] = []
     superseded: list[Digest] = []
@@ -144,16 +154,19 @@ def enrol(
             newest[row.patient_id] = row
     with vault.enrolling():
         for row in sorted(newest.values(), key=lambda one: one.line):
-            text_sha256, valid_to = texts[row.form]
-            if valid_to <= now:
-                refused.append(RowRefusal(row.line, f"form {row.form} ended on {today(valid_to)}"))
+            form = forms[row.form]
+            if form["valid_to"] <= now:
+                refused.append(RowRefusal(row.line, f"form {row.form} ended on {today(form['valid_to'])}"))
+                continue
+            if row.form in barred:
+                refused.append(RowRefusal(row.line, f"form {row.form}: {barred[row.form]}"))
                 continue
             try:
                 one = vault.mint(
                     row.patient_id,
                     origin=origin,
                     form_id=ids[row.form],
-                    document=signed_document(row, text_sha256),
+                    document=signed_document(row, form["text_sha256"]),
                     signed_on=row.signed_on,
                     issued=today(now),
                     now=now,
@@ -193,24 +206,31 @@ def _place(vault: Vault, study: Digest, form_id: Digest, single: bool) -> None:
 def pending_calls(vault: Vault, origin: Origin, key: LedgerKey) -> tuple[Call, ...]:
     """The calls that carry what is not confirmed yet; the same bytes every time, so sending one twice is harmless.
 
-    An anchor that is on the chain already reverts with `AnchorKnown`, a grant is skipped as a duplicate: both mean that
-    `Vault.confirm` has to read the chain first.
+    What is on the chain already is skipped there as a duplicate: `Vault.confirm` has to read the chain first.
     """
     calls: list[Call] = []
+    trees: dict[tuple[Digest, int], list[Digest]] = {}
     for anchor in vault.pending_anchors(origin.study):
-        statement = Anchor(origin.study, anchor.form_id, origin.member, anchor.root, anchor.count)
-        signature = sign(statement, origin.domains.of(statement), key)
-        calls.append(Anchoring(origin.study, anchor.form_id, origin.member, anchor.root, anchor.count, signature))
-    entries = []
+        trees.setdefault((anchor.form_id, anchor.count), []).append(anchor.root)
+    for (form_id, count), waiting in trees.items():
+        for roots in _batches(waiting):
+            statement = Anchor(origin.study, form_id, origin.member, count, roots)
+            signature = sign(statement, origin.domains.of(statement), key)
+            calls.append(Anchoring((AnchorEntry(origin.study, form_id, origin.member, count, roots, signature),)))
+    alone: dict[Digest, list[Digest]] = {}
     for one in vault.pending_grants(origin.study):
-        grant = Grant(origin.study, one.form_id, origin.member, one.consent_id)
-        entries.append(
-            GrantEntry(
-                origin.study, one.form_id, origin.member, one.consent_id, sign(grant, origin.domains.of(grant), key)
-            )
-        )
-    calls.extend(Grants(tuple(entries[at : at + BATCH])) for at in range(0, len(entries), BATCH))
+        alone.setdefault(one.form_id, []).append(one.consent_id)
+    for form_id, ids in alone.items():
+        for some in _batches(ids):
+            grant = Grant(origin.study, form_id, origin.member, some)
+            entry = GrantEntry(origin.study, form_id, origin.member, some, sign(grant, origin.domains.of(grant), key))
+            calls.append(Grants((entry,)))
     return tuple(calls)
+
+
+def _batches(words: list[Digest]) -> Iterator[tuple[Digest, ...]]:
+    for at in range(0, len(words), BATCH):
+        yield tuple(words[at : at + BATCH])
 
 
 def due_withdrawals(vault: Vault, history: History) -> tuple[WithdrawalNotice, ...]:

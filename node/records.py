@@ -102,11 +102,11 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    root: Digest
     study: Digest
     form_id: Digest
     member: int
-    count: int
+    count: int  # leaves a root
+    roots: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -429,7 +429,7 @@ class GrantEntry:
     study: Digest
     form_id: Digest
     member: int
-    consent_id: Digest
+    consent_ids: tuple[Digest, ...]
     signature: bytes
 
 
@@ -439,13 +439,18 @@ class Grants:
 
 
 @dataclass(frozen=True, slots=True)
-class Anchoring:
+class AnchorEntry:
     study: Digest
     form_id: Digest
     member: int
-    root: Digest
     count: int
+    roots: tuple[Digest, ...]
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Anchoring:
+    entries: tuple[AnchorEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
