@@ -15,9 +15,9 @@ from __future__ import annotations
 import datetime
 import os
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import rfc8785
 
@@ -121,18 +121,28 @@ def signed_document(row: RegisterRow, text_sha256: str) -> bytes:
             "signed_on": row.signed_on.isoformat(),
             "signer": row.signer,
             "verified_by": row.verified_by,
+            **({"notified_on": row.notified_on.isoformat()} if row.notified_on else {}),
+            **({"authority": row.authority} if row.authority else {}),
+            **({"review_on": row.review_on.isoformat()} if row.review_on else {}),
         }
     )
 
 
 def enrol(
-    vault: Vault, rows: Sequence[RegisterRow], study: Study, origin: Origin, *, now: int, single: bool = False
+    vault: Vault,
+    rows: Sequence[RegisterRow],
+    study: Study,
+    origin: Origin,
+    *,
+    now: int,
+    single: bool = False,
+    daily: bool = False,
 ) -> Enrolment:
     """Mint what the register covers and keep how it will reach the chain; all of it or nothing.
 
     `now` is chain time. `single`: stored grants instead of anchors, for tests and small networks; they show on the
-    chain how many consents there are and when each was given. Of a patient's rows the one signed last counts.
-    Idempotent: rows that were enrolled before are `known`.
+    chain how many consents there are and when each was given. `daily`: see `place_due`.
+    Of a patient's rows the one signed last counts. Idempotent: rows that were enrolled before are `known`.
 
     Raises:
         InputError: a row names a form that the study does not have.
@@ -161,6 +171,10 @@ def enrol(
             if row.form in barred:
                 refused.append(RowRefusal(row.line, f"form {row.form}: {barred[row.form]}"))
                 continue
+            if form["broad"] and row.notified_on is None:
+                why = f"form {row.form} is broad: the patient has to be told of this study first (column notified_on)"
+                refused.append(RowRefusal(row.line, why))
+                continue
             try:
                 one = vault.mint(
                     row.patient_id,
@@ -170,6 +184,9 @@ def enrol(
                     signed_on=row.signed_on,
                     issued=today(now),
                     now=now,
+                    usable_from=_usable_from(row, form),
+                    authority=row.authority,
+                    review_on=row.review_on.isoformat() if row.review_on else "",
                 )
             except NotFound:
                 absent.append(row.line)
@@ -178,18 +195,42 @@ def enrol(
             else:
                 (minted if one.fresh else known).append(one.consent_id)
                 superseded.extend(one.superseded)
-        for form_id in ids.values():
-            _place(vault, origin.study, form_id, single)
+        place_due(vault, study, origin.study, now=now, single=single, daily=daily)
     return Enrolment(tuple(minted), tuple(known), tuple(absent), tuple(refused), tuple(superseded))
 
 
-def _place(vault: Vault, study: Digest, form_id: Digest, single: bool) -> None:
-    waiting = list(vault.unplaced(study, form_id))
-    if not waiting:
+def _usable_from(row: RegisterRow, form: Mapping[str, Any]) -> int:
+    """The end of the notice period: that of a broad form begins on the day the patient was told."""
+    if not form["broad"] or row.notified_on is None:
+        return 0
+    day = row.notified_on + datetime.timedelta(days=form["notice_days"])
+    return int(datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.UTC).timestamp())
+
+
+def place_due(
+    vault: Vault, study: Study, study_id: Digest, *, now: int, single: bool = False, daily: bool = False
+) -> None:
+    """Put every consent whose notice period is over where the chain will have it: one anchor a form.
+
+    `daily`: at most once on a day (UTC) of chain time, as a production home does: the time of an anchor then says
+    nothing about the hour at which anybody signed. What comes later that day waits for the next.
+    """
+    last = vault.last_anchored(study_id)
+    if daily and last is not None and today(last) >= today(now):
         return
+    with vault.enrolling():
+        placed = [_place(vault, study_id, form_id, single, now) for form_id in form_ids(study, study_id).values()]
+        if any(placed):
+            vault.note_anchored(study_id, now)
+
+
+def _place(vault: Vault, study: Digest, form_id: Digest, single: bool, now: int) -> bool:
+    waiting = list(vault.unplaced(study, form_id, now))
+    if not waiting:
+        return False
     if single:
         vault.place({one: GrantProof() for one in waiting})
-        return
+        return True
     count = anchor_count(len(waiting))
     leaves = waiting + [Digest(os.urandom(32)) for _ in range(count - len(waiting))]
     secrets.SystemRandom().shuffle(leaves)
@@ -201,6 +242,7 @@ def _place(vault: Vault, study: Digest, form_id: Digest, single: bool) -> None:
         if one in own
     }
     vault.place(places, PendingAnchor(study, form_id, tree.root, count))
+    return True
 
 
 def pending_calls(vault: Vault, origin: Origin, key: LedgerKey) -> tuple[Call, ...]:
@@ -246,7 +288,7 @@ def due_withdrawals(vault: Vault, history: History) -> tuple[WithdrawalNotice, .
 
 
 def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
-    """Ended consents whose copy is still here and whose form says that it goes when the consent ends.
+    """Ended consents whose copy is still here and has to go: the form says so, or the consent was entered in error.
 
     For `Vault.delete_copy`, which keeps a copy that another live consent of the same patient needs.
     """
@@ -254,8 +296,9 @@ def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
     for one in vault.holdings():
         study = history.studies.get(one.study)
         form = study.forms.get(one.form_id) if study else None
-        ended = one.mark in ("withdrawn", "entered-in-error") or one.consent_id in history.withdrawals
-        if ended and one.has_copy and form is not None and form.on_withdrawal >= STOP_AND_DELETE:
+        ended = one.mark == "withdrawn" or one.consent_id in history.withdrawals
+        goes = ended and form is not None and form.on_withdrawal >= STOP_AND_DELETE
+        if one.has_copy and (goes or one.mark == "entered-in-error"):
             due.append(one.consent_id)
     return tuple(due)
 
