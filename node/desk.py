@@ -410,6 +410,7 @@ class Desk:
     def consents(self, now: int, study: Digest | None = None) -> list[dict[str, Any]]:
         """Every consent of ours with its state; nothing about the person."""
         history = self._node.history
+        review = set(self.vault.due_for_review(enrolment.today(now).isoformat()))
         listed = [
             {
                 "consent_id": one.consent_id.hex(),
@@ -418,6 +419,7 @@ class Desk:
                 "state": enrolment.consent_state(one, history, now).value,
                 "signed_on": one.signed_on,
                 "issued": one.issued,
+                "review_due": one.consent_id in review,
             }
             for one in self.vault.holdings(study)
         ]

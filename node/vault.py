@@ -64,6 +64,13 @@ _CONTRACTS: Final = ("membership", "consent", "training", "unlearning")
 _ROWS_MAGIC: Final = b"koinon.rows/1\n"
 _COPY_DELETED: Final = 2  # ErasureStepped.step
 _LINK_DESTROYED: Final = 4
+_REPLACES: Final = {
+    "": MARKS,
+    "superseded": ("withdrawn", "entered-in-error"),
+    "entered-in-error": ("withdrawn",),
+    "withdrawn": (),
+}
+"""Mark of a consent -> the marks that may take its place."""
 _FEW: Final = 12  # 4095 combinations, some tenths of a second
 
 
@@ -779,18 +786,17 @@ class Vault:
     def note_withdrawal(self, consent_id: Digest, *, at: int, mark: str = "withdrawn", reason: str = "") -> bool:
         """Stop use at once, whatever the chain says; whether that was news. A consent of others is no news.
 
-        `mark` is one of `consent.MARKS`; "withdrawn" replaces the other two, nothing replaces it. `at` is chain time,
+        `mark` is one of `consent.MARKS`; "withdrawn" replaces the other two and nothing replaces it;
+        "entered-in-error" replaces "superseded". `at` is chain time,
         `reason` the hospital's own words; they stay here.
         """
         if mark not in MARKS:
             raise ValueError(f"mark {mark!r} is none of {', '.join(MARKS)}")
         with self._lock, self._link.transaction():
             consent = self._link.get("consent", consent_id)
-            if consent is None or consent["mark"] in ("withdrawn", mark):
+            if consent is None or mark not in _REPLACES[consent["mark"]]:
                 return False
-            if consent["mark"] and mark != "withdrawn":
-                return False
-            consent |= {"mark": mark, "marked_at": at, "reason": reason}
+            consent |= {"mark": mark, "marked_at": at, "reason": reason or consent.get("reason", "")}
             self._link.put("consent", consent_id, consent)
             return True
 

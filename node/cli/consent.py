@@ -268,7 +268,10 @@ def list_(home: Path, study: str | None) -> None:
     It names no patient; who is behind a consent is answered only to `consent show --patient`.
     """
     found = common.order(acting_home(home), "consent.list", {"study": study})["consents"]
-    answer(found, [*_lines(found), f"{len(found)} consents"])
+    lines = [*_lines(found), f"{len(found)} consents"]
+    if review := [one["consent_id"] for one in found if one.get("review_due")]:
+        lines.append(f"signed by a representative, to be looked at again now: {', '.join(review)}")
+    answer(found, lines)
 
 
 def _lines(found: list[dict[str, Any]]) -> list[str]:
