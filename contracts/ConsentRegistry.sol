@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {IConsentRegistry} from "./interfaces/IConsentRegistry.sol";
 import {IMembership} from "./interfaces/IMembership.sol";
 import {Accumulator} from "./libraries/Accumulator.sol";
 import {AnchorTree} from "./libraries/AnchorTree.sol";
 import {Bitmaps} from "./libraries/Bitmaps.sol";
+import {Duo} from "./libraries/Duo.sol";
 import {PackedSignatures} from "./libraries/PackedSignatures.sol";
 import {Quarters} from "./libraries/Quarters.sol";
 import {Quorum} from "./libraries/Quorum.sol";
@@ -20,28 +23,30 @@ import {Tags} from "./libraries/Tags.sol";
 contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     using Bitmaps for uint32;
 
-    /// @dev One slot a consent, whether it is granted, withdrawn or both: a withdrawal of a stored grant writes no new slot.
-    struct Consent {
-        uint32 form; // number of the form, zero when no grant is stored
-        uint16 member;
-        uint40 grantedAt;
-        uint40 withdrawnAt;
-    }
+    // Two kinds of slot, packed by hand: a batch builds the word once and writes it many times.
+    //
+    //   consent   form 32 | member 16 | grantedAt 40 | withdrawnAt 40    form zero: no grant is stored
+    //   anchor    form 32 | member 16 | count 32     | anchoredAt 40     zero: unknown
+    //
+    // lowest bits first. One slot a consent, whether it is granted, withdrawn or both: the withdrawal of a stored grant
+    // writes no new slot.
+    uint256 private constant AT_MEMBER = 32;
+    uint256 private constant AT_GRANTED = 48;
+    uint256 private constant AT_WITHDRAWN = 88;
+    uint256 private constant AT_COUNT = 48;
+    uint256 private constant AT_ANCHORED = 80;
 
-    struct AnchorRecord {
-        uint32 form; // number of the form, zero when unknown
-        uint16 member;
-        uint32 count;
-        uint40 anchoredAt;
-    }
+    uint8 private constant MEMBER = 1; // role of IMembership.seatOf
 
     IMembership private immutable MEMBERSHIP;
 
     FormData[] private _forms; // number n at n - 1
     bytes32[] private _formIds;
     mapping(bytes32 formId => uint32 number) private _formNumber;
-    mapping(bytes32 consentId => Consent) private _consents;
-    mapping(bytes32 root => AnchorRecord) private _anchors;
+    /// @dev The same number under study and form together: one read answers whether the form is the study's.
+    mapping(bytes32 study => mapping(bytes32 formId => uint32 number)) private _studyForm;
+    mapping(bytes32 consentId => uint256 slot) private _consents;
+    mapping(bytes32 root => uint256 slot) private _anchors;
 
     constructor(IMembership membership) EIP712("koinon", "1") {
         if (membership.consent() != address(this)) revert MisplacedContract(membership.consent(), address(this));
@@ -51,6 +56,8 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     /// @inheritdoc IConsentRegistry
     function registerForm(FormData calldata form, uint16 member, bytes32 r, bytes32 vs) external {
         if (form.study == 0) revert FormField("study", 0);
+        if (form.purposes & ~Duo.KNOWN != 0) revert FormUnknownPurposes(form.purposes & ~Duo.KNOWN);
+        if (form.purposes & Duo.PERMISSIONS == 0) revert FormWithoutPermission(form.purposes);
         if (form.textHash == 0) revert FormField("textHash", 0);
         if (form.custody == 0 || form.custody > 3) revert FormField("custody", form.custody);
         if (form.basis == 0 || form.basis > 3) revert FormField("basis", form.basis);
@@ -62,6 +69,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         _forms.push(form);
         _formIds.push(formId);
         _formNumber[formId] = uint32(_forms.length);
+        _studyForm[form.study][formId] = uint32(_forms.length);
         emit FormRegistered(
             formId,
             form.study,
@@ -77,65 +85,101 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
 
     /// @inheritdoc IConsentRegistry
     function grant(GrantEntry[] calldata entries) external {
-        (address pointer,, uint32 active,) = MEMBERSHIP.snapshot();
-        bytes memory roster = RosterCode.load(pointer);
+        bytes32 acc = _accumulated();
         for (uint256 i; i < entries.length; ++i) {
             GrantEntry calldata entry = entries[i];
-            (uint8 reason, uint32 form) = _grantFault(entry, active, roster);
-            if (reason != 0) {
-                emit EntrySkipped(entry.consentId, entry.member, reason);
-                continue;
-            }
-            _consents[entry.consentId] = Consent(form, entry.member, uint40(block.timestamp), 0);
-            emit Granted(entry.consentId, entry.study, entry.formId, entry.member);
-            _record(
-                keccak256(
-                    abi.encode(Tags.RECORD_GRANTED, entry.consentId, entry.study, entry.formId, entry.member)
+            bytes32[] calldata ids = entry.consentIds;
+            bytes32 structHash = keccak256(
+                abi.encode(
+                    Statements.GRANT, entry.study, entry.formId, entry.member, keccak256(abi.encodePacked(ids))
                 )
             );
+            uint32 form = _studyForm[entry.study][entry.formId];
+            uint8 fault = _fault(form, entry.member, structHash, entry.r, entry.vs);
+            uint256 slot = form | uint256(entry.member) << AT_MEMBER | block.timestamp << AT_GRANTED;
+            for (uint256 j; j < ids.length; ++j) {
+                uint8 reason = fault == 0 ? _grant(ids[j], slot) : fault;
+                if (reason != 0) {
+                    emit EntrySkipped(ids[j], entry.member, reason);
+                    continue;
+                }
+                emit Granted(ids[j], entry.study, entry.formId, entry.member);
+                acc = _rolled(acc, _grantedHash(ids[j], entry.study, entry.formId, entry.member));
+            }
         }
+        _store(acc);
     }
 
     /// @inheritdoc IConsentRegistry
-    function anchor(
-        bytes32 study,
-        bytes32 formId,
-        uint16 member,
-        bytes32 root,
-        uint32 count,
-        bytes32 r,
-        bytes32 vs
-    ) external {
-        uint32 form = _formNumber[formId];
-        if (form == 0) revert FormUnknown(formId);
-        bytes32 formStudy = _forms[form - 1].study;
-        if (formStudy != study) revert FormOfAnotherStudy(formStudy, study);
-        if (root == 0) revert AnchorEmpty();
-        if (!AnchorTree.isCount(count)) revert AnchorCount(count);
-        if (_anchors[root].form != 0) revert AnchorKnown(root);
-        _checkMember(member, keccak256(abi.encode(Statements.ANCHOR, study, formId, member, root, count)), r, vs);
-        _anchors[root] = AnchorRecord(form, member, count, uint40(block.timestamp));
-        emit Anchored(root, study, formId, member, count);
-        _record(keccak256(abi.encode(Tags.RECORD_ANCHORED, root, study, formId, member, count)));
+    function anchor(AnchorEntry[] calldata entries) external {
+        bytes32 acc = _accumulated();
+        for (uint256 i; i < entries.length; ++i) {
+            AnchorEntry calldata entry = entries[i];
+            bytes32[] memory roots = entry.roots;
+            bytes32 structHash = keccak256(
+                abi.encode(
+                    Statements.ANCHOR,
+                    entry.study,
+                    entry.formId,
+                    entry.member,
+                    entry.count,
+                    keccak256(abi.encodePacked(roots))
+                )
+            );
+            uint32 form = _studyForm[entry.study][entry.formId];
+            uint8 fault = _fault(form, entry.member, structHash, entry.r, entry.vs);
+            if (fault == 0 && !AnchorTree.isCount(entry.count)) fault = Skips.MALFORMED;
+            uint256 slot = form | uint256(entry.member) << AT_MEMBER | uint256(entry.count) << AT_COUNT
+                | block.timestamp << AT_ANCHORED;
+            uint256 kept;
+            for (uint256 j; j < roots.length; ++j) {
+                bytes32 root = roots[j];
+                uint8 reason = fault == 0 ? _anchor(root, slot) : fault;
+                if (reason == 0) roots[kept++] = root;
+                else emit EntrySkipped(root, entry.member, reason);
+            }
+            if (kept == 0) continue;
+            assembly ("memory-safe") {
+                mstore(roots, kept) // those that were skipped lie behind the end
+            }
+            emit Anchored(entry.study, entry.formId, entry.member, entry.count, roots);
+            acc = _rolled(
+                acc,
+                keccak256(
+                    abi.encode(
+                        Tags.RECORD_ANCHORED,
+                        entry.study,
+                        entry.formId,
+                        entry.member,
+                        entry.count,
+                        keccak256(abi.encodePacked(roots))
+                    )
+                )
+            );
+        }
+        _store(acc);
     }
 
     /// @inheritdoc IConsentRegistry
     function withdraw(WithdrawEntry[] calldata entries) external {
+        bytes32 acc = _accumulated();
+        bytes32 domain = _domainSeparatorV4();
         for (uint256 i; i < entries.length; ++i) {
             WithdrawEntry calldata entry = entries[i];
-            bytes32 consentId =
-                keccak256(abi.encode(Tags.CONSENT, entry.holder, entry.holderSalt, entry.binding));
-            if (_consents[consentId].withdrawnAt != 0) {
+            bytes32 consentId = _consentId(entry);
+            uint256 slot = _consents[consentId];
+            if (slot >> AT_WITHDRAWN != 0) {
                 emit EntrySkipped(consentId, Skips.NO_MEMBER, Skips.DUPLICATE);
                 continue;
             }
-            bytes32 digest = _hashTypedDataV4(keccak256(abi.encode(Statements.WITHDRAW, consentId)));
+            bytes32 digest = MessageHashUtils.toTypedDataHash(domain, _rolled(Statements.WITHDRAW, consentId));
             if (!PackedSignatures.signedBy(entry.holder, digest, entry.r, entry.vs)) {
                 emit EntrySkipped(consentId, Skips.NO_MEMBER, Skips.BAD_SIGNATURE);
                 continue;
             }
-            _withdraw(consentId);
+            acc = _rolled(acc, _withdraw(consentId, slot));
         }
+        _store(acc);
     }
 
     /// @inheritdoc IConsentRegistry
@@ -148,18 +192,20 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         bytes32 r,
         bytes32 vs
     ) external {
-        if (_consents[consentId].withdrawnAt != 0) revert AlreadyWithdrawn(consentId);
+        uint256 slot = _consents[consentId];
+        if (slot >> AT_WITHDRAWN != 0) revert AlreadyWithdrawn(consentId);
         (uint32 form, uint16 hospital) = _granted(consentId, anchorRoot, index, path);
         if (form == 0 || hospital != member) revert NotGrantedBy(consentId, member);
         bytes32 structHash = keccak256(abi.encode(Statements.WITHDRAW_BY_HOSPITAL, member, consentId));
         // A removed hospital may still end its patients' consents: the address stands in the roster's code for good.
         PackedSignatures.check(member, MEMBERSHIP.ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
-        _withdraw(consentId);
+        _record(_withdraw(consentId, slot));
     }
 
     /// @inheritdoc IConsentRegistry
     function withdrawByQuorum(uint16 member, bytes32 consentId, uint32 signers, bytes calldata signatures) external {
-        if (_consents[consentId].withdrawnAt != 0) revert AlreadyWithdrawn(consentId);
+        uint256 slot = _consents[consentId];
+        if (slot >> AT_WITHDRAWN != 0) revert AlreadyWithdrawn(consentId);
         (address pointer, uint64 epoch, uint32 active,) = MEMBERSHIP.snapshot();
         bytes memory roster = RosterCode.load(pointer);
         if (active.has(member)) revert StillMember(member);
@@ -173,29 +219,35 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
             _hashTypedDataV4(keccak256(abi.encode(Statements.WITHDRAW_BY_QUORUM, epoch, member, consentId))),
             Quorum.needed(n, Quorum.faults(n, n))
         );
-        _withdraw(consentId);
+        _record(_withdraw(consentId, slot));
     }
 
     /// @inheritdoc IConsentRegistry
     function withdrawnAt(bytes32 consentId) external view returns (uint64) {
-        return _consents[consentId].withdrawnAt;
+        return uint64(_consents[consentId] >> AT_WITHDRAWN);
     }
 
     /// @inheritdoc IConsentRegistry
     function grantOf(bytes32 consentId) external view returns (GrantView memory) {
-        Consent memory consent = _consents[consentId];
-        if (consent.form == 0) return GrantView(0, 0, 0, 0);
+        uint256 slot = _consents[consentId];
+        uint32 form = uint32(slot);
+        if (form == 0) return GrantView(0, 0, 0, 0);
         return GrantView(
-            _formIds[consent.form - 1], _forms[consent.form - 1].study, consent.member, consent.grantedAt
+            _formIds[form - 1], _forms[form - 1].study, uint16(slot >> AT_MEMBER), uint40(slot >> AT_GRANTED)
         );
     }
 
     /// @inheritdoc IConsentRegistry
     function anchorOf(bytes32 root) external view returns (AnchorView memory) {
-        AnchorRecord memory record = _anchors[root];
-        if (record.form == 0) return AnchorView(0, 0, 0, 0, 0);
+        uint256 slot = _anchors[root];
+        uint32 form = uint32(slot);
+        if (form == 0) return AnchorView(0, 0, 0, 0, 0);
         return AnchorView(
-            _formIds[record.form - 1], _forms[record.form - 1].study, record.member, record.count, record.anchoredAt
+            _formIds[form - 1],
+            _forms[form - 1].study,
+            uint16(slot >> AT_MEMBER),
+            uint32(slot >> AT_COUNT),
+            uint40(slot >> AT_ANCHORED)
         );
     }
 
@@ -211,7 +263,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         view
         returns (bool)
     {
-        if (_consents[consentId].withdrawnAt != 0) return false;
+        if (_consents[consentId] >> AT_WITHDRAWN != 0) return false;
         (uint32 form,) = _granted(consentId, anchorRoot, index, path);
         return form != 0 && block.timestamp < _forms[form - 1].validTo;
     }
@@ -221,10 +273,49 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         return _accumulated();
     }
 
-    function _withdraw(bytes32 consentId) private {
-        _consents[consentId].withdrawnAt = uint40(block.timestamp);
+    /// @dev Writes the tombstone and its event; the hash of the record is for the accumulator.
+    function _withdraw(bytes32 consentId, uint256 slot) private returns (bytes32 recordHash) {
+        _consents[consentId] = slot | block.timestamp << AT_WITHDRAWN;
         emit Withdrawn(consentId, uint64(block.timestamp));
-        _record(keccak256(abi.encode(Tags.RECORD_WITHDRAWN, consentId, uint64(block.timestamp))));
+        bytes32 tag = Tags.RECORD_WITHDRAWN;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, tag)
+            mstore(add(at, 0x20), consentId)
+            mstore(add(at, 0x40), timestamp())
+            recordHash := keccak256(at, 0x60)
+        }
+    }
+
+    /// @dev H(consent, holder, holderSalt, binding), over words of the calldata.
+    function _consentId(WithdrawEntry calldata entry) private pure returns (bytes32 consentId) {
+        bytes32 tag = Tags.CONSENT;
+        address holder = entry.holder; // the compiler refuses a word with more than 20 bytes
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, tag)
+            mstore(add(at, 0x20), holder)
+            calldatacopy(add(at, 0x40), add(entry, 0x20), 0x40)
+            consentId := keccak256(at, 0x80)
+        }
+    }
+
+    /// @dev keccak256(abi.encode(TAG, consentId, study, formId, member)) without new memory for each consent of a batch.
+    function _grantedHash(bytes32 consentId, bytes32 study, bytes32 formId, uint16 member)
+        private
+        pure
+        returns (bytes32 recordHash)
+    {
+        bytes32 tag = Tags.RECORD_GRANTED;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, tag)
+            mstore(add(at, 0x20), consentId)
+            mstore(add(at, 0x40), study)
+            mstore(add(at, 0x60), formId)
+            mstore(add(at, 0x80), and(member, 0xffff))
+            recordHash := keccak256(at, 0xa0)
+        }
     }
 
     /// @dev The form and hospital of a consent that is stored (`anchorRoot` zero) or in an anchor; form zero: neither.
@@ -234,33 +325,41 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         returns (uint32 form, uint16 member)
     {
         if (anchorRoot == 0) {
-            Consent memory consent = _consents[consentId];
-            return (consent.form, consent.member);
+            uint256 slot = _consents[consentId];
+            return (uint32(slot), uint16(slot >> AT_MEMBER));
         }
-        AnchorRecord memory record = _anchors[anchorRoot];
-        if (record.form != 0 && AnchorTree.contains(anchorRoot, record.count, consentId, index, path)) {
-            return (record.form, record.member);
+        uint256 anchored = _anchors[anchorRoot];
+        if (anchored != 0 && AnchorTree.contains(anchorRoot, uint32(anchored >> AT_COUNT), consentId, index, path)) {
+            return (uint32(anchored), uint16(anchored >> AT_MEMBER));
         }
     }
 
-    function _grantFault(GrantEntry calldata entry, uint32 active, bytes memory roster)
+    /// @dev Why a hospital's statement does not hold; zero: it does.
+    function _fault(uint32 form, uint16 member, bytes32 structHash, bytes32 r, bytes32 vs)
         private
         view
-        returns (uint8 reason, uint32 form)
+        returns (uint8)
     {
-        form = _formNumber[entry.formId];
-        if (form == 0) return (Skips.UNKNOWN_SUBJECT, 0);
-        if (_forms[form - 1].study != entry.study || entry.consentId == 0) return (Skips.MALFORMED, 0);
-        if (!active.has(entry.member)) return (Skips.UNKNOWN_MEMBER, 0);
-        Consent memory consent = _consents[entry.consentId];
-        if (consent.form != 0) return (Skips.DUPLICATE, 0);
-        if (consent.withdrawnAt != 0) return (Skips.WRONG_PHASE, 0);
-        bytes32 structHash =
-            keccak256(abi.encode(Statements.GRANT, entry.study, entry.formId, entry.member, entry.consentId));
-        address ledger = RosterCode.ledgerAt(roster, entry.member);
-        if (!PackedSignatures.signedBy(ledger, _hashTypedDataV4(structHash), entry.r, entry.vs)) {
-            return (Skips.BAD_SIGNATURE, 0);
-        }
+        if (form == 0) return Skips.UNKNOWN_SUBJECT;
+        (address signer,,) = ECDSA.tryRecover(_hashTypedDataV4(structHash), r, vs);
+        (uint8 role, uint16 index, bool active) = MEMBERSHIP.seatOf(signer);
+        if (role == MEMBER && index == member && active) return 0;
+        return member < 32 && MEMBERSHIP.activeMembers().has(member) ? Skips.BAD_SIGNATURE : Skips.UNKNOWN_MEMBER;
+    }
+
+    function _grant(bytes32 consentId, uint256 slot) private returns (uint8) {
+        uint256 found = _consents[consentId];
+        if (found != 0) return uint32(found) != 0 ? Skips.DUPLICATE : Skips.WRONG_PHASE;
+        if (consentId == 0) return Skips.MALFORMED;
+        _consents[consentId] = slot;
+        return 0;
+    }
+
+    function _anchor(bytes32 root, uint256 slot) private returns (uint8) {
+        if (root == 0) return Skips.MALFORMED;
+        if (_anchors[root] != 0) return Skips.DUPLICATE;
+        _anchors[root] = slot;
+        return 0;
     }
 
     function _checkMember(uint16 member, bytes32 structHash, bytes32 r, bytes32 vs) private view {

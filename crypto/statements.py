@@ -23,6 +23,7 @@ from crypto.errors import EncodingError, SignatureMismatch
 from crypto.keys import LedgerKey, check_signature, recover_address
 
 __all__ = [
+    "MAX_LIST",
     "MAX_TEXT_BYTES",
     "STATEMENTS",
     "TABLE",
@@ -79,6 +80,9 @@ __all__ = [
 MAX_TEXT_BYTES: Final = 256
 """Longest `string` or `bytes` field (a peer id has 38 bytes; names and roles are short)."""
 
+MAX_LIST: Final = 1 << 12
+"""Most words of a `bytes32[]` field: more than one transaction can carry."""
+
 TABLE: Final[dict[str, tuple[str, ...]]] = {
     "membership": (
         "Seat(string role,bytes peerId,bytes32 sealingKey,string name)",
@@ -113,8 +117,8 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
             "uint8 onWithdrawal)"
         ),
         "RegisterForm(uint16 member,bytes32 formId)",
-        "Grant(bytes32 study,bytes32 formId,uint16 member,bytes32 consentId)",
-        "Anchor(bytes32 study,bytes32 formId,uint16 member,bytes32 root,uint32 count)",
+        "Grant(bytes32 study,bytes32 formId,uint16 member,bytes32[] consentIds)",
+        "Anchor(bytes32 study,bytes32 formId,uint16 member,uint32 count,bytes32[] roots)",
         "Withdraw(bytes32 consentId)",
         "WithdrawByHospital(uint16 member,bytes32 consentId)",
         "WithdrawByQuorum(uint64 epoch,uint16 member,bytes32 consentId)",
@@ -188,6 +192,12 @@ def _checked(name: str, solidity: str, value: Any) -> Any:
         if size > MAX_TEXT_BYTES:
             raise EncodingError(name, f"{size} bytes, at most {MAX_TEXT_BYTES} allowed")
         return value
+    if solidity == "bytes32[]":
+        if not isinstance(value, tuple):
+            raise EncodingError(name, f"a tuple expected, {type(value).__name__} given")
+        if not 1 <= len(value) <= MAX_LIST:
+            raise EncodingError(name, f"{len(value)} words, between 1 and {MAX_LIST} allowed")
+        return tuple(_checked(name, "bytes32", one) for one in value)
     if not isinstance(value, bytes):
         raise EncodingError(name, f"bytes expected, {type(value).__name__} given")
     if solidity == "bytes32":
@@ -208,6 +218,8 @@ def _encoded(solidity: str, value: Any) -> bytes:
         return keccak256(value.encode())
     if solidity == "bytes":
         return keccak256(value)
+    if solidity == "bytes32[]":
+        return keccak256(b"".join(value))
     if solidity == "bytes32":
         return bytes(value)
     if solidity == "address":
@@ -464,23 +476,23 @@ class RegisterForm(Statement):
 
 @dataclass(frozen=True, slots=True)
 class Grant(Statement):
-    """By a hospital: attests one consent under a form."""
+    """By a hospital: attests consents under a form, each to be stored by itself."""
 
     study: Digest
     form_id: Digest
     member: int
-    consent_id: Digest
+    consent_ids: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Anchor(Statement):
-    """By a hospital: attests the consents under an anchor tree's root; `count` is a power of two, 32 or more."""
+    """By a hospital: attests the consents under the roots of anchor trees of `count` leaves, a power of two from 32."""
 
     study: Digest
     form_id: Digest
     member: int
-    root: Digest
     count: int
+    roots: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -446,8 +446,24 @@ _CALLS: Final[dict[type, _Row]] = {
         "membership", "endAuditor", lambda c: {**_ballot(c.votes), "seat": c.seat}, entries=_voters
     ),
     records.FormRegistration: _Row("consent", "registerForm", _fields),
-    records.Grants: _Row("consent", "grant", _fields, timed=True, gas=200_000, entry_gas=120_000, entries=_entries),
-    records.Anchoring: _Row("consent", "anchor", _fields),
+    records.Grants: _Row(
+        "consent",
+        "grant",
+        _fields,
+        timed=True,
+        gas=200_000,
+        entry_gas=40_000,
+        entries=lambda c: sum(1 + len(one.consent_ids) for one in c.entries),
+    ),
+    records.Anchoring: _Row(
+        "consent",
+        "anchor",
+        _fields,
+        timed=True,
+        gas=200_000,
+        entry_gas=40_000,
+        entries=lambda c: sum(1 + len(one.roots) for one in c.entries),
+    ),
     records.Withdrawals: _Row(
         "consent", "withdraw", _fields, timed=True, gas=200_000, entry_gas=100_000, entries=_entries
     ),

@@ -67,6 +67,7 @@ class Leaf:
     form_id: Digest
     proof: GrantProof | None
     locally_withdrawn: bool
+    usable_from: int = 0  # end of the notice period, unix seconds
 
     def used_rows(self, max_records: int) -> tuple[int, ...]:
         """The rows a round takes: the first `max_records` (the study's cap per consent) in import order."""
@@ -203,6 +204,7 @@ class _Case:
     granted: Position | None
     snapshot: Position
     original: Position | None
+    opened_at: int
     deadline: int
 
 
@@ -224,6 +226,7 @@ def _case(leaf: Leaf, history: History, opened: RoundHistory, deadline: int) -> 
         granted=None if proof is None else granted_at(history, leaf.consent_id, study, leaf.form_id, None, proof),
         snapshot=opened.position,
         original=original_opening(history, opened.opened),
+        opened_at=opened.opened.opened_at,
         deadline=deadline,
     )
 
@@ -237,6 +240,7 @@ GATE: Final[tuple[tuple[str, Callable[[_Case], bool]], ...]] = (
     ("other-study", lambda c: c.form is None and c.form_elsewhere),
     ("unknown-form", lambda c: c.form is None),
     ("expired", lambda c: c.form is not None and c.form.valid_to <= c.deadline),
+    ("notice-period", lambda c: c.leaf.usable_from > c.opened_at),
     ("not-granted", lambda c: c.granted is None),
     ("granted-after-snapshot", lambda c: c.granted is not None and c.granted > c.snapshot),
     (
@@ -257,6 +261,20 @@ def usable(leaf: Leaf, history: History, opened: RoundHistory, last_deadline: in
 
 # --------------------------------------------------------------------------------------------------------------------
 # States
+
+
+# state             how it comes about                                  use       copy here
+# minted            made, not on the chain yet (notice period, anchor)  none      stays
+# active            granted, form valid, nobody has ended it            allowed   stays
+# expired           the form's `valid_to` has passed                    none      stays until the form's term
+# superseded        the patient signed another form of the study: new   none      stays while the newer consent is live
+#                   id, the old one is withdrawn on the chain
+# withdrawn         holder, hospital or quorum ended it                 none      goes, if the form says so
+# entered-in-error  the hospital: it was never lawful (wrong person)    none      goes at once, whatever the form says
+#
+# Nothing leads back: whoever agrees again gets a new consent with a new id, from a form signed later. After an erasure
+# the suppression has to be lifted by an explicit order first. On the chain the last three are one and the same
+# tombstone; the reason is in the vault alone.
 
 
 class ConsentState(Enum):

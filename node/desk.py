@@ -7,6 +7,7 @@ before it is sent and may be ordered again. `work` is called after every look at
 
 from __future__ import annotations
 
+import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,8 +31,9 @@ from crypto.statements import (
 from fl_engine.errors import PolicyError
 from fl_engine.training import check_erasable
 from node import card as cards
-from node import enrolment
+from node import enrolment, proof
 from node.card import Card, Origin
+from node.duo import codes_of
 from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
 from node.governance import Governance
 from node.home import Network
@@ -47,7 +49,7 @@ from node.records import (
 from node.register import parse_register
 from node.study import Study
 from node.training import Arithmetic, model_root
-from node.vault import Vault
+from node.vault import Holding, Vault
 
 if TYPE_CHECKING:
     from node.app import Node
@@ -87,6 +89,7 @@ class Desk:
         self._auto_join = auto_join
         self._register = register
         self._without = without
+        self._placed_on: dict[Digest, datetime.date] = {}
         self._complained: set[tuple[str, Digest]] = set()
         self._swept: set[Digest] = set()  # rounds whose sets of others are gone
         self._seen: Position | None = None
@@ -142,6 +145,7 @@ class Desk:
         Raises:
             InputError: the spec and the initial model do not fit each other or our data.
         """
+        _check_purpose(study)
         arithmetic = Arithmetic(study)
         model = arithmetic.initial() if initial is None else initial
         arithmetic.check_model(model)
@@ -188,6 +192,7 @@ class Desk:
         spec = self._node.study(study).study
         if spec.terms(terms.member, terms.initial_model, terms.invited) != terms:
             raise Refused(f"study {study.hex()[:12]}: the terms on the chain are not those of its specification")
+        _check_purpose(spec)
         shape, classes, _ = self.vault.shape()
         if shape != spec.input_shape or classes > spec["data", "classes"]:
             raise Refused(
@@ -229,7 +234,8 @@ class Desk:
             rows = tuple(row for row in rows if row.patient_id not in self._without)
         else:
             raise InputError("name a register of signed forms (--register CSV), or --all in a synthetic home")
-        done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now)
+        daily = not self.network.synthetic
+        done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now, daily=daily)
         if done.refused and not done.minted:
             raise Refused(
                 f"{len(done.refused)} rows refused; the first, line {done.refused[0].line}: {done.refused[0].why}"
@@ -237,11 +243,83 @@ class Desk:
         return {
             "granted": len(done.minted),
             "known": len(done.known),
+            "superseded": [one.hex() for one in done.superseded],
+            "waiting": len(self._waiting(study)),
             "absent": list(done.absent),
             "refused": [{"line": one.line, "why": one.why} for one in done.refused],
         }
 
+    def _waiting(self, study: Digest) -> list[Holding]:
+        """Live consents that nothing carries to the chain yet: a notice period runs, or today's anchor is made."""
+        return [one for one in self.vault.holdings(study) if not one.placed and not one.mark]
+
+    def _place_due(self, study: Digest, now: int) -> None:
+        day = enrolment.today(now)
+        if self._placed_on.get(study) == day:
+            return
+        spec, daily = self._node.study(study).study, not self.network.synthetic
+        enrolment.place_due(self.vault, spec, study, now=now, daily=daily)
+        self._placed_on[study] = day
+
+    async def correct(
+        self, node: Node, reason: str, *, patient: str | None = None, consent: Digest | None = None
+    ) -> dict[str, Any]:
+        """Mark consents as entered in error: they were never lawful (another person's records, no signature).
+
+        Use stops at once, the copy is deleted whatever the form says, the chain gets an ordinary withdrawal; the reason
+        stays in the vault. The answer names the rounds in which the record was used without a valid consent.
+        """
+        who = consent if consent is not None else patient
+        if who is None:
+            raise InputError("name a patient or a consent")
+        if not reason.strip():
+            raise InputError("a correction needs its reason; it stays in the vault")
+        found = [one for one in await node.core(self.vault.find, who) if one.mark != "withdrawn"]
+        uses = {one.consent_id.hex(): await node.core(self._uses, one.consent_id) for one in found}
+        for one in found:
+            await node.core(self._node.end_consent, one.consent_id, node.now, "entered-in-error", reason)
+        posted = await self.post_withdrawals(node)
+        await self._work_copies(node)
+        return {"consents": list(uses), "posted": posted, "used_without_consent": uses, "in_flight": self._in_flight()}
+
+    def _uses(self, consent: Digest) -> list[dict[str, Any]]:
+        """The agreed rounds whose set of ours holds the consent; `used` None: our set is not here any more."""
+        annex, history = self.vault.annex(consent), self._node.history
+        out: list[dict[str, Any]] = []
+        for one in proof.agreed_rounds(history, annex.study, 1):
+            try:
+                entry = proof.round_entry(history, self._node, one, self.member, annex.leaf_key)
+            except NodeError:
+                out.append({"height": one.opened.height, "used": None})
+                continue
+            if entry["finding"] == proof.PRESENT:
+                out.append({"height": one.opened.height, "used": True})
+        return out
+
+    def forms(self, study: Digest) -> list[dict[str, Any]]:
+        """The study's forms, their DUO codes, and whether they allow its purpose."""
+        spec = self._node.study(study).study
+        barred = spec.form_refusals()
+        ids = enrolment.form_ids(spec, study)
+        return [
+            {
+                "name": form["name"],
+                "form_id": ids[form["name"]].hex(),
+                "duo": list(codes_of(form["purposes"])),
+                "custody": form["custody"],
+                "basis": form["basis"],
+                "valid_to": form["valid_to"],
+                "on_withdrawal": form["on_withdrawal"],
+                "broad": form["broad"],
+                "notice_days": form["notice_days"] if form["broad"] else 0,
+                "allowed": form["name"] not in barred,
+                "why": barred.get(form["name"], ""),
+            }
+            for form in spec.forms
+        ]
+
     async def _post_grants(self, node: Node, study: Digest) -> None:
+        await node.core(self._place_due, study, node.now)
         for call in await node.core(enrolment.pending_calls, self.vault, self.origin(study), self._ring.ledger):
             try:
                 await node.send(call)
@@ -326,6 +404,7 @@ class Desk:
     def consents(self, now: int, study: Digest | None = None) -> list[dict[str, Any]]:
         """Every consent of ours with its state; nothing about the person."""
         history = self._node.history
+        review = set(self.vault.due_for_review(enrolment.today(now).isoformat()))
         listed = [
             {
                 "consent_id": one.consent_id.hex(),
@@ -334,6 +413,7 @@ class Desk:
                 "state": enrolment.consent_state(one, history, now).value,
                 "signed_on": one.signed_on,
                 "issued": one.issued,
+                "review_due": one.consent_id in review,
             }
             for one in self.vault.holdings(study)
         ]
@@ -465,3 +545,9 @@ class Desk:
 
 
 __all__ = ["AUDIT_GROUND", "Desk"]
+
+
+def _check_purpose(study: Study) -> None:
+    """Refuse a study for a purpose that a form of its own does not allow."""
+    for name, why in study.form_refusals().items():
+        raise Refused(f"study {study.name}, form {name}: {why}")

@@ -15,9 +15,9 @@ from __future__ import annotations
 import datetime
 import os
 import secrets
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 import rfc8785
 
@@ -32,12 +32,21 @@ from node.errors import InputError, NotFound, Refused
 from node.history import History
 from node.home import Network
 from node.messages import WithdrawalNotice
-from node.records import Anchoring, Call, FormRegistration, GrantEntry, Grants, WithdrawalEntry, Withdrawals
+from node.records import (
+    AnchorEntry,
+    Anchoring,
+    Call,
+    FormRegistration,
+    GrantEntry,
+    Grants,
+    WithdrawalEntry,
+    Withdrawals,
+)
 from node.register import RegisterRow
 from node.study import Study
 from node.vault import Holding, PendingAnchor, Vault
 
-BATCH: Final = 50  # entries in one transaction: some 50 000 gas each at worst, a tenth of a usual block
+BATCH: Final = 500  # in one transaction: withdrawals of 32 000 gas each at most, half of a usual block
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,24 +121,35 @@ def signed_document(row: RegisterRow, text_sha256: str) -> bytes:
             "signed_on": row.signed_on.isoformat(),
             "signer": row.signer,
             "verified_by": row.verified_by,
+            **({"notified_on": row.notified_on.isoformat()} if row.notified_on else {}),
+            **({"authority": row.authority} if row.authority else {}),
+            **({"review_on": row.review_on.isoformat()} if row.review_on else {}),
         }
     )
 
 
 def enrol(
-    vault: Vault, rows: Sequence[RegisterRow], study: Study, origin: Origin, *, now: int, single: bool = False
+    vault: Vault,
+    rows: Sequence[RegisterRow],
+    study: Study,
+    origin: Origin,
+    *,
+    now: int,
+    single: bool = False,
+    daily: bool = False,
 ) -> Enrolment:
     """Mint what the register covers and keep how it will reach the chain; all of it or nothing.
 
     `now` is chain time. `single`: stored grants instead of anchors, for tests and small networks; they show on the
-    chain how many consents there are and when each was given. Of a patient's rows the one signed last counts.
-    Idempotent: rows that were enrolled before are `known`.
+    chain how many consents there are and when each was given. `daily`: see `place_due`.
+    Of a patient's rows the one signed last counts. Idempotent: rows that were enrolled before are `known`.
 
     Raises:
         InputError: a row names a form that the study does not have.
     """
     ids = form_ids(study, origin.study)
-    texts = {form["name"]: (form["text_sha256"], form["valid_to"]) for form in study.forms}
+    forms = {form["name"]: form for form in study.forms}
+    barred = study.form_refusals()
     minted: list[Digest] = []
     known: list[Digest] = []
     superseded: list[Digest] = []
@@ -144,19 +164,29 @@ def enrol(
             newest[row.patient_id] = row
     with vault.enrolling():
         for row in sorted(newest.values(), key=lambda one: one.line):
-            text_sha256, valid_to = texts[row.form]
-            if valid_to <= now:
-                refused.append(RowRefusal(row.line, f"form {row.form} ended on {today(valid_to)}"))
+            form = forms[row.form]
+            if form["valid_to"] <= now:
+                refused.append(RowRefusal(row.line, f"form {row.form} ended on {today(form['valid_to'])}"))
+                continue
+            if row.form in barred:
+                refused.append(RowRefusal(row.line, f"form {row.form}: {barred[row.form]}"))
+                continue
+            if form["broad"] and row.notified_on is None:
+                why = f"form {row.form} is broad: the patient has to be told of this study first (column notified_on)"
+                refused.append(RowRefusal(row.line, why))
                 continue
             try:
                 one = vault.mint(
                     row.patient_id,
                     origin=origin,
                     form_id=ids[row.form],
-                    document=signed_document(row, text_sha256),
+                    document=signed_document(row, form["text_sha256"]),
                     signed_on=row.signed_on,
                     issued=today(now),
                     now=now,
+                    usable_from=_usable_from(row, form),
+                    authority=row.authority,
+                    review_on=row.review_on.isoformat() if row.review_on else "",
                 )
             except NotFound:
                 absent.append(row.line)
@@ -165,18 +195,42 @@ def enrol(
             else:
                 (minted if one.fresh else known).append(one.consent_id)
                 superseded.extend(one.superseded)
-        for form_id in ids.values():
-            _place(vault, origin.study, form_id, single)
+        place_due(vault, study, origin.study, now=now, single=single, daily=daily)
     return Enrolment(tuple(minted), tuple(known), tuple(absent), tuple(refused), tuple(superseded))
 
 
-def _place(vault: Vault, study: Digest, form_id: Digest, single: bool) -> None:
-    waiting = list(vault.unplaced(study, form_id))
-    if not waiting:
+def _usable_from(row: RegisterRow, form: Mapping[str, Any]) -> int:
+    """The end of the notice period: that of a broad form begins on the day the patient was told."""
+    if not form["broad"] or row.notified_on is None:
+        return 0
+    day = row.notified_on + datetime.timedelta(days=form["notice_days"])
+    return int(datetime.datetime(day.year, day.month, day.day, tzinfo=datetime.UTC).timestamp())
+
+
+def place_due(
+    vault: Vault, study: Study, study_id: Digest, *, now: int, single: bool = False, daily: bool = False
+) -> None:
+    """Put every consent whose notice period is over where the chain will have it: one anchor a form.
+
+    `daily`: at most once on a day (UTC) of chain time, as a production home does: the time of an anchor then says
+    nothing about the hour at which anybody signed. What comes later that day waits for the next.
+    """
+    last = vault.last_anchored(study_id)
+    if daily and last is not None and today(last) >= today(now):
         return
+    with vault.enrolling():
+        placed = [_place(vault, study_id, form_id, single, now) for form_id in form_ids(study, study_id).values()]
+        if any(placed):
+            vault.note_anchored(study_id, now)
+
+
+def _place(vault: Vault, study: Digest, form_id: Digest, single: bool, now: int) -> bool:
+    waiting = list(vault.unplaced(study, form_id, now))
+    if not waiting:
+        return False
     if single:
         vault.place({one: GrantProof() for one in waiting})
-        return
+        return True
     count = anchor_count(len(waiting))
     leaves = waiting + [Digest(os.urandom(32)) for _ in range(count - len(waiting))]
     secrets.SystemRandom().shuffle(leaves)
@@ -188,29 +242,37 @@ def _place(vault: Vault, study: Digest, form_id: Digest, single: bool) -> None:
         if one in own
     }
     vault.place(places, PendingAnchor(study, form_id, tree.root, count))
+    return True
 
 
 def pending_calls(vault: Vault, origin: Origin, key: LedgerKey) -> tuple[Call, ...]:
     """The calls that carry what is not confirmed yet; the same bytes every time, so sending one twice is harmless.
 
-    An anchor that is on the chain already reverts with `AnchorKnown`, a grant is skipped as a duplicate: both mean that
-    `Vault.confirm` has to read the chain first.
+    What is on the chain already is skipped there as a duplicate: `Vault.confirm` has to read the chain first.
     """
     calls: list[Call] = []
+    trees: dict[tuple[Digest, int], list[Digest]] = {}
     for anchor in vault.pending_anchors(origin.study):
-        statement = Anchor(origin.study, anchor.form_id, origin.member, anchor.root, anchor.count)
-        signature = sign(statement, origin.domains.of(statement), key)
-        calls.append(Anchoring(origin.study, anchor.form_id, origin.member, anchor.root, anchor.count, signature))
-    entries = []
+        trees.setdefault((anchor.form_id, anchor.count), []).append(anchor.root)
+    for (form_id, count), waiting in trees.items():
+        for roots in _batches(waiting):
+            statement = Anchor(origin.study, form_id, origin.member, count, roots)
+            signature = sign(statement, origin.domains.of(statement), key)
+            calls.append(Anchoring((AnchorEntry(origin.study, form_id, origin.member, count, roots, signature),)))
+    alone: dict[Digest, list[Digest]] = {}
     for one in vault.pending_grants(origin.study):
-        grant = Grant(origin.study, one.form_id, origin.member, one.consent_id)
-        entries.append(
-            GrantEntry(
-                origin.study, one.form_id, origin.member, one.consent_id, sign(grant, origin.domains.of(grant), key)
-            )
-        )
-    calls.extend(Grants(tuple(entries[at : at + BATCH])) for at in range(0, len(entries), BATCH))
+        alone.setdefault(one.form_id, []).append(one.consent_id)
+    for form_id, ids in alone.items():
+        for some in _batches(ids):
+            grant = Grant(origin.study, form_id, origin.member, some)
+            entry = GrantEntry(origin.study, form_id, origin.member, some, sign(grant, origin.domains.of(grant), key))
+            calls.append(Grants((entry,)))
     return tuple(calls)
+
+
+def _batches(words: list[Digest]) -> Iterator[tuple[Digest, ...]]:
+    for at in range(0, len(words), BATCH):
+        yield tuple(words[at : at + BATCH])
 
 
 def due_withdrawals(vault: Vault, history: History) -> tuple[WithdrawalNotice, ...]:
@@ -226,7 +288,7 @@ def due_withdrawals(vault: Vault, history: History) -> tuple[WithdrawalNotice, .
 
 
 def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
-    """Ended consents whose copy is still here and whose form says that it goes when the consent ends.
+    """Ended consents whose copy is still here and has to go: the form says so, or the consent was entered in error.
 
     For `Vault.delete_copy`, which keeps a copy that another live consent of the same patient needs.
     """
@@ -234,8 +296,9 @@ def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
     for one in vault.holdings():
         study = history.studies.get(one.study)
         form = study.forms.get(one.form_id) if study else None
-        ended = one.mark in ("withdrawn", "entered-in-error") or one.consent_id in history.withdrawals
-        if ended and one.has_copy and form is not None and form.on_withdrawal >= STOP_AND_DELETE:
+        ended = one.mark == "withdrawn" or one.consent_id in history.withdrawals
+        goes = ended and form is not None and form.on_withdrawal >= STOP_AND_DELETE
+        if one.has_copy and (goes or one.mark == "entered-in-error"):
             due.append(one.consent_id)
     return tuple(due)
 

@@ -221,7 +221,8 @@ class History:
                 self.grants[record.consent_id] = GrantHistory(record, logged.position)
             case Anchored():
                 self._consent(logged, record)
-                self.anchors[record.root] = AnchorHistory(record, logged.position)
+                for root in record.roots:
+                    self.anchors[root] = AnchorHistory(record, logged.position)
             case Withdrawn():
                 self._consent(logged, record)
                 self.withdrawals[record.consent_id] = (record, logged.position)

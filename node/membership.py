@@ -115,7 +115,7 @@ _DYNAMIC = frozenset({"peer_id", "name"})
 
 
 def record_hash(record: Record) -> Digest:
-    """keccak256(abi.encode(TAG("record-" + event in kebab case), fields in order, dynamic ones hashed)).
+    """keccak256(abi.encode(TAG("record-" + event in kebab case), fields in order)); dynamic ones hashed, lists packed.
 
     For the records of Membership, ConsentRegistry and UnlearningRegistry; TrainingLedger has no accumulator, its rounds
     are chained by their ids.
@@ -124,7 +124,9 @@ def record_hash(record: Record) -> Digest:
     return hash_words(f"record-{name}", *(_word(field.name, getattr(record, field.name)) for field in fields(record)))
 
 
-def _word(name: str, value: int | bytes | str) -> int | bytes:
+def _word(name: str, value: int | bytes | str | tuple[bytes, ...]) -> int | bytes:
+    if isinstance(value, tuple):
+        return keccak256(b"".join(value))
     if isinstance(value, str):
         return keccak256(value.encode())
     return keccak256(value) if name in _DYNAMIC and isinstance(value, bytes) else value

@@ -234,9 +234,9 @@ class Participant:
         """Whether this consent is known as withdrawn, on chain or only here."""
         return consent_id in self.history.withdrawals or consent_id in self._ended
 
-    def end_consent(self, consent_id: Digest, at: int) -> bool:
+    def end_consent(self, consent_id: Digest, at: int, mark: str = "withdrawn", reason: str = "") -> bool:
         """Stop the use of one of our consents at once, mined or not; whether it is ours and this was news."""
-        if self.vault is None or not self.vault.note_withdrawal(consent_id, at=at):
+        if self.vault is None or not self.vault.note_withdrawal(consent_id, at=at, mark=mark, reason=reason):
             return False
         self._ended.add(consent_id)
         return True

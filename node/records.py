@@ -138,11 +138,11 @@ class Granted:
 
 @dataclass(frozen=True, slots=True)
 class Anchored:
-    root: Digest
     study: Digest
     form_id: Digest
     member: int
-    count: int
+    count: int  # leaves a root
+    roots: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -505,7 +505,7 @@ class GrantEntry:
     study: Digest
     form_id: Digest
     member: int
-    consent_id: Digest
+    consent_ids: tuple[Digest, ...]
     signature: bytes
 
 
@@ -515,13 +515,18 @@ class Grants:
 
 
 @dataclass(frozen=True, slots=True)
-class Anchoring:
+class AnchorEntry:
     study: Digest
     form_id: Digest
     member: int
-    root: Digest
     count: int
+    roots: tuple[Digest, ...]
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Anchoring:
+    entries: tuple[AnchorEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)

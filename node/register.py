@@ -8,7 +8,12 @@ and the line (the header is line 1), never a patient.
     MRN-0001,main,2026-03-14,patient,dr.keller
 
 `form` is a form's name in the study, `signed_on` a day (YYYY-MM-DD), `signer` who signed (patient, guardian, legal
-representative), `verified_by` who at the hospital saw the paper.
+representative), `verified_by` who at the hospital saw the paper. Columns that may be left out, and cells of them that
+may be empty:
+
+    notified_on   the day the patient was told that a broad form is now used for this study
+    authority     by what right somebody else than the patient signed (court order, parent)
+    review_on     the day by which a representative's signature has to be looked at again (majority, end of the order)
 """
 
 from __future__ import annotations
@@ -24,6 +29,7 @@ from typing import Final
 from node.errors import InputError
 
 COLUMNS: Final = ("patient_id", "form", "signed_on", "signer", "verified_by")
+OPTIONAL: Final = ("notified_on", "authority", "review_on")
 MAX_REGISTER_BYTES: Final = 1 << 26
 MAX_CELL_CHARACTERS: Final = 200
 _MISSING: Final = ("", "nan", "none", "null", "na", "n/a")
@@ -39,6 +45,9 @@ class RegisterRow:
     signed_on: datetime.date
     signer: str
     verified_by: str
+    notified_on: datetime.date | None = None
+    authority: str = ""
+    review_on: datetime.date | None = None
 
     def __repr__(self) -> str:
         """Show the place, never the patient."""
@@ -89,42 +98,65 @@ def parse_register(data: bytes, file: str, *, forms: Collection[str], today: dat
     return tuple(rows)
 
 
-def _header(cells: list[str], file: str) -> tuple[int, ...]:
+def _header(cells: list[str], file: str) -> tuple[str, ...]:
     names = [cell.strip() for cell in cells]
     for name in names:
-        if name not in COLUMNS:
-            raise InputError(f"{file}, line 1: unknown column {name[:80]!r}; the columns are {', '.join(COLUMNS)}")
+        if name not in COLUMNS + OPTIONAL:
+            raise InputError(
+                f"{file}, line 1: unknown column {name[:80]!r}; the columns are {', '.join(COLUMNS)}, "
+                f"and if needed {', '.join(OPTIONAL)}"
+            )
         if names.count(name) > 1:
             raise InputError(f"{file}, line 1: column {name!r} is there twice")
     for name in COLUMNS:
         if name not in names:
             raise InputError(f"{file}, line 1: column {name!r} is missing")
-    return tuple(names.index(name) for name in COLUMNS)
+    return tuple(names)
 
 
 def _row(
-    cells: list[str], order: tuple[int, ...], file: str, line: int, forms: Collection[str], today: datetime.date
+    cells: list[str], columns: tuple[str, ...], file: str, line: int, forms: Collection[str], today: datetime.date
 ) -> RegisterRow:
     where = f"{file}, line {line}"
-    if len(cells) != len(COLUMNS):
-        raise InputError(f"{where}: {len(cells)} cells, {len(COLUMNS)} expected")
-    values = dict(zip(COLUMNS, (cells[place] for place in order), strict=True))
+    if len(cells) != len(columns):
+        raise InputError(f"{where}: {len(cells)} cells, {len(columns)} expected")
+    values = dict.fromkeys(OPTIONAL, "") | dict(zip(columns, cells, strict=True))
     for name, value in values.items():
+        if name in OPTIONAL and not value:
+            continue
         if value.casefold() in _MISSING:
             raise InputError(f"{where}: {name} is missing")
         if len(value) > MAX_CELL_CHARACTERS or not value.isprintable():
             raise InputError(f"{where}: {name} is longer than {MAX_CELL_CHARACTERS} characters or not printable")
     if values["form"] not in forms:
         raise InputError(f"{where}: form {values['form']!r} is not one of the study's: {', '.join(sorted(forms))}")
+    signed_on = _day(where, "signed_on", values["signed_on"])
+    notified_on = _day(where, "notified_on", values["notified_on"]) if values["notified_on"] else None
+    for name, day in (("signed_on", signed_on), ("notified_on", notified_on)):
+        if day is not None and day > today:
+            raise InputError(f"{where}: {name} {day} is in the future (today is {today})")
+    review_on = _day(where, "review_on", values["review_on"]) if values["review_on"] else None
+    return RegisterRow(
+        line,
+        values["patient_id"],
+        values["form"],
+        signed_on,
+        values["signer"],
+        values["verified_by"],
+        notified_on,
+        values["authority"],
+        review_on,
+    )
+
+
+def _day(where: str, name: str, text: str) -> datetime.date:
     try:
-        signed_on = datetime.date.fromisoformat(values["signed_on"])
+        day = datetime.date.fromisoformat(text)
     except ValueError:
-        signed_on = None
-    if signed_on is None or signed_on.isoformat() != values["signed_on"]:
-        raise InputError(f"{where}: signed_on {values['signed_on']!r} is not a day written YYYY-MM-DD")
-    if signed_on > today:
-        raise InputError(f"{where}: signed_on {signed_on} is in the future (today is {today})")
-    return RegisterRow(line, values["patient_id"], values["form"], signed_on, values["signer"], values["verified_by"])
+        day = None
+    if day is None or day.isoformat() != text:
+        raise InputError(f"{where}: {name} {text!r} is not a day written YYYY-MM-DD")
+    return day
 
 
 def _check_repeats(rows: list[RegisterRow], file: str) -> None:

@@ -51,6 +51,7 @@ READS = frozenset(
     {
         "consent.list",
         "consent.cards",
+        "consent.forms",
         "erase.status",
         "audit.prove",
         "audit.disclosures",
@@ -60,7 +61,7 @@ READS = frozenset(
     }
 )
 """Orders that are answered from what the home keeps; no chain and no peer need answer."""
-LOCAL_FIRST = frozenset({"consent.withdraw"})
+LOCAL_FIRST = frozenset({"consent.withdraw", "consent.correct"})
 """Orders that take effect here at once and reach the chain when it answers."""
 START_TIMEOUT_S = 30.0  # until a process that holds the home's lock opens its control endpoint
 
@@ -319,6 +320,8 @@ class Orders:
             "study.leave": self._leave,
             "consent.grant": self._grant,
             "consent.withdraw": self._withdraw,
+            "consent.correct": self._correct,
+            "consent.forms": self._forms,
             "consent.list": self._consents,
             "consent.cards": self._cards,
             "audit.prove": self._prove,
@@ -373,10 +376,22 @@ class Orders:
 
     async def _grant(self, body: dict[str, Any]) -> dict[str, Any]:
         register = str(body["register"]).encode() if body.get("register") is not None else None
-        return await self._desk.grant(self._node, self._study(body), register, bool(body.get("all")))
+        study = self._study(body)
+        if body.get("lift") is not None and register is not None:
+            await self._node.core(self._desk.vault.lift_suppression, str(body["lift"]), study)
+        return await self._desk.grant(self._node, study, register, bool(body.get("all")))
 
     async def _withdraw(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.withdraw(self._node, **_who(body))
+
+    async def _correct(self, body: dict[str, Any]) -> dict[str, Any]:
+        who = _who(body)
+        if "card" in who:
+            raise InputError("a correction is the hospital's own: name the patient or the consent")
+        return await self._desk.correct(self._node, str(body.get("reason", "")), **who)
+
+    async def _forms(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"forms": await self._node.core(self._desk.forms, self._study(body))}
 
     async def _consents(self, body: dict[str, Any]) -> dict[str, Any]:
         study = self._study(body) if body.get("study") else None

@@ -10,6 +10,7 @@ text. An unknown section or key is refused, never ignored: a misspelt policy mus
 from __future__ import annotations
 
 import math
+import re
 import tomllib
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +21,18 @@ from crypto.digest import Digest, content_root
 from crypto.statements import CreateStudy, Form
 from fl_engine.beacon import round_beacon
 from node import jsontext
+from node.duo import KNOWN, PERMISSIONS, codes_of
 from node.errors import InputError
+from node.purposes import RESEARCH, mask_of, refusal
 
 SCHEMA = "koinon.study/1"
 MAX_SPEC_BYTES = 256 * 1024  # a spec is a page of text; anything larger is not one
 _SECONDS = (1, 10 * 365 * 86_400)
 
-# section -> key -> (type, default or REQUIRED, (lowest, highest) or allowed values)
+_NAME = re.compile(r"[^\x00-\x1f]{1,200}")
+_DAY = re.compile(r"[0-9]{4}-(0[1-9]|1[0-2])-(0[1-9]|[12][0-9]|3[01])")
+
+# section -> key -> (type, default or REQUIRED, (lowest, highest) or allowed values or, of a list, what each one is)
 REQUIRED = object()
 _TABLE: dict[str, dict[str, tuple[type, Any, Any]]] = {
     "": {
@@ -35,6 +41,25 @@ _TABLE: dict[str, dict[str, tuple[type, Any, Any]]] = {
         "task": (str, REQUIRED, ("nuclei", "mri-quality", "npz-classification", "table-classification")),
         "rounds": (int, REQUIRED, (1, 100_000)),
         "min_included": (int, 0, (0, 32)),
+    },
+    # What the study is for, in the words of the Data Use Ontology; matched with the forms by node/purposes.py
+    "purpose": {
+        "research": (str, "health", RESEARCH),
+        "disease": (str, "", None),  # a MONDO id, where research is "disease"
+        "methods_development": (bool, False, None),
+        "commercial": (bool, False, None),
+        "for_profit": (bool, False, None),
+        "clinical_care": (bool, False, None),
+        "genetic": (bool, False, None),
+        "ethics_approval": (str, "", None),  # its reference
+        "countries": (list, (), re.compile(r"[A-Z]{2}")),  # ISO 3166-1, where members process the data
+        "publication": (bool, False, None),
+        "publish_after": (str, "", None),  # YYYY-MM-DD
+        "collaboration": (bool, False, None),
+        "return_data": (bool, False, None),
+        "users": (list, (), _NAME),
+        "project": (str, "", None),
+        "institutions": (list, (), _NAME),
     },
     "data": {
         "input_shape": (list, REQUIRED, None),
@@ -81,7 +106,19 @@ _FORM: dict[str, tuple[type, Any, Any]] = {
     "basis": (str, "consent", ("consent", "law", "opt-out")),
     "valid_to": (int, REQUIRED, (1, 2**40 - 1)),
     "on_withdrawal": (str, "stop+delete", ("stop", "stop+delete", "stop+delete+unlearn")),
+    # A broad form was signed for more than this study: its patients are told first (register: notified_on)
+    "broad": (bool, False, None),
+    "notice_days": (int, 14, (0, 3650)),
+    # What the form's DUO codes refer to: DS, RS, GS, MOR, US, PS, IS
+    "diseases": (list, (), re.compile(r"MONDO:[0-9]{7}")),
+    "research": (list, (), re.compile("|".join(RESEARCH))),
+    "countries": (list, (), re.compile(r"[A-Z]{2}")),
+    "moratorium": (str, "", None),  # YYYY-MM-DD
+    "users": (list, (), _NAME),
+    "project": (str, "", None),
+    "institutions": (list, (), _NAME),
 }
+_PATTERNS = {"disease": re.compile(r"MONDO:[0-9]{7}"), "publish_after": _DAY, "moratorium": _DAY}
 CUSTODY = {"hospital-attested": 1, "patient-signed": 2, "synthetic": 3}
 BASIS = {"consent": 1, "law": 2, "opt-out": 3}
 ON_WITHDRAWAL = {"stop": 1, "stop+delete": 2, "stop+delete+unlearn": 3}
@@ -149,6 +186,11 @@ class Study:
             for form in self.forms
         )
 
+    def form_refusals(self) -> dict[str, str]:
+        """Form name -> why the study's purpose is not what its patients agreed to; allowed forms are left out."""
+        found = {form["name"]: refusal(form, self.sections["purpose"]) for form in self.forms}
+        return {name: why for name, why in found.items() if why is not None}
+
     def beacon(self, initial_model: Digest, branch_seed: Digest, height: int, parent_model: Digest) -> bytes:
         """Seed of a round's batch orders, 32 bytes.
 
@@ -161,7 +203,7 @@ class Study:
 
 
 def _check(where: str, key: str, given: Any, rule: tuple[type, Any, Any]) -> Any:
-    kind, _, allowed = rule
+    kind, table_default, allowed = rule
     value: Any = given
     name = f"{where}.{key}" if where else key
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
@@ -174,6 +216,15 @@ def _check(where: str, key: str, given: Any, rule: tuple[type, Any, Any]) -> Any
         raise InputError(f"study spec: {name} = {value!r} must be between {allowed[0]} and {allowed[1]}")
     if kind is str and allowed is not None and value not in allowed:
         raise InputError(f"study spec: {name} = {value!r} must be one of {', '.join(allowed)}")
+    if isinstance(given, list) and isinstance(allowed, re.Pattern):
+        for one in given:
+            if not isinstance(one, str) or not allowed.fullmatch(one):
+                raise InputError(f"study spec: {name} has {one!r}, which is not of the form {allowed.pattern}")
+        return sorted(set(given))
+    if kind is str and key in _PATTERNS and given and not _PATTERNS[key].fullmatch(given):
+        raise InputError(f"study spec: {name} = {value!r} is not of the form {_PATTERNS[key].pattern}")
+    if kind is str and allowed is None and value == "" and table_default == "":
+        return value
     if kind is str and allowed is None and not 1 <= len(str(given)) <= 200:
         raise InputError(f"study spec: {name} must have between 1 and 200 characters")
     return value
@@ -190,8 +241,23 @@ def _section(where: str, given: dict[str, Any], table: dict[str, tuple[type, Any
         elif rule[1] is REQUIRED:
             raise InputError(f"study spec: {where + '.' if where else ''}{key} is missing")
         else:
-            out[key] = rule[1]
+            out[key] = list(rule[1]) if rule[0] is list else rule[1]
     return out
+
+
+def _form(where: str, given: dict[str, Any]) -> dict[str, Any]:
+    """A form; its purposes are a mask or a list of DUO codes (`node/duo.py`)."""
+    if isinstance(given.get("purposes"), list):
+        try:
+            given = {**given, "purposes": mask_of(given["purposes"])}
+        except ValueError as error:
+            raise InputError(f"study spec: {where}.purposes: {error}") from None
+    form = _section(where, given, _FORM)
+    if form["purposes"] & ~KNOWN:
+        raise InputError(f"study spec: {where}.purposes has bits 0x{form['purposes'] & ~KNOWN:x} of no DUO code")
+    if not form["purposes"] & PERMISSIONS:
+        raise InputError(f"study spec: {where}.purposes has no DUO permission: {', '.join(codes_of(PERMISSIONS))}")
+    return form
 
 
 def parse_sections(given: dict[str, Any]) -> Study:
@@ -210,7 +276,7 @@ def parse_sections(given: dict[str, Any]) -> Study:
     forms = given.get("forms", [])
     if not isinstance(forms, list) or not forms or not all(isinstance(form, dict) for form in forms):
         raise InputError("study spec: at least one [[forms]] is needed: a consent names the form that was signed")
-    checked = tuple(_section(f"forms[{i}]", form, _FORM) for i, form in enumerate(forms))
+    checked = tuple(_form(f"forms[{i}]", form) for i, form in enumerate(forms))
     names = [form["name"] for form in checked]
     if len(set(names)) != len(names):
         raise InputError(f"study spec: form names must differ, got {', '.join(names)}")

@@ -142,6 +142,10 @@ def _short(value: bytes) -> str:
     return value.hex()[:SHORT]
 
 
+def _roots(roots: tuple[Digest, ...]) -> str:
+    return _short(roots[0]) + (f" and {len(roots) - 1} more roots" if len(roots) > 1 else "")
+
+
 @dataclass(frozen=True, slots=True)
 class _Told:
     """A record in words: the members it is by or about (bitmap), who acted, and what they did."""
@@ -218,7 +222,7 @@ _WORDS: Final[dict[type, Teller]] = {
     FormRegistered: lambda r, n: _by_contract(f"form {_short(r.form_id)} is registered for study {_short(r.study)}"),
     Granted: lambda r, n: _by(n, r.member, f"grants consent {r.consent_id.hex()} on form {_short(r.form_id)}"),
     Anchored: lambda r, n: _by(
-        n, r.member, f"anchors consents under {_short(r.root)} (padded to {r.count}) on form {_short(r.form_id)}"
+        n, r.member, f"anchors consents under {_roots(r.roots)} (padded to {r.count}) on form {_short(r.form_id)}"
     ),
     Withdrawn: lambda r, n: _Told(0, HOLDER, f"withdraws consent {r.consent_id.hex()}"),
     StudyCreated: lambda r, n: _by(

@@ -277,7 +277,7 @@ def _proof(entry: SetEntry, consents: ConsentView) -> tuple[Granted | Anchored, 
     if found is None:
         return None
     try:
-        verify_anchored(found[0].root, found[0].count, entry.consent_id, entry.anchor.index, entry.anchor.path)
+        verify_anchored(entry.anchor.root, found[0].count, entry.consent_id, entry.anchor.index, entry.anchor.path)
     except CryptoError:
         return None
     return found

@@ -64,6 +64,13 @@ _CONTRACTS: Final = ("membership", "consent", "training", "unlearning")
 _ROWS_MAGIC: Final = b"koinon.rows/1\n"
 _COPY_DELETED: Final = 2  # ErasureStepped.step
 _LINK_DESTROYED: Final = 4
+_REPLACES: Final = {
+    "": MARKS,
+    "superseded": ("withdrawn", "entered-in-error"),
+    "entered-in-error": ("withdrawn",),
+    "withdrawn": (),
+}
+"""Mark of a consent -> the marks that may take its place."""
 _FEW: Final = 12  # 4095 combinations, some tenths of a second
 
 
@@ -657,12 +664,16 @@ class Vault:
         signed_on: datetime.date,
         issued: datetime.date,
         now: int,
+        usable_from: int = 0,
+        authority: str = "",
+        review_on: str = "",
     ) -> Minted:
         """Make a consent: three secrets, a holder key, both statements of the card signed, the key forgotten.
 
         Idempotent for (patient, study, form) while that consent is not ended. Under another form of the same study the
         older consent is marked superseded. `document` is the signed form as registered, kept sealed; `now` is chain
-        time.
+        time; `usable_from` (unix seconds) the end of a notice period. `authority` and `review_on` (YYYY-MM-DD) are
+        those of a representative who signed; they stay here.
 
         Raises:
             NotFound: no such patient here.
@@ -691,6 +702,7 @@ class Vault:
                 self.note_withdrawal(one, at=now, mark="superseded")
             consent = self._new_consent(patient_id, origin, form_id, document)
             consent |= {"signed_on": signed_on.isoformat(), "issued": issued.isoformat()}
+            consent |= {"usable_from": usable_from, "authority": authority, "review_on": review_on}
             self._link.put("consent", bytes.fromhex(consent["consent_id"]), consent)
             patient["consents"].append(consent["consent_id"])
             self._link.put("patient", patient_id.encode(), patient)
@@ -768,22 +780,23 @@ class Vault:
             form_id=Digest.from_hex(consent["form_id"]),
             proof=_proof(consent["proof"]),
             locally_withdrawn=consent["mark"] != "",
+            usable_from=consent.get("usable_from", 0),
         )
 
-    def note_withdrawal(self, consent_id: Digest, *, at: int, mark: str = "withdrawn") -> bool:
+    def note_withdrawal(self, consent_id: Digest, *, at: int, mark: str = "withdrawn", reason: str = "") -> bool:
         """Stop use at once, whatever the chain says; whether that was news. A consent of others is no news.
 
-        `mark` is one of `consent.MARKS`; "withdrawn" replaces the other two, nothing replaces it. `at` is chain time.
+        `mark` is one of `consent.MARKS`; "withdrawn" replaces the other two and nothing replaces it;
+        "entered-in-error" replaces "superseded". `at` is chain time,
+        `reason` the hospital's own words; they stay here.
         """
         if mark not in MARKS:
             raise ValueError(f"mark {mark!r} is none of {', '.join(MARKS)}")
         with self._lock, self._link.transaction():
             consent = self._link.get("consent", consent_id)
-            if consent is None or consent["mark"] in ("withdrawn", mark):
+            if consent is None or mark not in _REPLACES[consent["mark"]]:
                 return False
-            if consent["mark"] and mark != "withdrawn":
-                return False
-            consent |= {"mark": mark, "marked_at": at}
+            consent |= {"mark": mark, "marked_at": at, "reason": reason or consent.get("reason", "")}
             self._link.put("consent", consent_id, consent)
             return True
 
@@ -856,8 +869,28 @@ class Vault:
         with self._lock, self._link.transaction():
             yield
 
-    def unplaced(self, study: Digest, form_id: Digest) -> tuple[Digest, ...]:
-        """Consents under this form that no anchor or grant carries yet and nobody has ended."""
+    def due_for_review(self, day: str) -> tuple[Digest, ...]:
+        """Live consents that a representative signed and that were to be looked at again by `day` (YYYY-MM-DD)."""
+        return tuple(
+            Digest.from_hex(one["consent_id"])
+            for one in self._link.all("consent")
+            if one["mark"] == "" and one.get("review_on") and one["review_on"] <= day
+        )
+
+    def last_anchored(self, study: Digest) -> int | None:
+        """When the last anchor of the study was made (chain time); None: none was."""
+        found = self._link.get("anchored", study)
+        return None if found is None else int(found["at"])
+
+    def note_anchored(self, study: Digest, at: int) -> None:
+        """Keep when an anchor was made."""
+        self._link.put("anchored", study, {"at": at})
+
+    def unplaced(self, study: Digest, form_id: Digest, now: int | None = None) -> tuple[Digest, ...]:
+        """Consents under this form that no anchor or grant carries yet and nobody has ended.
+
+        With `now` only those whose notice period is over.
+        """
         return tuple(
             Digest.from_hex(one["consent_id"])
             for one in self._link.all("consent")
@@ -865,6 +898,7 @@ class Vault:
             and one["form_id"] == form_id.hex()
             and one["proof"] is None
             and one["mark"] == ""
+            and (now is None or one.get("usable_from", 0) <= now)
         )
 
     def place(self, places: Mapping[Digest, GrantProof], anchor: PendingAnchor | None = None) -> None:

@@ -12,7 +12,7 @@ pragma solidity 0.8.37;
 interface IConsentRegistry {
     /// @notice A form: what its patients agreed to. formId is the EIP-712 struct hash of Form.
     /// @param study The study it is for.
-    /// @param purposes GA4GH DUO purposes as a mask.
+    /// @param purposes GA4GH DUO codes as a mask (library Duo): at least one permission, no unknown bit.
     /// @param textHash Hash of the text that was signed.
     /// @param custody 1 hospital-attested, 2 patient-signed, 3 synthetic.
     /// @param basis 1 consent, 2 law, 3 opt-out.
@@ -28,12 +28,25 @@ interface IConsentRegistry {
         uint8 onWithdrawal;
     }
 
-    /// @notice One stored grant and its hospital's signature over Grant(study, formId, member, consentId).
+    /// @notice Grants that are stored one by one, and their hospital's signature over
+    /// Grant(study, formId, member, consentIds).
     struct GrantEntry {
         bytes32 study;
         bytes32 formId;
         uint16 member;
-        bytes32 consentId;
+        bytes32[] consentIds;
+        bytes32 r;
+        bytes32 vs;
+    }
+
+    /// @notice Roots of anchors of `count` leaves each, and their hospital's signature over
+    /// Anchor(study, formId, member, count, roots).
+    struct AnchorEntry {
+        bytes32 study;
+        bytes32 formId;
+        uint16 member;
+        uint32 count;
+        bytes32[] roots;
         bytes32 r;
         bytes32 vs;
     }
@@ -87,31 +100,25 @@ interface IConsentRegistry {
     );
     /// @notice Hospital `member` attests a consent.
     event Granted(bytes32 indexed consentId, bytes32 indexed study, bytes32 formId, uint16 member);
-    /// @notice Hospital `member` attests the consents under `root`, at most `count`.
-    event Anchored(bytes32 indexed root, bytes32 indexed study, bytes32 formId, uint16 member, uint32 count);
+    /// @notice Hospital `member` attests the consents under each of `roots`, at most `count` a root.
+    event Anchored(bytes32 indexed study, bytes32 indexed formId, uint16 member, uint32 count, bytes32[] roots);
     /// @notice A consent ended. Who ended it and why is not said.
     event Withdrawn(bytes32 indexed consentId, uint64 at);
-    /// @notice An entry of a batch did not count. `subject` is its consentId; reasons in the library Skips.
+    /// @notice An entry of a batch did not count. `subject` is its consentId or root; reasons in the library Skips.
     event EntrySkipped(bytes32 indexed subject, uint16 member, uint8 reason);
 
     /// @notice The form is registered already.
     error FormKnown(bytes32 formId);
-    /// @notice No such form.
-    error FormUnknown(bytes32 formId);
     /// @notice `field` of a form has the value `got`, which is none of those listed above.
     error FormField(string field, uint256 got);
-    /// @notice The statement names study `got`, the form is for `expected`.
-    error FormOfAnotherStudy(bytes32 expected, bytes32 got);
+    /// @notice `purposes` has no permission of the library Duo: such a form allows nothing.
+    error FormWithoutPermission(uint32 purposes);
+    /// @notice `bits` of the purposes stand for no code of the library Duo.
+    error FormUnknownPurposes(uint32 bits);
     /// @notice Member `index` is not active, or no such index was given.
     error NotActive(uint16 index);
     /// @notice Member `index` was not removed: it withdraws for its patients itself.
     error StillMember(uint16 index);
-    /// @notice The root is anchored already.
-    error AnchorKnown(bytes32 root);
-    /// @notice `count` is no power of two from 32 to 2^20.
-    error AnchorCount(uint32 count);
-    /// @notice The root is zero.
-    error AnchorEmpty();
     /// @notice This consent has ended already.
     error AlreadyWithdrawn(bytes32 consentId);
     /// @notice Nothing shown says that `member` granted this consent.
@@ -122,21 +129,16 @@ interface IConsentRegistry {
     /// @notice Register a form, by an active member's statement RegisterForm(member, formId).
     function registerForm(FormData calldata form, uint16 member, bytes32 r, bytes32 vs) external;
 
-    /// @notice Store grants. Entries that do not count are skipped and logged: DUPLICATE (granted before),
-    /// BAD_SIGNATURE, UNKNOWN_MEMBER (not active), WRONG_PHASE (withdrawn before), UNKNOWN_SUBJECT (no such form),
-    /// MALFORMED (the form is for another study).
+    /// @notice Store grants, of any hospitals. What does not count is skipped and logged, consent by consent: DUPLICATE
+    /// (granted before), WRONG_PHASE (withdrawn before), MALFORMED (a zero id); and all consents of a statement that
+    /// does not hold: UNKNOWN_SUBJECT (the study has no such form), UNKNOWN_MEMBER (not active), BAD_SIGNATURE.
     function grant(GrantEntry[] calldata entries) external;
 
-    /// @notice Anchor many grants by the hospital's statement Anchor(study, formId, member, root, count).
-    function anchor(
-        bytes32 study,
-        bytes32 formId,
-        uint16 member,
-        bytes32 root,
-        uint32 count,
-        bytes32 r,
-        bytes32 vs
-    ) external;
+    /// @notice Anchor many grants, of any hospitals. What does not count is skipped and logged, root by root: DUPLICATE
+    /// (anchored before), MALFORMED (a zero root, or `count` is no power of two from 32 to 2^20); and all roots of a
+    /// statement that does not hold: UNKNOWN_SUBJECT (the study has no such form), UNKNOWN_MEMBER (not active),
+    /// BAD_SIGNATURE.
+    function anchor(AnchorEntry[] calldata entries) external;
 
     /// @notice End consents by their holders' statements. Skipped and logged: DUPLICATE, BAD_SIGNATURE.
     function withdraw(WithdrawEntry[] calldata entries) external;

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IConsentRegistry} from "../interfaces/IConsentRegistry.sol";
+import {Duo} from "../libraries/Duo.sol";
 import {PackedSignatures} from "../libraries/PackedSignatures.sol";
 import {Skips} from "../libraries/Skips.sol";
 import {Statements} from "../libraries/Statements.sol";
@@ -15,6 +16,7 @@ contract ConsentRegistryTest is Network {
     event EntrySkipped(bytes32 indexed subject, uint16 member, uint8 reason);
     event Withdrawn(bytes32 indexed consentId, uint64 at);
     event Granted(bytes32 indexed consentId, bytes32 indexed study, bytes32 formId, uint16 member);
+    event Anchored(bytes32 indexed study, bytes32 indexed formId, uint16 member, uint32 count, bytes32[] roots);
 
     bytes32 internal formId;
 
@@ -50,20 +52,34 @@ contract ConsentRegistryTest is Network {
     }
 
     function grantOf(uint256 i, uint16 member) internal view returns (IConsentRegistry.GrantEntry memory e) {
+        bytes32[] memory ids = new bytes32[](1);
+        ids[0] = consentId(i);
+        return grantsOf(ids, member);
+    }
+
+    function grantsOf(bytes32[] memory ids, uint16 member)
+        internal
+        view
+        returns (IConsentRegistry.GrantEntry memory e)
+    {
         e.study = STUDY;
         e.formId = formId;
         e.member = member;
-        e.consentId = consentId(i);
+        e.consentIds = ids;
         (e.r, e.vs) = sign(
             memberKey(member),
             address(consent),
-            keccak256(abi.encode(Statements.GRANT, STUDY, formId, member, e.consentId))
+            keccak256(abi.encode(Statements.GRANT, STUDY, formId, member, keccak256(abi.encodePacked(ids))))
         );
     }
 
     function grant(uint256 i, uint16 member) internal {
+        post(grantOf(i, member));
+    }
+
+    function post(IConsentRegistry.GrantEntry memory one) internal {
         IConsentRegistry.GrantEntry[] memory e = new IConsentRegistry.GrantEntry[](1);
-        e[0] = grantOf(i, member);
+        e[0] = one;
         consent.grant(e);
     }
 
@@ -125,6 +141,13 @@ contract ConsentRegistryTest is Network {
         f.validTo = VALID_TO + 1 days;
         refused(f, "validTo", VALID_TO + 1 days);
         f = form();
+        f.purposes = Duo.NMDS | Duo.IRB;
+        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.FormWithoutPermission.selector, f.purposes));
+        consent.registerForm(f, 0, 0, 0);
+        f.purposes = Duo.GRU | 1 << 31 | 1 << 5;
+        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.FormUnknownPurposes.selector, uint32(1 << 31 | 1 << 5)));
+        consent.registerForm(f, 0, 0, 0);
+        f = form();
         f.study = 0;
         refused(f, "study", 0);
         f = form();
@@ -172,7 +195,7 @@ contract ConsentRegistryTest is Network {
         skips(consentId(3), 9, Skips.UNKNOWN_MEMBER);
         skips(consentId(4), 0, Skips.UNKNOWN_SUBJECT);
         skips(consentId(5), 0, Skips.WRONG_PHASE);
-        skips(consentId(6), 0, Skips.MALFORMED);
+        skips(consentId(6), 0, Skips.UNKNOWN_SUBJECT);
         vm.expectEmit(true, true, false, true, address(consent));
         emit Granted(consentId(7), STUDY, formId, 3);
         consent.grant(e);
@@ -278,11 +301,11 @@ contract ConsentRegistryTest is Network {
 
     // --------------------------------------------------------------------------------------------- anchors
 
-    /// @dev Root and path of leaf `index` in a tree of 32 consents, number `index` being consentId(index).
-    function tree(uint256 index) internal pure returns (bytes32 root, bytes32[] memory path) {
+    /// @dev Root and path of leaf `index` in a tree of 32 consents, number `index` being consentId(first + index).
+    function chunk(uint256 first, uint256 index) internal pure returns (bytes32 root, bytes32[] memory path) {
         bytes32[] memory level = new bytes32[](32);
         for (uint256 i; i < 32; ++i) {
-            level[i] = keccak256(abi.encode(Tags.ANCHOR_LEAF, consentId(i)));
+            level[i] = keccak256(abi.encode(Tags.ANCHOR_LEAF, consentId(first + i)));
         }
         path = new bytes32[](5);
         for (uint256 depth; depth < 5; ++depth) {
@@ -296,13 +319,36 @@ contract ConsentRegistryTest is Network {
         root = level[0];
     }
 
-    function anchor(uint16 member, bytes32 root, uint32 leaves) internal {
-        (bytes32 r, bytes32 vs) = sign(
+    function tree(uint256 index) internal pure returns (bytes32 root, bytes32[] memory path) {
+        return chunk(0, index);
+    }
+
+    function anchorOf(uint16 member, bytes32[] memory roots, uint32 leaves)
+        internal
+        view
+        returns (IConsentRegistry.AnchorEntry memory e)
+    {
+        e.study = STUDY;
+        e.formId = formId;
+        e.member = member;
+        e.count = leaves;
+        e.roots = roots;
+        (e.r, e.vs) = sign(
             memberKey(member),
             address(consent),
-            keccak256(abi.encode(Statements.ANCHOR, STUDY, formId, member, root, leaves))
+            keccak256(abi.encode(Statements.ANCHOR, STUDY, formId, member, leaves, keccak256(abi.encodePacked(roots))))
         );
-        consent.anchor(STUDY, formId, member, root, leaves, r, vs);
+    }
+
+    function anchor(uint16 member, bytes32 root, uint32 leaves) internal {
+        IConsentRegistry.AnchorEntry[] memory e = new IConsentRegistry.AnchorEntry[](1);
+        e[0] = anchorOf(member, single(root), leaves);
+        consent.anchor(e);
+    }
+
+    function single(bytes32 one) internal pure returns (bytes32[] memory list) {
+        list = new bytes32[](1);
+        list[0] = one;
     }
 
     function test_anchoredConsentIsActiveByItsPathAndNoOther() public {
@@ -336,25 +382,113 @@ contract ConsentRegistryTest is Network {
         same(consent.withdrawnAt(id), START, "ended");
     }
 
-    function test_badAnchorsRefused() public {
-        (bytes32 root,) = tree(0);
-        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.AnchorCount.selector, 16));
-        consent.anchor(STUDY, formId, 1, root, 16, 0, 0);
-        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.AnchorCount.selector, 33));
-        consent.anchor(STUDY, formId, 1, root, 33, 0, 0);
-        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.AnchorEmpty.selector));
-        consent.anchor(STUDY, formId, 1, 0, 32, 0, 0);
-        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.FormUnknown.selector, keccak256("none")));
-        consent.anchor(STUDY, keccak256("none"), 1, root, 32, 0, 0);
-        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.FormOfAnotherStudy.selector, STUDY, keccak256("other")));
-        consent.anchor(keccak256("other"), formId, 1, root, 32, 0, 0);
-        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.NotActive.selector, 40));
-        consent.anchor(STUDY, formId, 40, root, 32, 0, 0);
-        vm.expectRevert();
-        consent.anchor(STUDY, formId, 1, root, 32, 0, 0);
-        anchor(1, root, 32);
-        vm.expectRevert(abi.encodeWithSelector(IConsentRegistry.AnchorKnown.selector, root));
-        consent.anchor(STUDY, formId, 1, root, 32, 0, 0);
+    function test_junkAnchorsHarmOnlyThemselves() public {
+        (bytes32 known,) = chunk(0, 0);
+        (bytes32 fresh,) = chunk(32, 0);
+        (bytes32 other,) = chunk(64, 0);
+        anchor(2, known, 32);
+        IConsentRegistry.AnchorEntry[] memory e = new IConsentRegistry.AnchorEntry[](7);
+        bytes32[] memory roots = new bytes32[](4);
+        (roots[0], roots[1], roots[2], roots[3]) = (known, 0, fresh, fresh);
+        e[0] = anchorOf(1, roots, 32);
+        e[1] = anchorOf(1, single(other), 16);
+        e[2] = anchorOf(1, single(other), 33);
+        e[3] = anchorOf(1, single(other), 32);
+        e[3].formId = keccak256("none");
+        e[4] = anchorOf(1, single(other), 32);
+        e[4].study = keccak256("another study");
+        e[5] = anchorOf(1, single(other), 32);
+        e[5].member = 40;
+        e[6] = anchorOf(1, single(other), 32);
+        e[6].count = 64; // not what was signed
+        skips(known, 1, Skips.DUPLICATE);
+        skips(0, 1, Skips.MALFORMED);
+        skips(fresh, 1, Skips.DUPLICATE);
+        vm.expectEmit(true, true, false, true, address(consent));
+        emit Anchored(STUDY, formId, 1, 32, single(fresh));
+        skips(other, 1, Skips.MALFORMED);
+        skips(other, 1, Skips.MALFORMED);
+        skips(other, 1, Skips.UNKNOWN_SUBJECT);
+        skips(other, 1, Skips.UNKNOWN_SUBJECT);
+        skips(other, 40, Skips.UNKNOWN_MEMBER);
+        skips(other, 1, Skips.BAD_SIGNATURE);
+        consent.anchor(e);
+        same(consent.anchorOf(known).member, 2, "the first stands");
+        same(consent.anchorOf(fresh).member, 1, "the good one stands");
+        same(consent.anchorOf(other).count, 0, "nothing else");
+    }
+
+    function test_manyRootsOfManyHospitalsInOneTransaction() public {
+        IConsentRegistry.AnchorEntry[] memory e = new IConsentRegistry.AnchorEntry[](2);
+        for (uint16 member; member < 2; ++member) {
+            bytes32[] memory roots = new bytes32[](3);
+            for (uint256 k; k < 3; ++k) {
+                (roots[k],) = chunk(1000 * member + 32 * k, 0);
+            }
+            e[member] = anchorOf(member, roots, 32);
+        }
+        consent.anchor(e);
+        (bytes32 root, bytes32[] memory path) = chunk(1064, 7);
+        holds(consent.isActive(consentId(1071), root, 7, path), "in its own chunk");
+        (bytes32 neighbour,) = chunk(1032, 7);
+        holds(!consent.isActive(consentId(1071), neighbour, 7, path), "in no other");
+    }
+
+    // ------------------------------------------------------------------------------------------------- fuzz
+
+    /// @dev Whatever is granted, anchored or withdrawn again, in whatever order: a withdrawn consent stays withdrawn.
+    function testFuzz_withdrawnNeverBecomesActiveAgain(uint256 seed, uint8 steps) public {
+        uint256 id = 1 + seed % 32;
+        (bytes32 root, bytes32[] memory path) = tree(id % 32);
+        if (seed & 1 == 0) grant(id % 32, 0);
+        if (seed & 2 == 0) anchor(1, root, 32);
+        withdraw(id % 32);
+        uint256 at = consent.withdrawnAt(consentId(id % 32));
+        for (uint256 i; i < steps % 8; ++i) {
+            vm.warp(block.timestamp + 1 + uint256(keccak256(abi.encode(seed, i, "time"))) % 30 days);
+            uint256 act = uint256(keccak256(abi.encode(seed, i))) % 4;
+            if (act == 0) grant(id % 32, uint16(i % 4));
+            if (act == 1) anchor(uint16(i % 4), root, 32);
+            if (act == 2) withdraw(id % 32);
+            holds(!isActive(id % 32), "never active as a stored grant");
+            holds(!consent.isActive(consentId(id % 32), root, id % 32, path), "never active in an anchor");
+            same(consent.withdrawnAt(consentId(id % 32)), at, "the tombstone is not rewritten");
+        }
+    }
+
+    /// @dev A batch equals its entries one at a time: same accumulator, duplicates left out, whoever repeats them.
+    function testFuzz_batchEqualsItsEntries(uint256 seed, uint8 many) public {
+        uint256 n = 1 + many % 12;
+        bytes32[] memory ids = new bytes32[](n);
+        for (uint256 i; i < n; ++i) {
+            ids[i] = consentId(uint256(keccak256(abi.encode(seed, i))) % 6); // repeats are likely
+        }
+        uint256 before = vm.snapshotState();
+        post(grantsOf(ids, 2));
+        bytes32 acc = consent.accumulator();
+        vm.revertToState(before);
+        for (uint256 i; i < n; ++i) {
+            post(grantsOf(single(ids[i]), 2));
+        }
+        same(consent.accumulator(), acc, "one after the other");
+        for (uint256 i; i < n; ++i) {
+            same(consent.grantOf(ids[i]).member, 2, "granted");
+        }
+        post(grantsOf(ids, 3));
+        same(consent.accumulator(), acc, "all of them again, by another hospital: nothing");
+    }
+
+    /// @dev A chunk's proof holds for its own leaf at its own place, and for no flipped bit of anything.
+    function testFuzz_chunkProof(uint8 leaf, uint8 step, uint8 bit) public {
+        uint256 index = leaf % 32;
+        (bytes32 root, bytes32[] memory path) = tree(index);
+        anchor(0, root, 32);
+        bytes32 id = consentId(index);
+        holds(consent.isActive(id, root, index, path), "in");
+        holds(!consent.isActive(id, root, index ^ (1 << (bit % 5)), path), "another place");
+        holds(!consent.isActive(id ^ bytes32(uint256(1) << bit), root, index, path), "another consent");
+        path[step % 5] ^= bytes32(uint256(1) << bit);
+        holds(!consent.isActive(id, root, index, path), "another path");
     }
 
     // ----------------------------------------------------------------------------------------- accumulator
@@ -373,7 +507,14 @@ contract ConsentRegistryTest is Network {
         (bytes32 root,) = tree(0);
         anchor(1, root, 32);
         acc = keccak256(
-            abi.encode(acc, keccak256(abi.encode(Tags.RECORD_ANCHORED, root, STUDY, formId, uint256(1), uint256(32))))
+            abi.encode(
+                acc,
+                keccak256(
+                    abi.encode(
+                        Tags.RECORD_ANCHORED, STUDY, formId, uint256(1), uint256(32), keccak256(abi.encodePacked(root))
+                    )
+                )
+            )
         );
         same(consent.accumulator(), acc, "anchor");
         withdraw(1);

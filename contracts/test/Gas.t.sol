@@ -63,14 +63,10 @@ contract GasTest is Network {
         vm.snapshotGasLastCall("Consents", "registerForm");
         grants(form.study, formId, 0, 1, "grant, 1");
         grants(form.study, formId, 1, 100, "grant, 100");
-        bytes32 root = keccak256("root");
-        (r, vs) = sign(
-            memberKey(0),
-            address(consent),
-            keccak256(abi.encode(Statements.ANCHOR, form.study, formId, uint16(0), root, uint32(1024)))
-        );
-        consent.anchor(form.study, formId, 0, root, 1024, r, vs);
-        vm.snapshotGasLastCall("Consents", "anchor, any count");
+        grants(form.study, formId, 10_000, 500, "grant, 500");
+        anchors(form.study, formId, 1, 1024, "anchor, one root, any count");
+        anchors(form.study, formId, 100, 32, "anchor, 100 chunks of 32");
+        anchors(form.study, formId, 313, 32, "anchor, 313 chunks of 32 (10,016 leaves)");
         withdrawals(0, 1, "withdraw, 1, stored grant");
         withdrawals(1, 10, "withdraw, 10, stored grants");
         withdrawals(1000, 1, "withdraw, 1, anchored grant");
@@ -86,18 +82,43 @@ contract GasTest is Network {
     }
 
     function grants(bytes32 study_, bytes32 formId, uint256 from, uint256 many, string memory name) internal {
-        IConsentRegistry.GrantEntry[] memory e = new IConsentRegistry.GrantEntry[](many);
+        IConsentRegistry.GrantEntry[] memory e = new IConsentRegistry.GrantEntry[](1);
+        e[0].study = study_;
+        e[0].formId = formId;
+        e[0].consentIds = new bytes32[](many);
         for (uint256 i; i < many; ++i) {
-            e[i].study = study_;
-            e[i].formId = formId;
-            e[i].consentId = consentId(from + i);
-            (e[i].r, e[i].vs) = sign(
-                memberKey(0),
-                address(consent),
-                keccak256(abi.encode(Statements.GRANT, study_, formId, uint16(0), e[i].consentId))
-            );
+            e[0].consentIds[i] = consentId(from + i);
         }
+        (e[0].r, e[0].vs) = sign(
+            memberKey(0),
+            address(consent),
+            keccak256(
+                abi.encode(Statements.GRANT, study_, formId, uint16(0), keccak256(abi.encodePacked(e[0].consentIds)))
+            )
+        );
         consent.grant(e);
+        vm.snapshotGasLastCall("Consents", name);
+    }
+
+    function anchors(bytes32 study_, bytes32 formId, uint256 many, uint32 leaves, string memory name) internal {
+        IConsentRegistry.AnchorEntry[] memory e = new IConsentRegistry.AnchorEntry[](1);
+        e[0].study = study_;
+        e[0].formId = formId;
+        e[0].count = leaves;
+        e[0].roots = new bytes32[](many);
+        for (uint256 i; i < many; ++i) {
+            e[0].roots[i] = keccak256(abi.encode("root", many, i));
+        }
+        (e[0].r, e[0].vs) = sign(
+            memberKey(0),
+            address(consent),
+            keccak256(
+                abi.encode(
+                    Statements.ANCHOR, study_, formId, uint16(0), leaves, keccak256(abi.encodePacked(e[0].roots))
+                )
+            )
+        );
+        consent.anchor(e);
         vm.snapshotGasLastCall("Consents", name);
     }
 

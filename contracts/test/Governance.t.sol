@@ -560,15 +560,14 @@ contract GovernanceTest is Network {
                 sign(memberKey(3), address(consent), keccak256(abi.encode(Statements.REGISTER_FORM, uint16(3), formId)));
             consent.registerForm(form, 3, r, vs);
         }
-        bytes32[2] memory ids = [keccak256("first"), keccak256("second")];
-        IConsentRegistry.GrantEntry[] memory entries = new IConsentRegistry.GrantEntry[](2);
-        for (uint256 i; i < 2; ++i) {
-            (bytes32 r, bytes32 vs) = sign(
-                memberKey(3),
-                address(consent),
-                keccak256(abi.encode(Statements.GRANT, study, formId, uint16(3), ids[i]))
-            );
-            entries[i] = IConsentRegistry.GrantEntry(study, formId, 3, ids[i], r, vs);
+        bytes32[] memory ids = new bytes32[](2);
+        (ids[0], ids[1]) = (keccak256("first"), keccak256("second"));
+        IConsentRegistry.GrantEntry[] memory entries = new IConsentRegistry.GrantEntry[](1);
+        {
+            bytes32 structHash =
+                keccak256(abi.encode(Statements.GRANT, study, formId, uint16(3), keccak256(abi.encodePacked(ids))));
+            (bytes32 r, bytes32 vs) = sign(memberKey(3), address(consent), structHash);
+            entries[0] = IConsentRegistry.GrantEntry(study, formId, 3, ids, r, vs);
         }
         consent.grant(entries);
         rotate(3, FRESH);

@@ -136,6 +136,9 @@ contract VectorsTest is Checks {
 
     function field(string memory json, string memory key, bytes32 kind) internal pure returns (bytes32) {
         if (kind == keccak256("bytes32")) return vm.parseJsonBytes32(json, key);
+        if (kind == keccak256("bytes32[]")) {
+            return keccak256(abi.encodePacked(vm.parseJsonBytes32Array(json, key)));
+        }
         if (kind == keccak256("address")) return bytes32(uint256(uint160(vm.parseJsonAddress(json, key))));
         if (kind == keccak256("bool")) return bytes32(uint256(vm.parseJsonBool(json, key) ? 1 : 0));
         return bytes32(vm.parseJsonUint(json, key));

@@ -34,30 +34,124 @@ def consent() -> None:
 @click.option("--register", type=FILE, help="CSV: patient_id,form,signed_on,signer,verified_by.")
 @click.option("--patient", metavar="ID|-", help="Only this patient's line of the register; - reads standard input.")
 @click.option("--all", "everyone", is_flag=True, help="The whole register; without one, only in a synthetic home.")
+@click.option("--lift-suppression", is_flag=True, help="Enrol again a --patient whose data were erased.")
 @json_flag
-def grant(home: Path, study: str | None, register: Path | None, patient: str | None, everyone: bool) -> None:
+def grant(
+    home: Path, study: str | None, register: Path | None, patient: str | None, everyone: bool, lift_suppression: bool
+) -> None:
     """Enrol what a register of signed forms covers; every grant makes a withdrawal card.
 
     Example: koinon consent grant --home NET/member-1 --register forms.csv
 
     Doing it again changes nothing. A patient whose data were erased is refused (exit code 5); the others of the same
-    register are enrolled all the same. It does not check what is written on the forms.
+    register are enrolled all the same; who agrees again after an erasure needs a form signed since, and the order
+    --lift-suppression for that one --patient. Rows under a form that does not allow the study's purpose are refused
+    with the DUO code that bars it (`koinon consent forms`). It does not check what is written on the forms.
     """
     if register is None and not everyone:
         raise click.UsageError("name a --register, or --all in a home marked synthetic")
     if patient is not None and register is None:
         raise click.UsageError("--patient picks a line of a --register: name one")
+    if lift_suppression and patient is None:
+        raise click.UsageError("--lift-suppression is for one patient: name the --patient")
     body: dict[str, Any] = {"study": study, "all": everyone}
     if register is not None:
         text = read_text(register, "register")
-        body["register"] = text if patient is None else one_line(text, str(register), common.patient_id(patient))
+        who = None if patient is None else common.patient_id(patient)
+        body["register"] = text if who is None else one_line(text, str(register), who)
+        if lift_suppression:
+            body["lift"] = who
     found = common.order(acting_home(home), "consent.grant", body)
     lines = [f"{found['granted']} granted, {found['known']} known from before, {len(found['absent'])} without records"]
-    lines += [f"line {one['line']}: refused: {one['why']}" for one in found["refused"]]
+    lines += _grant_lines(found)
     answer(found, lines)
     if found["refused"]:
         progress(f"koinon: {len(found['refused'])} lines of the register were refused")
         sys.exit(ExitCode.REFUSED)
+
+
+def _grant_lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"consent {one} is superseded by the newer form" for one in found.get("superseded", ())]
+    if found.get("waiting"):
+        lines.append(f"{found['waiting']} wait for the end of their notice period or for the next day's anchor")
+    return lines + [f"line {one['line']}: refused: {one['why']}" for one in found["refused"]]
+
+
+@consent.command("supersede")
+@home_option
+@study_option
+@click.option("--register", type=FILE, required=True, help="CSV with the patient's line under the newer form.")
+@click.option("--patient", metavar="ID|-", required=True, help="The patient; - reads standard input.")
+@json_flag
+def supersede(home: Path, study: str | None, register: Path, patient: str) -> None:
+    """Replace a patient's consent by one under a newer form: a new id, and the old one is withdrawn.
+
+    Example: koinon consent supersede --home NET/member-1 --register forms.csv --patient - < id.txt
+
+    The records stay in use only if the newer form allows the study; if it does not, nothing changes and the exit code
+    is 5. The old card ends the old consent only: hand out the new one (`koinon consent show --cards`).
+    """
+    body = {
+        "study": study,
+        "all": False,
+        "register": one_line(read_text(register, "register"), str(register), common.patient_id(patient)),
+    }
+    found = common.order(acting_home(home), "consent.grant", body)
+    if not found["refused"] and not found["superseded"]:
+        raise NotFound("this patient had no consent under another form: use `koinon consent grant`")
+    answer(found, _grant_lines(found))
+    if found["refused"]:
+        sys.exit(ExitCode.REFUSED)
+
+
+@consent.command("correct")
+@home_option
+@click.option("--patient", metavar="ID|-", help="The patient; - reads standard input.")
+@click.option("--consent", metavar="ID", help="One consent by its id.")
+@click.option("--reason", required=True, help="Why it was never lawful; kept in the vault alone.")
+@json_flag
+def correct(home: Path, patient: str | None, consent: str | None, reason: str) -> None:
+    """Mark a consent as entered in error: the record was never to be used (another person's, or nobody signed).
+
+    Example: koinon consent correct --home NET/member-1 --patient - --reason "merged medical records" < id.txt
+
+    Use stops at once and the copy is deleted, whatever the form says. The chain shows an ordinary withdrawal, never the
+    reason. The answer names the rounds that used the record without a valid consent: whether that is a breach to be
+    notified (GDPR Art. 33: 72 hours) is for the data-protection officer to judge. To take it out of the model as well,
+    go on with `koinon erase request`.
+    """
+    body = {**subject(patient, consent, None), "reason": reason}
+    found = common.order(acting_home(home), "consent.correct", body)
+    if not found["consents"]:
+        raise NotFound("no consent of this patient is open here")
+    lines = [f"consent {one} was entered in error; its use has stopped" for one in found["consents"]]
+    for one, rounds in found["used_without_consent"].items():
+        used = [str(two["height"]) for two in rounds if two["used"]]
+        unknown = [str(two["height"]) for two in rounds if two["used"] is None]
+        lines.append(f"consent {one}: used without valid consent in rounds {', '.join(used) or 'none'}")
+        if unknown:
+            lines.append(f"consent {one}: rounds {', '.join(unknown)}: our set is not kept any more, it cannot be told")
+    lines.append("judge now whether this is a personal data breach that has to be notified within 72 hours")
+    answer(found, lines)
+
+
+@consent.command("forms")
+@home_option
+@study_option
+@json_flag
+def forms(home: Path, study: str | None) -> None:
+    """List a study's forms: DUO codes, custody, what a withdrawal triggers, and whether they allow its purpose.
+
+    Example: koinon consent forms --home NET/member-1
+
+    A form's DUO permissions are alternatives, its modifiers constraints. It reads the study's specification, not the
+    text that was signed.
+    """
+    found = common.order(acting_home(home), "consent.forms", {"study": study})["forms"]
+    rows = [
+        [one["name"], " ".join(one["duo"]), one["custody"], one["on_withdrawal"], one["why"] or "yes"] for one in found
+    ]
+    answer(found, table(["name", "duo", "custody", "on withdrawal", "allows the study"], rows))
 
 
 def one_line(text: str, file: str, patient: str) -> str:
@@ -193,7 +287,10 @@ def list_(home: Path, study: str | None) -> None:
     It names no patient; who is behind a consent is answered only to `consent show --patient`.
     """
     found = common.order(acting_home(home), "consent.list", {"study": study})["consents"]
-    answer(found, [*_lines(found), f"{len(found)} consents"])
+    lines = [*_lines(found), f"{len(found)} consents"]
+    if review := [one["consent_id"] for one in found if one.get("review_due")]:
+        lines.append(f"signed by a representative, to be looked at again now: {', '.join(review)}")
+    answer(found, lines)
 
 
 def _lines(found: list[dict[str, Any]]) -> list[str]:

@@ -20,9 +20,10 @@ from crypto.statements import (
     WithdrawByQuorum,
     struct_hash,
 )
+from node.duo import KNOWN, PERMISSIONS
 from node.memory.machine import NO_MEMBER, Contract, Machine, Skip, Slots, refuse
 from node.memory.membership import Membership
-from node.records import Anchored, FormRegistered, Granted, GrantEntry, WithdrawalEntry, Withdrawn
+from node.records import Anchored, AnchorEntry, FormRegistered, Granted, GrantEntry, WithdrawalEntry, Withdrawn
 
 LEAST_ANCHOR, MOST_ANCHOR = 32, 1 << 20
 DAY_S = 86_400
@@ -83,31 +84,33 @@ class ConsentRegistry(Contract):
         )
 
     def grant(self, entries: Sequence[GrantEntry]) -> None:
-        """`grant`: a batch; entries that do not count are skipped and logged."""
+        """`grant`: a batch of hospitals' statements; consents that do not count are skipped and logged."""
         for entry in entries:
-            reason = self._why_not_granted(entry)
-            if reason is not None:
-                self.skip(entry.consent_id, entry.member, reason)
-                continue
-            self._grants[entry.consent_id] = StoredGrant(entry.form_id, entry.member)
-            self.record(Granted(entry.consent_id, entry.study, entry.form_id, entry.member))
+            fault = self._fault(entry, Grant)
+            for consent in entry.consent_ids:
+                reason = fault or self._why_not_granted(consent)
+                if reason is not None:
+                    self.skip(consent, entry.member, reason)
+                    continue
+                self._grants[consent] = StoredGrant(entry.form_id, entry.member)
+                self.record(Granted(consent, entry.study, entry.form_id, entry.member))
 
-    def anchor(self, study: Digest, form_id: Digest, member: int, root: Digest, count: int, signature: bytes) -> None:
-        """`anchor`: many grants by one statement."""
-        form = self._forms[form_id]
-        if form is None:
-            refuse("FormUnknown", formId=form_id)
-        if form.study != study:
-            refuse("FormOfAnotherStudy", expected=form.study, got=study)
-        if root == ZERO:
-            refuse("AnchorEmpty")
-        if not LEAST_ANCHOR <= count <= MOST_ANCHOR or count & (count - 1):
-            refuse("AnchorCount", count=count)
-        if self._anchors[root] is not None:
-            refuse("AnchorKnown", root=root)
-        self._check_member(member, Anchor(study, form_id, member, root, count), signature)
-        self._anchors[root] = StoredAnchor(form_id, member, count)
-        self.record(Anchored(root, study, form_id, member, count))
+    def anchor(self, entries: Sequence[AnchorEntry]) -> None:
+        """`anchor`: a batch of hospitals' statements; roots that do not count are skipped and logged."""
+        for entry in entries:
+            fault = self._fault(entry, Anchor)
+            if fault is None and (not LEAST_ANCHOR <= entry.count <= MOST_ANCHOR or entry.count & (entry.count - 1)):
+                fault = Skip.MALFORMED
+            kept = []
+            for root in entry.roots:
+                reason = fault or self._why_not_anchored(root)
+                if reason is not None:
+                    self.skip(root, entry.member, reason)
+                    continue
+                self._anchors[root] = StoredAnchor(entry.form_id, entry.member, entry.count)
+                kept.append(root)
+            if kept:
+                self.record(Anchored(entry.study, entry.form_id, entry.member, entry.count, tuple(kept)))
 
     def withdraw(self, entries: Sequence[WithdrawalEntry]) -> None:
         """`withdraw`: a batch of holders' statements, whether a grant is known here or not."""
@@ -149,23 +152,30 @@ class ConsentRegistry(Contract):
         self._withdrawn[consent] = self.machine.timestamp
         self.record(Withdrawn(consent, self.machine.timestamp))
 
-    def _why_not_granted(self, entry: GrantEntry) -> Skip | None:
+    def _fault(self, entry: GrantEntry | AnchorEntry, kind: type[Grant] | type[Anchor]) -> Skip | None:
+        """Why a hospital's statement does not hold."""
         form = self._forms[entry.form_id]
-        if form is None:
+        if form is None or form.study != entry.study:
             return Skip.UNKNOWN_SUBJECT
-        if form.study != entry.study or entry.consent_id == ZERO:
-            return Skip.MALFORMED
         roster = self._membership.snapshot()
         if not roster.has(entry.member):
             return Skip.UNKNOWN_MEMBER
-        if self._grants[entry.consent_id] is not None:
-            return Skip.DUPLICATE
-        if self._withdrawn[entry.consent_id]:
-            return Skip.WRONG_PHASE
-        statement = Grant(entry.study, entry.form_id, entry.member, entry.consent_id)
+        statement = kind(**{name: getattr(entry, name) for name, _ in kind.layout()})
         if not self.signed(statement, entry.signature, roster.ledger_of(entry.member)):
             return Skip.BAD_SIGNATURE
         return None
+
+    def _why_not_granted(self, consent: Digest) -> Skip | None:
+        if self._grants[consent] is not None:
+            return Skip.DUPLICATE
+        if self._withdrawn[consent]:
+            return Skip.WRONG_PHASE
+        return Skip.MALFORMED if consent == ZERO else None
+
+    def _why_not_anchored(self, root: Digest) -> Skip | None:
+        if root == ZERO:
+            return Skip.MALFORMED
+        return None if self._anchors[root] is None else Skip.DUPLICATE
 
     def _granted_by(self, member: int, consent: Digest, root: Digest, index: int, path: Sequence[Digest]) -> bool:
         if root == ZERO:
@@ -180,7 +190,7 @@ class ConsentRegistry(Contract):
             return False
         return True
 
-    def _check_member(self, member: int, statement: RegisterForm | Anchor, signature: bytes) -> None:
+    def _check_member(self, member: int, statement: RegisterForm, signature: bytes) -> None:
         roster = self._membership.snapshot()
         if not roster.has(member):
             refuse("NotActive", index=member)
@@ -190,6 +200,10 @@ class ConsentRegistry(Contract):
         for field, word in (("study", form.study), ("textHash", form.text_hash)):
             if word == ZERO:
                 refuse("FormField", field=field, got=0)
+        if form.purposes & ~KNOWN:
+            refuse("FormUnknownPurposes", bits=form.purposes & ~KNOWN)
+        if not form.purposes & PERMISSIONS:
+            refuse("FormWithoutPermission", purposes=form.purposes)
         for field, value in (("custody", form.custody), ("basis", form.basis), ("onWithdrawal", form.on_withdrawal)):
             if not 1 <= value <= 3:
                 refuse("FormField", field=field, got=value)

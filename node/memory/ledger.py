@@ -194,7 +194,7 @@ class MemoryLedger:
             case Grants():
                 self._consent.grant(call.entries)
             case Anchoring():
-                self._consent.anchor(call.study, call.form_id, call.member, call.root, call.count, call.signature)
+                self._consent.anchor(call.entries)
             case Withdrawals():
                 self._consent.withdraw(call.entries)
             case HospitalWithdrawal():

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 from crypto import statements
 from crypto.errors import EncodingError, SignatureMismatch
 from crypto.keys import LedgerKey
-from crypto.statements import STATEMENTS, TABLE, Domain, Domains, Statement, Vote
+from crypto.statements import MAX_LIST, STATEMENTS, TABLE, Domain, Domains, Statement, Vote
 
 STRATEGIES: dict[str, Any] = {
     "bytes32": st.binary(min_size=32, max_size=32),
+    "bytes32[]": st.lists(st.binary(min_size=32, max_size=32), min_size=1, max_size=5).map(tuple),
     "address": st.binary(min_size=20, max_size=20),
     "bytes": st.binary(max_size=64),
     "string": st.text(st.characters(exclude_categories=["Cs"]), max_size=40),
@@ -46,7 +47,13 @@ def typed_data(statement: Statement, domain: Domain) -> dict[str, Any]:
     kind, fields = type(statement).__name__, parameters(statement.type_string())
     values = [getattr(statement, f.name) for f in dataclasses.fields(statement)]
     message = {
-        name: "0x" + value.hex() if solidity == "address" else bytes(value) if isinstance(value, bytes) else value
+        name: "0x" + value.hex()
+        if solidity == "address"
+        else [bytes(one) for one in value]
+        if isinstance(value, tuple)
+        else bytes(value)
+        if isinstance(value, bytes)
+        else value
         for (name, solidity), value in zip(fields, values, strict=True)
     }
     return {
@@ -107,6 +114,7 @@ def test_a_field_out_of_its_width_is_refused(kind: type[Statement]) -> None:
     good |= {
         name: bytes(32 if t == "bytes32" else 20) for name, t in kind.layout() if t in ("bytes32", "address", "bytes")
     }
+    good |= {name: (bytes(32),) for name, t in kind.layout() if t == "bytes32[]"}
     kind(**good)
     for name, solidity in kind.layout():
         if solidity.startswith("uint"):
@@ -115,6 +123,8 @@ def test_a_field_out_of_its_width_is_refused(kind: type[Statement]) -> None:
             bad = [1, 0, None]
         elif solidity == "string":
             bad = ["x" * 257, "\ud800", b"x", 1]
+        elif solidity == "bytes32[]":
+            bad = [(), (bytes(31),), [bytes(32)], (bytes(32),) * (MAX_LIST + 1), bytes(32), None]
         elif solidity == "bytes":
             bad = [bytes(257), "x", 1]
         else:

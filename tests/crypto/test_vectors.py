@@ -118,8 +118,13 @@ def judge_content(case: dict[str, Any]) -> None:
         content.verify_chunk(case["index"], case["chunk"])
 
 
+def statement_of(case: dict[str, Any]) -> statements.Statement:
+    fields = {name: tuple(value) if isinstance(value, list) else value for name, value in case["fields"].items()}
+    return statements.STATEMENTS[case["statement"]](**fields)
+
+
 def judge_statement(case: dict[str, Any]) -> None:
-    statement = statements.STATEMENTS[case["statement"]](**case["fields"])
+    statement = statement_of(case)
     domain = statements.Domain(case["chainId"], case["contract"])
     statements.verify(statement, domain, case["signature"], case["signer"])
 
@@ -246,7 +251,7 @@ def test_valid_statements() -> None:
     assert [case["statement"] for case in cases] == list(statements.STATEMENTS)
     for case in cases:
         judge_statement(case)
-        statement = statements.STATEMENTS[case["statement"]](**case["fields"])
+        statement = statement_of(case)
         assert statements.struct_hash(statement) == case["structHash"]
         assert statements.from_compact(case["r"], case["vs"]) == case["signature"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,8 +44,17 @@ CANARY = "ZZCANARY-4711"
 MEMBER = 1
 
 
-def study_spec(name: str = "nuclei", *, on_withdrawal: str = "stop+delete", valid_to: int = QUARTER_END) -> Study:
-    form = {"text_sha256": "ab" * 32, "valid_to": valid_to, "on_withdrawal": on_withdrawal, "custody": "synthetic"}
+def study_spec(
+    name: str = "nuclei", *, on_withdrawal: str = "stop+delete", valid_to: int = QUARTER_END, **changes: Any
+) -> Study:
+    """A study with two forms; `changes` are keys of both."""
+    form: dict[str, Any] = {
+        "text_sha256": "ab" * 32,
+        "valid_to": valid_to,
+        "on_withdrawal": on_withdrawal,
+        "custody": "synthetic",
+    }
+    form |= changes
     return parse_sections(
         {
             "schema": "koinon.study/1",

@@ -80,7 +80,7 @@ class Desk:
     def anchored(self, leaf: Leaf) -> Leaf:
         ids = [leaf.consent_id] + [Digest(bytes([i]) * 32) for i in range(1, 32)]
         tree = AnchorTree(ids)
-        self.chain.add(Anchored(tree.root, self.study, leaf.form_id, HOSPITAL, 32))
+        self.chain.add(Anchored(self.study, leaf.form_id, HOSPITAL, 32, (tree.root,)))
         return dataclasses.replace(leaf, proof=GrantProof(AnchorProof(tree.root, 0, tree.prove(0))))
 
     def why(self, leaf: Leaf, *, height: int = 1, branch: int = 0) -> str | None:

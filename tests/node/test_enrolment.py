@@ -23,12 +23,14 @@ from node.enrolment import (
     form_ids,
     form_registrations,
     pending_calls,
+    place_due,
     signed_document,
     synthetic_rows,
     withdraw_calls,
 )
-from node.errors import CallReverted, InputError, Refused
+from node.errors import InputError, Refused
 from node.records import Anchoring, GrantEntry, Grants
+from node.register import RegisterRow
 from tests.node.consent_kit import (
     CANARY,
     MEMBER,
@@ -65,7 +67,7 @@ def test_a_register_becomes_one_padded_anchor_a_form(world: World) -> None:
     assert len(report.minted) == 6
     calls = anchors(world)
     ids = form_ids(world.spec, world.study)
-    assert [(one.form_id, one.count) for one in calls] == [(ids["main"], 32), (ids["second"], 32)]
+    assert [(one.entries[0].form_id, one.entries[0].count) for one in calls] == [(ids["main"], 32), (ids["second"], 32)]
 
 
 def test_the_contract_takes_the_anchor_and_every_consent_is_in_it(world: World) -> None:
@@ -101,7 +103,7 @@ def test_single_grants_go_in_batches(tmp_path: Path) -> None:
     world = World.found(tmp_path, data=dataset(BATCH + 1, 1))
     enrol(world.vault, register(world.vault.patient_ids()), world.spec, world.origin, now=NOW, single=True)
     calls = pending_calls(world.vault, world.origin, key(world))
-    assert [len(one.entries) for one in calls if isinstance(one, Grants)] == [BATCH, 1]
+    assert [len(one.entries[0].consent_ids) for one in calls if isinstance(one, Grants)] == [BATCH, 1]
 
 
 def test_until_the_chain_has_it_the_same_calls_are_made_again(world: World) -> None:
@@ -110,8 +112,8 @@ def test_until_the_chain_has_it_the_same_calls_are_made_again(world: World) -> N
     world.reopen()
     assert pending_calls(world.vault, world.origin, key(world)) == first
     world.send(*first)  # mined, but the reply was lost
-    with pytest.raises(CallReverted, match="AnchorKnown"):
-        world.send(*first)
+    world.send(*first)
+    assert [len(world.history().skipped), len(world.history().anchors)] == [1, 1]  # the second is a duplicate
     assert world.vault.confirm(world.history()) == 6
     assert world.vault.confirm(world.history()) == 0
     assert pending_calls(world.vault, world.origin, key(world)) == ()
@@ -120,9 +122,10 @@ def test_until_the_chain_has_it_the_same_calls_are_made_again(world: World) -> N
 def test_a_root_that_another_hospital_posted_first_is_given_up_for_a_new_one(world: World) -> None:
     enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW)
     ours = anchors(world)[0]
-    theirs = Anchor(ours.study, ours.form_id, 0, ours.root, ours.count)
+    (entry,) = ours.entries
+    theirs = Anchor(entry.study, entry.form_id, 0, entry.count, entry.roots)
     signature = sign(theirs, world.origin.domains.of(theirs), world.rings[0].ledger)
-    world.send(dataclasses.replace(ours, member=0, signature=signature))
+    world.send(Anchoring((dataclasses.replace(entry, member=0, signature=signature),)))
     assert world.vault.confirm(world.history()) == 0
     assert world.enrol(CANARY) == ()
     assert len(world.history().anchors) == 2
@@ -132,9 +135,9 @@ def test_a_root_that_another_hospital_posted_first_is_given_up_for_a_new_one(wor
 def test_a_consent_id_that_another_hospital_granted_first_is_replaced(world: World) -> None:
     stolen = enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW, single=True).minted[0]
     form_id = form_ids(world.spec, world.study)["main"]
-    theirs = Grant(world.study, form_id, 0, stolen)
+    theirs = Grant(world.study, form_id, 0, (stolen,))
     signature = sign(theirs, world.origin.domains.of(theirs), world.rings[0].ledger)
-    world.send(Grants((GrantEntry(world.study, form_id, 0, stolen, signature),)))
+    world.send(Grants((GrantEntry(world.study, form_id, 0, (stolen,), signature),)))
     assert world.vault.confirm(world.history()) == 0
     fresh = world.enrol(CANARY, single=True)
     assert len(fresh) == 1
@@ -270,3 +273,77 @@ def test_a_consents_state_is_told_from_vault_and_chain(world: World) -> None:
     world.send(*withdraw_calls([withdrawal_notice(world.vault.card(before))]))
     states.append(consent_state(world.vault.find(before)[0], world.history(), NOW))
     assert states == [ConsentState.MINTED, ConsentState.ACTIVE, ConsentState.EXPIRED, ConsentState.WITHDRAWN]
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Life cycle
+
+
+def broad(notified: datetime.date | None) -> list[RegisterRow]:
+    return [dataclasses.replace(one, notified_on=notified) for one in register((CANARY,))]
+
+
+def test_a_broad_form_is_neither_granted_nor_used_before_the_notice_period_ends(tmp_path: Path) -> None:
+    world = World.found(tmp_path, spec=study_spec(broad=True, notice_days=14))
+    untold = enrol(world.vault, broad(None), world.spec, world.origin, now=NOW)
+    assert (untold.minted, ["notified_on" in one.why for one in untold.refused]) == ((), [True])
+    enrol(world.vault, broad(TODAY), world.spec, world.origin, now=NOW)
+    assert pending_calls(world.vault, world.origin, key(world)) == ()
+    (leaf,) = world.vault.leaves(world.study)
+    assert leaf.usable_from > NOW
+    place_due(world.vault, world.spec, world.study, now=leaf.usable_from - 1)
+    assert pending_calls(world.vault, world.origin, key(world)) == ()
+    place_due(world.vault, world.spec, world.study, now=leaf.usable_from)
+    assert len(anchors(world)) == 1
+
+
+def test_a_production_home_anchors_once_a_day(world: World) -> None:
+    for patient, later in ((CANARY, 0), (world.vault.patient_ids()[1], 3600)):
+        enrol(world.vault, register((patient,)), world.spec, world.origin, now=NOW + later, daily=True)
+    assert [len(one.entries[0].roots) for one in anchors(world)] == [1]
+    place_due(world.vault, world.spec, world.study, now=NOW + 86_400, daily=True)
+    assert [len(one.entries[0].roots) for one in anchors(world)] == [2]  # one transaction, one statement
+    assert all(one.entries[0].count == 32 for one in anchors(world))
+
+
+def test_a_form_that_does_not_allow_the_study_enrols_nobody(tmp_path: Path) -> None:
+    world = World.found(tmp_path, spec=study_spec(purposes=["GRU", "IRB"]))
+    report = enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW)
+    assert report.minted == ()
+    assert [("IRB" in one.why, one.line) for one in report.refused] == [(True, 2)]
+
+
+def test_entered_in_error_deletes_the_copy_whatever_the_form_says_and_looks_like_a_withdrawal(tmp_path: Path) -> None:
+    world = World.found(tmp_path, spec=study_spec(on_withdrawal="stop"))
+    (one,) = world.enrol(CANARY)
+    assert world.vault.note_withdrawal(one, at=NOW, mark="entered-in-error", reason="merged records")
+    assert due_deletions(world.vault, world.history()) == (one,)
+    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history())))
+    assert one in world.history().withdrawals
+    assert consent_state(world.vault.find(one)[0], world.history(), NOW) is ConsentState.ENTERED_IN_ERROR
+    late = register((CANARY,), signed=TODAY)
+    assert enrol(world.vault, late, world.spec, world.origin, now=NOW).minted == ()  # not signed after the end
+
+
+def test_who_agrees_again_gets_another_consent_and_the_old_one_stays_ended(world: World) -> None:
+    (old,) = world.enrol(CANARY)
+    world.vault.note_withdrawal(old, at=NOW)
+    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history())))
+    again = register((CANARY,), signed=TODAY + datetime.timedelta(days=1))
+    fresh = enrol(world.vault, again, world.spec, world.origin, now=NOW + 86_400).minted
+    assert len(fresh) == 1
+    assert fresh != (old,)
+    assert consent_state(world.vault.find(old)[0], world.history(), NOW) is ConsentState.WITHDRAWN
+
+
+def test_a_representatives_authority_and_review_day_stay_in_the_vault(world: World) -> None:
+    day = TODAY + datetime.timedelta(days=30)
+    rows = [
+        dataclasses.replace(one, signer="guardian", authority="court order", review_on=day)
+        for one in register((CANARY,))
+    ]
+    (one,) = enrol(world.vault, rows, world.spec, world.origin, now=NOW).minted
+    assert world.vault.due_for_review((day - datetime.timedelta(days=1)).isoformat()) == ()
+    assert world.vault.due_for_review(day.isoformat()) == (one,)
+    world.vault.note_withdrawal(one, at=NOW)
+    assert world.vault.due_for_review(day.isoformat()) == ()

@@ -247,7 +247,7 @@ def anchored(s: Scene, *, count: int = 32, index: int | None = None) -> None:
     ids = [e.consent_id for e in s.entries] + [hash_words("dummy", i) for i in range(26)]
     tree = AnchorTree(ids)
     s.consents.grants.clear()
-    s.consents.anchors[tree.root] = Anchored(tree.root, STUDY, FORM, MEMBER, count), Position(50, 0)
+    s.consents.anchors[tree.root] = Anchored(STUDY, FORM, MEMBER, count, (tree.root,)), Position(50, 0)
     proofs = [AnchorProof(tree.root, i if index is None else index, tree.prove(i)) for i in range(6)]
     s.with_entries([replace(e, anchor=proof) for e, proof in zip(s.entries, proofs, strict=True)])
 

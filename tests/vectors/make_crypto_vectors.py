@@ -97,6 +97,8 @@ def digest_vectors() -> Vectors:
 def example_value(statement: str, name: str, solidity: str) -> Any:
     if solidity == "bytes32":
         return fixed(f"{statement}.{name}")
+    if solidity == "bytes32[]":
+        return tuple(fixed(f"{statement}.{name}.{i}") for i in range(3))
     if solidity == "address":
         return fixed(f"{statement}.{name}")[:20]
     if solidity == "bytes":

@@ -21,7 +21,7 @@ SURFACE = {
     "node": "init run status doctor",
     "member": "apply approve remove list",
     "study": "create join leave list show spec-template",
-    "consent": "grant withdraw show list",
+    "consent": "grant withdraw show list supersede correct forms",
     "erase": "request status receipt verify",
     "audit": "verify trail round member consent erasure disclosures participation prove check",
     "model": "show evaluate export lineage",

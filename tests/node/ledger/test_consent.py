@@ -8,7 +8,8 @@ import pytest
 
 from crypto.digest import Digest
 from crypto.merkle import AnchorTree
-from crypto.statements import Anchor, Form, RegisterForm, Remove, WithdrawByHospital, struct_hash
+from crypto.statements import Form, RegisterForm, Remove, WithdrawByHospital, struct_hash
+from node.duo import CODES
 from node.errors import CallReverted
 from node.membership import accumulate
 from node.records import (
@@ -110,7 +111,7 @@ def test_junk_in_a_batch_of_grants_harms_only_itself(world: World, form_id: Dige
         EntrySkipped(consents[1], 0, 2),
         EntrySkipped(consents[2], 9, 3),
         EntrySkipped(consents[3], 0, 5),
-        EntrySkipped(consents[4], 0, 6),
+        EntrySkipped(consents[4], 0, 5),
         Granted(consents[5], STUDY, form_id, 0),
     )
 
@@ -164,12 +165,9 @@ def test_a_hospital_withdraws_what_it_granted_and_nothing_else(world: World, for
 def test_an_anchored_consent_is_withdrawn_by_its_path(world: World, form_id: Digest) -> None:
     consents = [world.patient(f"anchored {i}")[0] for i in range(32)]
     tree = AnchorTree(consents)
-    statement = Anchor(STUDY, form_id, 3, tree.root, 32)
-    anchoring = Anchoring(STUDY, form_id, 3, tree.root, 32, world.sign(3, statement))
-    assert world.send(anchoring).records == (Anchored(tree.root, STUDY, form_id, 3, 32),)
-    with pytest.raises(CallReverted) as known:
-        world.send(anchoring)
-    assert known.value.error == "AnchorKnown"
+    anchoring = Anchoring((world.anchor_entry(STUDY, form_id, 3, 32, tree.root),))
+    assert world.send(anchoring).records == (Anchored(STUDY, form_id, 3, 32, (tree.root,)),)
+    assert world.send(anchoring).records == (EntrySkipped(tree.root, 3, 1),)
     signature = world.sign(3, WithdrawByHospital(3, consents[7]))
     with pytest.raises(CallReverted) as refused:
         world.send(HospitalWithdrawal(3, consents[7], tree.root, 8, tree.prove(7), signature))
@@ -178,8 +176,65 @@ def test_an_anchored_consent_is_withdrawn_by_its_path(world: World, form_id: Dig
     assert one_of(sent, Withdrawn).consent_id == consents[7]
 
 
-def test_an_anchor_is_a_power_of_two_from_32(world: World, form_id: Digest) -> None:
-    statement = Anchor(STUDY, form_id, 0, word("root"), 48)
+def test_many_roots_of_many_hospitals_are_one_transaction(world: World, form_id: Digest) -> None:
+    roots = [word(f"root {i}") for i in range(5)]
+    before = world.ledger.accumulators()[1]
+    sent = world.send(
+        Anchoring(
+            (
+                world.anchor_entry(STUDY, form_id, 3, 32, *roots[:3]),
+                world.anchor_entry(STUDY, form_id, 1, 64, roots[3], roots[0], roots[4]),
+            )
+        )
+    )
+    assert sent.records == (
+        Anchored(STUDY, form_id, 3, 32, tuple(roots[:3])),
+        EntrySkipped(roots[0], 1, 1),
+        Anchored(STUDY, form_id, 1, 64, (roots[3], roots[4])),
+    )
+    for record in sent.records:
+        if isinstance(record, Anchored):
+            before = accumulate(before, record)
+    assert world.ledger.accumulators()[1] == before
+
+
+def test_junk_in_a_batch_of_anchors_harms_only_itself(world: World, form_id: Digest) -> None:
+    root, good = word("root"), world.anchor_entry(STUDY, form_id, 0, 32, word("good"))
+    entry = world.anchor_entry(STUDY, form_id, 0, 32, root)
+    batch = (
+        world.anchor_entry(STUDY, form_id, 0, 48, root),
+        world.anchor_entry(STUDY, form_id, 0, 16, root),
+        world.anchor_entry(STUDY, form_id, 0, 32, ZERO),
+        replace(entry, count=64),
+        replace(entry, signature=JUNK),
+        replace(entry, member=9),
+        replace(entry, form_id=word("no form")),
+        replace(entry, study=word("another study")),
+        good,
+    )
+    assert world.send(Anchoring(batch)).records == (
+        EntrySkipped(root, 0, 6),
+        EntrySkipped(root, 0, 6),
+        EntrySkipped(ZERO, 0, 6),
+        EntrySkipped(root, 0, 2),
+        EntrySkipped(root, 0, 2),
+        EntrySkipped(root, 9, 3),
+        EntrySkipped(root, 0, 5),
+        EntrySkipped(root, 0, 5),
+        Anchored(STUDY, form_id, 0, 32, (word("good"),)),
+    )
+
+
+@pytest.mark.parametrize(
+    "purposes, error, operands",
+    [
+        (CODES["NMDS"] | CODES["IRB"], "FormWithoutPermission", {"purposes": CODES["NMDS"] | CODES["IRB"]}),
+        (CODES["GRU"] | 1 << 31 | 1 << 5, "FormUnknownPurposes", {"bits": 1 << 31 | 1 << 5}),
+    ],
+)
+def test_a_form_has_a_permission_and_no_unknown_bit(
+    world: World, purposes: int, error: str, operands: dict[str, int]
+) -> None:
     with pytest.raises(CallReverted) as refused:
-        world.send(Anchoring(STUDY, form_id, 0, word("root"), 48, world.sign(0, statement)))
-    assert (refused.value.error, refused.value.operands) == ("AnchorCount", {"count": 48})
+        world.register(world.form(STUDY, purposes=purposes))
+    assert (refused.value.error, refused.value.operands) == (error, operands)

@@ -12,6 +12,7 @@ from crypto.keys import LedgerKey
 from crypto.statements import (
     Abstain,
     Admit,
+    Anchor,
     Commit,
     CreateStudy,
     Form,
@@ -36,6 +37,7 @@ from node.records import (
     ZERO,
     Abstentions,
     Admission,
+    AnchorEntry,
     Call,
     CommitEntry,
     Commits,
@@ -304,7 +306,16 @@ class World:
         return form_id
 
     def grant_entry(self, study: Digest, form_id: Digest, member: int, consent: Digest) -> GrantEntry:
-        return GrantEntry(study, form_id, member, consent, self.sign(member, Grant(study, form_id, member, consent)))
+        return self.grants_entry(study, form_id, member, (consent,))
+
+    def grants_entry(self, study: Digest, form_id: Digest, member: int, ids: tuple[Digest, ...]) -> GrantEntry:
+        """One statement of a hospital over several consents."""
+        return GrantEntry(study, form_id, member, ids, self.sign(member, Grant(study, form_id, member, ids)))
+
+    def anchor_entry(self, study: Digest, form_id: Digest, member: int, count: int, *roots: Digest) -> AnchorEntry:
+        """One statement of a hospital over roots of `count` leaves each."""
+        signature = self.sign(member, Anchor(study, form_id, member, count, roots))
+        return AnchorEntry(study, form_id, member, count, roots, signature)
 
     def patient(self, text: str) -> tuple[Digest, WithdrawalEntry]:
         """A consent id and its holder's pre-signed withdrawal."""
