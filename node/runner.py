@@ -29,7 +29,7 @@ from node.evidence import verify_block
 from node.follower import Follower, logged_of
 from node.history import History
 from node.home import Home, HomeLock, Network, in_use, open_home, read_network, read_password
-from node.ledger import connect
+from node.ledger import EthereumClient, connect
 from node.messages import Hello
 from node.metrics import render
 from node.participant import Participant
@@ -38,6 +38,7 @@ from node.study import parse_toml
 from node.training import Trainer
 from node.transport import LibP2PTransport
 from node.vault import Annex, Vault
+from node.witnesses import Witnesses
 
 log = structlog.get_logger("runner")
 SYNC_TIMEOUT_S = 120.0
@@ -103,7 +104,9 @@ def open_node(path: Path, **flags: Any) -> Opened:
         )
         trainer = Trainer(settings["training", "timeout_s"]) if vault is not None else None
         addresses = {seat.peer_id: seat.address for seat in (*network.founders, *network.auditors)}
-        follower = Follower(ledger, store, codec)
+        others = [EthereumClient(url, contracts.chain_id, timeout_s=3.0) for url in settings["chain", "check_urls"]]
+        witnesses = Witnesses(settings["chain", "url"], others, time.monotonic)
+        follower = Follower(ledger, store, codec, witnesses)
         poll_s = settings["chain", "poll_ms"] / 1000
         node = Node(participant, ledger, transport, trainer, follower, addresses, desk, poll_s)
     except BaseException:
