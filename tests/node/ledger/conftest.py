@@ -194,14 +194,24 @@ def chain(request: pytest.FixtureRequest) -> Chain:
 
 
 @pytest.fixture
-def real(chain: Chain, codec: Codec) -> World:
+def make_real(codec: Codec) -> Callable[[Chain], World]:
+    """A maker of worlds of four on a real chain."""
+
+    def make(chain: Chain) -> World:
+        keys, auditor = [LedgerKey.generate() for _ in range(4)], LedgerKey.generate()
+        client = chain.client()
+        planned = plan_deployment(client, chain.operator.address)
+        members, auditors = founding(keys, [auditor], planned.contracts)
+        deploy(client, chain.operator, planned, members, auditors)
+        account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
+        first = int(client.block("latest")["number"], 16) - 3
+        ledger = Web3Ledger(client, planned.contracts, account, codec)
+        return World(ledger, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
+
+    return make
+
+
+@pytest.fixture
+def real(chain: Chain, make_real: Callable[[Chain], World]) -> World:
     """A world of four on a real chain."""
-    keys, auditor = [LedgerKey.generate() for _ in range(4)], LedgerKey.generate()
-    client = chain.client()
-    planned = plan_deployment(client, chain.operator.address)
-    members, auditors = founding(keys, [auditor], planned.contracts)
-    deploy(client, chain.operator, planned, members, auditors)
-    account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
-    first = int(client.block("latest")["number"], 16) - 3
-    ledger = Web3Ledger(client, planned.contracts, account, codec)
-    return World(ledger, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
+    return make_real(chain)
