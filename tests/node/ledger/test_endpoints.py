@@ -18,10 +18,12 @@ from crypto.digest import keccak256
 from node import ledger as door
 from node.abi import Codec
 from node.account import SendingAccount
-from node.errors import ChainDisputed, ChainUnreachable, LedgerError
+from node.checkup import examine
+from node.errors import ChainDisputed, ChainUnreachable, LedgerError, LocalFault, VerificationFailed
 from node.evidence import hash_of_header
 from node.follower import PATIENCE_S, Follower, Reorganised
 from node.history import History
+from node.home import Network, network_json, parse_network
 from node.jsonrpc import header_rlp
 from node.ledger import EthereumClient, Web3Ledger
 from node.records import Withdrawals
@@ -407,3 +409,46 @@ def test_a_qbft_header_hashes_without_its_round_and_its_commit_seals() -> None:
     # The same extra data under another mix hash are just extra data.
     plain = _header(extraData=extra(3, [b"\x01" * 65]))
     assert hash_of_header(plain) == keccak256(plain)
+
+
+# --- what the command line says
+
+
+@pytest.fixture
+def described(chain: Chain, world: World) -> Network:
+    genesis = chain.client().hash_of(0)
+    return parse_network(network_json("test", chain.url, genesis, world.contracts, (), (), synthetic=True))
+
+
+def test_a_checkup_names_each_fault(chain: Chain, described: Network) -> None:
+    assert examine(described, chain.url, (chain.url,), lambda: 4e9)["warnings"] == []
+    with pytest.raises(LocalFault, match="ahead of this machine's clock"):
+        examine(described, chain.url, (), lambda: 1e9)
+    with pytest.raises(ChainUnreachable, match=r"127\.0\.0\.1:9"):
+        examine(described, "http://127.0.0.1:9")
+    with endpoint(chain.url) as faulty:
+        faulty.raw["*"] = BROKEN["502"][0]
+        with pytest.raises(ChainUnreachable, match="HTTP 502"):
+            examine(described, faulty.url)
+        faulty.raw.clear()
+        faulty.answers["eth_chainId"] = {"result": "0x7"}
+        with pytest.raises(VerificationFailed, match=r"has id 7, network\.json says"):
+            examine(described, faulty.url)
+        said = examine(described, chain.url, (faulty.url,), lambda: 4e9)["warnings"]
+        assert len(said) == 1
+        assert "has id 7" in said[0]
+        faulty.answers = {"eth_getCode": {"result": "0x"}}
+        with pytest.raises(VerificationFailed, match="no contract Membership"):
+            examine(described, faulty.url)
+        faulty.answers.clear()
+        faulty.faults.append(other_hashes)
+        with pytest.raises(ChainDisputed, match=re.escape(faulty.url)):
+            examine(described, chain.url, (faulty.url,), lambda: 4e9)
+        with pytest.raises(VerificationFailed, match="block 0"):
+            examine(described, faulty.url, (), lambda: 4e9)
+
+
+def other_hashes(method: str, params: list[Any], answer: dict[str, Any]) -> dict[str, Any]:
+    if method == "eth_getBlockByNumber" and isinstance(answer.get("result"), dict):
+        answer["result"]["hash"] = "0x" + "ef" * 32
+    return answer
