@@ -311,7 +311,6 @@ class Node:
         while True:
             try:
                 await self._look()
-                self._fault = None
             except Reorganised as error:
                 self.ready = False
                 log.warning("reorganised", error=error.message)
@@ -356,6 +355,7 @@ class Node:
         history = self.history
         rebuilt = (history.registry.accumulator, history.consent_acc, history.unlearning_acc)
         await self._chain(self._follower.compare, head, rebuilt)
+        self._fault = None
         self._head, self._now = head, max(self._now, head.time)
         self._refresh_peers()
         self._open_studies()
