@@ -125,6 +125,7 @@ class Follower:
 
         Raises:
             Reorganised: a block we kept is not on the chain any more; kept blocks are dropped back to the fork.
+            ChainDisputed: a block does not prove itself, or does not stand on the one before it.
         """
         first, last = self._next, min(head.final_number, self._next + MAX_BLOCKS - 1)
         if last < first:
@@ -141,6 +142,10 @@ class Follower:
                 raise LedgerError(f"it went away while it was read: {error.message}") from None
             block = verify_block(evidence)
             if parent is not None and block.parent_hash != parent:
+                if self._hash_now(number - 1) == parent:
+                    raise ChainDisputed(
+                        f"block {number}: parent hash: expected {parent.hex()}, found {block.parent_hash.hex()}"
+                    )
                 self._rewind(number - 1)
             parent = block.block_hash
             found += logged_of(block, self._codec, self._ledger.contracts)

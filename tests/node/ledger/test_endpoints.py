@@ -176,6 +176,27 @@ def test_a_header_that_was_altered_is_noticed_by_its_hash(chain: Chain, world: W
             node.look()
 
 
+def test_a_forged_block_that_does_not_stand_on_its_predecessor_is_noticed(
+    chain: Chain, world: World, reader: ReaderMaker
+) -> None:
+    def forging(method: str, params: list[Any], answer: dict[str, Any]) -> dict[str, Any]:
+        if method == "eth_getBlockByNumber" and params[0] == hex(number):
+            answer["result"]["parentHash"] = "0x" + "99" * 32
+            answer["result"]["hash"] = "0x" + hash_of_header(header_rlp(answer["result"])).hex()
+        return answer
+
+    world.study()
+    number = world.ledger.head().number - 1
+    before = world.ledger.block_hash(number - 1).hex()
+    with endpoint(chain.url) as liar:
+        liar.faults.append(forging)
+        node = reader(liar.url)
+        with pytest.raises(ChainDisputed, match=f"block {number}: parent hash: expected {before}, found {'99' * 32}"):
+            node.look()
+        liar.faults.clear()
+        node.look()
+
+
 # --- lagging
 
 
