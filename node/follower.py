@@ -134,24 +134,33 @@ class Follower:
             self._next = last + 1
             return self._ledger.records(first, last)
         found: list[Logged] = []
-        parent = self._store.block_hash(first - 1)
         for number in range(first, last + 1):
             try:
-                evidence = self._ledger.evidence(number)
-            except NotFound as error:
-                raise LedgerError(f"it went away while it was read: {error.message}") from None
-            block = verify_block(evidence)
-            if parent is not None and block.parent_hash != parent:
-                if self._hash_now(number - 1) == parent:
-                    raise ChainDisputed(
-                        f"block {number}: parent hash: expected {parent.hex()}, found {block.parent_hash.hex()}"
-                    )
-                self._rewind(number - 1)
-            parent = block.block_hash
-            found += logged_of(block, self._codec, self._ledger.contracts)
-            self._store.add_block(block.block_hash, block.timestamp, evidence)
-            self._next = number + 1
+                found += self._read(self._ledger, self._codec, number)
+            except Reorganised:
+                raise
+            except LedgerError:
+                if number == first:
+                    raise
+                break  # what was read before it is kept and counts; the next step meets the fault at its first block
         return found
+
+    def _read(self, ledger: EvidentLedger, codec: Codec, number: int) -> list[Logged]:
+        """One block's records, kept before they are returned."""
+        try:
+            evidence = ledger.evidence(number)
+        except NotFound as error:
+            raise LedgerError(f"it went away while it was read: {error.message}") from None
+        block, parent = verify_block(evidence), self._store.block_hash(number - 1)
+        if parent is not None and block.parent_hash != parent:
+            if self._hash_now(number - 1) == parent:
+                raise ChainDisputed(
+                    f"block {number}: parent hash: expected {parent.hex()}, found {block.parent_hash.hex()}"
+                )
+            self._rewind(number - 1)
+        self._store.add_block(block.block_hash, block.timestamp, evidence)
+        self._next = number + 1
+        return logged_of(block, codec, self._ledger.contracts)
 
     @property
     def done(self) -> int:

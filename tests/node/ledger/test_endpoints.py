@@ -352,6 +352,27 @@ def test_a_block_without_a_field_is_an_error_of_the_ledger(chain: Chain, reader:
             reader(broken.url).look()
 
 
+def test_records_read_before_a_fault_in_the_middle_of_a_step_are_not_lost(
+    chain: Chain, world: World, reader: ReaderMaker
+) -> None:
+    study, _ = world.study()
+    with endpoint(chain.url) as breaking:
+        node = reader(breaking.url)
+        last = hex(world.ledger.head().number)
+
+        def gone(method: str, params: list[Any], answer: dict[str, Any]) -> dict[str, Any]:
+            return {} if method == "eth_getBlockByNumber" and params[0] == last else answer
+
+        breaking.faults.append(gone)
+        with pytest.raises(ChainUnreachable):
+            node.look()
+        assert study in node.history.studies
+        assert node.follower.done == int(last, 16) - 1
+        breaking.faults.clear()
+        node.look()
+        assert node.history.studies[study].joined == {0, 1, 2, 3}
+
+
 def test_another_chain_that_comes_up_at_the_address_is_refused_with_both_ids(
     chain: Chain, world: World, reader: ReaderMaker
 ) -> None:
