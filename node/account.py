@@ -6,23 +6,33 @@ Rules of this file:
    sending the same bytes again; only when neither is possible is the outcome unknown.
 2. One lock and one nonce for an account; the lock is not held while a transaction waits to be mined.
 3. A nonce that another transaction took makes the remembered bytes worthless; then, and only then, the call is signed
-   again. So one call is never mined twice by this account because a reply was lost.
+   for another nonce. So one call is never mined twice by this account because a reply was lost.
+4. A transaction that blocks pass by is signed again with its nonce and a higher fee: only one of them can be mined.
+5. What was mined is remembered for a while longer, because a reorganisation can take it out of the chain again.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, cast
 
+import rlp
 from eth_account import Account
 
 from crypto.digest import Digest, keccak256
 from crypto.keys import LedgerKey, address_text
 from node.errors import ChainUnreachable, LedgerError, OutcomeUnknown
 from node.jsonrpc import ReplyLost, RpcError, quantity
+
+BUMP_BLOCKS: Final = 3
+"""Blocks that may pass a waiting transaction by before it is signed again with a higher fee."""
+
+MOST_FEE: Final = 8
+"""Higher fees end at this many times what the client suggests: a halted chain must not drive them up for ever."""
 
 _ATTEMPTS: Final = 8
 _REBROADCAST_S: Final = 1.0
@@ -56,15 +66,23 @@ class SentStore(Protocol):
     """Where signed transactions are kept until their fate is known. `key` names the call: its contract and bytes."""
 
     def remember(self, key: Digest, raw: bytes, transaction: Digest) -> None:
-        """Keep the signed bytes of a call, durably, before they are sent; replaces earlier ones of the same call."""
+        """Keep the signed bytes of a call, durably, before they are sent; beside earlier ones with the same nonce."""
         ...
 
-    def recall(self, key: Digest) -> tuple[bytes, Digest] | None:
-        """The signed bytes and transaction hash kept for a call whose fate is not settled, if any."""
+    def recall(self, key: Digest) -> Sequence[tuple[bytes, Digest]]:
+        """Signed bytes and transaction hashes kept for a call whose fate is not settled, oldest first."""
         ...
 
-    def settle(self, key: Digest) -> None:
-        """The call's fate is known: forget its bytes."""
+    def settle(self, key: Digest, mined: tuple[Digest, int] | None = None) -> None:
+        """The call's fate is known: forget its bytes, but for those of the transaction that was `mined` in a block."""
+        ...
+
+    def mined(self, after: int, upto: int) -> Sequence[tuple[bytes, Digest]]:
+        """What was mined in blocks (after, upto] and is still remembered, in the order it was signed."""
+        ...
+
+    def moved(self, transaction: Digest, block: int) -> None:
+        """A remembered transaction is, or can be, in this block now."""
         ...
 
 
@@ -73,19 +91,32 @@ class MemorySentStore:
 
     def __init__(self) -> None:
         """Start empty."""
-        self._sent: dict[Digest, tuple[bytes, Digest]] = {}
+        self._sent: dict[Digest, tuple[Digest, bytes, int | None]] = {}  # transaction -> call, bytes, block
 
     def remember(self, key: Digest, raw: bytes, transaction: Digest) -> None:
         """Keep the bytes in memory."""
-        self._sent[key] = (raw, transaction)
+        self._sent[transaction] = (key, raw, None)
 
-    def recall(self, key: Digest) -> tuple[bytes, Digest] | None:
+    def recall(self, key: Digest) -> Sequence[tuple[bytes, Digest]]:
         """The bytes kept, if any."""
-        return self._sent.get(key)
+        return [(raw, hash_) for hash_, (call, raw, block) in self._sent.items() if call == key and block is None]
 
-    def settle(self, key: Digest) -> None:
-        """Forget them."""
-        self._sent.pop(key, None)
+    def settle(self, key: Digest, mined: tuple[Digest, int] | None = None) -> None:
+        """Forget them, but for what was mined."""
+        for _, transaction in self.recall(key):
+            call, raw, _block = self._sent.pop(transaction)
+            if mined is not None and transaction == mined[0]:
+                self._sent[transaction] = (call, raw, mined[1])
+
+    def mined(self, after: int, upto: int) -> Sequence[tuple[bytes, Digest]]:
+        """What was mined in some blocks."""
+        found = self._sent.items()
+        return [(raw, one) for one, (_, raw, block) in found if block is not None and after < block <= upto]
+
+    def moved(self, transaction: Digest, block: int) -> None:
+        """Note the block."""
+        call, raw, _ = self._sent[transaction]
+        self._sent[transaction] = (call, raw, block)
 
 
 class _Fate(Enum):
@@ -94,6 +125,29 @@ class _Fate(Enum):
     SENT = "the client has it"
     NONCE_USED = "another transaction with its nonce is in the chain"
     NONCE_WAITING = "another transaction with its nonce waits to be mined"
+
+
+@dataclass(frozen=True, slots=True)
+class _Terms:
+    """What a signed transaction offers: its nonce, its gas limit, its fees in wei a unit of gas (no tip: legacy)."""
+
+    nonce: int
+    gas: int
+    fee: int
+    tip: int | None
+
+    @classmethod
+    def of(cls, raw: bytes) -> _Terms:
+        """Of signed bytes that this file made: EIP-1559 (type 2) or legacy."""
+        if raw[0] == 2:
+            _, nonce, tip, fee, gas, *_ = (cast(bytes, one) for one in rlp.decode(raw[1:]))
+            return cls(_whole(nonce), _whole(gas), _whole(fee), _whole(tip))
+        nonce, fee, gas, *_ = (cast(bytes, one) for one in rlp.decode(raw))
+        return cls(_whole(nonce), _whole(gas), _whole(fee), None)
+
+
+def _whole(value: bytes) -> int:
+    return int.from_bytes(value, "big")
 
 
 class SendingAccount:
@@ -159,51 +213,81 @@ class SendingAccount:
         """
         key = keccak256((to or b"") + data)
         for _ in range(_ATTEMPTS):
-            raw, transaction = self._submit(key, to, data, gas, nonce, value)
-            receipt = self._await(raw, transaction)
+            sent = self._submit(key, to, data, gas, nonce, value)
+            receipt = self._await(key, to, data, value, sent)
             if receipt is not None:
-                self._store.settle(key)
+                mined = Digest(bytes.fromhex(receipt["transactionHash"][2:]))
+                self._store.settle(key, (mined, quantity(receipt["blockNumber"])))
                 return receipt
             if nonce is not None:
                 raise LedgerError(f"nonce {nonce} of {address_text(self.address)} was used by another transaction")
             self._store.settle(key)  # its nonce was taken: these bytes can never be mined
         raise LedgerError(f"another process keeps taking the nonces of {address_text(self.address)}")
 
+    def resend(self, after: int, upto: int) -> int:
+        """Hand in again what was mined in blocks (after, upto] and is not in the chain now: a reorganisation took it.
+
+        The same signed bytes, in their order, so nothing is said twice in other words. What cannot be mined any more
+        because another transaction took its nonce is left to whoever ordered it. Returns how many were handed in.
+        """
+        count = 0
+        with self._lock:
+            for raw, transaction in self._store.mined(after, upto):
+                receipt = self._client.receipt(transaction)
+                if receipt is not None:
+                    self._store.moved(transaction, quantity(receipt["blockNumber"]))
+                    continue
+                try:
+                    if self._broadcast(raw, transaction) is _Fate.SENT:
+                        count += 1
+                        self._store.moved(transaction, self._height() + 1)
+                except RpcError:
+                    continue
+        return count
+
     def _submit(
         self, key: Digest, to: bytes | None, data: bytes, gas: Callable[[], int], nonce: int | None, value: int
-    ) -> tuple[bytes, Digest]:
+    ) -> list[tuple[bytes, Digest]]:
+        """Signed bytes that the client has now or may have, all with one nonce, oldest first."""
         with self._lock:
-            earlier = self._store.recall(key)
-            if earlier is not None:
-                receipt = self._client.receipt(earlier[1])
+            earlier = list(self._store.recall(key))
+            if earlier:
+                receipt = self._receipt(earlier)
                 if receipt is None or quantity(receipt["status"]) == 1:
                     return earlier
                 self._store.settle(key)  # it failed once, under other circumstances
             limit = gas()
-            for _ in range(_ATTEMPTS):
-                raw, transaction = self._sign(to, data, limit, self.nonce() if nonce is None else nonce, value)
+            for attempt in range(_ATTEMPTS):
+                raw, transaction = self._sign(
+                    to, data, limit, self.nonce() if nonce is None else nonce, value, self._fee()
+                )
                 self._store.remember(key, raw, transaction)
                 try:
-                    if self._broadcast(raw, transaction) is _Fate.SENT:
-                        return raw, transaction
+                    fate = self._broadcast(raw, transaction)
                 except ReplyLost:
-                    return raw, transaction
+                    fate = _Fate.SENT
                 except LedgerError:
                     self._store.settle(key)
                     raise
+                if fate is _Fate.SENT:
+                    return [(raw, transaction)]
                 self._store.settle(key)
                 if nonce is not None:
                     break
+                if fate is _Fate.NONCE_WAITING:  # somebody else uses this account, or the client counts late
+                    self._sleep(self._poll_s * attempt)
             raise LedgerError(f"the next nonce of {address_text(self.address)} is taken by a transaction still waiting")
 
-    def _sign(self, to: bytes | None, data: bytes, gas: int, nonce: int, value: int) -> tuple[bytes, Digest]:
+    def _sign(
+        self, to: bytes | None, data: bytes, gas: int, nonce: int, value: int, fee: dict[str, int]
+    ) -> tuple[bytes, Digest]:
         fields: dict[str, Any] = {
             "chainId": self._client.chain_id,
             "nonce": nonce,
             "gas": gas,
             "value": value,
             "data": data,
-            **self._fee(),
+            **fee,
         }
         if to is not None:
             fields["to"] = address_text(to)
@@ -221,6 +305,38 @@ class SendingAccount:
         # Twice the base fee covers the six full blocks by which it can rise meanwhile.
         return {"type": 2, "maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * quantity(base) + tip}
 
+    def _raised(self, terms: _Terms) -> dict[str, int] | None:
+        """A fee that replaces a waiting transaction (clients want a tenth more of both); None beyond `MOST_FEE`."""
+        now = self._fee()
+        suggested = now.get("maxFeePerGas", now.get("gasPrice", 0))
+        fee = max(suggested, terms.fee + terms.fee // 8 + 1)
+        if fee > MOST_FEE * max(suggested, 1):
+            return None
+        if terms.tip is None:
+            return {"gasPrice": fee}
+        tip = max(now.get("maxPriorityFeePerGas", 0), terms.tip + terms.tip // 8 + 1)
+        return {"type": 2, "maxPriorityFeePerGas": min(tip, fee), "maxFeePerGas": fee}
+
+    def _replace(
+        self, key: Digest, to: bytes | None, data: bytes, value: int, sent: list[tuple[bytes, Digest]]
+    ) -> None:
+        """Sign the newest of `sent` again with a higher fee; a client that refuses it keeps the one it has."""
+        terms = _Terms.of(sent[-1][0])
+        fee = self._raised(terms)
+        if fee is None:
+            return
+        raw, transaction = self._sign(to, data, terms.gas, terms.nonce, value, fee)
+        self._store.remember(key, raw, transaction)
+        sent.append((raw, transaction))
+        self._broadcast(raw, transaction)
+
+    def _receipt(self, sent: Sequence[tuple[bytes, Digest]]) -> dict[str, Any] | None:
+        """The receipt of whichever was mined."""
+        return next((found for _, one in reversed(sent) if (found := self._client.receipt(one)) is not None), None)
+
+    def _height(self) -> int:
+        return quantity(self._client.block("latest")["number"])
+
     def _broadcast(self, raw: bytes, transaction: Digest) -> _Fate:
         try:
             self._client.call("eth_sendRawTransaction", "0x" + raw.hex())
@@ -237,24 +353,31 @@ class SendingAccount:
             raise
         return _Fate.SENT
 
-    def _await(self, raw: bytes, transaction: Digest) -> dict[str, Any] | None:
+    def _await(
+        self, key: Digest, to: bytes | None, data: bytes, value: int, sent: list[tuple[bytes, Digest]]
+    ) -> dict[str, Any] | None:
         """The receipt, or None when the transaction can never be mined."""
         waited, pause, last_fault = 0.0, 0.005, "not mined yet"
-        since_sent = 0.0
+        since_sent, passed_from = 0.0, -1
         while True:
             try:
-                receipt = self._client.receipt(transaction)
+                receipt = self._receipt(sent)
                 if receipt is not None:
                     return receipt
                 if since_sent >= _REBROADCAST_S:
                     since_sent = 0.0
-                    if self._broadcast(raw, transaction) is _Fate.NONCE_USED:
-                        return None
-            except ChainUnreachable as error:
+                    if self._broadcast(*sent[-1]) is _Fate.NONCE_USED:
+                        return self._receipt(sent)
+                    height = self._height()
+                    passed_from = height if passed_from < 0 else passed_from
+                    if height - passed_from >= BUMP_BLOCKS:
+                        passed_from = height
+                        self._replace(key, to, data, value, sent)
+            except (ChainUnreachable, RpcError) as error:
                 last_fault = error.message
             if waited >= self._mine_timeout_s:
                 raise OutcomeUnknown(
-                    f"transaction {transaction.hex()} was sent; its fate is unknown after {waited:.0f} s: {last_fault}"
+                    f"transaction {sent[-1][1].hex()} was sent; its fate is unknown after {waited:.0f} s: {last_fault}"
                 )
             self._sleep(pause)
             waited += pause

@@ -30,6 +30,7 @@ from node.duties import Duties, note_contradiction
 from node.erasing import Erasing
 from node.errors import (
     CallReverted,
+    ChainDisputed,
     ChainUnreachable,
     LedgerError,
     LocalError,
@@ -42,6 +43,7 @@ from node.errors import (
 from node.exchange import MAX_SPEC_BYTES, Exchange
 from node.follower import Follower, Reorganised
 from node.history import History
+from node.jsonrpc import ReplyLost
 from node.membership import Member, members_of
 from node.messages import (
     AbstainNotice,
@@ -129,6 +131,7 @@ class Metrics:
     trainings: int = 0
     peer_errors: int = 0
     chain_errors: int = 0
+    reorganisations: int = 0
     started: float = field(default_factory=time.time)
 
 
@@ -178,12 +181,18 @@ class Node:
         self._not_before: dict[Digest, int] = {}  # study or round -> chain time of the next try for what it lacks
         self._nursery: trio.Nursery | None = None
         self._restarting = True
+        self._fault: LedgerError | None = None  # why the last look at the chain failed
         self.ready = False
 
     @property
     def history(self) -> History:
         """The chain as this node has read it."""
         return self.participant.history
+
+    @property
+    def disputed(self) -> bool:
+        """Whether the chain cannot be believed now; rounds wait."""
+        return isinstance(self._fault, ChainDisputed)
 
     @property
     def now(self) -> int:
@@ -305,23 +314,32 @@ class Node:
         while True:
             try:
                 await self._look()
-            except ChainUnreachable as error:
-                self.ready = False
-                self.metrics.chain_errors += 1
-                log.warning("chain unreachable", error=error.message)
-                await trio.sleep(1.0)
             except Reorganised as error:
+                self.ready = False
                 log.warning("reorganised", error=error.message)
+                self.metrics.reorganisations += 1
                 await self._core(self._forget_chain)
                 await self._load()
+                await self._send_again()
             except LedgerError as error:
+                self.ready, self._fault = False, error
                 self.metrics.chain_errors += 1
-                log.warning("ledger", error=error.message)
+                log.warning(_KIND_OF_FAULT.get(type(error), "ledger"), error=error.message)
                 await trio.sleep(1.0)
             await trio.sleep(self._poll_s)
 
+    async def _send_again(self) -> None:
+        try:
+            count = await self._chain(self._follower.resend)
+            log.info("sent again what a reorganisation took out", count=count)
+        except LedgerError as error:  # the duties that follow say again what is missing
+            log.warning("not sent again", error=error.message)
+
     def _forget_chain(self) -> None:
+        if self.participant.vault is not None:
+            self.participant.reapply()  # what the old blocks withdrew stays withdrawn here, whatever the new ones hold
         self.participant.history = History()
+        self.desk.forget()
         self.participant.rounds.clear()
         self._active.clear()
         self._unready.clear()
@@ -332,10 +350,15 @@ class Node:
         """One look at the chain: read what is final, then let every machine act."""
         final_time = -1 if self._head is None else self._head.time - 1
         head = await self._chain(self._ledger.head)
+        await self._chain(self._follower.check_head, head)
         while self._follower.done < head.final_number:
             logged = await self._chain(self._follower.step, head)
             if logged:
                 await self._core(self._apply, logged)
+        history = self.history
+        rebuilt = (history.registry.accumulator, history.consent_acc, history.unlearning_acc)
+        await self._chain(self._follower.compare, head, rebuilt)
+        self._fault = None
         self._head, self._now = head, max(self._now, head.time)
         self._refresh_peers()
         self._open_studies()
@@ -504,11 +527,18 @@ class Node:
     async def _perform(self, round_id: Digest, effect: Effect) -> None:
         """Carry one effect out and report how it went. Nothing that fails here may end the node."""
         try:
+            if isinstance(effect, _COMMITTING):
+                self._check_undisputed()
             events = await self._carry_out(round_id, effect)
         except (NodeError, OSError) as error:
             log.info("later", round=round_id.hex()[:8], effect=type(effect).__name__, error=str(error)[:300])
             events = (NotSent(effect, self._now + 1),)
         await self._step(round_id, *events)
+
+    def _check_undisputed(self) -> None:
+        """Raise what the last look at the chain ended with, if it says that the chain cannot be believed now."""
+        if isinstance(self._fault, ChainDisputed):
+            raise self._fault
 
     async def _carry_out(self, round_id: Digest, effect: Effect) -> tuple[Event, ...]:
         node = self.participant
@@ -581,6 +611,7 @@ class Node:
             return (TrainingFailed(effect.generation),)
         finally:
             self._busy.discard(mark)
+        self._check_undisputed()
         late = await self._core(self.participant.new_withdrawals, effect.round_id)
         if late is not None:
             return (late, TrainingFailed(effect.generation))
@@ -793,10 +824,33 @@ class Node:
             "ledger_address": address_text(self.participant.ring.ledger.address),
             "block": self._follower.done,
             "chain_time": self._now,
+            "chain_fault": None if self._fault is None else f"{self._fault.kind}: {self._fault.message}",
+            "chain_warnings": self._follower.warnings,
             "rounds": rounds,
             "peers": peers,
             "reapplied": int(self.participant.store.meta("reapplied") or 0),
         }
+
+
+_KIND_OF_FAULT = {
+    ChainUnreachable: "chain unreachable",
+    ReplyLost: "chain unreachable",
+    ChainDisputed: "chain disputed: nothing is signed",
+}
+
+_COMMITTING = (
+    Train,
+    SignAbstain,
+    SignHave,
+    SignVote,
+    SignClose,
+    PostCommits,
+    PostAbstentions,
+    PostHaves,
+    PostResult,
+    DeclareFailed,
+)
+"""Effects that commit this node to what it believes of the chain."""
 
 
 def _of_round(record: object) -> bool:

@@ -30,6 +30,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any]]] = {
     },
     "chain": {
         "url": (str, "http://127.0.0.1:8545"),
+        "check_urls": (list, []),
         "confirmations": (int, 0),
         "poll_ms": (int, 250),
     },
@@ -51,6 +52,11 @@ class Config:
 
 def _value(section: str, key: str, value: Any, source: str) -> Any:
     kind, _ = _TABLE[section][key]
+    if kind is list:
+        value = [one.strip() for one in value.split(",") if one.strip()] if isinstance(value, str) else value
+        if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
+            raise InputError(f"{source}: {section}.{key} = {value!r} must be a list of texts")
+        return list(value)
     if isinstance(value, str) and kind is int and value.lstrip("-").isdigit():
         value = int(value)
     if isinstance(value, str) and kind is bool and value.lower() in ("true", "false", "1", "0"):

@@ -136,6 +136,11 @@ class Desk:
             raise NotFound(f"no study {study} on this ledger" if study else "there is no study on this ledger yet")
         raise InputError(f"{len(found)} studies fit; name one of {', '.join(one.hex()[:12] for one in found)}")
 
+    def forget(self) -> None:
+        """The chain is read anew: every duty is due again."""
+        self._swept.clear()
+        self._seen, self._again_at = None, 0
+
     # ----------------------------------------------------------------------------------------------------------------
     # Studies
 

@@ -140,6 +140,15 @@ class OutcomeUnknown(LedgerError):
     exit_code = ExitCode.TIMED_OUT
 
 
+class ChainDisputed(LedgerError):
+    """What an endpoint says contradicts a header, an accumulator, its own past or another endpoint.
+
+    Somebody lies, lags or is broken, and it may be the chain's endpoint: nothing is signed for a round meanwhile.
+    """
+
+    exit_code = ExitCode.VERIFICATION_FAILED
+
+
 class LedgerUnavailable(LedgerError):
     """The ledger cannot serve at the moment, and nothing was sent: it is still syncing, or refused the connection."""
 

@@ -6,7 +6,8 @@ and holds headers down from it and the receipts of the blocks that matter, can r
 them offline, and nobody can hide, add or change one. What this file does not know: JSON-RPC, sockets, files, records
 (`node/abi.py` turns a log into a record).
 
-Formats: Ethereum Yellow Paper, sections 4.3 and 4.4; EIP-2718 (typed receipts: a type byte, then the RLP list).
+Formats: Ethereum Yellow Paper, sections 4.3 and 4.4; EIP-2718 (typed receipts: a type byte, then the RLP list); QBFT
+headers as in the Enterprise Ethereum Alliance's QBFT specification (:func:`hash_of_header`).
 """
 
 from __future__ import annotations
@@ -22,8 +23,11 @@ from trie.hexary import HexaryTrie
 from crypto.digest import Digest, keccak256
 from node.errors import VerificationFailed
 
-_PARENT, _RECEIPTS, _NUMBER, _TIMESTAMP = 0, 5, 8, 11
+_PARENT, _RECEIPTS, _NUMBER, _TIMESTAMP, _EXTRA, _MIX = 0, 5, 8, 11, 12, 13
 """Places in a header's list."""
+
+_BFT_MIX = bytes.fromhex("63746963616c2062797a616e74696e65206661756c7420746f6c6572616e6365")
+"""What QBFT puts where proof of work has its mix hash: the letters of "ctical byzantine fault tolerance"."""
 
 _HEADER_FIELDS = range(15, 32)
 """How many fields a header may have: 15 at the start of Ethereum, more with every fork since London."""
@@ -94,7 +98,7 @@ def verify_block(evidence: BlockEvidence) -> VerifiedBlock:
         raise VerificationFailed(f"{where}: receipts root: expected {header[_RECEIPTS].hex()}, computed {root.hex()}")
     return VerifiedBlock(
         number=number,
-        block_hash=keccak256(evidence.header_rlp),
+        block_hash=_hash_of(where, header),
         parent_hash=_word(where, "parent hash", header[_PARENT]),
         timestamp=int.from_bytes(header[_TIMESTAMP], "big"),
         logs=tuple(_logs(where, evidence.receipts_rlp)),
@@ -118,6 +122,32 @@ def verify_chain(blocks: Iterable[BlockEvidence], parent_hash: bytes) -> tuple[V
         expected = block.block_hash
         verified.append(block)
     return tuple(verified)
+
+
+def hash_of_header(header_rlp: bytes) -> Digest:
+    """A block's hash from its header, by the one rule of two that the header itself names.
+
+    - QBFT (its mix hash is the BFT constant; Besu and clients that follow it): `extraData` is the RLP list
+      [vanity, validators, vote, round, commit seals], and the block is hashed as if the round were 0 and there were no
+      seals, because validators may hold the same block with different seals. The seals themselves are not checked.
+    - All others, Clique with its seal at the end of `extraData` among them: keccak256 of the header as it is.
+
+    Raises:
+        VerificationFailed: no header, or one with the BFT constant whose `extraData` is none of QBFT's.
+    """
+    return _hash_of("header", _words("header", "header", header_rlp))
+
+
+def _hash_of(where: str, header: list[bytes]) -> Digest:
+    if len(header) > _MIX and header[_MIX] == _BFT_MIX:
+        extra = _list(f"{where}, extra data", header[_EXTRA])
+        match extra:
+            case [bytes() as vanity, [*validators], [*vote], bytes(), [*_]] if len(vanity) == 32:
+                unsealed = cast(bytes, rlp.encode([vanity, validators, vote, 0, []]))
+                header = [*header[:_EXTRA], unsealed, *header[_EXTRA + 1 :]]
+            case _:
+                raise VerificationFailed(f"{where}: a BFT header whose extra data are not QBFT's five fields")
+    return keccak256(cast(bytes, rlp.encode(header)))
 
 
 def receipts_root(receipts_rlp: Sequence[bytes]) -> Digest:

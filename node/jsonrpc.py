@@ -7,7 +7,7 @@ which method is called when.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from crypto.digest import Digest
 from node.errors import ChainUnreachable, LedgerError
@@ -86,10 +86,29 @@ def word(value: object) -> Digest:
     return Digest(found)
 
 
-def json_object(what: str, value: object) -> dict[str, Any]:
+class Fields(dict[str, Any]):
+    """A JSON object of a client: a field that is asked for and missing is a `LedgerError` that names both."""
+
+    def __init__(self, what: str, fields: Mapping[str, Any]) -> None:
+        """Remember `what` the object should be."""
+        super().__init__(fields)
+        self._what = what
+
+    def __missing__(self, name: str) -> NoReturn:
+        raise LedgerError(f"the client gave a {self._what} without {name!r}")
+
+
+def json_object(what: str, value: object) -> Fields:
     """A JSON object; `LedgerError` for anything else, naming `what` it should have been."""
     if not isinstance(value, dict):
         raise LedgerError(f"the client gave {str(value)[:80]!r} where a {what} belongs")
+    return Fields(what, value)
+
+
+def json_list(what: str, value: object) -> list[Any]:
+    """A JSON list; `LedgerError` for anything else, naming `what` it should have held."""
+    if not isinstance(value, list):
+        raise LedgerError(f"the client gave {str(value)[:80]!r} where a list of {what} belongs")
     return value
 
 
@@ -97,7 +116,7 @@ def raw_log(entry: Mapping[str, Any]) -> RawLog:
     """A log as `eth_getLogs` and receipts show it."""
     return RawLog(
         address=data(entry["address"]),
-        topics=tuple(word(topic) for topic in entry["topics"]),
+        topics=tuple(word(topic) for topic in json_list("topics", entry["topics"])),
         data=data(entry["data"]),
         transaction_index=quantity(entry["transactionIndex"]),
         log_index=quantity(entry["logIndex"]),
@@ -117,8 +136,10 @@ def header_rlp(block: Mapping[str, Any]) -> bytes:
 
 def receipt_rlp(found: Mapping[str, Any]) -> bytes:
     """A receipt as the receipts trie holds it, from its JSON."""
+    entries = [json_object("log", log) for log in json_list("logs", found["logs"])]
     logs = [
-        (data(log["address"]), [data(topic) for topic in log["topics"]], data(log["data"])) for log in found["logs"]
+        (data(log["address"]), [data(topic) for topic in json_list("topics", log["topics"])], data(log["data"]))
+        for log in entries
     ]
     return encode_receipt(
         kind=quantity(found.get("type") or "0x0"),

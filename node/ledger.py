@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-1. Standard `eth_*` methods over HTTP. The form of every answer is checked; whether it is *true* is not decided here:
-   accumulators, parent hashes and receipts roots tell, elsewhere.
+1. Standard `eth_*` methods over HTTP. The form of every answer is checked, and its size and time are bounded; whether
+   it is *true* is not decided here: accumulators, parent hashes and receipts roots tell (`node/follower.py`).
 2. The clock is the block stamp. A call whose meaning depends on it gets its gas limit from a table: an estimate is made
    at another moment than the execution, and may take another path through the contract.
 
@@ -27,13 +27,22 @@ from crypto.errors import EncodingError
 from crypto.keys import LedgerKey, address_text
 from node.abi import Codec, EncodedCall
 from node.account import MemorySentStore, SendingAccount, SentStore
-from node.errors import CallReverted, ChainUnreachable, LedgerError, NotFound, Refused
+from node.errors import (
+    CallReverted,
+    ChainDisputed,
+    ChainUnreachable,
+    LedgerError,
+    NotFound,
+    Refused,
+    VerificationFailed,
+)
 from node.evidence import BlockEvidence, verify_block
 from node.jsonrpc import (
     ReplyLost,
     RpcError,
     data,
     header_rlp,
+    json_list,
     json_object,
     quantity,
     raw_log,
@@ -41,6 +50,7 @@ from node.jsonrpc import (
     revert_data,
     word,
 )
+from node.jsontext import check_depth
 from node.records import Call, Contracts, Head, Logged, Position, Sent
 
 PUBLIC_CHAINS: Final = {
@@ -71,6 +81,9 @@ LOG_SPAN_BLOCKS: Final = 1_000
 """Blocks asked for at once; many clients refuse more than a few thousand."""
 
 TRANSFER_GAS: Final = 21_000
+MAX_ANSWER_BYTES: Final = 64 << 20
+"""Of one answer. A block of 36 million gas has at most 4.5 MB of logs (8 gas a byte), three times that as JSON."""
+
 _READ_ATTEMPTS: Final = 8
 _STAMPS_KEPT: Final = 10_000
 
@@ -103,13 +116,7 @@ class EthereumClient:
         self._chain_id = chain_id
         self._allow_public_chain = allow_public_chain
         self._known = False
-        options: dict[str, object] = {"timeout": timeout_s}
-        if token is not None:
-            options["headers"] = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
-        session = requests.Session()
-        # A proxy of the environment has no business between this process and a chain on the same machine.
-        session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost")
-        self._provider = HTTPProvider(url, options, session, exception_retry_configuration=None)
+        self._provider = _BoundedProvider(url, token, timeout_s)
 
     @property
     def chain_id(self) -> int:
@@ -148,32 +155,85 @@ class EthereumClient:
             raise NotFound(f"the chain at {self.url} has no block {which}")
         return json_object("block", block)
 
+    def height(self) -> int:
+        """Number of the newest block."""
+        return quantity(self.call("eth_blockNumber"))
+
+    def hash_of(self, number: int) -> Digest:
+        """The hash that the client states for a block; `NotFound` if there is none."""
+        return word(self.block(number)["hash"])
+
     def receipt(self, transaction: bytes) -> dict[str, Any] | None:
         """The receipt of a mined transaction, or None."""
         found = self.call("eth_getTransactionReceipt", "0x" + transaction.hex())
         # A pending transaction has a receipt without a block on some clients.
-        return None if found is None or found.get("blockNumber") is None else json_object("receipt", found)
+        if found is None:
+            return None
+        receipt = json_object("receipt", found)
+        return None if receipt.get("blockNumber") is None else receipt
 
     def _request(self, method: str, params: list[Any]) -> Any:
         try:
             answer = self._provider.make_request(RPCEndpoint(method), params)
         except requests.RequestException as error:
             self._known = False
+            if isinstance(error, requests.ReadTimeout):
+                raise ReplyLost(f"no whole answer from the chain at {self.url}: {error}") from error
             if _was_delivered(error):
                 raise ReplyLost(f"no answer from the chain at {self.url}: {type(error).__name__}") from error
             raise ChainUnreachable(f"no chain answers at {self.url}: {type(error).__name__}") from error
-        except (ValueError, TypeError) as error:
-            raise LedgerError(f"{self.url} does not speak JSON-RPC: {error}") from error
+        except (ValueError, TypeError, RecursionError) as error:
+            self._known = False
+            raise ReplyLost(f"{self.url} answers {method} with something that is not JSON ({error})") from error
+        except LedgerError:
+            self._known = False
+            raise
         if not isinstance(answer, dict) or ("error" not in answer and "result" not in answer):
-            raise LedgerError(f"{self.url} does not speak JSON-RPC: neither a result nor an error to {method}")
+            raise ReplyLost(f"{self.url} does not speak JSON-RPC: neither a result nor an error to {method}")
         if answer.get("error") is not None:
             fault = answer["error"]
             if not isinstance(fault, dict):
                 raise RpcError(f"{method}: {fault}")
-            raise RpcError(
-                f"{method}: {fault.get('message', 'no message')}", int(fault.get("code") or 0), revert_data(fault)
-            )
+            code = fault.get("code")
+            message = f"{method}: {str(fault.get('message', 'no message'))[:500]}"
+            raise RpcError(message, code if isinstance(code, int) else 0, revert_data(fault))
         return answer.get("result")
+
+
+class _BoundedProvider(HTTPProvider):
+    """One request, one answer of bounded size, within a bounded time, from the address that was asked and no other."""
+
+    def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self._session = requests.Session()
+        # A proxy of the environment has no business between this process and a chain on the same machine.
+        self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost")
+        self._session.headers["Content-Type"] = "application/json"
+        self._session.headers["Accept-Encoding"] = "identity"  # what is counted is what was sent
+        if token is not None:
+            self._session.headers["Authorization"] = f"Bearer {token}"
+        super().__init__(url, session=self._session, exception_retry_configuration=None)
+
+    def _make_request(self, method: RPCEndpoint, request_data: bytes) -> bytes:
+        url, deadline = str(self.endpoint_uri), time.monotonic() + self._timeout_s
+        body = bytearray()
+        with self._session.post(
+            url, request_data, timeout=self._timeout_s, stream=True, allow_redirects=False
+        ) as response:
+            # read1 returns what is there: a line that gives a byte now and then must not outlast the deadline.
+            while piece := response.raw.read1(1 << 16):
+                body += piece
+                if len(body) > MAX_ANSWER_BYTES:
+                    raise ReplyLost(f"{url} answers {method} with more than {MAX_ANSWER_BYTES >> 20} MiB")
+                if time.monotonic() > deadline:
+                    raise requests.ReadTimeout(f"not within {self._timeout_s:g} s")
+            if response.status_code != requests.codes.ok and not body.lstrip().startswith(b"{"):
+                said = f"{url} answers {method} with HTTP {response.status_code} {str(response.reason)[:40]}"
+                # A gateway's 5xx may come after the request went through; a 4xx says that it did not.
+                raise ReplyLost(said) if response.status_code >= 500 else ChainUnreachable(said)
+        answer = bytes(body)
+        check_depth(answer)  # the decoder would overrun the stack (node/jsontext.py)
+        return answer
 
 
 class Web3Ledger:
@@ -244,38 +304,52 @@ class Web3Ledger:
 
     def accumulators(self) -> tuple[Digest, Digest, Digest]:
         """Rolling accumulators of Membership, ConsentRegistry, UnlearningRegistry, all at one newest block."""
-        data = "0x" + self._codec.accumulator_call().hex()
-        addresses = (self.contracts.membership, self.contracts.consent, self.contracts.unlearning)
         for _ in range(_READ_ATTEMPTS):
             before = self.client.block("latest")["hash"]
-            values = [
-                word(self.client.call("eth_call", {"to": address_text(address), "data": data}, "latest"))
-                for address in addresses
-            ]
+            values = self._accumulators("latest")
             # By tag, because clients without an archive refuse old numbers; so look whether a block came between.
             if self.client.block("latest")["hash"] == before:
-                return values[0], values[1], values[2]
+                return values
         raise LedgerError(f"the chain at {self.client.url} grows faster than it can be read")
+
+    def accumulators_at(self, number: int) -> tuple[Digest, Digest, Digest] | None:
+        """The same after block `number`; None when the client has no state that old any more."""
+        try:
+            return self._accumulators(hex(number))
+        except RpcError:
+            return None
+
+    def _accumulators(self, block: str) -> tuple[Digest, Digest, Digest]:
+        question = "0x" + self._codec.accumulator_call().hex()
+        membership, consent, unlearning = (
+            word(self.client.call("eth_call", {"to": address_text(address), "data": question}, block))
+            for address in (self.contracts.membership, self.contracts.consent, self.contracts.unlearning)
+        )
+        return membership, consent, unlearning
 
     def block_hash(self, number: int) -> Digest:
         """Hash of block `number`; `NotFound` when there is no such block."""
-        return word(self.client.block(number)["hash"])
+        return self.client.hash_of(number)
 
     def evidence(self, number: int) -> BlockEvidence:
         """Header and receipts of block `number`, checked against each other and the hash that the client states.
 
         Raises:
             NotFound: there is no such block.
-            LedgerError: the client's header does not hash to the block's hash, or its receipts are not the header's.
+            ChainDisputed: the client's header does not hash to the block's hash, or its receipts are not the header's.
         """
         block = self.client.block(number)
         evidence = BlockEvidence(
             number, header_rlp(block), tuple(receipt_rlp(found) for found in self._receipts(block))
         )
-        verified = verify_block(evidence)
+        try:
+            verified = verify_block(evidence)
+        except VerificationFailed as error:
+            raise ChainDisputed(f"{self.client.url}: {error.message}") from None
         if verified.block_hash != word(block["hash"]):
-            raise LedgerError(
-                f"block {number}: the client states hash {block['hash']}, its header has {verified.block_hash.hex()}"
+            raise ChainDisputed(
+                f"{self.client.url}: block {number}: header hash: "
+                f"stated {word(block['hash']).hex()}, computed {verified.block_hash.hex()}"
             )
         return evidence
 
@@ -291,13 +365,17 @@ class Web3Ledger:
         if quantity(receipt["status"]) != 1:
             raise self._why_reverted(encoded, receipt)
         number = quantity(receipt["blockNumber"])
-        logs = [raw_log(entry) for entry in receipt["logs"]]
+        logs = [raw_log(json_object("log", entry)) for entry in json_list("logs", receipt["logs"])]
         return Sent(
             transaction=word(receipt["transactionHash"]),
             block=number,
             gas_used=quantity(receipt["gasUsed"]),
             records=tuple(record for log in logs if (record := self._codec.record(log, self.contracts)) is not None),
         )
+
+    def resend(self, after: int, upto: int) -> int:
+        """As :meth:`SendingAccount.resend`."""
+        return self._account.resend(after, upto)
 
     def _gas(self, call: EncodedCall) -> int:
         """The gas limit. Raises `CallReverted` when the client can tell that the next block would refuse the call."""
@@ -355,7 +433,7 @@ class Web3Ledger:
             {"fromBlock": hex(first), "toBlock": hex(last), "address": [address_text(one) for one in addresses]},
         )
         found: list[Logged] = []
-        for entry in entries:
+        for entry in (json_object("log", one) for one in json_list("logs", entries)):
             log = raw_log(entry)
             record = self._codec.record(log, self.contracts)
             if record is None:
@@ -381,6 +459,7 @@ class Web3Ledger:
             block = self.client.call("eth_getBlockByHash", block_hash, False)
             if block is None:
                 raise LedgerError(f"block {block_hash} was replaced while its logs were read; read again")
+            block = json_object("block", block)
             if len(self._stamps) >= _STAMPS_KEPT:
                 self._stamps.clear()
             self._stamps[block_hash] = quantity(block["timestamp"])
@@ -390,10 +469,11 @@ class Web3Ledger:
         try:
             found = self.client.call("eth_getBlockReceipts", block["number"])
         except RpcError:  # optional: ask one by one
-            found = [self.client.receipt(data(transaction)) for transaction in block["transactions"]]
+            transactions = json_list("transactions", block["transactions"])
+            found = [self.client.receipt(data(transaction)) for transaction in transactions]
         if not isinstance(found, list) or None in found:
             raise LedgerError(f"block {quantity(block['number'])}: the client does not give its receipts")
-        return found
+        return [json_object("receipt", one) for one in found]
 
 
 def connect(

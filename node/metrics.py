@@ -29,6 +29,8 @@ def render(node: Node) -> bytes:
     gauge("trainings_total", "local trainings started", counted.trainings)
     gauge("notices_refused_total", "notices that broke the protocol", counted.peer_errors)
     gauge("chain_errors_total", "times the chain did not answer or answered wrongly", counted.chain_errors)
+    gauge("reorganisations_total", "times blocks that were read left the chain", counted.reorganisations)
+    gauge("chain_disputed", "1 if the chain's endpoint contradicts itself or another", float(node.disputed))
     gauge("strangers_total", "connections refused because the peer is not registered", peers.strangers)
     gauge("malformed_total", "messages refused by the codec", peers.malformed)
     return generate_latest(registry)

@@ -31,7 +31,7 @@ from node.follower import Follower, logged_of
 from node.history import History
 from node.home import Home, HomeLock, Network, in_use, open_home, read_network, read_password
 from node.keystore import current_ring, public_keys
-from node.ledger import Web3Ledger, connect, hand_over
+from node.ledger import EthereumClient, Web3Ledger, connect, hand_over
 from node.messages import Hello
 from node.metrics import render
 from node.participant import Participant
@@ -41,6 +41,7 @@ from node.study import parse_toml
 from node.training import Trainer
 from node.transport import LibP2PTransport
 from node.vault import Annex, Vault
+from node.witnesses import Witnesses
 
 log = structlog.get_logger("runner")
 SYNC_TIMEOUT_S = 120.0
@@ -121,7 +122,9 @@ def open_node(path: Path, **flags: Any) -> Opened:
         )
         trainer = Trainer(settings["training", "timeout_s"]) if vault is not None else None
         addresses = {seat.peer_id: seat.address for seat in (*network.founders, *network.auditors)}
-        follower = Follower(ledger, store, codec)
+        others = [EthereumClient(url, contracts.chain_id, timeout_s=3.0) for url in settings["chain", "check_urls"]]
+        witnesses = Witnesses(settings["chain", "url"], others, time.monotonic)
+        follower = Follower(ledger, store, codec, witnesses)
         poll_s = settings["chain", "poll_ms"] / 1000
         node = Node(participant, ledger, transport, trainer, follower, addresses, desk, poll_s)
     except BaseException:

@@ -18,7 +18,7 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -54,6 +54,7 @@ from node.messages import (
 from node.wire import decode_notice, encode
 
 FORMAT = 1
+SENT_KEPT_BLOCKS = 1_000  # below the newest mined: a deeper reorganisation is not repaired by sending again
 MAX_SAID = 32  # notices kept of one member about one round: an honest one signs at most eight
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -77,8 +78,8 @@ CREATE TABLE IF NOT EXISTS content_keys (
 CREATE TABLE IF NOT EXISTS content (
     root BLOB PRIMARY KEY, kind TEXT NOT NULL, length INTEGER NOT NULL
 );
-CREATE TABLE IF NOT EXISTS transactions (
-    call_key BLOB PRIMARY KEY, raw BLOB NOT NULL, hash BLOB NOT NULL
+CREATE TABLE IF NOT EXISTS sent (
+    hash BLOB PRIMARY KEY, call_key BLOB NOT NULL, raw BLOB NOT NULL, block INTEGER
 );
 CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
 """
@@ -463,7 +464,7 @@ class Store:
 
 
 class SentTransactions:
-    """The account's `SentStore` in a node's store: signed bytes of calls whose fate is not settled."""
+    """The account's `SentStore` in a node's store: signed bytes of calls, kept until they are deep in the chain."""
 
     def __init__(self, store: Store) -> None:
         """Keep them in `store`."""
@@ -471,16 +472,32 @@ class SentTransactions:
 
     def remember(self, key: Digest, raw: bytes, transaction: Digest) -> None:
         """Keep a call's signed bytes before they are sent."""
-        self._store.execute("INSERT OR REPLACE INTO transactions VALUES (?, ?, ?)", key, raw, transaction)
+        self._store.execute("INSERT OR REPLACE INTO sent VALUES (?, ?, ?, NULL)", transaction, key, raw)
 
-    def recall(self, key: Digest) -> tuple[bytes, Digest] | None:
-        """The signed bytes and transaction hash of a call, if its fate is not settled."""
-        rows = self._store.query("SELECT raw, hash FROM transactions WHERE call_key = ?", key)
-        return (rows[0][0], Digest(rows[0][1])) if rows else None
+    def recall(self, key: Digest) -> Sequence[tuple[bytes, Digest]]:
+        """The signed bytes and transaction hashes of a call whose fate is not settled, oldest first."""
+        rows = self._store.query("SELECT raw, hash FROM sent WHERE call_key = ? AND block IS NULL ORDER BY rowid", key)
+        return [(raw, Digest(transaction)) for raw, transaction in rows]
 
-    def settle(self, key: Digest) -> None:
-        """The call's fate is known."""
-        self._store.execute("DELETE FROM transactions WHERE call_key = ?", key)
+    def settle(self, key: Digest, mined: tuple[Digest, int] | None = None) -> None:
+        """The call's fate is known: what was mined stays until `SENT_KEPT_BLOCKS` more are."""
+        with self._store.transaction():
+            if mined is not None:
+                transaction, block = mined
+                self._store.execute("UPDATE sent SET block = ? WHERE hash = ?", block, transaction)
+                self._store.execute("DELETE FROM sent WHERE block < ?", block - SENT_KEPT_BLOCKS)
+            self._store.execute("DELETE FROM sent WHERE call_key = ? AND block IS NULL", key)
+
+    def mined(self, after: int, upto: int) -> Sequence[tuple[bytes, Digest]]:
+        """What was mined in blocks (after, upto], in the order it was signed."""
+        rows = self._store.query(
+            "SELECT raw, hash FROM sent WHERE block > ? AND block <= ? ORDER BY rowid", after, upto
+        )
+        return [(raw, Digest(transaction)) for raw, transaction in rows]
+
+    def moved(self, transaction: Digest, block: int) -> None:
+        """The transaction is, or can be, in this block now."""
+        self._store.execute("UPDATE sent SET block = ? WHERE hash = ?", block, transaction)
 
 
 def _turn_of_root(notice: CommitNotice) -> int:

@@ -111,10 +111,10 @@ HOUSE = (
     ),
     Row(
         "node/ledger.py",
-        PURE_NODE + " node.abi node.account node.evidence node.jsonrpc crypto crypto.*",
+        PURE_NODE + " node.abi node.account node.evidence node.jsonrpc node.jsontext crypto crypto.*",
         "web3 requests rlp",
     ),
-    Row("node/account.py", PURE_NODE + " node.jsonrpc crypto crypto.*", "eth_account"),
+    Row("node/account.py", PURE_NODE + " node.jsonrpc crypto crypto.*", "eth_account rlp"),
     Row("node/deployment.py", PURE_NODE + " node.abi node.account node.jsonrpc node.ledger crypto crypto.*", "rlp"),
     Row("node/jsonrpc.py", PURE_NODE + " node.evidence crypto crypto.*", "rlp"),
     Row("node/store.py", PURE_NODE + " node.evidence node.wire crypto crypto.*", "cryptography"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -59,37 +59,27 @@ def serve(home: Path, host: str, port: int, allow_remote: bool, token_file: Path
 @click.option("--home", type=HOME, required=True, help="A network's or a node's home.")
 @json_flag
 def status(home: Path) -> None:
-    """Ask the chain: its id, its newest block, whether the network's contracts are there.
+    """Ask the chain: its id, its newest block, whether the network's contracts are there, what other endpoints say.
 
     Example: koinon chain status --home NET
 
-    Exit code 6 when nothing answers, 3 when another chain or other contracts do.
+    A node's home is asked about as its config.toml says (chain.url, chain.check_urls), a network's home as network.json
+    says. Exit code 6 when nothing answers, 3 when another chain or other contracts do or two endpoints differ.
     """
+    from node import config
+    from node.checkup import examine
     from node.cli.common import network_of
-    from node.deployment import check_deployment, genesis_hash
-    from node.errors import VerificationFailed
-    from node.ledger import EthereumClient
 
     network = network_of(home)
-    client = EthereumClient(network.chain_url, network.contracts.chain_id, timeout_s=5.0)
-    found = genesis_hash(client)
-    if found != network.genesis_hash:
-        raise VerificationFailed(
-            f"block 0 at {network.chain_url} is {found.hex()}, network.json says {network.genesis_hash.hex()}"
-        )
-    check_deployment(client, network.contracts)
-    latest = client.block("latest")
-    data: dict[str, Any] = {
-        "url": network.chain_url,
-        "chain_id": network.contracts.chain_id,
-        "genesis_hash": found.hex(),
-        "block": int(latest["number"], 16),
-        "block_hash": str(latest["hash"]).removeprefix("0x"),
-        "timestamp": int(latest["timestamp"], 16),
-        "contracts": dict(network.raw["contracts"]),
-    }
-    shown = {key: one for key, one in data.items() if key != "contracts"}
-    answer(data, pairs(**shown, **{f"contract_{name}": at for name, at in data["contracts"].items()}))
+    url, others = network.chain_url, []
+    if (home / "config.toml").exists():
+        settings = config.load(home / "config.toml")
+        url, others = settings["chain", "url"], settings["chain", "check_urls"]
+    data = examine(network, url, others)
+    shown = {key: one for key, one in data.items() if key not in ("contracts", "check_urls", "warnings")}
+    lines = pairs(**shown, **{f"contract_{name}": at for name, at in data["contracts"].items()})
+    lines += [f"compared with {one}" for one in others] + [f"warning: {one}" for one in data["warnings"]]
+    answer(data, lines)
 
 
 @chain.command()

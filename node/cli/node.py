@@ -6,7 +6,6 @@ import secrets
 import shutil
 import socket
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ import click
 
 from node.cli.common import FILE, HOME, home_option, status_or_none
 from node.cli.output import Noun, answer, configure_logging, json_flag, pairs, progress, table
-from node.errors import InputError, LocalFault, NodeError, Refused, VerificationFailed
+from node.errors import InputError, LocalFault, NodeError, Refused
 from node.home import open_home
 
 PENDING = -1
@@ -186,7 +185,9 @@ def status(home: Path) -> None:
         process=pid,
         block=told["block"],
         reapplied_after_restore=told["reapplied"],
+        chain_fault=told["chain_fault"],
     )
+    lines += [f"warning: {one}" for one in told["chain_warnings"]]
     lines += table(
         ("study", "branch", "round", "phase", "attempt", "committed", "held"),
         [
@@ -288,23 +289,15 @@ def _keys(home: Path) -> str:
 
 def _chain(home: Path) -> str:
     from node import config
-    from node.deployment import check_deployment, genesis_hash
+    from node.checkup import examine
     from node.home import read_network
-    from node.ledger import EthereumClient
 
     opened = open_home(home)
-    url = config.load(opened.config_path)["chain", "url"]
-    network = read_network(opened.network_path)
-    client = EthereumClient(url, network.contracts.chain_id, timeout_s=5.0)
-    found = genesis_hash(client)
-    if found != network.genesis_hash:
-        raise VerificationFailed(f"block 0 at {url} is {found.hex()}, network.json says {network.genesis_hash.hex()}")
-    check_deployment(client, network.contracts)
-    latest = client.block("latest")
-    ahead = int(latest["timestamp"], 16) - time.time()
-    if ahead > 30:
-        raise LocalFault(f"the newest block is {ahead:.0f} s ahead of this machine's clock: set the clock")
-    return f"{url}, block {int(latest['number'], 16)}"
+    settings = config.load(opened.config_path)
+    url, others = settings["chain", "url"], settings["chain", "check_urls"]
+    found = examine(read_network(opened.network_path), url, others)
+    told = [f"{url}, block {found['block']}"] + [f"compared with {one}" for one in others]
+    return "; ".join([*told, *(f"warning: {one}" for one in found["warnings"])])
 
 
 def _listen(home: Path) -> str:

@@ -110,10 +110,21 @@ def embedded() -> Iterator[Chain]:
 
 @pytest.fixture(scope="session")
 def anvil() -> Iterator[Chain]:
+    """A block for each transaction, at once."""
+    yield from _anvil()
+
+
+@pytest.fixture(scope="session")
+def timed() -> Iterator[Chain]:
+    """A block each half second whether or not there is anything for it, as consortia have it."""
+    yield from _anvil("--block-time", "0.5")
+
+
+def _anvil(*options: str) -> Iterator[Chain]:
     if not ANVIL.exists():
         pytest.skip(f"no anvil at {ANVIL}: run scripts/setup with node.js present")
     command = [str(ANVIL), "--port", "0", "--chain-id", str(2**40 + secrets.randbelow(2**40)), "--hardfork", "prague"]
-    with subprocess.Popen([*command, "--accounts", "1"], stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen([*command, "--accounts", "1", *options], stdout=subprocess.PIPE, text=True) as process:
         try:
             yield _anvil_chain(process)
         finally:
@@ -142,9 +153,16 @@ def codec() -> Codec:
     return Codec.load()
 
 
-@pytest.fixture(params=["memory", "embedded", "anvil"])
+@pytest.fixture(params=["memory", "embedded", "anvil", pytest.param("timed", marks=pytest.mark.slow)])
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
+
+
+@pytest.fixture
+def quiet(kind: str) -> None:
+    """For tests of a chain on which nothing happens unless somebody sends something."""
+    if kind == "timed":
+        pytest.skip("this chain makes blocks of its own accord")
 
 
 WorldMaker = Callable[..., World]
@@ -191,3 +209,27 @@ def chain(request: pytest.FixtureRequest) -> Chain:
     """Each real chain."""
     found: Chain = request.getfixturevalue(request.param)
     return found
+
+
+@pytest.fixture
+def make_real(codec: Codec) -> Callable[[Chain], World]:
+    """A maker of worlds of four on a real chain."""
+
+    def make(chain: Chain) -> World:
+        keys, auditor = [LedgerKey.generate() for _ in range(4)], LedgerKey.generate()
+        client = chain.client()
+        planned = plan_deployment(client, chain.operator.address)
+        members, auditors = founding(keys, [auditor], planned.contracts)
+        deploy(client, chain.operator, planned, members, auditors)
+        account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
+        first = int(client.block("latest")["number"], 16) - 3
+        ledger = Web3Ledger(client, planned.contracts, account, codec)
+        return World(ledger, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
+
+    return make
+
+
+@pytest.fixture
+def real(chain: Chain, make_real: Callable[[Chain], World]) -> World:
+    """A world of four on a real chain."""
+    return make_real(chain)

@@ -29,6 +29,7 @@ def test_stamps_never_go_back_and_follow_the_clock(world: World) -> None:
     assert stamps == sorted(stamps)
 
 
+@pytest.mark.usefixtures("quiet")
 def test_a_deadline_passes_on_a_quiet_chain(world: World) -> None:
     """No block is made between the last commitment and the failure: the acting transaction brings the time."""
     _, opened = world.study()
@@ -78,6 +79,7 @@ def test_records_are_read_by_block_ranges_in_order(world: World) -> None:
     assert list(world.ledger.records(5, 4)) == []
 
 
+@pytest.mark.usefixtures("quiet")
 def test_a_block_that_is_not_there_is_not_found(world: World) -> None:
     head = world.ledger.head()
     assert world.ledger.block_hash(head.number) == head.block_hash

@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import threading
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -29,87 +25,12 @@ from node.errors import (
 from node.evidence import verify_block, verify_chain
 from node.ledger import EthereumClient, Web3Ledger, connect
 from node.records import Commits, Contracts, Position, StudyCreation
+from tests.fakes.endpoint import Endpoint, endpoint
 from tests.node.ledger.conftest import Chain
 from tests.node.ledger.world import World, founding, kinds
 
 
-class Proxy:
-    """Forwards JSON-RPC and, when told, loses what comes back (or answers in the chain's place)."""
-
-    def __init__(self, target: str) -> None:
-        self.target = target
-        self.url = ""
-        self.lose_replies: dict[str, int] = {}  # method -> how many of the next replies are lost
-        self.lose_requests: dict[str, int] = {}
-        self.answers: dict[str, Any] = {}
-        self.seen: list[tuple[str, Any]] = []
-
-    def count(self, method: str) -> int:
-        return sum(one == method for one, _ in self.seen)
-
-
-@contextmanager
-def proxied(target: str) -> Iterator[Proxy]:
-    proxy = Proxy(target)
-
-    class Handler(http.server.BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            request = json.loads(body)
-            method = request["method"]
-            proxy.seen.append((method, request.get("params")))
-            if proxy.lose_requests.get(method, 0) > 0:
-                proxy.lose_requests[method] -= 1
-                self.close_connection = True
-                return
-            if method in proxy.answers:
-                answer = json.dumps({"jsonrpc": "2.0", "id": request["id"], **proxy.answers[method]}).encode()
-            else:
-                forwarded = urllib.request.Request(proxy.target, body, {"Content-Type": "application/json"})
-                with urllib.request.urlopen(forwarded, timeout=20) as reply:
-                    answer = reply.read()
-            if proxy.lose_replies.get(method, 0) > 0:
-                proxy.lose_replies[method] -= 1
-                self.close_connection = True
-                return
-            self.send_response(200)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    proxy.url = f"http://127.0.0.1:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    try:
-        yield proxy
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
-
-
-@pytest.fixture
-def real(chain: Chain, codec: Codec) -> World:
-    """A world of four on a real chain."""
-    keys, auditor = [LedgerKey.generate() for _ in range(4)], LedgerKey.generate()
-    client = chain.client()
-    planned = plan_deployment(client, chain.operator.address)
-    members, auditors = founding(keys, [auditor], planned.contracts)
-    deploy(client, chain.operator, planned, members, auditors)
-    account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
-    first = int(client.block("latest")["number"], 16) - 3
-    ledger = Web3Ledger(client, planned.contracts, account, codec)
-    return World(ledger, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
-
-
-def through(proxy: Proxy, chain: Chain, world: World, store: MemorySentStore, codec: Codec, **options: Any) -> World:
+def through(proxy: Endpoint, chain: Chain, world: World, store: MemorySentStore, codec: Codec, **options: Any) -> World:
     """The same world, its ledger behind a proxy."""
     client = EthereumClient(proxy.url, world.contracts.chain_id, timeout_s=5)
     account = SendingAccount(client, chain.operator, store, **{"mine_timeout_s": 20.0, **options})
@@ -122,7 +43,7 @@ def through(proxy: Proxy, chain: Chain, world: World, store: MemorySentStore, co
 
 def test_a_transaction_whose_reply_was_lost_is_found_and_not_repeated(chain: Chain, real: World, codec: Codec) -> None:
     store = MemorySentStore()
-    with proxied(chain.url) as proxy:
+    with endpoint(chain.url) as proxy:
         world = through(proxy, chain, real, store, codec)
         proxy.lose_replies["eth_sendRawTransaction"] = 1
         terms = world.terms()
@@ -134,7 +55,7 @@ def test_a_transaction_whose_reply_was_lost_is_found_and_not_repeated(chain: Cha
 def test_a_transaction_that_never_arrived_is_sent_again_with_the_same_bytes(
     chain: Chain, real: World, codec: Codec
 ) -> None:
-    with proxied(chain.url) as proxy:
+    with endpoint(chain.url) as proxy:
         world = through(proxy, chain, real, MemorySentStore(), codec)
         proxy.lose_requests["eth_sendRawTransaction"] = 1
         terms = world.terms()
@@ -152,7 +73,7 @@ def test_the_bytes_are_remembered_before_they_are_sent(chain: Chain, real: World
             order.append(f"{proxy.count('eth_sendRawTransaction')} sent")
             super().remember(key, raw, transaction)
 
-    with proxied(chain.url) as proxy:
+    with endpoint(chain.url) as proxy:
         world = through(proxy, chain, real, Watching(), codec)
         terms = world.terms()
         world.send(StudyCreation(terms, world.sign(0, terms)))
@@ -163,7 +84,7 @@ def test_an_outcome_is_unknown_only_when_nothing_answers_and_sending_again_settl
     chain: Chain, real: World, codec: Codec
 ) -> None:
     store = MemorySentStore()
-    with proxied(chain.url) as proxy:
+    with endpoint(chain.url) as proxy:
         world = through(proxy, chain, real, store, codec, mine_timeout_s=0.05)
         proxy.lose_replies["eth_sendRawTransaction"] = 1
         proxy.lose_requests["eth_getTransactionReceipt"] = 1_000
@@ -201,7 +122,7 @@ def test_another_chain_at_the_address_is_named_with_both_ids(chain: Chain, real:
 
 
 def test_the_chain_is_asked_again_after_an_outage(chain: Chain, real: World) -> None:
-    with proxied(chain.url) as proxy:
+    with endpoint(chain.url) as proxy:
         client = EthereumClient(proxy.url, real.contracts.chain_id)
         client.block("latest")
         proxy.lose_requests["eth_getBlockByNumber"] = 1
@@ -213,7 +134,7 @@ def test_the_chain_is_asked_again_after_an_outage(chain: Chain, real: World) -> 
 
 
 def test_a_public_chain_is_refused_unless_it_is_allowed(chain: Chain) -> None:
-    with proxied(chain.url) as proxy:
+    with endpoint(chain.url) as proxy:
         proxy.answers["eth_chainId"] = {"result": "0xaa36a7"}
         with pytest.raises(Refused, match="11155111"):
             EthereumClient(proxy.url, None).block("latest")
@@ -221,7 +142,7 @@ def test_a_public_chain_is_refused_unless_it_is_allowed(chain: Chain) -> None:
 
 
 def test_what_is_no_client_is_said_to_be_none(chain: Chain) -> None:
-    with proxied(chain.url) as proxy:
+    with endpoint(chain.url) as proxy:
         proxy.answers["eth_chainId"] = {"result": "many"}
         with pytest.raises(LedgerError, match="quantity"):
             EthereumClient(proxy.url, None).block("latest")
@@ -231,7 +152,7 @@ def test_what_is_no_client_is_said_to_be_none(chain: Chain) -> None:
 
 
 def test_a_nonce_that_another_process_took_is_taken_anew(chain: Chain, real: World, codec: Codec) -> None:
-    with proxied(chain.url) as proxy:
+    with endpoint(chain.url) as proxy:
         world = through(proxy, chain, real, MemorySentStore(), codec)
         taken = real.ledger.contracts  # the next nonce is stated too low once, as a lagging client would
         client = chain.client()
@@ -243,9 +164,9 @@ def test_a_nonce_that_another_process_took_is_taken_anew(chain: Chain, real: Wor
             proxy.answers.pop("eth_getTransactionCount", None)
 
         class Correcting(MemorySentStore):
-            def settle(self, key: Digest) -> None:
+            def settle(self, key: Digest, mined: tuple[Digest, int] | None = None) -> None:
                 correct()
-                super().settle(key)
+                super().settle(key, mined)
 
         account = SendingAccount(EthereumClient(proxy.url, None), chain.operator, Correcting(), mine_timeout_s=20)
         ledger = Web3Ledger(EthereumClient(proxy.url, None), taken, account, codec)
