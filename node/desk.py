@@ -51,7 +51,7 @@ from node.records import (
     SeatInput,
     StudyCreation,
 )
-from node.register import parse_register
+from node.register import check_rows, parse_register
 from node.study import Study
 from node.training import Arithmetic, model_root
 from node.vault import Vault
@@ -246,6 +246,84 @@ class Desk:
             "absent": list(done.absent),
             "refused": [{"line": one.line, "why": one.why} for one in done.refused],
         }
+
+    async def take_in(
+        self, node: Node, study: Digest, rows: list[dict[str, Any]], ends: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Carry out what a file of FHIR Consents says: first what ended, then what was granted.
+
+        Args:
+            rows: the register's columns with `line`, `document` and `until` (last day of the period or "").
+            ends: `line`, `patient_id`, `form`, `signed_on`, `mark`: ends what is held of this patient under this form,
+                unless it was signed later.
+        """
+        result = await node.core(self._take_in, study, rows, ends, node.now)
+        result["posted"] = await self.post_withdrawals(node)
+        await self._post_grants(node, study)
+        return result
+
+    def _take_in(
+        self, study: Digest, rows: list[dict[str, Any]], ends: list[dict[str, Any]], now: int
+    ) -> dict[str, Any]:
+        spec = self._node.study(study).study
+        ids = enrolment.form_ids(spec, study)
+        last_day = {form["name"]: enrolment.today(form["valid_to"] - 1).isoformat() for form in spec.forms}
+        wanted = check_rows(rows, "FHIR import", forms=list(ids), today=enrolment.today(now)) if rows else ()
+        for entry in ends:
+            if entry["form"] not in ids:
+                raise InputError(f"FHIR import, line {int(entry['line'])}: form is not one of the study's")
+        ended = [one for entry in ends for one in self._ended_by(entry, study, ids[entry["form"]])]
+        for consent, mark in ended:
+            self._node.end_consent(consent, now, mark)
+        until = {int(entry["line"]): str(entry.get("until", "")) for entry in rows}
+        short = [
+            row for row in wanted if until[row.line] and until[row.line] < last_day[row.form][: len(until[row.line])]
+        ]
+        kept = [row for row in wanted if row not in short]
+        done = enrolment.enrol(self.vault, kept, spec, self.origin(study), now=now)
+        refused = [{"line": one.line, "why": one.why} for one in done.refused]
+        refused += [
+            {"line": row.line, "why": f"its period ends before form {row.form} does; koinon ends forms, not persons"}
+            for row in short
+        ]
+        return {
+            "granted": len(done.minted),
+            "known": len(done.known),
+            "ended": [consent.hex() for consent, _ in ended],
+            "absent": list(done.absent),
+            "refused": refused,
+        }
+
+    def _ended_by(self, entry: dict[str, Any], study: Digest, form_id: Digest) -> list[tuple[Digest, str]]:
+        try:
+            held = self.vault.find(str(entry["patient_id"]))
+        except NotFound:
+            return []
+        return [
+            (one.consent_id, str(entry["mark"]))
+            for one in held
+            if (one.study, one.form_id, one.mark) == (study, form_id, "") and one.signed_on <= str(entry["signed_on"])
+        ]
+
+    def held(self, study: Digest, now: int) -> list[dict[str, Any]]:
+        """Every consent of the study with its patient and its document: for the hospital's own records."""
+        spec, history = self._node.study(study).study, self._node.history
+        names = {form_id: name for name, form_id in enrolment.form_ids(spec, study).items()}
+        ends = {form["name"]: form["valid_to"] for form in spec.forms}
+        return [
+            {
+                "consent_id": one.consent_id.hex(),
+                "patient_id": self.vault.patient_of(one.consent_id),
+                "form": names[one.form_id],
+                "valid_to": ends[names[one.form_id]],
+                "signed_on": one.signed_on,
+                "issued": one.issued,
+                "state": enrolment.consent_state(one, history, now).value,
+                "changed_at": one.marked_at or history.withdrawn_at(one.consent_id) or 0,
+                "document": self.vault.document(one.consent_id).decode(),
+            }
+            for one in self.vault.holdings(study)
+        ]
 
     async def _post_grants(self, node: Node, study: Digest) -> None:
         for call in await node.core(enrolment.pending_calls, self.vault, self.origin(study), self._ring.ledger):

@@ -197,9 +197,9 @@ class Participant:
         """Whether this consent is known as withdrawn, on chain or only here."""
         return consent_id in self.history.withdrawals or consent_id in self._ended
 
-    def end_consent(self, consent_id: Digest, at: int) -> bool:
+    def end_consent(self, consent_id: Digest, at: int, mark: str = "withdrawn") -> bool:
         """Stop the use of one of our consents at once, mined or not; whether it is ours and this was news."""
-        if self.vault is None or not self.vault.note_withdrawal(consent_id, at=at):
+        if self.vault is None or not self.vault.note_withdrawal(consent_id, at=at, mark=mark):
             return False
         self._ended.add(consent_id)
         return True

@@ -44,7 +44,16 @@ SYNC_TIMEOUT_S = 120.0
 LOCAL_TIMEOUT_S = 10.0
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 READS = frozenset(
-    {"consent.list", "consent.cards", "erase.status", "audit.prove", "model.evaluate", "model.export", "status"}
+    {
+        "consent.list",
+        "consent.cards",
+        "consent.export",
+        "erase.status",
+        "audit.prove",
+        "model.evaluate",
+        "model.export",
+        "status",
+    }
 )
 """Orders that are answered from what the home keeps; no chain and no peer need answer."""
 LOCAL_FIRST = frozenset({"consent.withdraw"})
@@ -258,6 +267,8 @@ class Orders:
             "consent.withdraw": self._withdraw,
             "consent.list": self._consents,
             "consent.cards": self._cards,
+            "consent.import": self._import,
+            "consent.export": self._held,
             "audit.prove": self._prove,
             "erase.request": self._erase,
             "erase.status": self._erasures,
@@ -320,6 +331,12 @@ class Orders:
             "cards": [cards.encode(one).decode() for one in found],
             "svg": [cards.card_svg(one).decode() for one in found],
         }
+
+    async def _import(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.take_in(self._node, self._study(body), list(body["rows"]), list(body["ends"]))
+
+    async def _held(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"held": await self._node.core(self._desk.held, self._study(body), self._node.now)}
 
     async def _prove(self, body: dict[str, Any]) -> dict[str, Any]:
         made = await self._node.core(self._make_proof, body)

@@ -828,6 +828,10 @@ class Vault:
         """The patient of a consent. For the data-protection desk alone; never print or log it."""
         return str(self._consent(consent_id)["patient"])
 
+    def document(self, consent_id: Digest) -> bytes:
+        """The signed form that a consent is bound to. For the data-protection desk alone: it names the patient."""
+        return bytes.fromhex(self._consent(consent_id)["document"])
+
     def request_salt(self, consent_id: Digest) -> Digest:
         """The salt of this consent's request id: drawn when the consent was made, so that a restored vault has it."""
         return Digest.from_hex(self._consent(consent_id)["request_salt"])
