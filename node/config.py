@@ -26,6 +26,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any]]] = {
         "listen": (str, "/ip4/127.0.0.1/tcp/0"),
         "control_port": (int, 0),
         "password_file": (str, "password"),
+        "dpo_password_file": (str, ""),
         "log_level": (str, "info"),
     },
     "chain": {

@@ -7,6 +7,7 @@ before it is sent and may be ordered again. `work` is called after every look at
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,7 +34,7 @@ from crypto.statements import (
 from fl_engine.errors import PolicyError
 from fl_engine.training import check_erasable
 from node import card as cards
-from node import enrolment
+from node import enrolment, roles
 from node.card import Card, Origin
 from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
 from node.home import Network
@@ -75,6 +76,7 @@ class Desk:
         network: for cards and for whether the home is synthetic.
         auto_join: whether studies we are invited to are joined without an order.
         register: path of the register of signed forms, read anew whenever a study is joined; None without one.
+        officer: how a node that enrols unattended gets at the dpo's key; None where a person brings it.
         without: patients who keep their import row numbers but are never granted (a simulation's "had they never
             been there").
     """
@@ -86,12 +88,14 @@ class Desk:
         *,
         auto_join: bool,
         register: Path | None,
+        officer: Callable[[], bytes] | None = None,
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._node = participant
         self.network = network
         self._auto_join = auto_join
         self._register = register
+        self._officer = officer
         self._without = without
         self._complained: set[tuple[str, Digest]] = set()
         self._swept: set[Digest] = set()  # rounds whose sets of others are gone
@@ -307,6 +311,10 @@ class Desk:
 
     def held(self, study: Digest, now: int) -> list[dict[str, Any]]:
         """Every consent of the study with its patient and its document: for the hospital's own records."""
+        with self.vault.reading("export"):
+            return self._held(study, now)
+
+    def _held(self, study: Digest, now: int) -> list[dict[str, Any]]:
         spec, history = self._node.study(study).study, self._node.history
         names = {form_id: name for name, form_id in enrolment.form_ids(spec, study).items()}
         ends = {form["name"]: form["valid_to"] for form in spec.forms}
@@ -536,18 +544,26 @@ class Desk:
             return  # the creator has not registered them yet
         mark = ("enrolled", study)
         if self._node.store.meta(f"enrolled {study.hex()}") is None:
-            if self._register is None and not self.network.synthetic:
+            attended = self.vault.needs_officer and self._officer is None
+            if attended or (self._register is None and not self.network.synthetic):
                 if mark not in self._complained:
                     self._complained.add(mark)
-                    log.warning("waiting for `koinon consent grant --register CSV`", study=study.hex()[:12])
+                    log.warning("waiting for the dpo's `koinon consent grant`", study=study.hex()[:12])
                 return
             register = self._register.read_bytes() if self._register is not None else None
-            await node.core(self._enrol, study, register, register is None, node.now)
+            await node.core(self._enrol_unattended, study, register, node.now)
             await node.core(self._node.store.set_meta, f"enrolled {study.hex()}", str(node.now))
             await self._post_grants(node, study)
             return
         if not await node.core(self.vault.pending_anchors, study):
             await self.join(node, study)
+
+    def _enrol_unattended(self, study: Digest, register: bytes | None, now: int) -> None:
+        if self._officer is None or not self.vault.needs_officer:
+            self._enrol(study, register, register is None, now)
+            return
+        with self.vault.unlocked(self._officer(), roles.witness(self._node.store, "dpo", "unattended enrolment")):
+            self._enrol(study, register, register is None, now)
 
     async def _work_withdrawals(self, node: Node) -> None:
         await self.post_withdrawals(node)

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import rfc8785
 
+from crypto.commitments import doc_commit
 from crypto.digest import Digest, sha256
 from node.desk import Desk
 from node.errors import InputError
@@ -345,8 +346,8 @@ def test_an_import_binds_the_consent_to_the_resource_and_is_idempotent(tmp_path:
     (consent,) = (entry.consent_id for entry in world.vault.find(CANARY))
     document = world.vault.document(consent)
     assert document == rfc8785.dumps(r4())
-    opened = world.vault._consent(consent)
-    assert sha256(document) == sha256(bytes.fromhex(opened["document"]))
+    salt = bytes.fromhex(world.vault._linked_consent("test", consent)["doc_salt"])
+    assert world.vault.card(consent).doc_commit == doc_commit(salt, sha256(rfc8785.dumps(r4())))
     assert taken(desk, world.study, r4())["known"] == 1
 
 
