@@ -9,8 +9,8 @@ from __future__ import annotations
 import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -351,12 +351,8 @@ class Orders:
             assert isinstance(envelope, dict)
             return await self._node.core(self._pending.approve, str(body["order"]), authority.role, envelope)
         await self._two_persons(name, body, authority)
-        vault = self._node.participant.vault
-        if authority.officer is None or vault is None or not vault.needs_officer:
+        with self._link(name, authority):
             found = await self._table[name](body)
-        else:
-            with vault.unlocked(authority.officer, roles.witness(self._opened.store, authority.role, name)):
-                found = await self._table[name](body)
         if name in roles.TWO_PERSONS:
             await self._node.core(self._pending.done, name, body)
         return found
@@ -376,11 +372,18 @@ class Orders:
 
     async def _stop_only(self, body: dict[str, Any], authority: roles.Authority) -> None:
         """The ends of an import, while its grants wait for a second person."""
-        vault = self._node.participant.vault
-        if vault is None or authority.officer is None:
-            return
-        with vault.unlocked(authority.officer, roles.witness(self._opened.store, authority.role, "consent.import")):
+        with self._link("consent.import", authority):
             await self._import({**body, "rows": []})
+
+    @contextmanager
+    def _link(self, name: str, authority: roles.Authority) -> Iterator[None]:
+        """LINK, open for this order if it brought the dpo's key; every use of it is logged first."""
+        vault = self._node.participant.vault
+        if authority.officer is None or vault is None or not vault.needs_officer:
+            yield
+            return
+        with vault.unlocked(authority.officer, roles.witness(self._opened.store, authority.role, name)):
+            yield
 
     def _log_refusal(self, name: str, body: dict[str, Any], envelope: object, why: str) -> None:
         """Somebody was refused an order about persons: under the consent's id while it is here, else under an alias."""
