@@ -63,6 +63,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "member.remove": (("operator",), False),
     "model.evaluate": (("clinician", "researcher"), False),
     "model.export": (("clinician",), False),
+    "node.rotate": (("dpo",), True),
     "node.pending": (ANY, False),
     "node.approve": (ANY, False),
 }
@@ -93,8 +94,10 @@ TWO_PERSONS: Final[dict[str, TwoPersons]] = {
     "consent.import": TwoPersons("clinician", lambda body: len(body["rows"]) > 1, True),
     "erase.refuse": TwoPersons("clinician", lambda body: True, False),
     "model.export": TwoPersons("dpo", lambda body: True, True),
+    "node.rotate": TwoPersons("operator", lambda body: True, False),
 }
-"""Grants of more than one, refusals, exports. Stopping never waits: no withdrawal, no erasure, no end of an import."""
+"""Grants of more than one, refusals, exports, new keys of roles. Stopping never waits: no withdrawal, no erasure, no
+end of an import."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -118,6 +121,38 @@ def create(home: Path) -> dict[str, KeyRing]:
     addresses = {role: address_text(ring.ledger.address) for role, ring in rings.items()}
     write_json(home / "roles.json", {"format": FORMAT, "roles": addresses})
     return rings
+
+
+def prepare(home: Path, role: str) -> KeyRing:
+    """A new ring for a role, as `roles/NAME.next.*`; the same one until it is in force."""
+    keys, password_file = (_folder(home) / f"{role}.next.{kind}" for kind in ("json", "password"))
+    if not keys.exists():
+        ring, password = KeyRing.generate(), secrets.token_urlsafe(24)
+        write_file(password_file, password.encode() + b"\n", 0o600)
+        write_file(keys, seal_keystore(ring, password, log_n=GENERATED_LOG_N), 0o600)
+    return load(home, role, keys=keys, password_file=password_file)
+
+
+def settle(home: Path, role: str) -> bool:
+    """Put a prepared ring in the old one's place, if the home takes it already; whether it did."""
+    if not (_folder(home) / f"{role}.next.json").exists():
+        return False
+    if prepare(home, role).ledger.address != addresses(home)[role]:
+        return False
+    for kind in ("password", "json"):
+        (_folder(home) / f"{role}.next.{kind}").replace(_folder(home) / f"{role}.{kind}")
+    return True
+
+
+def take_address(home: Path, role: str, address: bytes) -> None:
+    """From now on orders of this role are signed by this address."""
+    known = {one: address_text(found) for one, found in addresses(home).items()}
+    write_json(home / "roles.json", {"format": FORMAT, "roles": known | {role: address_text(address)}})
+
+
+def fingerprint(officer: bytes) -> str:
+    """What an order says of an officer's key, so that two persons mean the same one (64 hex digits)."""
+    return sha256(b"koinon/officer-fingerprint/1" + officer).hex()
 
 
 def addresses(home: Path) -> dict[str, bytes]:
@@ -205,6 +240,8 @@ class Signer:
     home: Path
     role: str
     ring: KeyRing
+    successor: KeyRing | None = None
+    """The dpo's new ring, when the order is to put it in force."""
 
     def sign(self, name: str, body: Mapping[str, Any], door: str) -> dict[str, Any]:
         """The envelope of an order for a node whose door has this token ("": a node that runs for this order)."""
@@ -216,6 +253,10 @@ class Signer:
                 "sealed": wrap(key, node, nonce, 0, BlobKind.SET).hex(),
                 "commit": key_commit(key, nonce, 0, BlobKind.SET).hex(),
             }
+            if self.successor is not None:
+                key = officer_key(self.successor)
+                link["next_sealed"] = wrap(key, node, nonce, 0, BlobKind.UPDATE).hex()
+                link["next_commit"] = key_commit(key, nonce, 0, BlobKind.UPDATE).hex()
         envelope: dict[str, Any] = {"role": self.role, "nonce": nonce.hex(), "at": int(time.time()), "link": link}
         digest = _signed_hash(order_hash(name, body), envelope, door)
         return envelope | {"signature": self.ring.ledger.sign_digest(digest).hex()}
@@ -234,10 +275,11 @@ def _sealing_key(home: Path) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Authority:
-    """In which role an order was given; `officer` is the dpo's key, where it came along."""
+    """In which role an order was given; `officer` is the dpo's key, `successor` the next one, where they came along."""
 
     role: str
     officer: bytes | None
+    successor: bytes | None = None
 
     def __repr__(self) -> str:
         """Show the role, never the key."""
@@ -280,14 +322,17 @@ class Gate:
         if role not in allowed:
             raise Refused(f"`{name}` is not for the {role}: it takes the {' or '.join(allowed)}")
         self._seen = {one: when for one, when in self._seen.items() if now - when <= 2 * FRESH_S} | {nonce: now}
-        return Authority(role, self._officer(envelope["link"], nonce))
+        link = envelope["link"]
+        return Authority(
+            role, self._key(link, "", nonce, BlobKind.SET), self._key(link, "next_", nonce, BlobKind.UPDATE)
+        )
 
-    def _officer(self, link: Any, nonce: str) -> bytes | None:
-        if link is None:
+    def _key(self, link: Any, prefix: str, nonce: str, kind: BlobKind) -> bytes | None:
+        if link is None or prefix + "sealed" not in link:
             return None
         try:
-            sealed, commit = bytes.fromhex(link["sealed"]), bytes.fromhex(link["commit"])
-            return unwrap(sealed, self._sealing, commit, bytes.fromhex(nonce), 0, BlobKind.SET)
+            sealed, commit = bytes.fromhex(link[prefix + "sealed"]), bytes.fromhex(link[prefix + "commit"])
+            return unwrap(sealed, self._sealing, commit, bytes.fromhex(nonce), 0, kind)
         except (KeyError, TypeError, ValueError, CryptoError):
             raise Refused("the officer's key that came with the order does not open") from None
 

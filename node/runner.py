@@ -20,6 +20,7 @@ import trio
 
 from crypto.digest import Digest, sha256
 from crypto.errors import CryptoError
+from crypto.keys import address_text, parse_address
 from node import card as cards
 from node import config, control, document, keystore, proof, roles
 from node.abi import Codec
@@ -49,6 +50,7 @@ READS = frozenset(
     {
         "node.pending",
         "node.approve",
+        "node.rotate",
         "consent.list",
         "consent.cards",
         "consent.export",
@@ -287,6 +289,8 @@ def _summary(name: str, body: dict[str, Any]) -> str:
             return f"{lines} lines of a register, sha256 {sha256(text.encode()).hex()}" if text else "all records"
         case "consent.import":
             return f"{len(body['rows'])} grants from FHIR Consents"
+        case "node.rotate":
+            return f"a new key for the {str(body['role'])[:20]}, address {str(body['address'])[:42]}"
         case "erase.refuse":
             return f"erasure {str(body['erasure'])[:64]}, ground {int(body['ground'])} of Art. 17(3) GDPR"
         case _:
@@ -336,7 +340,7 @@ class Orders:
             InputError: unknown order.
             Refused: not signed by a role that may give it, or a second person has to approve it first.
         """
-        if name not in self._table and name != "node.approve":
+        if name not in self._table and name not in ("node.approve", "node.rotate"):
             raise InputError(f"unknown order {name!r}; known: {', '.join(self._table)}")
         envelope, body = body.get("authorisation"), {k: v for k, v in body.items() if k != "authorisation"}
         if name == "status":
@@ -352,7 +356,10 @@ class Orders:
             return await self._node.core(self._pending.approve, str(body["order"]), authority.role, envelope)
         await self._two_persons(name, body, authority)
         with self._link(name, authority):
-            found = await self._table[name](body)
+            if name == "node.rotate":
+                found = await self._node.core(self._rotate, body, authority)
+            else:
+                found = await self._table[name](body)
         if name in roles.TWO_PERSONS:
             await self._node.core(self._pending.done, name, body)
         return found
@@ -400,6 +407,22 @@ class Orders:
             except (NodeError, CryptoError, ValueError):
                 pass
         roles.log_link(self._opened.store, str(role), name, "asked", (subject,), why=why)
+
+    def _rotate(self, body: dict[str, Any], authority: roles.Authority) -> dict[str, Any]:
+        """Put a role's new key in force; with the dpo's, LINK opens with both until the home takes the new one."""
+        role, path, vault = str(body["role"]), self._opened.home.path, self._node.participant.vault
+        if role not in roles.ROLES:
+            raise InputError(f"role {role[:40]!r} is none of {', '.join(roles.ROLES)}")
+        address, new = parse_address(str(body["address"])), authority.successor
+        if role == "dpo":
+            if new is None or roles.fingerprint(new) != body.get("officer"):
+                raise InputError("the dpo's next key did not come with the order, or is another than was approved")
+            if vault is not None and vault.needs_officer:
+                vault.admit_officer(new)
+        roles.take_address(path, role, address)
+        if role == "dpo" and new is not None and vault is not None and vault.needs_officer:
+            vault.keep_officer(new)
+        return {"role": role, "address": address_text(address)}
 
     async def _waiting(self, body: dict[str, Any]) -> dict[str, Any]:
         return {"orders": await self._node.core(self._pending.listed)}

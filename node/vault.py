@@ -249,27 +249,47 @@ class _KeyFile:
         self._cipher = AESGCM(at_rest_key)
         self._own = hmac.digest(at_rest_key, b"koinon/vault/no-officer/1", "sha256")
         self.keys: dict[str, dict[int, bytes]] = {}
-        self._check = b""
+        self._wraps: list[
+            bytes
+        ] = []  # LINK's secret, wrapped under the officer's key; two while one replaces the other
 
     def make(self, officer: bytes | None) -> None:
         self.keys = {name: {0: secrets.token_bytes(32)} for name in _COMPARTMENTS}
-        self._check = _officer_check(officer or self._own)
+        self._wraps = [_wrap(officer or self._own, secrets.token_bytes(32))]
         self.write()
 
-    def fits(self, officer: bytes) -> bool:
-        """Whether this is the officer's key that the vault was made with."""
-        return hmac.compare_digest(self._check, _officer_check(officer))
+    def secret(self, officer: bytes) -> bytes | None:
+        """LINK's secret, if this is the officer's key."""
+        for wrap in self._wraps:
+            try:
+                return AESGCM(_wrapping(officer)).decrypt(wrap[:12], wrap[12:], b"koinon/vault-link/1")
+            except InvalidTag:
+                continue
+        return None
 
     @property
     def standing(self) -> bytes | None:
-        """The officer's key of a vault that was made without one (a simulation's): it follows from the node's."""
-        return self._own if self.fits(self._own) else None
+        """LINK's secret in a vault made without an officer (a simulation's): it opens with the node's key."""
+        return self.secret(self._own)
+
+    def admit(self, secret: bytes, officer: bytes) -> None:
+        """Wrap LINK's secret for one more officer's key."""
+        if self.secret(officer) is None:
+            self._wraps.append(_wrap(officer, secret))
+            self.write()
+
+    def keep(self, officer: bytes) -> None:
+        """Leave no wrap but this officer's."""
+        secret = self.secret(officer)
+        if secret is not None and len(self._wraps) > 1:
+            self._wraps = [_wrap(officer, secret)]
+            self.write()
 
     def write(self) -> None:
         tree: dict[str, Any] = {
             name: {str(g): key.hex() for g, key in keys.items()} for name, keys in self.keys.items()
         }
-        tree["officer"] = self._check.hex()
+        tree["officer"] = [wrap.hex() for wrap in self._wraps]
         nonce = os.urandom(12)
         sealed = nonce + self._cipher.encrypt(nonce, json.dumps(tree).encode(), b"koinon/vault-keys/1")
         _overwrite(self._path, json.dumps({"format": FORMAT, "sealed": sealed.hex()}).encode() + b"\n")
@@ -288,14 +308,19 @@ class _KeyFile:
             tree = json.loads(self._cipher.decrypt(sealed[:12], sealed[12:], b"koinon/vault-keys/1"))
         except InvalidTag:
             raise LocalFault(f"{self._path} does not open: damaged, or of another node's keys") from None
-        self._check = bytes.fromhex(tree.pop("officer"))
+        self._wraps = [bytes.fromhex(wrap) for wrap in tree.pop("officer")]
         self.keys = {
             name: {int(g): bytes.fromhex(key) for g, key in generations.items()} for name, generations in tree.items()
         }
 
 
-def _officer_check(officer: bytes) -> bytes:
-    return hmac.digest(officer, b"koinon/vault/officer-check/1", "sha256")
+def _wrapping(officer: bytes) -> bytes:
+    return hmac.digest(officer, b"koinon/vault/wrap/1", "sha256")
+
+
+def _wrap(officer: bytes, secret: bytes) -> bytes:
+    nonce = os.urandom(12)
+    return nonce + AESGCM(_wrapping(officer)).encrypt(nonce, secret, b"koinon/vault-link/1")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -309,7 +334,8 @@ class _Compartment:
     must not be able to name anybody, so it is not named and is never re-encrypted. A row may have a `slot`: a random
     name by which another compartment points to it.
 
-    The key of `_OFFICERS` is made of the officer's key and of the share in the key file, between `unlock` and `lock`.
+    The key of `_OFFICERS` is made of LINK's secret, which the officer's key unwraps, and of the share in the key file,
+    between `unlock` and `lock`.
     SUPPRESSION hashes its names under it; its values name nobody and are sealed under the share alone.
     """
 
@@ -347,16 +373,16 @@ class _Compartment:
         if len(keys.keys[name]) > 1:  # a re-encryption was cut off: one of the two keys opens nothing
             keys.keys[name] = {self.generation: keys.keys[name][self.generation]}
             keys.write()
-        self._officer: bytes | None = None
+        self._secret: bytes | None = None
         self._take(keys.keys[name][self.generation])
 
-    def unlock(self, officer: bytes) -> None:
-        """Take the officer's key in; `lock` lets go of it."""
-        self._officer = officer
+    def unlock(self, secret: bytes) -> None:
+        """Take LINK's secret in; `lock` lets go of it."""
+        self._secret = secret
         self._take(self._keys.keys[self._name][self.generation])
 
     def lock(self) -> None:
-        self._officer = None
+        self._secret = None
         self._take(self._keys.keys[self._name][self.generation])
 
     def _take(self, key: bytes) -> None:
@@ -364,7 +390,7 @@ class _Compartment:
         whole: bytes | None = key
         if self._name in _OFFICERS:
             label = b"koinon/vault/officer/1" + self._name.encode()
-            whole = None if self._officer is None else hmac.digest(self._officer, label + key, "sha256")
+            whole = None if self._secret is None else hmac.digest(self._secret, label + key, "sha256")
         seal = key if self._name == "suppression" else whole
         self._hash_key = None if whole is None else hmac.digest(whole, b"koinon/vault/name/1", "sha256")
         self._cipher = None if seal is None else AESGCM(hmac.digest(seal, b"koinon/vault/seal/1", "sha256"))
@@ -515,7 +541,7 @@ Tell = Callable[[str, tuple[str, ...]], None]
 
 
 class _Access:
-    """The officer's key for one order; `key` is None once the order has ended."""
+    """LINK's secret for one order; `key` is None once the order has ended."""
 
     __slots__ = ("key", "tell", "vault")
 
@@ -555,9 +581,10 @@ class Vault:
         self._owners: dict[int, tuple[str, int]] = {}
         self._depth = 0
         self._touched: list[str] = []
+        self._secret: bytes | None = None
         self._form_cipher: AESGCM | None = None
-        officer = officer or keys.standing
-        self._standing = None if officer is None else _Access(self, self._fitting(officer), _tell_nobody)
+        secret = keys.standing if officer is None else self._fitting(officer)
+        self._standing = None if secret is None else _Access(self, secret, _tell_nobody)
         self._finish()
 
     @classmethod
@@ -605,9 +632,10 @@ class Vault:
         return self._standing is None
 
     def _fitting(self, officer: bytes) -> bytes:
-        if not self._keys.fits(officer):
+        secret = self._keys.secret(officer)
+        if secret is None:
             raise Refused("this is not the key of the data-protection officer of this vault")
-        return officer
+        return secret
 
     @contextmanager
     def unlocked(self, officer: bytes, tell: Tell) -> Iterator[None]:
@@ -627,6 +655,19 @@ class Vault:
             access.key = None
             _ACCESS.reset(token)
 
+    def admit_officer(self, officer: bytes) -> None:
+        """Let LINK open with this key as well (LINK): a new officer's, until `keep_officer` ends the old one."""
+        with self._linked("admit an officer's key"):
+            assert self._secret is not None
+            self._keys.admit(self._secret, officer)
+
+    def keep_officer(self, officer: bytes) -> None:
+        """From now on LINK opens with this key alone, and under a fresh share (LINK)."""
+        self._fitting(officer)
+        with self._linked("end other officers' keys") as link:
+            self._keys.keep(officer)
+            link.destroy(())
+
     @contextmanager
     def _linked(self, act: str, *consents: str) -> Iterator[_Compartment]:
         """LINK, and the names in SUPPRESSION, open for one act: the only way to them. Told first, then opened."""
@@ -643,6 +684,7 @@ class Vault:
             access.tell(act, consents)
             self._depth, self._touched = 1, []
             try:
+                self._secret = access.key
                 self._link.unlock(access.key)
                 self._suppression.unlock(access.key)
                 self._form_cipher = AESGCM(hmac.digest(access.key, b"koinon/vault/archived-form/1", "sha256"))
@@ -651,6 +693,7 @@ class Vault:
                     access.tell(act, tuple(dict.fromkeys(self._touched)))
             finally:
                 self._depth, self._touched = 0, []
+                self._secret = None
                 self._form_cipher = None
                 self._link.lock()
                 self._suppression.lock()

@@ -14,6 +14,7 @@ from node.home import Network, is_network_home, node_homes, open_home, read_netw
 
 if TYPE_CHECKING:
     from crypto.digest import Digest
+    from crypto.keys import KeyRing
     from node.history import History
     from node.roles import Signer
 
@@ -155,7 +156,7 @@ def acting_home(home: Path) -> Path:
     return home
 
 
-def signer(home: Path, name: str, body: dict[str, Any]) -> Signer | None:
+def signer(home: Path, name: str, body: dict[str, Any], successor: KeyRing | None = None) -> Signer | None:
     """Who gives an order: the role that was named, else the first that may and whose password is in the home."""
     from node import roles
 
@@ -169,11 +170,13 @@ def signer(home: Path, name: str, body: dict[str, Any]) -> Signer | None:
         here = [one for one in allowed if roles.password_path(home, one).exists()]
         role = (here or list(allowed))[0]
     return roles.Signer(
-        home, role, roles.load(home, role, keys=meta.get(ROLE_KEYS), password_file=meta.get(ROLE_PASSWORD))
+        home, role, roles.load(home, role, keys=meta.get(ROLE_KEYS), password_file=meta.get(ROLE_PASSWORD)), successor
     )
 
 
-def order(home: Path, name: str, body: dict[str, Any], timeout_s: float = ACT_TIMEOUT_S) -> dict[str, Any]:
+def order(
+    home: Path, name: str, body: dict[str, Any], timeout_s: float = ACT_TIMEOUT_S, successor: KeyRing | None = None
+) -> dict[str, Any]:
     """Give an order to the node of `home`: to the running one, else to one that runs for this order only.
 
     Raises:
@@ -183,7 +186,7 @@ def order(home: Path, name: str, body: dict[str, Any], timeout_s: float = ACT_TI
     from node.supervisor import lock_holder
 
     path = open_home(home).control_path
-    giver = signer(home, name, body)
+    giver = signer(home, name, body, successor)
     sign = None if giver is None else lambda door: giver.sign(name, body, door)
     _tell_exemption(home, name, body)
     if path.exists():

@@ -13,7 +13,7 @@ from typing import Any
 
 import click
 
-from node.cli.common import FILE, HOME, home_option, order, status_or_none
+from node.cli.common import FILE, HOME, ROLES, home_option, order, status_or_none
 from node.cli.output import Noun, answer, configure_logging, json_flag, moment, pairs, progress, table
 from node.errors import InputError, LocalFault, NodeError, Refused, VerificationFailed
 from node.home import open_home
@@ -248,6 +248,36 @@ def approve(home: Path, order_id: str) -> None:
     """
     found = order(home, "node.approve", {"order": order_id})
     answer(found, pairs(**found))
+
+
+@node.command()
+@home_option
+@click.option("--of", "subject", required=True, type=click.Choice(ROLES), help="Whose key.")
+@json_flag
+def rotate(home: Path, subject: str) -> None:
+    """Give a role a new key: when its person changes, or the old key may be known. Two persons: dpo, operator.
+
+    Example: koinon node rotate --home NET/member-1 --of clinician
+
+    The old key gives no more orders. With the dpo's, the link between persons and consents opens with the new key
+    alone, under a fresh share of the node. Said again after the approval, it is the same new key. It needs the old
+    dpo's key: keep a copy of that in a safe, for without it nobody can say any more who is behind a consent.
+    """
+    from crypto.keys import address_text
+    from node import roles
+
+    if not roles.settle(home, subject):
+        ring = roles.prepare(home, subject)
+        body = {"role": subject, "address": address_text(ring.ledger.address)}
+        successor = ring if subject == "dpo" else None
+        if successor is not None:
+            body["officer"] = roles.fingerprint(roles.officer_key(successor))
+        order(home, "node.rotate", body, successor=successor)
+        roles.settle(home, subject)
+    address = address_text(roles.addresses(home)[subject])
+    files = [str(home / "roles" / f"{subject}.{kind}") for kind in ("json", "password")]
+    found = {"role": subject, "address": address, "files": files}
+    answer(found, [*pairs(**found), f"give both files to the {subject}"])
 
 
 @node.command()

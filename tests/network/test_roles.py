@@ -105,6 +105,17 @@ def test_a_refusal_waits_for_a_second_person_also_where_all_is_synthetic(home: P
     koinon("erase", "refuse", "--home", home, *other, expect=5)
 
 
+def test_the_dpo_gets_a_new_key_with_the_operators_word_and_the_old_one_ends(home: Path, tmp_path: Path) -> None:
+    old = {kind: shutil.copy(home / "roles" / f"dpo.{kind}", tmp_path / f"dpo.{kind}") for kind in ("json", "password")}
+    assert "waits for the operator" in koinon("node", "rotate", "--home", home, "--of", "dpo", expect=5)["message"]
+    (order,) = [one for one in koinon("node", "pending", "--home", home) if one["order"] == "node.rotate"]
+    koinon("node", "approve", "--home", home, "--order", order["order_id"], "--role", "operator")
+    koinon("node", "rotate", "--home", home, "--of", "dpo")
+    koinon("consent", "show", "--home", home, "--patient", "-", stdin=PATIENT)
+    files = ("--role", "dpo", "--role-keys", old["json"], "--role-password-file", old["password"])
+    koinon("consent", "show", "--home", home, "--patient", "-", *files, stdin=PATIENT, expect=5)
+
+
 @pytest.mark.parametrize("version", ["R4B", "R5"])
 def test_consents_go_out_as_fhir_and_come_back_changing_nothing(home: Path, tmp_path: Path, version: str) -> None:
     file = tmp_path / "consents.json"

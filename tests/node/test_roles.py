@@ -60,7 +60,7 @@ def files(path: Path) -> dict[str, bytes]:
 
 def test_every_order_is_some_roles_and_the_operator_has_none_that_names_a_patient() -> None:
     given = set(re.findall(r'"([a-z]+\.[a-z]+)": self\._', inspect.getsource(runner.Orders.__init__)))
-    assert given | {"node.approve"} == set(ORDERS)
+    assert given | {"node.approve", "node.rotate"} == set(ORDERS)
     assert all(set(allowed) <= set(ROLES) and allowed for allowed, _ in ORDERS.values())
     for name, (allowed, link) in ORDERS.items():
         if link or name.startswith(("consent.", "erase.")):
@@ -369,6 +369,50 @@ def test_a_crash_between_use_and_link_leaves_no_orphan(locked: Locked, tmp_path:
     with locked.unlocked():
         assert "newcomer" not in locked.vault.patient_ids()
         assert locked.vault.import_dataset(dataset(first="newcomer")).patients == 1
+
+
+def test_a_new_officers_key_ends_the_old_one_and_keeps_what_was_suppressed_and_archived(locked: Locked) -> None:
+    new, vault, path = OFFICER[::-1], locked.vault, locked.world.path
+    vault.suppress_consent(locked.consents[1])
+    vault.archive(locked.consents[1], study_name="nuclei", decision="refused")
+    before = dict(vault._keys.keys["link"])
+    with locked.unlocked():
+        vault.admit_officer(new)
+        for key in (OFFICER, new):  # a crash here: both open
+            with vault.unlocked(key, locked.tell):
+                assert vault.find(CANARY)
+        vault.keep_officer(new)
+    assert vault._keys.keys["link"] != before, "LINK is under a fresh share"
+    for _ in range(2):
+        with pytest.raises(Refused, match="not the key"), vault.unlocked(OFFICER, locked.tell):
+            pass
+        with vault.unlocked(new, locked.tell):
+            assert len(vault.patient_ids()) == 6
+            assert vault.is_suppressed("MRN-0001", locked.world.study, NOW)
+            assert vault.archived("MRN-0001")[0].decision == "refused"
+        vault.close()
+        vault = locked.world.vault = Vault.open(path, AT_REST)
+
+
+def test_nobody_changes_the_officer_without_the_officer(locked: Locked) -> None:
+    with pytest.raises(Refused):
+        locked.vault.admit_officer(AT_REST)
+    with pytest.raises(Refused):
+        locked.vault.keep_officer(AT_REST)
+
+
+def test_a_roles_new_key_is_the_same_until_it_is_in_force(home: Home, node_ring: KeyRing) -> None:
+    old, new = roles.load(home.path, "clinician"), roles.prepare(home.path, "clinician")
+    assert roles.prepare(home.path, "clinician").ledger.address == new.ledger.address
+    assert not roles.settle(home.path, "clinician")
+    roles.take_address(home.path, "clinician", new.ledger.address)
+    assert roles.settle(home.path, "clinician")
+    assert roles.load(home.path, "clinician").ledger.address == new.ledger.address
+    gate = Gate(home, node_ring.sealing)
+    stale = Signer(home.path, "clinician", old).sign("node.pending", {}, DOOR)
+    with pytest.raises(Refused, match="not signed for this by the clinician"):
+        gate.check("node.pending", {}, stale, DOOR)
+    assert gate.check("node.pending", {}, signer(home, "clinician").sign("node.pending", {}, DOOR), DOOR)
 
 
 # --- for one order, and told

@@ -18,7 +18,7 @@ import trio
 
 from crypto.digest import Digest
 from fl_engine.data.dataset import Dataset
-from node import config, keystore
+from node import config, keystore, roles
 from node.abi import Codec
 from node.app import Node
 from node.desk import Desk
@@ -143,7 +143,11 @@ async def run_study(home: Path, url: str, study: Study) -> Digest:
 async def run_erasure(home: Path, url: str, member: int, patient: str) -> Digest:
     """Erase a patient of a member, its study ended, until every node saw the head move and all purges; the batch."""
     async with running_nodes(home, url) as nodes:
-        asked = await nodes[member].erasing.request(nodes[member], patient=patient)
+        vault, store = nodes[member].participant.vault, nodes[member].participant.store
+        assert vault is not None
+        officer = roles.officer_key(roles.load(home / f"member-{member + 1}", "dpo"))
+        with vault.unlocked(officer, roles.witness(store, "dpo", "erase.request")):
+            asked = await nodes[member].erasing.request(nodes[member], patient=patient)
         batch = Digest.from_hex(asked["erasure"])
 
         def over(node: Node) -> bool:

@@ -18,7 +18,7 @@ from node.cli.output import as_node_error, json_flag
 SURFACE = {
     "demo": None,
     "network": "init up status down",
-    "node": "init run status doctor pending approve",
+    "node": "init run status doctor pending approve rotate",
     "member": "apply approve remove list",
     "study": "create join leave list show spec-template",
     "consent": "grant withdraw show list import export",
