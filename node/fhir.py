@@ -331,8 +331,8 @@ def _check_structure(resource: dict[str, Any], version: Version, where: str) -> 
         from fhir.resources.consent import Consent as Model  # type: ignore[assignment]
     try:
         Model.model_validate(resource)
-    except ValueError as error:
-        told: Any = error
+    except (ValueError, TypeError, AttributeError, KeyError, OverflowError, RecursionError) as error:
+        told: Any = error  # the library trips over some wrong types before it has words for them
         faults = told.errors() if hasattr(told, "errors") else []
         path, kind = "", "invalid"
         if faults:
@@ -342,6 +342,8 @@ def _check_structure(resource: dict[str, Any], version: Version, where: str) -> 
                 steps = steps[:-1]  # the unknown element's name is the writer's: it is not repeated
             path = _path(steps)
         raise InputError(f"{where}: {path or 'Consent'}: not as FHIR {version} has it ({kind})") from None
+    for path in _nulls(resource, ""):
+        raise InputError(f"{where}: {path}: null, which FHIR does not have")
     for path in _modifiers(resource, ""):
         raise InputError(f"{where}: {path}: changes the meaning in a way that koinon does not know")
 
@@ -351,6 +353,17 @@ def _path(steps: Iterable[str | int]) -> str:
     for step in steps:
         text += f"[{step}]" if isinstance(step, int) else f".{step}" if text else str(step)
     return text
+
+
+def _nulls(value: Any, path: str) -> Iterator[str]:
+    if value is None:
+        yield path
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield from _nulls(one, f"{path}.{key}".lstrip("."))
+    elif isinstance(value, list):
+        for i, one in enumerate(value):
+            yield from _nulls(one, f"{path}[{i}]")
 
 
 def _modifiers(value: Any, path: str) -> Iterator[str]:

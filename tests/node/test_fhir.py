@@ -285,6 +285,51 @@ def test_what_is_no_fhir_costs_an_error_and_nothing_else(data: bytes) -> None:
         read(data, "f", FORM, today=TODAY)
 
 
+def paths(value: Any, at: tuple[Any, ...] = ()) -> Any:
+    yield at
+    if isinstance(value, dict | list):
+        for key, one_ in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from paths(one_, (*at, key))
+
+
+JUNK = [
+    None,
+    True,
+    -1,
+    10**400,
+    "",
+    CANARY,
+    [],
+    {},
+    [None],
+    {CANARY: 1},
+    {"coding": [None]},
+    {"reference": CANARY},
+    "2026",
+]
+
+
+@pytest.mark.parametrize("base", [r4(), r5()], ids=["R4B", "R5"])
+def test_whatever_stands_where_something_else_should_is_read_or_refused_without_the_patient(
+    base: dict[str, Any],
+) -> None:
+    refusals = []
+    for path in paths(base):
+        for junk in JUNK if path else ():
+            resource = copy.deepcopy(base)
+            at: Any = resource
+            for step in path[:-1]:
+                at = at[step]
+            at[path[-1]] = junk
+            try:
+                found = read(json.dumps(resource).encode(), "f", FORM, today=TODAY)
+                assert not any(CANARY in entry.why + entry.where + repr(entry) for entry in found)
+            except InputError as error:
+                refusals.append(error.message)
+    assert len(refusals) > 300
+    assert not any(CANARY in message for message in refusals)
+
+
 # --- there and back
 
 
