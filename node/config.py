@@ -35,6 +35,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any]]] = {
         "poll_ms": (int, 250),
     },
     "study": {"auto_join": (bool, True), "register": (str, "")},
+    "erasure": {"review_s": (int, 0)},
     "training": {"threads": (int, 1), "timeout_s": (int, 86_400)},
 }
 

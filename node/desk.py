@@ -77,6 +77,7 @@ class Desk:
         auto_join: whether studies we are invited to are joined without an order.
         register: path of the register of signed forms, read anew whenever a study is joined; None without one.
         officer: how a node that enrols unattended gets at the dpo's key; None where a person brings it.
+        review_s: chain seconds that an erasure of ours waits, its use stopped, for somebody to refuse it.
         without: patients who keep their import row numbers but are never granted (a simulation's "had they never
             been there").
     """
@@ -89,6 +90,7 @@ class Desk:
         auto_join: bool,
         register: Path | None,
         officer: Callable[[], bytes] | None = None,
+        review_s: int = 0,
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._node = participant
@@ -96,6 +98,7 @@ class Desk:
         self._auto_join = auto_join
         self._register = register
         self._officer = officer
+        self.review_s = review_s
         self._without = without
         self._complained: set[tuple[str, Digest]] = set()
         self._swept: set[Digest] = set()  # rounds whose sets of others are gone

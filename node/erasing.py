@@ -122,6 +122,7 @@ from node.vault import Vault
 log = structlog.get_logger("erasing")
 
 ERASURE: Final = 1  # a tombstone's reason
+MAX_REVIEW_S: Final = 14 * 86_400  # of the month that the law gives; the due date does not move
 RETRY_S: Final = 3  # chain seconds until a duty that failed is tried again
 LOOK_AGAIN_S: Final = 30  # chain seconds after which a clean home is searched again for what should not be there
 
@@ -361,6 +362,9 @@ class Erasing:
         found = self._erasure(erasure)
         if found.opened.controller != self._desk.member:
             raise Refused(f"erasure {erasure.hex()[:12]} is member {found.opened.controller}'s to decide")
+        state = state_of(found, self._history)
+        if state not in (State.REQUESTED, State.AUTHORISED):
+            raise Refused(f"erasure {erasure.hex()[:12]} is {state.value}: it can be refused until it is excluded")
         await node.core(self._archive_refusal, erasure, found, ground, authority)
         statement = Refuse(erasure, self._desk.member, ground)
         await node.send(ErasureRefusal(erasure, self._desk.member, ground, self._signed(statement)))
@@ -662,10 +666,21 @@ class Erasing:
         await node.send(ErasureProgress(batch, statement.member, step, evidence, self._signed(statement)))
 
     async def _authorise(self, node: Surroundings, batch: Digest) -> None:
+        if self._is_considered(batch, node.now):
+            return
         statement = Authorise(batch, self._desk.member)
         await node.send(ErasureAuthorisation(batch, statement.member, self._signed(statement)))
 
+    def _is_considered(self, batch: Digest, now: int) -> bool:
+        """Whether the hospital still considers a refusal, which the contract takes until the exclusion is stated.
+
+        The use has stopped by then: the withdrawal is on the chain, and no set holds the consent.
+        """
+        return now < self._erasure(batch).opened.opened_at + min(self._desk.review_s, MAX_REVIEW_S)
+
     async def _exclude(self, node: Surroundings, batch: Digest) -> None:
+        if self._is_considered(batch, node.now):
+            return
         study = self._erasure(batch).opened.study
         evidence = await node.core(lambda: exclusion_evidence(self._history, study, self._consents(batch)))
         if evidence is not None:

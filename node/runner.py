@@ -113,7 +113,8 @@ def open_node(path: Path, **flags: Any) -> Opened:
         register = Path(settings["study", "register"]) if settings["study", "register"] else None
         officer = officer_of(home, settings)
         auto_join = settings["study", "auto_join"]
-        desk = Desk(participant, network, auto_join=auto_join, register=register, officer=officer)
+        review_s = settings["erasure", "review_s"]
+        desk = Desk(participant, network, auto_join=auto_join, register=register, officer=officer, review_s=review_s)
         contracts = network.contracts
         transport = LibP2PTransport(
             ring.peer, settings["node", "listen"], lambda: Hello(contracts.chain_id, contracts.membership, 0)

@@ -176,6 +176,7 @@ def refuse(home: Path, erasure: str, ground: str, authority: str, out: Path | No
 
     Example: koinon erase refuse --home NET/member-1 --erasure 4be1... --ground legal-claims --authority 'DPA, Brussels'
 
+    It is possible until the exclusion is stated, which is soon: `erasure.review_s` in config.toml gives time.
     The decision and its ground are kept in the archive. The consent stays withdrawn. The answer holds the notice that
     the patient must be given within a month (Art. 12(4) GDPR). It judges no ground: that is for a lawyer.
     """
