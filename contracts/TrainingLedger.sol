@@ -2,13 +2,14 @@
 pragma solidity 0.8.37;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {IConsentRegistry} from "./interfaces/IConsentRegistry.sol";
 import {IMembership} from "./interfaces/IMembership.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {Bitmaps} from "./libraries/Bitmaps.sol";
 import {Conduct} from "./libraries/Conduct.sol";
 import {PackedSignatures} from "./libraries/PackedSignatures.sol";
-import {Packing} from "./libraries/Packing.sol";
+import {Course, Roll, Round, Rounds} from "./libraries/Packing.sol";
 import {Quorum} from "./libraries/Quorum.sol";
 import {RosterCode} from "./libraries/RosterCode.sol";
 import {Skips} from "./libraries/Skips.sol";
@@ -46,10 +47,6 @@ import {Tags} from "./libraries/Tags.sol";
 /// @notice The manual is in interfaces/ITrainingLedger.sol.
 contract TrainingLedger is ITrainingLedger, EIP712 {
     using Bitmaps for uint32;
-    using Packing for uint256;
-    using Packing for Packing.Round;
-    using Packing for Packing.Terms;
-    using Packing for Packing.Progress;
 
     uint8 private constant LAST_ATTEMPT = 3;
     uint8 private constant FAILED_QUORUM = 1;
@@ -57,10 +54,10 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     uint8 private constant FAILED_AGE = 3;
     uint8 private constant OUTCOME_MODEL = 1;
     uint8 private constant OUTCOME_NONE = 2;
-    uint8 private constant LAST_CODE = 8;
     uint8 private constant KIND_COMMIT = 1;
     uint8 private constant KIND_VOTE = 2;
     uint8 private constant KIND_HAVE = 3;
+    uint256 private constant COMMIT_ENTRY_BYTES = 192;
 
     // States of a fork
     uint8 private constant NO_FORK = 0;
@@ -68,35 +65,49 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     uint8 private constant WAITS_FOR_PURGE = 2;
     uint8 private constant REPLAYING = 3;
 
+    /// @dev `origin` is the lineage of the checkpoint on the parent branch: what a proof about the parent ends in.
     struct Branch {
         uint16 parent;
         uint32 baseHeight;
         uint32 baseFinals;
-        bytes32 baseResult;
+        uint32 targetFinals;
+        bytes32 origin;
+        bytes32 caughtUp; // the first model with targetFinals
     }
 
-    /// @dev The model that served when the study forked, until the new branch's base takes over.
+    /// @dev While the fork waits for the open round: where the new branch begins. While it waits for the purge: the model
+    /// that served when the study forked. While it replays: the new branch's base, which serves.
     struct Fork {
         uint16 branch;
         uint32 height;
         uint64 dueAt;
-        bytes32 resultHash;
+        bytes32 lineage;
+        bytes32 model;
     }
 
+    /// @dev A round writes four slots: `round`, `openRound`, `lineage` and `model`, and before them `commitRoot`. None of
+    /// them is new in a later round.
     struct Study {
-        bytes32 id;
-        uint256 terms; // Packing.Terms
-        uint256 progress; // Packing.Progress
+        Course course;
+        Round round;
         bytes32 openRound;
-        bytes32 headResult; // of the newest recorded model on the training branch
+        bytes32 lineage; // of the newest result on the training branch
+        bytes32 model; // of the newest result on the training branch
         bytes32 commitRoot; // of the open round; before its first commitment, of the one before
         uint256 conduct; // library Conduct
-        uint32 purgeSeconds;
-        uint32 erasureWindow;
+        Roll roll;
+        bytes32 initialModel;
         Fork fork;
         mapping(uint256 branch => Branch) branches;
-        mapping(uint256 branchAndHeight => bytes32) models;
         mapping(uint256 branchAndWord => uint256) voids; // a bit for each height that ended without a model
+    }
+
+    /// @dev Membership as of this call.
+    struct Members {
+        address pointer;
+        uint64 epoch;
+        uint32 active;
+        bytes32 accumulator;
     }
 
     /// @dev What a timestamp makes of a round.
@@ -104,7 +115,6 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         Phase phase;
         uint8 attempt;
         uint8 failure;
-        uint64 sealTime;
         uint64 revealEnd;
         uint64 haveEnd;
         uint64 voteEnd;
@@ -114,10 +124,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     IConsentRegistry private immutable CONSENT;
     address private immutable UNLEARNING;
 
-    uint256 private _studyCount;
-    mapping(uint256 number => Study) private _studies; // numbers from 1
-    mapping(bytes32 study => uint256 number) private _numberOf;
-    mapping(bytes32 roundId => uint256) private _rounds; // Packing.Round
+    mapping(bytes32 study => Study) private _studies;
     /// @dev One word an attempt: 6 bits a member count who has its blobs (low 192), a bit a member says who posted (above).
     mapping(bytes32 roundId => mapping(uint256 attempt => uint256)) private _haves;
     mapping(bytes32 evidence => bool) private _known; // equivocations reported and audits announced
@@ -135,122 +142,123 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     function createStudy(StudyTerms calldata t, bytes32 r, bytes32 vs) external returns (bytes32 study) {
         bytes32 structHash = keccak256(abi.encode(Statements.CREATE_STUDY, t));
         study = keccak256(abi.encode(Tags.STUDY, structHash));
-        if (_numberOf[study] != 0) revert StudyKnown(study);
-        (address pointer,, uint32 active,) = MEMBERSHIP.snapshot();
-        if (!active.has(t.member)) revert NotActive(t.member);
+        Study storage s = _studies[study];
+        if (Course.unwrap(s.course) != 0) revert StudyKnown(study);
+        Members memory members = _members();
+        if (!members.active.has(t.member)) revert NotActive(t.member);
         if (!t.invited.has(t.member)) revert NotInvited(study, t.member);
-        _checkTerms(t, active);
-        _checkSigner(pointer, t.member, structHash, r, vs);
-        uint256 number = ++_studyCount;
-        if (number > type(uint16).max) revert TooManyStudies(number);
-        _numberOf[study] = number;
-        _write(_studies[number], study, t);
+        _checkTerms(t, members.active);
+        _checkSigner(members.pointer, t.member, structHash, r, vs);
+        s.course = Course.wrap(
+            uint256(t.rounds) | uint256(t.f) << 24 | uint256(t.minIncluded) << 32 | uint256(t.suspendAfter) << 40
+                | uint256(t.suspendRounds) << 44 | (uint256(t.scribeSeconds) + t.graceSeconds) << 48
+                | uint256(t.revealSeconds) << 72 | uint256(t.haveSeconds) << 104 | uint256(t.voteSeconds) << 136
+                | uint256(t.maxRoundAge) << 168
+        );
+        s.roll = Roll.wrap(
+            uint256(t.invited) | uint256(t.purgeSeconds) << 64 | uint256(t.erasureWindow) << 96
+        );
+        s.model = t.initialModel;
+        s.initialModel = t.initialModel;
         emit StudyCreated(study, t);
     }
 
     /// @inheritdoc ITrainingLedger
     function join(bytes32 study, uint16 member, bytes32 r, bytes32 vs) external {
-        uint256 number = _number(study);
-        Study storage s = _studies[number];
-        Packing.Progress memory p = s.progress.toProgress();
-        if (!p.invited.has(member)) revert NotInvited(study, member);
-        if (p.joined.has(member)) revert AlreadyJoined(study, member);
-        if (p.left.has(member)) revert AlreadyLeft(study, member);
-        (address pointer,, uint32 active,) = MEMBERSHIP.snapshot();
-        if (!active.has(member)) revert NotActive(member);
-        _checkSigner(pointer, member, keccak256(abi.encode(Statements.JOIN, study, member)), r, vs);
-        p.joined |= Bitmaps.single(member);
+        Study storage s = _study(study);
+        Course course = s.course;
+        Roll roll = s.roll;
+        if (!roll.invited().has(member)) revert NotInvited(study, member);
+        if (course.joined().has(member)) revert AlreadyJoined(study, member);
+        if (roll.left().has(member)) revert AlreadyLeft(study, member);
+        Members memory members = _members();
+        if (!members.active.has(member)) revert NotActive(member);
+        _checkSigner(members.pointer, member, keccak256(abi.encode(Statements.JOIN, study, member)), r, vs);
+        course = course.withJoined(course.joined() | Bitmaps.single(member));
+        s.course = course;
         emit Joined(study, member);
-        if (s.openRound == 0) _openNext(number, p, s.terms.toTerms(), s.conduct, s.headResult, bytes32(0));
-        s.progress = p.pack();
+        if (s.openRound == 0) _openNext(s, study, course, s.round, members, s.conduct, s.lineage, s.model);
     }
 
     /// @inheritdoc ITrainingLedger
     function leave(bytes32 study, uint16 member, bytes32 r, bytes32 vs) external {
         Study storage s = _study(study);
-        Packing.Progress memory p = s.progress.toProgress();
-        if (!p.invited.has(member)) revert NotInvited(study, member);
-        if (p.left.has(member)) revert AlreadyLeft(study, member);
+        Roll roll = s.roll;
+        if (!roll.invited().has(member)) revert NotInvited(study, member);
+        if (roll.left().has(member)) revert AlreadyLeft(study, member);
         _checkSigner(MEMBERSHIP.rosterCode(), member, keccak256(abi.encode(Statements.LEAVE, study, member)), r, vs);
-        p.joined &= ~Bitmaps.single(member);
-        p.left |= Bitmaps.single(member);
-        s.progress = p.pack();
+        s.course = s.course.withJoined(s.course.joined() & ~Bitmaps.single(member));
+        s.roll = roll.withLeft(Bitmaps.single(member));
         emit Left(study, member);
     }
 
     /// @inheritdoc ITrainingLedger
     function resume(bytes32 study) external {
-        uint256 number = _number(study);
-        Study storage s = _studies[number];
-        Packing.Progress memory p = s.progress.toProgress();
-        if (s.openRound != 0) revert NothingToOpen(study);
-        _openNext(number, p, s.terms.toTerms(), s.conduct, s.headResult, bytes32(0));
-        if (s.openRound == 0) revert NothingToOpen(study);
-        s.progress = p.pack();
+        Study storage s = _study(study);
+        if (s.openRound != 0 || !_reopen(s, study, s.course)) revert NothingToOpen(study);
     }
 
     // ------------------------------------------------------------------------------------------------ rounds
 
     /// @inheritdoc ITrainingLedger
-    function postCommits(bytes32 roundId, CommitEntry[] calldata entries) external {
-        (Study storage s, Packing.Round memory round) = _inTraining(roundId);
+    function postCommits(bytes32 study, bytes32 roundId, CommitEntry[] calldata entries) external {
+        (Study storage s, Round round) = _inTraining(study, roundId);
         bytes memory roster = _roster();
-        bytes32 root = round.committed == 0 ? bytes32(0) : s.commitRoot;
-        uint32 before = round.committed;
+        bytes32 domain = _domainSeparatorV4();
+        uint32 waited = round.waited();
+        uint32 before = waited;
+        bytes32 root = round.committed() == 0 ? bytes32(0) : s.commitRoot;
         for (uint256 i; i < entries.length; ++i) {
             CommitEntry calldata e = entries[i];
-            bytes32 structHash = keccak256(
-                abi.encode(Statements.COMMIT, roundId, e.member, e.updateRoot, e.datasetRoot, e.nextDatasetRoot)
-            );
-            uint8 reason = e.updateRoot == 0
-                ? Skips.MALFORMED
-                : _contributorFault(round, roster, e.member, structHash, e.r, e.vs);
-            if (reason != 0) {
-                emit EntrySkipped(roundId, e.member, reason);
+            uint16 member = e.member;
+            bytes32 structHash = _commitHash(roundId, e);
+            if (e.updateRoot == 0 || !waited.has(member) || !_signed(roster, member, domain, structHash, e.r, e.vs)) {
+                _skip(roundId, member, e.updateRoot == 0 ? Skips.MALFORMED : _contributorFault(round, waited, member));
                 continue;
             }
-            round.committed |= Bitmaps.single(e.member);
-            root = keccak256(abi.encode(root, structHash));
-            emit Committed(roundId, e.member, e.updateRoot, e.datasetRoot, e.nextDatasetRoot);
+            waited ^= Bitmaps.single(member);
+            root = _pair(root, structHash);
+            emit Committed(roundId, member, e.updateRoot, e.datasetRoot, e.nextDatasetRoot);
         }
-        if (round.committed == before) return;
+        if (waited == before) return;
         s.commitRoot = root;
-        _writeAnswers(roundId, round);
+        s.round = round.answered(round.committed() | (before ^ waited), round.abstained());
     }
 
     /// @inheritdoc ITrainingLedger
-    function postAbstains(bytes32 roundId, AbstainEntry[] calldata entries) external {
-        (, Packing.Round memory round) = _inTraining(roundId);
+    function postAbstains(bytes32 study, bytes32 roundId, AbstainEntry[] calldata entries) external {
+        (Study storage s, Round round) = _inTraining(study, roundId);
         bytes memory roster = _roster();
-        uint32 before = round.abstained;
+        bytes32 domain = _domainSeparatorV4();
+        uint32 waited = round.waited();
+        uint32 before = waited;
         for (uint256 i; i < entries.length; ++i) {
             AbstainEntry calldata e = entries[i];
-            bytes32 structHash = keccak256(abi.encode(Statements.ABSTAIN, roundId, e.member));
-            uint8 reason = _contributorFault(round, roster, e.member, structHash, e.r, e.vs);
-            if (reason != 0) {
-                emit EntrySkipped(roundId, e.member, reason);
+            uint16 member = e.member;
+            bytes32 structHash = keccak256(abi.encode(Statements.ABSTAIN, roundId, member));
+            if (!waited.has(member) || !_signed(roster, member, domain, structHash, e.r, e.vs)) {
+                _skip(roundId, member, _contributorFault(round, waited, member));
                 continue;
             }
-            round.abstained |= Bitmaps.single(e.member);
-            emit Abstained(roundId, e.member);
+            waited ^= Bitmaps.single(member);
+            emit Abstained(roundId, member);
         }
-        if (round.abstained != before) _writeAnswers(roundId, round);
+        if (waited != before) s.round = round.answered(round.committed(), round.abstained() | (before ^ waited));
     }
 
     /// @inheritdoc ITrainingLedger
-    function postHaves(bytes32 roundId, uint8 attempt, HaveEntry[] calldata entries) external {
-        (Study storage s, Packing.Round memory round) = _open(roundId);
-        Clock memory clock = _clock(roundId, round, s.terms.toTerms());
-        if (clock.phase != Phase.HAVE || clock.attempt != attempt) {
-            revert WrongPhase(roundId, clock.phase, clock.attempt);
-        }
+    function postHaves(bytes32 study, bytes32 roundId, uint8 attempt, HaveEntry[] calldata entries) external {
+        Study storage s = _open(study, roundId);
+        Round round = s.round;
+        Clock memory clock = _clock(roundId, round, s.course);
+        if (clock.phase != Phase.HAVE || clock.attempt != attempt) _wrongPhase(roundId, clock);
         bytes memory roster = _roster();
         uint256 word = _haves[roundId][attempt];
         for (uint256 i; i < entries.length; ++i) {
             HaveEntry calldata e = entries[i];
             uint8 reason = _haveFault(roundId, attempt, round, roster, _posted(word), e);
             if (reason != 0) {
-                emit EntrySkipped(roundId, e.member, reason);
+                _skip(roundId, e.member, reason);
                 continue;
             }
             word |= uint256(Bitmaps.single(e.member)) << 192;
@@ -264,39 +272,36 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
 
     /// @inheritdoc ITrainingLedger
     function finalise(
+        bytes32 study,
         bytes32 roundId,
         uint8 attempt,
         Result calldata result,
         uint32 signers,
         bytes calldata signatures
     ) external {
-        (Study storage s, Packing.Round memory round) = _open(roundId);
-        Packing.Terms memory terms = s.terms.toTerms();
-        Packing.Progress memory p = s.progress.toProgress();
-        uint32 set = _decidedSet(roundId, attempt, round, terms);
-        _checkResult(s, p, round, terms, set, result);
+        Study storage s = _open(study, roundId);
+        Course course = s.course;
+        Round round = s.round;
+        uint32 set = _decidedSet(roundId, attempt, round, course);
+        _checkResult(s, round, course, set, result);
         bytes32 resultHash = _resultHash(result);
+        Members memory members = _members();
         {
-            uint256 n = round.roster.count();
+            uint256 n = round.roster().count();
             PackedSignatures.checkQuorum(
-                _roster(),
-                round.roster,
+                RosterCode.load(members.pointer),
+                round.roster(),
                 signers,
                 signatures,
-                _hashTypedDataV4(keccak256(abi.encode(Statements.VOTE, roundId, attempt, set, resultHash))),
-                Quorum.needed(n, Quorum.faults(n, terms.f))
+                _hashTypedDataV4(_voteHash(roundId, attempt, set, resultHash)),
+                Quorum.needed(n, Quorum.faults(n, course.f()))
             );
         }
-        s.models[_at(round.branch, round.height)] = result.modelRoot;
-        s.headResult = resultHash;
-        p.finalHeight = round.height;
-        if (result.outcome == OUTCOME_MODEL) ++p.finals;
-        else _markVoid(s, round.branch, round.height);
         emit RoundFinal(
             roundId,
-            s.id,
-            round.branch,
-            round.height,
+            study,
+            course.branch(),
+            round.height(),
             attempt,
             result.outcome,
             result.included,
@@ -308,43 +313,53 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             resultHash,
             signers
         );
-        _close(s, p, terms, round, set, resultHash, result.modelRoot);
+        bytes32 lineage = _lineage(s.lineage, round.height(), result.modelRoot, resultHash);
+        s.lineage = lineage;
+        if (result.outcome == OUTCOME_MODEL) {
+            s.model = result.modelRoot;
+            round = round.recorded(true);
+            if (course.fork() == REPLAYING) _noteCatchUp(s, course.branch(), round.finals(), result.modelRoot);
+        } else {
+            _markVoid(s, course.branch(), round.height());
+            round = round.recorded(false);
+        }
+        _close(s, study, course, round, members, set, ~set, lineage, result.modelRoot);
     }
 
     /// @inheritdoc ITrainingLedger
-    function failRound(bytes32 roundId) external {
-        (Study storage s, Packing.Round memory round) = _open(roundId);
-        Packing.Terms memory terms = s.terms.toTerms();
-        Clock memory clock = _clock(roundId, round, terms);
-        if (clock.phase != Phase.FAILED) revert WrongPhase(roundId, clock.phase, clock.attempt);
-        _markVoid(s, round.branch, round.height);
-        emit RoundFailed(roundId, s.id, round.branch, round.height, clock.failure);
+    function failRound(bytes32 study, bytes32 roundId) external {
+        Study storage s = _open(study, roundId);
+        Course course = s.course;
+        Round round = s.round;
+        Clock memory clock = _clock(roundId, round, course);
+        if (clock.phase != Phase.FAILED) _wrongPhase(roundId, clock);
+        _markVoid(s, course.branch(), round.height());
+        emit RoundFailed(roundId, study, course.branch(), round.height(), clock.failure);
         // Nobody can say here whose blobs were available: who committed neither gains nor loses.
-        _close(s, s.progress.toProgress(), terms, round, 0, s.headResult, bytes32(0));
+        _close(s, study, course, round, _members(), 0, ~round.committed(), s.lineage, s.model);
     }
 
     /// @inheritdoc ITrainingLedger
     function reportEquivocation(
-        bytes32 roundId,
+        bytes32 study,
+        Opening calldata opening,
         uint8 kind,
         uint16 member,
         SignedBody calldata a,
         SignedBody calldata b
     ) external {
-        uint256 word = _rounds[roundId];
-        if (word == 0) revert RoundUnknown(roundId);
-        Packing.Round memory round = word.toRound();
-        if (!round.roster.has(member)) revert NotActive(member);
+        Study storage s = _study(study);
+        if (!opening.roster.has(member)) revert NotActive(member);
+        bytes32 roundId = keccak256(abi.encode(Tags.ROUND, block.chainid, address(this), study, opening));
         bytes32 id = keccak256(abi.encode(roundId, kind, member));
         if (_known[id]) revert AlreadyKnown(id);
         _checkContradiction(roundId, kind, member, a, b);
         _known[id] = true;
         emit Equivocated(roundId, member, kind);
-        Study storage s = _studies[round.study];
-        uint8 rounds = s.terms.toTerms().suspendRounds;
-        bytes32 open = s.openRound;
-        bool suspendedNow = open != 0 && _rounds[open].toRound().suspended.has(member);
-        s.conduct = Conduct.punish(s.conduct, member, rounds, suspendedNow);
+        Course course = s.course;
+        bool suspendedNow = s.openRound != 0 && s.round.suspended().has(member);
+        s.conduct = Conduct.punish(s.conduct, member, course.suspendRounds(), suspendedNow);
+        s.course = course.withWatched(true);
     }
 
     /// @inheritdoc ITrainingLedger
@@ -374,32 +389,39 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     // ---------------------------------------------------------------------------------------------- branches
 
     /// @inheritdoc ITrainingLedger
-    function fork(ForkTerms calldata t) external returns (uint32 branch, uint32 targetFinals) {
+    function fork(ForkTerms calldata t, BaseProof calldata proof)
+        external
+        returns (uint32 branch, uint32 targetFinals)
+    {
         _onlyUnlearning();
         Study storage s = _study(t.study);
-        Packing.Progress memory p = s.progress.toProgress();
-        if (p.fork != NO_FORK) revert ForkActive(t.study);
-        _checkTarget(s, p, t);
-        _checkAncestry(s, p.branch, t.parentBranch, t.baseHeight);
-        bytes32 model = s.models[_at(t.parentBranch, t.baseHeight)];
-        if (model == 0 || model != t.baseModel) revert WrongCheckpoint(model, t.baseModel);
-        targetFinals = _finalsAt(s, p.branch, t.targetHeight);
+        Course course = s.course;
+        Round round = s.round;
+        if (course.fork() != NO_FORK) revert ForkActive(t.study);
+        uint16 current = course.branch();
+        _checkTarget(s, current, round, t);
+        bytes32 end = _checkAncestry(s, current, t.parentBranch, t.baseHeight);
+        bytes32 origin = _checkBase(s, end, t, proof);
+        targetFinals = _finalsAt(s, current, t.targetHeight);
         if (t.targetHeight == t.baseHeight) {
             // Never included: nothing to replay, the training branch stays. A checkpoint of another branch proves nothing.
-            if (t.parentBranch != p.branch) revert NotOnAncestry(t.parentBranch, t.baseHeight);
-            return (p.branch, targetFinals);
+            if (t.parentBranch != current) revert NotOnAncestry(t.parentBranch, t.baseHeight);
+            return (current, targetFinals);
         }
-        if (p.branches == type(uint16).max) revert ForkState(t.study, p.fork);
-        branch = ++p.branches;
-        bytes32 baseResult = keccak256(
-            abi.encode(Tags.BRANCH, t.study, t.batch, t.parentBranch, t.baseHeight, t.baseModel)
-        );
-        s.branches[branch] = Branch(
-            uint16(t.parentBranch), t.baseHeight, _finalsAt(s, t.parentBranch, t.baseHeight), baseResult
-        );
-        s.models[_at(branch, t.baseHeight)] = t.baseModel;
+        Roll roll = s.roll;
+        if (roll.branches() == type(uint16).max) revert ForkState(t.study, NO_FORK);
+        roll = roll.withNextBranch();
+        s.roll = roll;
+        branch = roll.branches();
+        bytes32 baseResult = _baseResult(t.study, t.batch, t.parentBranch, t.baseHeight, t.baseModel);
+        Branch storage b = s.branches[branch];
+        b.parent = uint16(t.parentBranch);
+        b.baseHeight = t.baseHeight;
+        b.baseFinals = _finalsAt(s, t.parentBranch, t.baseHeight);
+        b.targetFinals = targetFinals;
+        b.origin = origin;
         s.fork.dueAt = t.dueAt;
-        p.fork = WAITS_FOR_ROUND;
+        (s.fork.lineage, s.fork.model) = (baseResult, t.baseModel);
         emit BranchCreated(
             t.study,
             branch,
@@ -411,94 +433,89 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             t.targetHeight,
             t.batch
         );
-        if (s.openRound == 0) _switch(s, p);
-        s.progress = p.pack();
+        if (s.openRound == 0) _switch(s, course, round);
+        else s.course = course.withFork(WAITS_FOR_ROUND);
     }
 
     /// @inheritdoc ITrainingLedger
     function openReplay(bytes32 study) external {
         _onlyUnlearning();
-        uint256 number = _number(study);
-        Study storage s = _studies[number];
-        Packing.Progress memory p = s.progress.toProgress();
-        if (p.fork != WAITS_FOR_PURGE) revert ForkState(study, p.fork);
-        p.fork = REPLAYING;
-        _openNext(number, p, s.terms.toTerms(), s.conduct, s.headResult, bytes32(0));
-        s.progress = p.pack();
+        Study storage s = _study(study);
+        Course course = s.course;
+        if (course.fork() != WAITS_FOR_PURGE) revert ForkState(study, course.fork());
+        Round round = s.round;
+        course = course.withFork(REPLAYING);
+        s.course = course;
+        (s.fork.branch, s.fork.height) = (course.branch(), round.height());
+        (s.fork.lineage, s.fork.model) = (s.lineage, s.model);
+        _noteCatchUp(s, course.branch(), round.finals(), s.model);
+        _reopen(s, study, course);
     }
 
     /// @inheritdoc ITrainingLedger
     function headMoved(bytes32 study) external {
         _onlyUnlearning();
         Study storage s = _study(study);
-        Packing.Progress memory p = s.progress.toProgress();
-        if (p.fork != REPLAYING) revert ForkState(study, p.fork);
-        p.fork = NO_FORK;
-        s.progress = p.pack();
+        Course course = s.course;
+        if (course.fork() != REPLAYING) revert ForkState(study, course.fork());
+        s.course = course.withFork(NO_FORK);
     }
 
     // ------------------------------------------------------------------------------------------------- views
 
     /// @inheritdoc ITrainingLedger
-    function roundOf(bytes32 roundId) external view returns (RoundView memory v) {
-        uint256 word = _rounds[roundId];
-        if (word == 0) revert RoundUnknown(roundId);
-        Packing.Round memory round = word.toRound();
-        Study storage s = _studies[round.study];
-        Packing.Terms memory terms = s.terms.toTerms();
-        Clock memory clock = _clock(roundId, round, terms);
-        _overrideClosed(s, roundId, round, clock);
-        v.study = s.id;
-        v.branch = round.branch;
-        v.height = round.height;
+    function roundOf(bytes32 study, bytes32 roundId) external view returns (RoundView memory v) {
+        Study storage s = _open(study, roundId);
+        Course course = s.course;
+        Round round = s.round;
+        Clock memory clock = _clock(roundId, round, course);
+        v.branch = course.branch();
+        v.height = round.height();
         v.phase = clock.phase;
         v.attempt = clock.attempt;
-        v.n = uint8(round.roster.count());
-        v.f = uint8(Quorum.faults(v.n, terms.f));
+        v.n = uint8(round.roster().count());
+        v.f = uint8(Quorum.faults(v.n, course.f()));
         v.quorum = uint8(Quorum.needed(v.n, v.f));
-        v.minIncluded = uint8(_least(terms, v.n, v.f));
+        v.minIncluded = uint8(_least(course, v.n, v.f));
         v.failure = clock.failure;
-        v.roster = round.roster;
-        v.suspended = round.suspended;
-        v.committed = round.committed;
-        v.abstained = round.abstained;
+        v.roster = round.roster();
+        v.suspended = round.suspended();
+        v.committed = round.committed();
+        v.abstained = round.abstained();
         if (clock.attempt != 0) {
             uint256 haves = _haves[roundId][clock.attempt];
-            v.available = _available(haves, round.committed, v.f);
+            v.available = _available(haves, v.committed, v.f);
             v.posted = _posted(haves);
         }
-        v.openedAt = round.openedAt;
-        v.sealTime = clock.phase == Phase.TRAINING ? 0 : clock.sealTime;
+        v.openedAt = uint64(round.openedAt());
+        v.sealTime = clock.phase == Phase.TRAINING ? 0 : uint64(round.sealTime());
         v.revealEnd = clock.revealEnd;
         v.haveEnd = clock.haveEnd;
         v.voteEnd = clock.voteEnd;
     }
 
     /// @inheritdoc ITrainingLedger
-    function phase(bytes32 roundId) external view returns (Phase, uint8) {
-        uint256 word = _rounds[roundId];
-        if (word == 0) return (Phase.NONE, 0);
-        Packing.Round memory round = word.toRound();
-        Study storage s = _studies[round.study];
-        Clock memory clock = _clock(roundId, round, s.terms.toTerms());
-        _overrideClosed(s, roundId, round, clock);
+    function phase(bytes32 study, bytes32 roundId) external view returns (Phase, uint8) {
+        Study storage s = _studies[study];
+        if (roundId == 0 || s.openRound != roundId) return (Phase.NONE, 0);
+        Clock memory clock = _clock(roundId, s.round, s.course);
         return (clock.phase, clock.attempt);
     }
 
     /// @inheritdoc ITrainingLedger
     function studyOf(bytes32 study) external view returns (StudyView memory v) {
         Study storage s = _study(study);
-        Packing.Progress memory p = s.progress.toProgress();
-        v.branch = p.branch;
-        v.height = p.height;
-        v.finals = p.finals;
-        v.invited = p.invited;
-        v.joined = p.joined;
-        v.left = p.left;
+        Course course = s.course;
+        v.branch = course.branch();
+        v.height = s.round.height();
+        v.finals = s.round.finals();
+        v.invited = s.roll.invited();
+        v.joined = course.joined();
+        v.left = s.roll.left();
         v.suspended = Conduct.suspended(s.conduct);
         v.openRound = s.openRound;
-        v.forkState = p.fork;
-        v.rounds = s.terms.toTerms().rounds;
+        v.forkState = course.fork();
+        v.rounds = uint32(course.rounds());
     }
 
     /// @inheritdoc ITrainingLedger
@@ -510,52 +527,27 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     function head(bytes32 study)
         external
         view
-        returns (uint32 branch, uint32 height, bytes32 resultHash, bytes32 model, bool tainted, bool inService)
+        returns (uint32 branch, uint32 height, bytes32 lineage, bytes32 model, bool tainted, bool inService)
     {
         Study storage s = _study(study);
-        Packing.Progress memory p = s.progress.toProgress();
-        (branch, height, resultHash, inService) = (p.branch, p.finalHeight, s.headResult, true);
-        if (p.fork == WAITS_FOR_PURGE) (branch, height, resultHash) = (s.fork.branch, s.fork.height, s.fork.resultHash);
-        if (p.fork == REPLAYING) {
-            (height, resultHash) = (s.branches[branch].baseHeight, s.branches[branch].baseResult);
+        uint8 state = s.course.fork();
+        (branch, height, lineage, model) = (s.course.branch(), s.round.finalHeight(), s.lineage, s.model);
+        if (state == WAITS_FOR_PURGE || state == REPLAYING) {
+            (branch, height, lineage, model) = (s.fork.branch, s.fork.height, s.fork.lineage, s.fork.model);
         }
-        model = s.models[_at(branch, height)];
-        tainted = p.fork == WAITS_FOR_ROUND || p.fork == WAITS_FOR_PURGE;
-        if (tainted) inService = block.timestamp <= s.fork.dueAt;
+        tainted = state == WAITS_FOR_ROUND || state == WAITS_FOR_PURGE;
+        inService = !tainted || block.timestamp <= s.fork.dueAt;
     }
 
     /// @inheritdoc ITrainingLedger
-    function modelAt(bytes32 study, uint32 branch, uint32 height) external view returns (bytes32) {
-        return _study(study).models[_at(branch, height)];
-    }
-
-    /// @inheritdoc ITrainingLedger
-    function checkpointOf(bytes32 study, uint32 branch, uint32 finals)
-        external
-        view
-        returns (bool reached, uint32 height, bytes32 model)
-    {
-        Study storage s = _study(study);
-        Packing.Progress memory p = s.progress.toProgress();
-        Branch storage b = s.branches[branch];
-        if (branch > p.branches || finals < b.baseFinals) return (false, 0, 0);
-        // Step over as many heights as ended without a model, until none is added.
-        uint256 candidate = uint256(b.baseHeight) + finals - b.baseFinals;
-        for (uint256 next; candidate <= type(uint32).max; candidate = next) {
-            next = uint256(b.baseHeight) + finals - b.baseFinals
-                + _voidsBetween(s, branch, b.baseHeight, uint32(candidate));
-            if (next == candidate) break;
-        }
-        if (candidate > type(uint32).max) return (false, 0, 0);
-        model = s.models[_at(branch, uint32(candidate))];
-        return model == 0 ? (false, 0, model) : (true, uint32(candidate), model);
+    function caughtUp(bytes32 study, uint32 branch) external view returns (bytes32) {
+        return _study(study).branches[branch].caughtUp;
     }
 
     /// @inheritdoc ITrainingLedger
     function commitRootOf(bytes32 study) external view returns (bytes32) {
         Study storage s = _study(study);
-        bytes32 open = s.openRound;
-        return open != 0 && _rounds[open].toRound().committed == 0 ? bytes32(0) : s.commitRoot;
+        return s.openRound != 0 && s.round.committed() == 0 ? bytes32(0) : s.commitRoot;
     }
 
     /// @inheritdoc ITrainingLedger
@@ -565,42 +557,40 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         returns (uint32 roster, uint8 f, uint32 purgeSeconds, uint32 erasureWindow, uint64 openedAt)
     {
         Study storage s = _study(study);
-        roster = s.progress.toProgress().joined & MEMBERSHIP.activeMembers();
-        f = s.terms.toTerms().f;
-        purgeSeconds = s.purgeSeconds;
-        erasureWindow = s.erasureWindow;
-        if (s.openRound != 0) openedAt = _rounds[s.openRound].toRound().openedAt;
+        Roll roll = s.roll;
+        roster = s.course.joined() & MEMBERSHIP.activeMembers();
+        f = uint8(s.course.f());
+        purgeSeconds = roll.purgeSeconds();
+        erasureWindow = roll.erasureWindow();
+        if (s.openRound != 0) openedAt = uint64(s.round.openedAt());
     }
 
     // ------------------------------------------------------------------------------------ opening and closing
 
     /// @dev Opens the next round on the training branch, unless the study is over, waits for joins or for a purge, or
-    /// fewer than two members would be asked. The caller writes `p`.
-    /// @param parentModel Zero: read the recorded one.
+    /// fewer than two members would be asked.
+    /// @return Whether one is open now; if not, nothing was written.
     function _openNext(
-        uint256 number,
-        Packing.Progress memory p,
-        Packing.Terms memory terms,
+        Study storage s,
+        bytes32 study,
+        Course course,
+        Round round,
+        Members memory members,
         uint256 conduct,
         bytes32 parentResult,
         bytes32 parentModel
-    ) private {
-        if (p.finals >= terms.rounds || p.fork == WAITS_FOR_PURGE) return;
-        Study storage s = _studies[number];
-        (, uint64 epoch, uint32 active, bytes32 membershipAcc) = MEMBERSHIP.snapshot();
-        if (p.height == 0 && p.invited & active & ~p.left & ~p.joined != 0) return;
-        uint32 roster = p.joined & active;
+    ) private returns (bool) {
+        if (round.finals() >= course.rounds() || course.fork() == WAITS_FOR_PURGE) return false;
+        if (round.height() == 0) {
+            Roll roll = s.roll;
+            if (roll.invited() & members.active & ~roll.left() & ~course.joined() != 0) return false;
+        } else if (round.height() == Rounds.LAST_HEIGHT) {
+            return false;
+        }
+        uint32 roster = course.joined() & members.active;
         uint256 n = roster.count();
-        if (n < 2) return;
-        if (parentModel == 0) parentModel = s.models[_at(p.branch, p.finalHeight)];
-        Packing.Round memory round;
-        round.openedAt = uint40(block.timestamp);
-        round.roster = roster;
-        round.suspended = Conduct.suspended(conduct) & roster;
-        round.study = uint16(number);
-        round.branch = p.branch;
-        round.height = ++p.height;
-        if (round.suspended == roster) round.sealedAfter = 1; // nobody is asked: sealed as it opens
+        if (n < 2) return false;
+        round = round.next(roster, Conduct.suspended(conduct) & roster, course.window());
         bytes32 consentAcc = CONSENT.accumulator();
         bytes32 previousBlock = blockhash(block.number - 1);
         bytes32 roundId = keccak256(
@@ -608,140 +598,137 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
                 Tags.ROUND,
                 block.chainid,
                 address(this),
-                s.id,
-                round.branch,
-                round.height,
+                study,
+                course.branch(),
+                round.height(),
                 parentResult,
                 parentModel,
-                epoch,
+                members.epoch,
                 roster,
-                round.suspended,
+                round.suspended(),
                 consentAcc,
-                membershipAcc,
+                members.accumulator,
                 previousBlock
             )
         );
-        _rounds[roundId] = round.pack();
+        s.round = round;
         s.openRound = roundId;
-        uint256 f = Quorum.faults(n, terms.f);
+        uint256 f = Quorum.faults(n, course.f());
         emit RoundOpened(
             roundId,
-            s.id,
-            round.branch,
-            round.height,
+            study,
+            course.branch(),
+            round.height(),
             parentResult,
             parentModel,
-            epoch,
+            members.epoch,
             roster,
-            round.suspended,
+            round.suspended(),
             uint8(f),
             uint8(Quorum.needed(n, f)),
             consentAcc,
-            membershipAcc,
+            members.accumulator,
             previousBlock,
             uint64(block.timestamp)
         );
+        return true;
+    }
+
+    function _reopen(Study storage s, bytes32 study, Course course) private returns (bool) {
+        return _openNext(s, study, course, s.round, _members(), s.conduct, s.lineage, s.model);
     }
 
     /// @dev Ends the open round and opens the next one, or lets a waiting fork take over.
-    /// @param decided Members whose blobs the result was made of; empty after a failure.
+    /// @param round With the result, if there is one.
+    /// @param present Members whose blobs the result was made of; empty after a failure.
+    /// @param absent Of the asked: whom it was not made of; after a failure, who did not commit.
     function _close(
         Study storage s,
-        Packing.Progress memory p,
-        Packing.Terms memory terms,
-        Packing.Round memory round,
-        uint32 decided,
+        bytes32 study,
+        Course course,
+        Round round,
+        Members memory members,
+        uint32 present,
+        uint32 absent,
         bytes32 parentResult,
         bytes32 parentModel
     ) private {
-        uint256 conduct = s.conduct;
-        uint32 asked = round.roster & ~round.suspended & ~round.abstained;
-        // After a failure (`parentModel` zero) who committed is neither present nor missing.
-        uint32 missing = parentModel == 0 ? asked & ~round.committed : asked & ~decided;
-        uint256 settled = Conduct.settle(
-            conduct, Conduct.Outcome(round.suspended, decided, missing), terms.suspendAfter, terms.suspendRounds
-        );
-        if (settled != conduct) s.conduct = settled;
-        bytes32 closed = s.openRound;
-        if (p.fork == WAITS_FOR_ROUND) {
-            s.openRound = 0;
-            _switch(s, p);
-        } else {
-            _openNext(round.study, p, terms, settled, parentResult, parentModel);
-            if (s.openRound == closed) s.openRound = 0;
+        uint32 missing = round.roster() & ~round.suspended() & ~round.abstained() & absent;
+        uint256 conduct;
+        if (course.watched() || missing != 0) {
+            conduct = Conduct.settle(
+                s.conduct,
+                Conduct.Outcome(round.suspended(), present, missing),
+                course.suspendAfter(),
+                course.suspendRounds()
+            );
+            s.conduct = conduct;
+            if (course.watched() != (conduct != 0)) {
+                course = course.withWatched(conduct != 0);
+                s.course = course;
+            }
         }
-        s.progress = p.pack();
+        if (course.fork() == WAITS_FOR_ROUND) {
+            s.openRound = 0;
+            _switch(s, course, round);
+        } else if (!_openNext(s, study, course, round, members, conduct, parentResult, parentModel)) {
+            s.openRound = 0;
+            s.round = round;
+        }
     }
 
     /// @dev The newest branch becomes the one that trains; what served is remembered until the purge.
-    function _switch(Study storage s, Packing.Progress memory p) private {
-        s.fork.branch = p.branch;
-        s.fork.height = p.finalHeight;
-        s.fork.resultHash = s.headResult;
-        Branch storage b = s.branches[p.branches];
-        p.branch = p.branches;
-        p.height = b.baseHeight;
-        p.finalHeight = b.baseHeight;
-        p.finals = b.baseFinals;
-        p.fork = WAITS_FOR_PURGE;
-        s.headResult = b.baseResult;
+    function _switch(Study storage s, Course course, Round round) private {
+        uint16 newest = s.roll.branches();
+        Branch storage b = s.branches[newest];
+        (s.fork.branch, s.fork.height) = (course.branch(), round.finalHeight());
+        (s.fork.lineage, s.lineage) = (s.lineage, s.fork.lineage);
+        (s.fork.model, s.model) = (s.model, s.fork.model);
+        s.course = course.withBranch(newest).withFork(WAITS_FOR_PURGE);
+        s.round = round.standing(b.baseHeight, b.baseFinals, b.baseHeight);
     }
 
-    /// @dev Writes new answers, and the seal when they are the last.
-    function _writeAnswers(bytes32 roundId, Packing.Round memory round) private {
-        if (round.committed | round.abstained | round.suspended == round.roster) {
-            round.sealedAfter = uint24(block.timestamp - round.openedAt + 1);
-        }
-        _rounds[roundId] = round.pack();
+    /// @dev Keeps the model with which a replay has as many finals as there were: what the verdicts are about.
+    function _noteCatchUp(Study storage s, uint256 branch, uint32 finals, bytes32 model) private {
+        Branch storage b = s.branches[branch];
+        if (finals == b.targetFinals && b.caughtUp == 0) b.caughtUp = model;
     }
 
     // ------------------------------------------------------------------------------------------- round rules
 
     /// @dev The set that a result of `attempt` must decide over; reverts when none is accepted now.
-    function _decidedSet(
-        bytes32 roundId,
-        uint8 attempt,
-        Packing.Round memory round,
-        Packing.Terms memory terms
-    ) private view returns (uint32) {
-        Clock memory clock = _clock(roundId, round, terms);
+    function _decidedSet(bytes32 roundId, uint8 attempt, Round round, Course course) private view returns (uint32) {
+        Clock memory clock = _clock(roundId, round, course);
         if (attempt == 0) {
             if (clock.phase != Phase.REVEAL && clock.phase != Phase.HAVE && clock.phase != Phase.VOTE) {
-                revert WrongPhase(roundId, clock.phase, clock.attempt);
+                _wrongPhase(roundId, clock);
             }
-            return round.committed;
+            return round.committed();
         }
-        if (clock.phase != Phase.VOTE || clock.attempt != attempt) {
-            revert WrongPhase(roundId, clock.phase, clock.attempt);
-        }
-        uint256 f = Quorum.faults(round.roster.count(), terms.f);
-        return _available(_haves[roundId][attempt], round.committed, f);
+        if (clock.phase != Phase.VOTE || clock.attempt != attempt) _wrongPhase(roundId, clock);
+        uint256 f = Quorum.faults(round.roster().count(), course.f());
+        return _available(_haves[roundId][attempt], round.committed(), f);
     }
 
-    function _checkResult(
-        Study storage s,
-        Packing.Progress memory p,
-        Packing.Round memory round,
-        Packing.Terms memory terms,
-        uint32 set,
-        Result calldata result
-    ) private view {
+    function _checkResult(Study storage s, Round round, Course course, uint32 set, Result calldata result)
+        private
+        view
+    {
         uint32 invalid = _invalid(result.codes);
         if (result.included & invalid != 0) revert IncludedAndInvalid(result.included & invalid);
         if (result.included | invalid != set) revert WrongSet(set, result.included | invalid);
-        uint256 n = round.roster.count();
-        uint256 least = _least(terms, n, Quorum.faults(n, terms.f));
+        uint256 n = round.roster().count();
+        uint256 least = _least(course, n, Quorum.faults(n, course.f()));
         uint256 included = result.included.count();
         if (result.outcome != (included >= least ? OUTCOME_MODEL : OUTCOME_NONE)) {
             revert WrongOutcome(result.outcome, included, least);
         }
         if (result.outcome == OUTCOME_NONE) {
-            bytes32 parentModel = s.models[_at(round.branch, p.finalHeight)];
-            if (result.modelRoot != parentModel) revert ModelChanged(parentModel, result.modelRoot);
+            if (result.modelRoot != s.model) revert ModelChanged(s.model, result.modelRoot);
         } else if (result.modelRoot == 0) {
             revert NoModel();
         }
-        bytes32 commitRoot = round.committed == 0 ? bytes32(0) : s.commitRoot;
+        bytes32 commitRoot = round.committed() == 0 ? bytes32(0) : s.commitRoot;
         if (result.commitRoot != commitRoot) revert WrongCommitRoot(commitRoot, result.commitRoot);
     }
 
@@ -749,7 +736,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     function _invalid(uint128 codes) private pure returns (uint32 bits) {
         for (uint256 i; codes >> (4 * i) != 0; ++i) {
             uint8 code = uint8((codes >> (4 * i)) & 15);
-            if (code > LAST_CODE) revert BadCode(uint16(i), code);
+            if (code > 8) revert BadCode(uint16(i), code);
             if (code != 0) bits |= uint32(1) << uint32(i);
         }
     }
@@ -769,43 +756,55 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         );
     }
 
+    function _voteHash(bytes32 roundId, uint8 attempt, uint32 set, bytes32 resultHash) private pure returns (bytes32) {
+        return keccak256(abi.encode(Statements.VOTE, roundId, attempt, set, resultHash));
+    }
+
+    /// @dev keccak256(abi.encode(COMMIT, roundId, member, updateRoot, datasetRoot, nextDatasetRoot)): the entry begins with
+    /// the statement's last four fields.
+    function _commitHash(bytes32 roundId, CommitEntry calldata e) private pure returns (bytes32 structHash) {
+        bytes32 typeHash = Statements.COMMIT;
+        assembly ("memory-safe") {
+            let at_ := mload(0x40) // beyond the free pointer, and given back
+            mstore(at_, typeHash)
+            mstore(add(at_, 32), roundId)
+            calldatacopy(add(at_, 64), e, 128)
+            structHash := keccak256(at_, COMMIT_ENTRY_BYTES)
+        }
+    }
+
     /// @dev What this block's timestamp makes of a round that nothing has ended; the table above, line by line.
-    function _clock(bytes32 roundId, Packing.Round memory round, Packing.Terms memory terms)
-        private
-        view
-        returns (Clock memory c)
-    {
-        uint256 n = round.roster.count();
-        uint256 f = Quorum.faults(n, terms.f);
-        uint64 tooOld = uint64(round.openedAt) + terms.maxRoundAge;
-        bool full = round.sealedAfter != 0;
-        c.sealTime = full ? round.openedAt + round.sealedAfter - 1 : uint64(round.openedAt) + terms.scribe + terms.grace;
-        if (!full && block.timestamp <= c.sealTime) {
+    function _clock(bytes32 roundId, Round round, Course course) private view returns (Clock memory c) {
+        uint256 sealTime = round.sealTime();
+        if (block.timestamp <= sealTime && !round.full()) {
             c.phase = Phase.TRAINING;
             return c;
         }
-        if (round.committed.count() < _least(terms, n, f)) return _failed(c, FAILED_QUORUM);
-        c.revealEnd = c.sealTime + terms.reveal;
-        if (block.timestamp <= c.revealEnd) {
+        uint256 n = round.roster().count();
+        uint256 f = Quorum.faults(n, course.f());
+        uint256 tooOld = round.openedAt() + course.maxRoundAge();
+        if (round.committed().count() < _least(course, n, f)) return _failed(c, FAILED_QUORUM);
+        uint256 start = sealTime + course.reveal();
+        c.revealEnd = uint64(start);
+        if (block.timestamp <= start) {
             c.phase = Phase.REVEAL;
             return block.timestamp > tooOld ? _failed(c, FAILED_AGE) : c;
         }
-        uint64 start = c.revealEnd;
         for (uint8 a = 1; a <= LAST_ATTEMPT; ++a) {
             c.attempt = a;
-            c.haveEnd = start + (uint64(terms.have) << (a - 1));
-            c.voteEnd = c.haveEnd + (uint64(terms.vote) << (a - 1));
-            if (block.timestamp <= c.haveEnd) {
+            uint256 haveEnd = start + (course.have() << (a - 1));
+            start = haveEnd + (course.vote() << (a - 1));
+            (c.haveEnd, c.voteEnd) = (uint64(haveEnd), uint64(start));
+            if (block.timestamp <= haveEnd) {
                 c.phase = Phase.HAVE;
                 return block.timestamp > tooOld ? _failed(c, FAILED_AGE) : c;
             }
             if (_posted(_haves[roundId][a]).count() < n - Quorum.slack(n, f)) {
-                c.voteEnd = c.haveEnd; // too few bitmaps: no vote window
-            } else if (block.timestamp <= c.voteEnd) {
+                (c.voteEnd, start) = (c.haveEnd, haveEnd); // too few bitmaps: no vote window
+            } else if (block.timestamp <= start) {
                 c.phase = Phase.VOTE;
                 return block.timestamp > tooOld ? _failed(c, FAILED_AGE) : c;
             }
-            start = c.voteEnd;
         }
         return _failed(c, start < tooOld ? FAILED_ATTEMPTS : FAILED_AGE);
     }
@@ -816,15 +815,13 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         return c;
     }
 
-    /// @dev A round that is not its study's open one has ended: with a model recorded at its height, or without.
-    function _overrideClosed(Study storage s, bytes32 roundId, Packing.Round memory round, Clock memory c) private view {
-        if (s.openRound == roundId) return;
-        (c.failure, c.attempt, c.haveEnd, c.voteEnd) = (0, 0, 0, 0); // what decided it is in its last event
-        c.phase = s.models[_at(round.branch, round.height)] == 0 ? Phase.FAILED : Phase.FINAL;
+    function _wrongPhase(bytes32 roundId, Clock memory c) private pure {
+        revert WrongPhase(roundId, c.phase, c.attempt);
     }
 
-    function _least(Packing.Terms memory terms, uint256 n, uint256 f) private pure returns (uint256) {
-        return terms.minIncluded == 0 ? n - Quorum.slack(n, f) : terms.minIncluded;
+    function _least(Course course, uint256 n, uint256 f) private pure returns (uint256 least) {
+        least = course.minIncluded();
+        if (least == 0) least = n - Quorum.slack(n, f);
     }
 
     function _posted(uint256 haves) private pure returns (uint32) {
@@ -839,36 +836,40 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         }
     }
 
-    /// @dev Why a commitment or abstention does not count; zero: it does.
-    function _contributorFault(
-        Packing.Round memory round,
-        bytes memory roster,
-        uint16 member,
-        bytes32 structHash,
-        bytes32 r,
-        bytes32 vs
-    ) private view returns (uint8) {
-        if (!round.roster.has(member)) return Skips.UNKNOWN_MEMBER;
-        if (round.suspended.has(member)) return Skips.WRONG_PHASE;
-        if ((round.committed | round.abstained).has(member)) return Skips.DUPLICATE;
-        address ledger = RosterCode.ledgerAt(roster, member);
-        return PackedSignatures.signedBy(ledger, _hashTypedDataV4(structHash), r, vs) ? 0 : Skips.BAD_SIGNATURE;
+    /// @dev Why a commitment or abstention does not count.
+    function _contributorFault(Round round, uint32 waited, uint16 member) private pure returns (uint8) {
+        if (waited.has(member)) return Skips.BAD_SIGNATURE;
+        if (!round.roster().has(member)) return Skips.UNKNOWN_MEMBER;
+        return round.suspended().has(member) ? Skips.WRONG_PHASE : Skips.DUPLICATE;
+    }
+
+    function _skip(bytes32 subject, uint16 member, uint8 reason) private {
+        emit EntrySkipped(subject, member, reason);
     }
 
     function _haveFault(
         bytes32 roundId,
         uint8 attempt,
-        Packing.Round memory round,
+        Round round,
         bytes memory roster,
         uint32 posted,
         HaveEntry calldata e
     ) private view returns (uint8) {
-        if (!round.roster.has(e.member)) return Skips.UNKNOWN_MEMBER;
+        if (!round.roster().has(e.member)) return Skips.UNKNOWN_MEMBER;
         if (posted.has(e.member)) return Skips.DUPLICATE;
-        if (e.bitmap & ~round.committed != 0) return Skips.MALFORMED;
+        if (e.bitmap & ~round.committed() != 0) return Skips.MALFORMED;
         bytes32 structHash = keccak256(abi.encode(Statements.HAVE, roundId, e.member, attempt, e.bitmap));
-        address ledger = RosterCode.ledgerAt(roster, e.member);
-        return PackedSignatures.signedBy(ledger, _hashTypedDataV4(structHash), e.r, e.vs) ? 0 : Skips.BAD_SIGNATURE;
+        return _signed(roster, e.member, _domainSeparatorV4(), structHash, e.r, e.vs) ? 0 : Skips.BAD_SIGNATURE;
+    }
+
+    function _signed(bytes memory roster, uint16 member, bytes32 domain, bytes32 structHash, bytes32 r, bytes32 vs)
+        private
+        pure
+        returns (bool)
+    {
+        return PackedSignatures.signedBy(
+            RosterCode.ledgerAt(roster, member), MessageHashUtils.toTypedDataHash(domain, structHash), r, vs
+        );
     }
 
     /// @dev Bodies are the fields as EIP-712 encodes them, so keccak256(type, body) is the struct hash.
@@ -904,24 +905,68 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
 
     // ------------------------------------------------------------------------------------------ branch rules
 
+    /// @dev A result's place in its ancestry: names the one before it, and so all of them.
+    function _lineage(bytes32 parent, uint32 height, bytes32 model, bytes32 resultHash) private pure returns (bytes32) {
+        return keccak256(
+            abi.encode(Tags.LINEAGE, parent, keccak256(abi.encode(Tags.LINK, height, model, resultHash)))
+        );
+    }
+
+    function _baseResult(bytes32 study, bytes32 batch, uint32 parent, uint32 baseHeight, bytes32 baseModel)
+        private
+        pure
+        returns (bytes32)
+    {
+        return keccak256(abi.encode(Tags.BRANCH, study, batch, parent, baseHeight, baseModel));
+    }
+
     /// @dev The target is a closed height of the training branch, at or above the checkpoint.
-    function _checkTarget(Study storage s, Packing.Progress memory p, ForkTerms calldata t) private view {
-        uint32 first = s.branches[p.branch].baseHeight;
+    function _checkTarget(Study storage s, uint256 branch, Round round, ForkTerms calldata t) private view {
+        uint32 first = s.branches[branch].baseHeight;
         if (first < t.baseHeight) first = t.baseHeight;
-        uint32 last = s.openRound == 0 ? p.height : p.height - 1;
+        uint32 last = s.openRound == 0 ? round.height() : round.height() - 1;
         if (t.targetHeight < first || t.targetHeight > last) revert BadTarget(t.targetHeight, first, last);
     }
 
     /// @dev Reverts unless `parent` is `branch` or an ancestor of it, and `height` is not above the path between them.
-    function _checkAncestry(Study storage s, uint256 branch, uint32 parent, uint32 height) private view {
+    /// @return end The lineage in which a proof about `parent` ends: the head's, or the one that the path left it at.
+    function _checkAncestry(Study storage s, uint256 branch, uint32 parent, uint32 height)
+        private
+        view
+        returns (bytes32 end)
+    {
+        end = s.lineage;
         uint256 lowest = type(uint256).max;
         while (branch != parent) {
             if (branch == 0) revert NotOnAncestry(parent, height);
             Branch storage b = s.branches[branch];
             if (b.baseHeight < lowest) lowest = b.baseHeight;
+            end = b.origin;
             branch = b.parent;
         }
         if (height > lowest) revert NotOnAncestry(parent, height);
+    }
+
+    /// @dev Reverts unless `t.baseModel` is what `t.parentBranch` recorded at `t.baseHeight`, or begins with there.
+    /// @return lineage The checkpoint's place in its ancestry.
+    function _checkBase(Study storage s, bytes32 end, ForkTerms calldata t, BaseProof calldata proof)
+        private
+        view
+        returns (bytes32 lineage)
+    {
+        Branch storage b = s.branches[t.parentBranch];
+        if (t.baseHeight != b.baseHeight) {
+            lineage = _lineage(proof.parent, t.baseHeight, t.baseModel, proof.named);
+        } else if (t.parentBranch != 0) {
+            lineage = _baseResult(t.study, proof.named, b.parent, b.baseHeight, t.baseModel);
+        } else if (t.baseModel != s.initialModel) {
+            revert WrongCheckpoint(s.initialModel, t.baseModel);
+        }
+        bytes32 reached = lineage;
+        for (uint256 i; i < proof.links.length; ++i) {
+            reached = keccak256(abi.encode(Tags.LINEAGE, reached, proof.links[i]));
+        }
+        if (reached != end) revert WrongCheckpoint(end, reached);
     }
 
     /// @dev Rounds with a model on the ancestry of a closed height, that height included.
@@ -950,10 +995,6 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         s.voids[branch << 32 | height >> 8] |= uint256(1) << (height & 255);
     }
 
-    function _at(uint256 branch, uint256 height) private pure returns (uint256) {
-        return branch << 32 | height;
-    }
-
     // ---------------------------------------------------------------------------------------------- plumbing
 
     function _checkTerms(StudyTerms calldata t, uint32 active) private pure {
@@ -961,7 +1002,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (strangers != 0 || t.invited.count() < 2) revert BadTerms("invited", t.invited);
         if (t.specHash == 0) revert BadTerms("specHash", 0);
         if (t.initialModel == 0) revert BadTerms("initialModel", 0);
-        if (t.rounds == 0) revert BadTerms("rounds", 0);
+        if (t.rounds == 0 || t.rounds > Rounds.LAST_HEIGHT) revert BadTerms("rounds", t.rounds);
         if (t.minIncluded > t.invited.count()) revert BadTerms("minIncluded", t.minIncluded);
         // the seal is kept in 24 bits of seconds after the open
         if (t.scribeSeconds == 0 || t.scribeSeconds > 1 << 22) revert BadTerms("scribeSeconds", t.scribeSeconds);
@@ -976,50 +1017,28 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         }
     }
 
-    function _write(Study storage s, bytes32 study, StudyTerms calldata t) private {
-        s.id = study;
-        s.terms = Packing.Terms(
-            t.rounds,
-            t.f,
-            t.minIncluded,
-            t.suspendAfter,
-            t.suspendRounds,
-            t.scribeSeconds,
-            t.graceSeconds,
-            t.revealSeconds,
-            t.haveSeconds,
-            t.voteSeconds,
-            t.maxRoundAge
-        ).pack();
-        Packing.Progress memory p;
-        p.invited = t.invited;
-        s.progress = p.pack();
-        s.purgeSeconds = t.purgeSeconds;
-        s.erasureWindow = t.erasureWindow;
-        s.models[_at(0, 0)] = t.initialModel;
+    function _study(bytes32 study) private view returns (Study storage s) {
+        s = _studies[study];
+        if (Course.unwrap(s.course) == 0) revert StudyUnknown(study);
     }
 
-    function _number(bytes32 study) private view returns (uint256 number) {
-        number = _numberOf[study];
-        if (number == 0) revert StudyUnknown(study);
+    function _open(bytes32 study, bytes32 roundId) private view returns (Study storage s) {
+        s = _studies[study];
+        bytes32 open = s.openRound;
+        if (open != roundId || open == 0) revert RoundNotOpen(study, roundId, open);
     }
 
-    function _study(bytes32 study) private view returns (Study storage) {
-        return _studies[_number(study)];
+    /// @dev Reads no terms: the window is in the round's own word.
+    function _inTraining(bytes32 study, bytes32 roundId) private view returns (Study storage s, Round round) {
+        s = _open(study, roundId);
+        round = s.round;
+        if (block.timestamp > round.sealTime() || round.full()) {
+            _wrongPhase(roundId, _clock(roundId, round, s.course));
+        }
     }
 
-    function _open(bytes32 roundId) private view returns (Study storage s, Packing.Round memory round) {
-        uint256 word = _rounds[roundId];
-        if (word == 0) revert RoundUnknown(roundId);
-        round = word.toRound();
-        s = _studies[round.study];
-        if (s.openRound != roundId) revert RoundClosed(roundId);
-    }
-
-    function _inTraining(bytes32 roundId) private view returns (Study storage s, Packing.Round memory round) {
-        (s, round) = _open(roundId);
-        Clock memory clock = _clock(roundId, round, s.terms.toTerms());
-        if (clock.phase != Phase.TRAINING) revert WrongPhase(roundId, clock.phase, clock.attempt);
+    function _members() private view returns (Members memory m) {
+        (m.pointer, m.epoch, m.active, m.accumulator) = MEMBERSHIP.snapshot();
     }
 
     function _roster() private view returns (bytes memory) {
@@ -1029,6 +1048,14 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     function _checkSigner(address pointer, uint16 member, bytes32 structHash, bytes32 r, bytes32 vs) private view {
         address ledger = RosterCode.ledgerAt(RosterCode.load(pointer), member);
         PackedSignatures.check(member, ledger, _hashTypedDataV4(structHash), r, vs);
+    }
+
+    function _pair(bytes32 left, bytes32 right) private pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            mstore(0, left)
+            mstore(32, right)
+            hash := keccak256(0, 64)
+        }
     }
 
     function _onlyUnlearning() private view {

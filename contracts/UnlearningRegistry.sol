@@ -26,30 +26,34 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     uint8 private constant STEP_LINK_DESTROYED = 4;
     uint8 private constant STEP_CLOSED = 5;
 
+    /// @dev Only what a later call checks. Its events say the rest, and when.
     struct Batch {
         bytes32 study;
-        bytes32 requestsRoot;
-        bytes32 planModel; // the plan's checkpoint, kept only when nothing is replayed
+        // One slot
         uint16 controller;
-        uint16 poster;
-        uint64 dueAt;
         State state;
         bool replays;
-        uint32 branch;
+        uint16 branch;
         uint32 targetFinals;
+        uint40 openedAt;
+        uint40 excludedAt;
+        uint40 plannedAt;
+        uint40 dueAt;
+        // One slot, from the plan on
         uint32 planRoster;
         uint32 purgedPair;
         uint32 purgedAll;
         uint32 confirmers;
         uint32 deniers;
-        Times times;
+        bytes32 planModel; // the plan's checkpoint, kept only when nothing is replayed
     }
 
     IMembership private immutable MEMBERSHIP;
     ITrainingLedger private immutable TRAINING;
 
     mapping(bytes32 batch => Batch) private _batches;
-    mapping(bytes32 study => bytes32 batch) private _activePlan;
+    /// @dev The batch planned last; active until it is confirmed. Never cleared: the next plan overwrites it.
+    mapping(bytes32 study => bytes32 batch) private _lastPlan;
 
     constructor(IMembership membership) EIP712("koinon", "1") {
         if (membership.unlearning() != address(this)) revert MisplacedContract(membership.unlearning(), address(this));
@@ -62,7 +66,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         if (t.requestsRoot == 0) revert Missing("requestsRoot");
         if (t.dueAt == 0) revert Missing("dueAt");
         bytes32 structHash = keccak256(abi.encode(Statements.OPEN_ERASURE, t));
-        batch = keccak256(abi.encode(Tags.BATCH, structHash));
+        batch = _batchOf(structHash);
         if (_batches[batch].state != State.NONE) revert BatchKnown(batch);
         TRAINING.openRound(t.study); // reverts when there is no such study
         (address pointer,, uint32 active,) = MEMBERSHIP.snapshot();
@@ -73,16 +77,10 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         PackedSignatures.check(t.poster, RosterCode.ledgerAt(roster, t.poster), _hashTypedDataV4(structHash), r, vs);
         Batch storage b = _batches[batch];
         b.study = t.study;
-        b.requestsRoot = t.requestsRoot;
         b.controller = t.controller;
-        b.poster = t.poster;
-        b.dueAt = t.dueAt;
-        b.state = State.REQUESTED;
-        b.times.openedAt = _now();
-        if (t.poster == t.controller) {
-            b.state = State.AUTHORISED;
-            b.times.authorisedAt = _now();
-        }
+        b.state = t.poster == t.controller ? State.AUTHORISED : State.REQUESTED;
+        b.openedAt = _now();
+        b.dueAt = t.dueAt > type(uint40).max ? type(uint40).max : uint40(t.dueAt);
         emit ErasureOpened(batch, t.study, t.controller, t.poster, t.requestsRoot, t.dueAt, _now());
         _record(
             keccak256(
@@ -106,7 +104,6 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         if (b.state != State.REQUESTED) revert WrongState(batch, b.state);
         _checkController(b, member, keccak256(abi.encode(Statements.AUTHORISE, batch, member)), r, vs);
         b.state = State.AUTHORISED;
-        b.times.authorisedAt = _now();
         emit ErasureAuthorised(batch);
         _record(keccak256(abi.encode(Tags.RECORD_ERASURE_AUTHORISED, batch)));
     }
@@ -118,51 +115,51 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         if (ground == 0) revert Missing("ground");
         _checkController(b, member, keccak256(abi.encode(Statements.REFUSE, batch, member, ground)), r, vs);
         b.state = State.REFUSED;
-        b.times.refusedAt = _now();
         emit ErasureRefused(batch, ground);
         _record(keccak256(abi.encode(Tags.RECORD_ERASURE_REFUSED, batch, ground)));
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function step(bytes32 batch, uint16 member, uint8 number, bytes32 evidence, bytes32 r, bytes32 vs) external {
+    function step(bytes32 batch, uint16 member, StepEntry[] calldata entries) external {
         Batch storage b = _batch(batch);
-        uint8 next = _nextStep(batch, b.state);
-        if (number != next) revert WrongStep(next, number);
-        _checkController(
-            b, member, keccak256(abi.encode(Statements.ERASURE_STEP, batch, member, number, evidence)), r, vs
-        );
-        emit ErasureStepped(batch, number, evidence);
-        _record(keccak256(abi.encode(Tags.RECORD_ERASURE_STEPPED, batch, number, evidence)));
-        if (number == STEP_EXCLUDED) {
-            b.state = State.EXCLUDED;
-            b.times.excludedAt = _now();
-        } else if (number == STEP_COPY_DELETED) {
-            b.state = State.COPY_DELETED;
-            b.times.copyDeletedAt = _now();
-        } else if (number == STEP_DELIVERED) {
-            b.state = State.CERTIFICATE_DELIVERED;
-            b.times.deliveredAt = _now();
-        } else if (number == STEP_LINK_DESTROYED) {
-            b.state = State.LINK_DESTROYED;
-            b.times.linkDestroyedAt = _now();
-        } else {
-            _close(batch, b);
+        if (member != b.controller) revert NotController(b.controller, member);
+        address ledger = MEMBERSHIP.ledgerOf(member);
+        for (uint256 i; i < entries.length; ++i) {
+            StepEntry calldata e = entries[i];
+            (uint8 next, State state) = _nextStep(batch, b.state);
+            if (e.number != next) revert WrongStep(next, e.number);
+            bytes32 structHash =
+                keccak256(abi.encode(Statements.ERASURE_STEP, batch, member, e.number, e.evidence));
+            PackedSignatures.check(member, ledger, _hashTypedDataV4(structHash), e.r, e.vs);
+            emit ErasureStepped(batch, e.number, e.evidence);
+            _record(keccak256(abi.encode(Tags.RECORD_ERASURE_STEPPED, batch, e.number, e.evidence)));
+            if (state == State.CLOSED) {
+                _close(batch, b);
+            } else {
+                b.state = state;
+                if (state == State.EXCLUDED) b.excludedAt = _now();
+            }
         }
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function plan(PlanTerms calldata t, uint32 signers, bytes calldata signatures) external {
+    function plan(
+        PlanTerms calldata t,
+        ITrainingLedger.BaseProof calldata proof,
+        uint32 signers,
+        bytes calldata signatures
+    ) external {
         Batch storage b = _batch(t.batch);
         if (b.state != State.COPY_DELETED) revert WrongState(t.batch, b.state);
         (uint32 roster, uint8 wished,, uint32 window, uint64 roundOpenedAt) = TRAINING.erasureTerms(b.study);
-        uint256 until = uint256(b.times.openedAt) + window;
+        uint256 until = uint256(b.openedAt) + window;
         if (block.timestamp <= until) revert TooEarly(until, block.timestamp);
-        if (roundOpenedAt != 0 && roundOpenedAt <= b.times.excludedAt) {
-            revert RoundInFlight(roundOpenedAt, b.times.excludedAt);
+        if (roundOpenedAt != 0 && roundOpenedAt <= b.excludedAt) {
+            revert RoundInFlight(roundOpenedAt, b.excludedAt);
         }
         // The beacon of a replay must be its own; the root branch's seed is zero.
         if (t.branchSeed == 0 && t.targetHeight != t.baseHeight) revert Missing("branchSeed");
-        bytes32 active = _activePlan[b.study];
+        bytes32 active = activePlan(b.study);
         if (active != 0) revert PlanActive(b.study, active);
         {
             uint256 n = roster.count();
@@ -185,16 +182,17 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
                 branchSeed: t.branchSeed,
                 targetHeight: t.targetHeight,
                 dueAt: b.dueAt
-            })
+            }),
+            proof
         );
         b.replays = t.targetHeight != t.baseHeight;
         if (!b.replays) b.planModel = t.baseModel;
-        b.branch = branch;
+        b.branch = uint16(branch);
         b.targetFinals = targetFinals;
         b.planRoster = roster;
         b.state = State.PLANNED;
-        b.times.plannedAt = _now();
-        _activePlan[b.study] = t.batch;
+        b.plannedAt = _now();
+        _lastPlan[b.study] = t.batch;
         emit ErasurePlanned(
             t.batch,
             b.study,
@@ -226,39 +224,27 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     function attestPurge(bytes32 batch, PurgeEntry[] calldata entries) external {
         Batch storage b = _batch(batch);
         if (b.state < State.PLANNED || b.state == State.REFUSED) revert WrongState(batch, b.state);
-        bytes memory roster = RosterCode.load(MEMBERSHIP.rosterCode());
-        for (uint256 i; i < entries.length; ++i) {
-            PurgeEntry calldata e = entries[i];
-            uint8 reason = _purgeFault(batch, b, roster, e);
-            if (reason != 0) {
-                emit EntrySkipped(batch, e.member, reason);
-                continue;
-            }
-            if (e.stage == 0) b.purgedPair |= Bitmaps.single(e.member);
-            else b.purgedAll |= Bitmaps.single(e.member);
-            emit PurgeAttested(batch, e.member, e.stage, e.inventory);
-            _record(keccak256(abi.encode(Tags.RECORD_PURGE_ATTESTED, batch, e.member, e.stage, e.inventory)));
-        }
+        _attest(batch, b, entries);
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function openReplay(bytes32 batch) external {
+    function openReplay(bytes32 batch, PurgeEntry[] calldata entries) external {
         Batch storage b = _batch(batch);
         if (b.state != State.PLANNED || !b.replays) revert WrongState(batch, b.state);
+        if (entries.length != 0) _attest(batch, b, entries);
         (uint32 roster, uint8 wished, uint32 purgeSeconds,,) = TRAINING.erasureTerms(b.study);
         uint32 attested = b.purgedPair & roster;
         if (attested != roster) {
             uint256 n = roster.count();
             uint256 least = n - Quorum.slack(n, Quorum.faults(n, wished));
-            uint256 until = uint256(b.times.plannedAt) + purgeSeconds;
+            uint256 until = uint256(b.plannedAt) + purgeSeconds;
             if (block.timestamp <= until || attested.count() < least) {
                 revert PurgeMissing(attested, roster, least, until);
             }
         }
         b.state = State.REPLAYING;
-        b.times.replayOpenedAt = _now();
         emit ReplayOpened(batch, b.branch);
-        _record(keccak256(abi.encode(Tags.RECORD_REPLAY_OPENED, batch, b.branch)));
+        _record(keccak256(abi.encode(Tags.RECORD_REPLAY_OPENED, batch, uint32(b.branch))));
         TRAINING.openReplay(b.study);
     }
 
@@ -299,36 +285,38 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         Batch storage b = _batch(batch);
         return BatchView({
             study: b.study,
-            requestsRoot: b.requestsRoot,
             controller: b.controller,
-            poster: b.poster,
             dueAt: b.dueAt,
             state: b.state,
             replays: b.replays,
             branch: b.branch,
             targetFinals: b.targetFinals,
+            openedAt: b.openedAt,
+            excludedAt: b.excludedAt,
+            plannedAt: b.plannedAt,
             purgedPair: b.purgedPair,
             purgedAll: b.purgedAll,
             confirmers: b.confirmers,
-            deniers: b.deniers,
-            times: b.times
+            deniers: b.deniers
         });
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function activePlan(bytes32 study) external view returns (bytes32) {
-        return _activePlan[study];
+    function activePlan(bytes32 study) public view returns (bytes32 batch) {
+        batch = _lastPlan[study];
+        if (_batches[batch].state >= State.CONFIRMED) return 0;
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function holdsRequest(bytes32 batch, bytes32 requestId, uint256 count, uint256 index, bytes32[] calldata path)
-        external
-        view
-        returns (bool)
-    {
-        return MerkleMap.includes(
-            _batch(batch).requestsRoot, count, MerkleMap.Leaf(index, requestId, bytes32(0), path)
-        );
+    function holdsRequest(
+        OpenTerms calldata t,
+        bytes32 requestId,
+        uint256 count,
+        uint256 index,
+        bytes32[] calldata path
+    ) external view returns (bool) {
+        _batch(_batchOf(keccak256(abi.encode(Statements.OPEN_ERASURE, t))));
+        return MerkleMap.includes(t.requestsRoot, count, MerkleMap.Leaf(index, requestId, bytes32(0), path));
     }
 
     /// @inheritdoc IUnlearningRegistry
@@ -338,8 +326,6 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
 
     function _confirm(bytes32 batch, Batch storage b, bytes32 model) private {
         b.state = State.CONFIRMED;
-        b.times.confirmedAt = _now();
-        delete _activePlan[b.study];
         emit ErasureConfirmed(batch, b.branch, model);
         _record(keccak256(abi.encode(Tags.RECORD_ERASURE_CONFIRMED, batch, b.branch, model)));
         emit HeadMoved(batch, b.study, b.branch);
@@ -354,7 +340,6 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
             exceptions = (b.planRoster | roster) & ~b.purgedAll;
         }
         b.state = exceptions == 0 ? State.CLOSED : State.CLOSED_WITH_EXCEPTIONS;
-        b.times.closedAt = _now();
         emit ErasureClosed(batch, exceptions);
         _record(keccak256(abi.encode(Tags.RECORD_ERASURE_CLOSED, batch, exceptions)));
     }
@@ -362,17 +347,33 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     /// @dev The model that verdicts are about: where the replay caught up, or the plan's checkpoint.
     function _subjectOfVerdicts(Batch storage b) private view returns (bytes32 model) {
         if (!b.replays) return b.planModel;
-        bool reached;
-        (reached,, model) = TRAINING.checkpointOf(b.study, b.branch, b.targetFinals);
-        if (!reached) revert NotCaughtUp(b.branch, b.targetFinals);
+        model = TRAINING.caughtUp(b.study, b.branch);
+        if (model == 0) revert NotCaughtUp(b.branch, b.targetFinals);
     }
 
-    function _nextStep(bytes32 batch, State state) private pure returns (uint8) {
-        if (state == State.AUTHORISED) return STEP_EXCLUDED;
-        if (state == State.EXCLUDED) return STEP_COPY_DELETED;
-        if (state == State.CONFIRMED) return STEP_DELIVERED;
-        if (state == State.CERTIFICATE_DELIVERED) return STEP_LINK_DESTROYED;
-        if (state == State.LINK_DESTROYED) return STEP_CLOSED;
+    function _attest(bytes32 batch, Batch storage b, PurgeEntry[] calldata entries) private {
+        bytes memory roster = RosterCode.load(MEMBERSHIP.rosterCode());
+        for (uint256 i; i < entries.length; ++i) {
+            PurgeEntry calldata e = entries[i];
+            uint8 reason = _purgeFault(batch, b, roster, e);
+            if (reason != 0) {
+                emit EntrySkipped(batch, e.member, reason);
+                continue;
+            }
+            if (e.stage == 0) b.purgedPair |= Bitmaps.single(e.member);
+            else b.purgedAll |= Bitmaps.single(e.member);
+            emit PurgeAttested(batch, e.member, e.stage, e.inventory);
+            _record(keccak256(abi.encode(Tags.RECORD_PURGE_ATTESTED, batch, e.member, e.stage, e.inventory)));
+        }
+    }
+
+    /// @dev The step that is due, and the state it leads to.
+    function _nextStep(bytes32 batch, State state) private pure returns (uint8, State) {
+        if (state == State.AUTHORISED) return (STEP_EXCLUDED, State.EXCLUDED);
+        if (state == State.EXCLUDED) return (STEP_COPY_DELETED, State.COPY_DELETED);
+        if (state == State.CONFIRMED) return (STEP_DELIVERED, State.CERTIFICATE_DELIVERED);
+        if (state == State.CERTIFICATE_DELIVERED) return (STEP_LINK_DESTROYED, State.LINK_DESTROYED);
+        if (state == State.LINK_DESTROYED) return (STEP_CLOSED, State.CLOSED);
         revert WrongState(batch, state);
     }
 
@@ -405,6 +406,10 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
             keccak256(abi.encode(Statements.VERDICT, batch, e.member, e.branch, e.headModel, e.confirmed));
         address ledger = RosterCode.ledgerAt(roster, e.member);
         return PackedSignatures.signedBy(ledger, _hashTypedDataV4(structHash), e.r, e.vs) ? 0 : Skips.BAD_SIGNATURE;
+    }
+
+    function _batchOf(bytes32 structHash) private pure returns (bytes32) {
+        return keccak256(abi.encode(Tags.BATCH, structHash));
     }
 
     function _batch(bytes32 batch) private view returns (Batch storage b) {

@@ -26,6 +26,8 @@ __all__ = [
     "key_commit",
     "leaf_key",
     "request_id",
+    "lineage",
+    "link",
     "result_hash",
     "round_id",
     "study_id",
@@ -225,6 +227,21 @@ def round_id(
         _digest("membershipAcc", membership_accumulator),
         _digest("previousBlock", previous_block),
     )
+
+
+def link(height: int, model_root: bytes, hashed: bytes) -> Digest:
+    """A result in its lineage: where it stands, the model after it, and its hash."""
+    return hash_words("link", _uint("height", height, 32), _digest("modelRoot", model_root), _digest("hash", hashed))
+
+
+def lineage(parent: bytes, result_link: bytes) -> Digest:
+    """A result's place in its ancestry, and with it every result before: what the next round names as its parent.
+
+    Args:
+        parent: of the result before it; the base result of its branch, zero for the first of branch 0.
+        result_link: `link` of the result.
+    """
+    return hash_words("lineage", _digest("parent", parent), _digest("link", result_link))
 
 
 def result_hash(

@@ -620,10 +620,15 @@ class Domains:
         return Domain(self.chain_id, contract)
 
 
+def encode_data(statement: Statement) -> bytes:
+    """EIP-712 encodeData: the fields in their order, 32 bytes each. As evidence a statement is shown in this form."""
+    row = _ROWS[type(statement).__name__]
+    return b"".join([_encoded(f.solidity, getattr(statement, f.name)) for f in row.fields])
+
+
 def struct_hash(statement: Statement) -> Digest:
     """EIP-712 hashStruct: the identity of a statement, whatever the domain and the signer."""
-    row = _ROWS[type(statement).__name__]
-    return keccak256(row.type_hash + b"".join([_encoded(f.solidity, getattr(statement, f.name)) for f in row.fields]))
+    return keccak256(_ROWS[type(statement).__name__].type_hash + encode_data(statement))
 
 
 def digest(statement: Statement, domain: Domain) -> Digest:

@@ -9,8 +9,8 @@
                                                                                              + delta i32
     op: predict, dataset, model, grid                       model, rows i64                  shape [n, classes], loss
                                                                                              + logits f32
-    op: compare, datasets, test, model, training, grid,
-        rounds                                              model, test rows, rows of each   names, shape
+    op: compare, datasets, test, model, training, grid,     first model, agreed model,
+        beacons (hex, one a round)                          test rows, rows of each          names, shape
                                                                                              + logits f32 of each name
 
 `model` buffers are `koinon.model/1` bytes, arrays raw little-endian. `grid` is `{fraction_bits, max_abs}`.
@@ -38,7 +38,6 @@ from fl_engine.training.reference import (
     Member,
     centralised,
     float_fedavg,
-    integer_fedavg,
     local_only,
     predict,
 )
@@ -114,7 +113,7 @@ class Requests:
             _array(buffers[1], "<i8", "rows").astype(np.int64),
             Hyperparameters.from_mapping(_field(header, "training", dict)),
             _grid(header),
-            beacon=_beacon(header),
+            beacon=_beacon(_field(header, "beacon", str)),
             member=_field(header, "member", int),
             erasable=_field(header, "erasable", bool),
         )
@@ -132,27 +131,29 @@ class Requests:
 
     def _compare(self, header: dict[str, Any], buffers: list[bytes]) -> Frame:
         names = _field(header, "datasets", list)
-        _count(buffers, 2 + len(names))
+        _count(buffers, 3 + len(names))
         model = get_model(_field(header, "model", str))
-        rounds = _field(header, "rounds", int)
-        if not names or rounds < 1:
-            raise PolicyError(f"comparing {len(names)} members over {rounds} rounds: at least one of each is needed")
+        beacons = [_beacon(str(one)) for one in _field(header, "beacons", list)]
+        if not names or not beacons:
+            raise PolicyError(
+                f"comparing {len(names)} members over {len(beacons)} rounds: at least one of each is needed"
+            )
         members = [
             Member(self._dataset(name), _array(rows, "<i8", "rows").astype(np.int64))
-            for name, rows in zip(names, buffers[2:], strict=True)
+            for name, rows in zip(names, buffers[3:], strict=True)
         ]
         test_data = self._dataset(_field(header, "test", str))
-        test = _chosen(test_data, _array(buffers[1], "<i8", "rows").astype(np.int64))
+        test = _chosen(test_data, _array(buffers[2], "<i8", "rows").astype(np.int64))
         grid = _grid(header)
         settings = Hyperparameters.from_mapping(_field(header, "training", dict))
-        start = _model_ints(model, members[0].data, buffers[0])
+        start, agreed = (_model_ints(model, members[0].data, one) for one in buffers[:2])
         weights = {
-            "federated": dequantise(integer_fedavg(model, start, members, settings, grid, rounds), grid),
-            "federated-float": float_fedavg(model, start, members, settings, grid, rounds),
-            "centralised": centralised(model, start, members, settings, grid, rounds),
+            "federated": dequantise(agreed, grid),
+            "federated-float": float_fedavg(model, start, members, settings, grid, beacons),
+            "centralised": centralised(model, start, members, settings, grid, beacons),
         }
         for index, member in enumerate(members):
-            weights[f"local-{index + 1}"] = local_only(model, start, member, index, settings, grid, rounds)
+            weights[f"local-{index + 1}"] = local_only(model, start, member, index, settings, grid, beacons)
         logits = [predict(model, vector, test) for vector in weights.values()]
         return {"names": list(weights), "shape": list(logits[0].shape)}, [_floats(part) for part in logits]
 
@@ -181,8 +182,7 @@ def _array(buffer: bytes, kind: str, what: str) -> NDArray[Any]:
     return np.frombuffer(buffer, dtype=kind)
 
 
-def _beacon(header: dict[str, Any]) -> bytes:
-    text = _field(header, "beacon", str)
+def _beacon(text: str) -> bytes:
     try:
         beacon = bytes.fromhex(text)
     except ValueError:

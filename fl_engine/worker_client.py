@@ -140,16 +140,18 @@ class TrainingWorker:
         self,
         members: Sequence[tuple[str, NDArray[np.int64]]],
         test: tuple[str, NDArray[np.int64]],
-        model_bytes: bytes,
+        first_model: bytes,
+        agreed_model: bytes,
         *,
         model: str,
         training: Mapping[str, int | float],
         grid: Grid,
-        rounds: int,
+        beacons: Sequence[bytes],
     ) -> dict[str, NDArray[np.float32]]:
-        """Test logits of federated, federated-float, centralised and local-1 .. local-K training from one start.
+        """Test logits of the agreed model, and of float federated, centralised and local-1 .. local-K training.
 
-        `members` and `test`: (data set, training or test row numbers).
+        `members` and `test`: (data set, training or test row numbers). `beacons`: those of the rounds that led from the
+        first model to the agreed one.
         """
         header = {
             "op": "compare",
@@ -158,10 +160,10 @@ class TrainingWorker:
             "model": model,
             "training": dict(training),
             "grid": _grid(grid),
-            "rounds": rounds,
+            "beacons": [one.hex() for one in beacons],
         }
         rows = [_raw(chosen, "<i8") for _, chosen in members]
-        answer, buffers = self._ask(header, [model_bytes, _raw(test[1], "<i8"), *rows])
+        answer, buffers = self._ask(header, [first_model, agreed_model, _raw(test[1], "<i8"), *rows])
         return {name: _logits(part, answer["shape"]) for name, part in zip(answer["names"], buffers, strict=True)}
 
     def kill(self) -> None:

@@ -25,11 +25,12 @@ from eth_abi.exceptions import EncodingError as AbiEncodingError
 
 from crypto.digest import Digest, keccak256
 from crypto.errors import EncodingError
-from crypto.statements import CreateStudy, to_compact
+from crypto.statements import CreateStudy, encode_data, to_compact
 from node import records
 from node.errors import CallReverted, LedgerError, LocalFault
 from node.evidence import RawLog
 from node.records import Call, Contracts, Record, Result, SeatInput
+from node.refusals import refusal
 
 ARTIFACTS: Final = Path(__file__).resolve().parent.parent / "contracts" / "artifacts"
 
@@ -293,7 +294,7 @@ class Codec:
             operands = error.decode(data[4:])
         except LedgerError:
             return CallReverted(f"the contract refused the call with {data.hex()}")
-        return CallReverted.of(error.name, operands)
+        return refusal(error.name, operands)
 
     def accumulator_call(self) -> bytes:
         """Call data that ask a registry for its accumulator."""
@@ -429,24 +430,49 @@ _CALLS: Final[dict[type, _Row]] = {
         "training", "finalise", _fields, timed=True, gas=1_500_000, entry_gas=30_000, entries=_voters
     ),
     records.RoundFailure: _Row("training", "failRound", _fields, timed=True, gas=1_500_000),
+    records.Resumption: _Row("training", "resume", _fields, timed=True, gas=900_000),
+    records.EquivocationReport: _Row(
+        "training",
+        "reportEquivocation",
+        lambda c: {
+            **{name: getattr(c, name) for name in ("study", "kind", "member")},
+            "opening": _fields(c.opening),
+            **{
+                name: {"body": encode_data(one.statement), **_compact(one.signature)}
+                for name, one in (("a", c.a), ("b", c.b))
+            },
+        },
+    ),
     records.AuditAnnouncement: _Row("training", "auditAccess", _fields, timed=True),
     records.ErasureOpening: _Row(
         "unlearning", "openErasure", lambda c: {**_compact(c.signature), "t": _without_signature(c)}
     ),
     records.ErasureAuthorisation: _Row("unlearning", "authorise", _fields),
     records.ErasureRefusal: _Row("unlearning", "refuse", _fields),
-    records.ErasureProgress: _Row("unlearning", "step", lambda c: {**_fields(c), "number": c.step}, timed=True),
+    records.ErasureProgress: _Row(
+        "unlearning",
+        "step",
+        lambda c: {
+            "batch": c.batch,
+            "member": c.member,
+            # The contract takes several; a node says each when it is done.
+            "entries": [{"number": c.step, "evidence": c.evidence, **_compact(c.signature)}],
+        },
+        timed=True,
+    ),
     records.Planning: _Row(
         "unlearning",
         "plan",
-        lambda c: {**_votes(c.votes), "t": _without_signature(c)},
+        lambda c: {**_votes(c.votes), "t": _without_signature(c), "proof": _fields(c.proof)},
         timed=True,
         gas=2_500_000,
         entry_gas=30_000,
-        entries=_voters,
+        entries=lambda c: len(c.votes) + len(c.proof.links),
     ),
     records.Purges: _Row("unlearning", "attestPurge", _fields, timed=True, entry_gas=80_000, entries=_entries),
-    records.ReplayOpening: _Row("unlearning", "openReplay", _fields, timed=True, gas=1_500_000),
+    records.ReplayOpening: _Row(
+        "unlearning", "openReplay", lambda c: {"batch": c.batch, "entries": []}, timed=True, gas=1_500_000
+    ),
     records.Verdicts: _Row(
         "unlearning", "verdicts", _fields, timed=True, gas=1_500_000, entry_gas=80_000, entries=_entries
     ),
@@ -455,4 +481,8 @@ _CALLS: Final[dict[type, _Row]] = {
 
 
 def _without_signature(call: Any) -> dict[str, object]:
-    return {_camel(one.name): getattr(call, one.name) for one in fields(call) if one.name not in ("signature", "votes")}
+    return {
+        _camel(one.name): getattr(call, one.name)
+        for one in fields(call)
+        if one.name not in ("signature", "votes", "proof")
+    }

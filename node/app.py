@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from crypto.digest import Digest
 from node.desk import Desk
 from node.doors import Counters, Started, Transport
+from node.duties import Duties, note_contradiction
 from node.erasing import Erasing
 from node.errors import (
     CallReverted,
@@ -156,6 +157,7 @@ class Node:
         self.participant = participant
         self.desk = desk
         self.erasing = Erasing(participant, desk)
+        self.duties = Duties(participant)
         self.metrics = Metrics()
         self._ledger, self._transport, self._trainer, self._follower = ledger, transport, trainer, follower
         self._addresses = addresses
@@ -352,6 +354,7 @@ class Node:
         self._openings()
         await self.desk.work(self)
         await self.erasing.work(self)
+        await self.duties.work(self)
 
     # ----------------------------------------------------------------------------------------------------------------
     # The chain in
@@ -603,8 +606,10 @@ class Node:
             check(notice, self.history, self.participant.domains)
         except PeerError:
             return []
-        if not self.participant.store.knows(notice) and notice.member != self.participant.me:
-            self.participant.store.remember(notice, own=False)
+        if notice.member != self.participant.me:
+            note_contradiction(self.participant.store, notice)
+            if not self.participant.store.knows(notice):
+                self.participant.store.remember(notice, own=False)
         return [Received(notice)]
 
     async def _fetch(self, round_id: Digest, member: int, effect: Effect, *, keys: bool) -> tuple[Event, ...]:
@@ -622,6 +627,7 @@ class Node:
 
     async def _post(self, round_id: Digest, effect: Effect) -> tuple[Event, ...]:
         call: Call
+        study = self.history.rounds[round_id].opened.study
         match effect:
             case PostCommits(notices):
                 entries = tuple(
@@ -629,19 +635,20 @@ class Node:
                     for n in notices
                     if isinstance(n, CommitNotice)
                 )
-                call = Commits(round_id, entries)
+                call = Commits(study, round_id, entries)
             case PostAbstentions(notices):
-                call = Abstentions(round_id, tuple((n.member, n.signature) for n in notices))
+                call = Abstentions(study, round_id, tuple((n.member, n.signature) for n in notices))
             case PostHaves(notices, attempt):
                 call = Haves(
+                    study,
                     round_id,
                     attempt,
                     tuple(HaveEntry(n.member, n.bitmap, n.signature) for n in notices if isinstance(n, HaveNotice)),
                 )
             case PostResult(attempt, result, votes):
-                call = Finalisation(round_id, attempt, result, tuple((v.member, v.signature) for v in votes))
+                call = Finalisation(study, round_id, attempt, result, tuple((v.member, v.signature) for v in votes))
             case _:
-                call = RoundFailure(round_id)
+                call = RoundFailure(study, round_id)
         try:
             await self.send(call)
         except CallReverted as error:

@@ -16,16 +16,17 @@ import datetime
 import io
 import json
 from dataclasses import dataclass
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 import rfc8785
 import segno
 
 from crypto.commitments import binding, check_consent_id, leaf_key
 from crypto.digest import Digest, sha256
-from crypto.errors import CryptoError, EncodingError, VerificationError
-from crypto.keys import address_text, parse_address
+from crypto.errors import CryptoError, VerificationError
+from crypto.keys import address_text
 from crypto.statements import Domains, RequestErasure, Withdraw, verify
+from node.document import Fields
 from node.errors import InputError, LocalFault, VerificationFailed
 from node.home import Network
 from node.messages import ErasureNotice, WithdrawalNotice
@@ -135,57 +136,6 @@ def _tree(card: Card) -> dict[str, Any]:
     }
 
 
-class _Fields:
-    """One JSON object of a card: every field is asked for once, and nothing may be left over."""
-
-    def __init__(self, where: str, value: Any) -> None:
-        self.where = where
-        if not isinstance(value, dict):
-            self.fault("not an object")
-        self._left: dict[str, Any] = dict(value)
-
-    def fault(self, what: str) -> NoReturn:
-        raise InputError(f"card: {self.where}: {what}")
-
-    def take(self, name: str, kind: type) -> Any:
-        if name not in self._left:
-            self.fault(f"field {name} is missing")
-        value = self._left.pop(name)
-        if type(value) is not kind:
-            self.fault(f"field {name} = {value!r:.80} must be {kind.__name__}")
-        return value
-
-    def digest(self, name: str) -> Digest:
-        text = self.take(name, str)
-        try:
-            found = Digest.from_hex(text)
-        except EncodingError as error:
-            self.fault(f"field {name}: {error.problem}")
-        if found.hex() != text:
-            self.fault(f"field {name}: 64 lower-case hexadecimal digits expected, {text!r} given")
-        return found
-
-    def address(self, name: str) -> bytes:
-        text = self.take(name, str)
-        try:
-            found = parse_address(text)
-        except EncodingError as error:
-            self.fault(f"field {name}: {error.problem}")
-        if text != address_text(found):
-            self.fault(f"field {name}: {text} lacks its EIP-55 capitals")
-        return found
-
-    def signature(self, name: str) -> bytes:
-        text = self.take(name, str)
-        if len(text) != 130 or not set(text) <= set("0123456789abcdef"):
-            self.fault(f"field {name}: 130 lower-case hexadecimal digits expected, {text[:80]!r} given")
-        return bytes.fromhex(text)
-
-    def done(self) -> None:
-        if self._left:
-            self.fault(f"unknown field {next(iter(self._left))!r:.80}")
-
-
 def parse(data: bytes) -> Card:
     """Read and check a card.
 
@@ -216,21 +166,15 @@ def parse(data: bytes) -> Card:
 
 
 def _read(tree: dict[str, Any]) -> tuple[Card, str]:
-    top = _Fields("card", tree)
+    top = Fields("card", tree, InputError)
     top.take("schema", str)
     if top.take("notice", str) != NOTICE:
         top.fault("field notice is not the notice of this version")
     stated = top.digest("sha256").hex()
-    opening = _Fields("opening", top.take("opening", dict))
-    origin = _Fields("origin", top.take("origin", dict))
-    signatures = _Fields("signatures", top.take("signatures", dict))
-    contracts = _Fields("origin.contracts", origin.take("contracts", dict))
-    hospital = _Fields("origin.hospital", origin.take("hospital", dict))
-    chain_id = origin.take("chain_id", str)
-    if not (chain_id.isascii() and chain_id.isdigit()) or len(chain_id) > 78 or str(int(chain_id)) != chain_id:
-        origin.fault(f"field chain_id = {chain_id[:80]!r} is not a whole number")
-    index = hospital.take("index", int)
-    if not 0 <= index < MAX_MEMBERS:
+    opening, origin, signatures = (top.fields(part) for part in ("opening", "origin", "signatures"))
+    contracts, hospital = origin.fields("contracts"), origin.fields("hospital")
+    index = hospital.uint("index", 16)
+    if index >= MAX_MEMBERS:
         hospital.fault(f"field index = {index} is not between 0 and {MAX_MEMBERS - 1}")
     name = hospital.take("name", str)
     if not 1 <= len(name.encode(errors="ignore")) <= 200:  # a lone surrogate has no bytes
@@ -238,7 +182,7 @@ def _read(tree: dict[str, Any]) -> tuple[Card, str]:
     card = Card(
         origin=Origin(
             network=origin.digest("network").hex(),
-            contracts=Contracts(int(chain_id), *(contracts.address(part) for part in _PARTS)),
+            contracts=Contracts(origin.uint("chain_id", 256), *(contracts.address(part) for part in _PARTS)),
             study=origin.digest("study"),
             member=index,
             hospital=name,

@@ -14,9 +14,9 @@ import rfc8785
 
 from crypto.digest import Digest
 from crypto.errors import CryptoError
-from crypto.keys import parse_address
+from crypto.keys import address_text, parse_address
 from node import jsontext
-from node.errors import VerificationFailed
+from node.errors import NodeError, VerificationFailed
 
 T = TypeVar("T")
 _HEX = frozenset("0123456789abcdef")
@@ -52,16 +52,17 @@ def read(data: bytes, schema: str, most: int) -> dict[str, Any]:
 class Fields:
     """One JSON object of a document: every field is asked for once, and nothing may be left over."""
 
-    def __init__(self, where: str, value: Any) -> None:
-        """`where` names the object in error messages."""
+    def __init__(self, where: str, value: Any, error: type[NodeError] = VerificationFailed) -> None:
+        """`where` names the object in error messages; `error` is what a fault raises."""
         self.where = where
+        self._error = error
         if not isinstance(value, dict):
             self.fault("not an object")
         self._left: dict[str, Any] = dict(value)
 
     def fault(self, what: str) -> NoReturn:
         """Refuse the document."""
-        raise VerificationFailed(f"{self.where}: {what}")
+        raise self._error(f"{self.where}: {what}")
 
     def take(self, name: str, kind: type[T]) -> T:
         """The value of a field, of exactly this type."""
@@ -96,17 +97,21 @@ class Fields:
 
     def address(self, name: str) -> bytes:
         """20 bytes, EIP-55 text."""
+        text = self.take(name, str)
         try:
-            return parse_address(self.take(name, str))
+            found = parse_address(text)
         except CryptoError as error:
             self.fault(f"field {name}: {error}")
+        if address_text(found) != text:
+            self.fault(f"field {name}: {text:.80} lacks its EIP-55 capitals")
+        return found
 
     def uint(self, name: str, bits: int) -> int:
         """A whole number below 2^bits; above 53 bits it is written as text."""
         value: Any = self.take(name, str if bits > 53 else int)
         if isinstance(value, str):
             if not (value.isascii() and value.isdigit()) or str(int(value[:80])) != value:
-                self.fault(f"field {name} = {value!r:.80} is no whole number")
+                self.fault(f"field {name} = {value!r:.80} is not a whole number")
             value = int(value)
         if not 0 <= value < 1 << bits:
             self.fault(f"field {name} = {value} does not fit {bits} bits")
@@ -114,13 +119,13 @@ class Fields:
 
     def fields(self, name: str) -> Fields:
         """An object inside."""
-        return Fields(f"{self.where}.{name}", self.take(name, dict))
+        return self._inside(name, self.take(name, dict))
 
     def each(self, name: str, reader: Callable[[Fields], T]) -> list[T]:
         """A list of objects, each read whole."""
         found = []
         for place, value in enumerate(self.take(name, list)):
-            one = Fields(f"{self.where}.{name}[{place}]", value)
+            one = self._inside(f"{name}[{place}]", value)
             found.append(reader(one))
             one.done()
         return found
@@ -128,7 +133,10 @@ class Fields:
     def digests(self, name: str) -> tuple[Digest, ...]:
         """A list of 32-byte values."""
         values = self.take(name, list)
-        return tuple(Fields(f"{self.where}.{name}", {"item": value}).digest("item") for value in values)
+        return tuple(self._inside(name, {"item": value}).digest("item") for value in values)
+
+    def _inside(self, name: str, value: Any) -> Fields:
+        return Fields(f"{self.where}.{name}", value, self._error)
 
     def done(self) -> None:
         """Refuse fields that nobody asked for."""

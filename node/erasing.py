@@ -116,6 +116,7 @@ from node.records import (
     VerdictEntry,
     Verdicts,
 )
+from node.reports.consent import recipients
 from node.store import Store
 from node.vault import Vault
 
@@ -876,6 +877,7 @@ class Erasing:
             terms.branch_seed,
             terms.target_height,
             tuple(sorted(votes)),
+            self._history.base_proof(erasure.opened.study, terms.parent_branch, terms.base_height),
         )
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -1278,7 +1280,7 @@ class Erasing:
             completed_on=_day(erasure.times["head_moved"]) if "head_moved" in erasure.times else "",
             first_use_on=_day(used[0]) if used else "",
             last_use_on=_day(used[-1]) if used else "",
-            recipients=[history.registry.members[m].name for m in members_of(roster_of(history, study))],
+            recipients=sorted({name for one, found in uses.items() if found for name in recipients(history, one)}),
         )
 
     async def _close(self, node: Surroundings, batch: Digest) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
+from crypto.commitments import lineage, link
 from crypto.digest import Digest
 from crypto.digest import accumulate as roll
 from crypto.statements import Commit, struct_hash
@@ -23,6 +24,7 @@ from node.records import (
     Anchored,
     AuditAccessed,
     AuditorSeated,
+    BaseProof,
     BranchCreated,
     Committed,
     EntrySkipped,
@@ -145,6 +147,12 @@ class ErasureHistory:
     moved: bool = False
     closed: ErasureClosed | None = None
     replaying: bool = False
+
+    @property
+    def waits_for_purge(self) -> bool:
+        """Whether its branch stands and nothing trains on it yet."""
+        forks = self.plan is not None and self.plan.target_height != self.plan.base_height
+        return forks and not self.replaying
 
     def reach(self, state: str, logged: Logged) -> None:
         """Note that a record brought the batch to a state."""
@@ -363,6 +371,24 @@ class History:
             return None if one.over else one
         return None
 
+    def could_open(self, study: Digest) -> bool:
+        """Whether no round is open and the ledger would open one: the rule of `resume`."""
+        one = self.studies[study]
+        if self.open_round(study) is not None or self.finished(study):
+            return False
+        if any(e.opened.study == study and e.waits_for_purge for e in self.erasures.values()):
+            return False
+        joined, active = bitmap_of(one.joined - one.left), self.registry.active
+        if not one.branches[0].rounds:
+            awaited = one.created.terms.invited & active & ~bitmap_of(one.left) & ~joined
+            if awaited:
+                return False
+        return (joined & active).bit_count() >= 2
+
+    def equivocated(self) -> list[Equivocated]:
+        """Who contradicted itself where, as the chain was shown."""
+        return [one.record for one in self.equivocations if isinstance(one.record, Equivocated)]
+
     def snapshot(self, opened: RoundHistory) -> tuple[Digest, Digest]:
         """(consent, membership) accumulators this history had when the round opened."""
         return self._snapshots[opened.position]
@@ -417,6 +443,37 @@ class History:
                 )
                 root = roll(root, struct_hash(statement))
         return root
+
+    def lineage(self, study: Digest, branch: int, last: int | None = None) -> Digest:
+        """What the branch's next round names as its parent: the lineage of its newest result up to height `last`."""
+        found = self.studies[study].branches[branch].base_result
+        for final in self._results(study, branch):
+            if last is None or final.height <= last:
+                found = lineage(found, link(final.height, final.result.model_root, final.result_hash))
+        return found
+
+    def base_proof(self, study: Digest, parent: int, height: int) -> BaseProof:
+        """That `parent`, the active branch or an ancestor of it, has a checkpoint at `height`."""
+        one = self.studies[study]
+        last, branch = None, one.active_branch
+        while branch != parent:
+            child = one.branches[branch]
+            last = child.base_height
+            assert child.parent is not None
+            branch = child.parent
+        results = [final for final in self._results(study, parent) if last is None or final.height <= last]
+        here = next((final for final in results if final.height == height), None)
+        return BaseProof(
+            parent=self.lineage(study, parent, height - 1),
+            named=one.branches[parent].batch if here is None else here.result_hash,
+            links=tuple(link(f.height, f.result.model_root, f.result_hash) for f in results if f.height > height),
+        )
+
+    def _results(self, study: Digest, branch: int) -> list[RoundFinal]:
+        """The results recorded on a branch, in height order."""
+        rounds = self.studies[study].branches[branch].rounds
+        found = (self.rounds[rounds[height]].final for height in sorted(rounds))
+        return [final for final in found if final is not None]
 
     def trust(self, study: Digest, branch: int, members: int) -> beta.Counts:
         """Trust state of a branch after its last ended round: branch-local, so an erasure rolls it back too."""

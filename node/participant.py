@@ -242,7 +242,6 @@ class Participant:
         cap = policy["max_records_per_consent"]
         rows = np.array(sorted(row for leaf in leaves for row in leaf.used_rows(cap)), dtype=np.int64)
         x, y = self.vault.rows((int(row) for row in rows), ROLE_TRAIN)
-        branch = self.history.studies[opened.study].branches[opened.branch]
         self._use[round_id] = _Use(frozenset(leaf.consent_id for leaf in leaves))
         return TrainingJob(
             round_id,
@@ -253,10 +252,17 @@ class Participant:
             x,
             y,
             self.store.get(opened.parent_model),
-            arithmetic.study.beacon(
-                terms.initial_model, self.seed_of(branch, opened.height), opened.height, opened.parent_model
-            ),
+            self.beacon(one),
             self.me,
+        )
+
+    def beacon(self, one: RoundHistory) -> bytes:
+        """The 32 bytes from which every member's batch order of a round follows."""
+        opened = one.opened
+        study = self.history.studies[opened.study]
+        seed = self.seed_of(study.branches[opened.branch], opened.height)
+        return self.study(opened.study).study.beacon(
+            study.created.terms.initial_model, seed, opened.height, opened.parent_model
         )
 
     def commit(self, job: TrainingJob, trained: LocalTraining) -> CommitNotice:

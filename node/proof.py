@@ -19,14 +19,14 @@ from itertools import pairwise
 from typing import Any, Final
 
 from crypto.blobs import dataset_map
-from crypto.commitments import check_consent_id, round_id, study_id
+from crypto.commitments import check_consent_id, lineage, link, round_id, study_id
 from crypto.digest import ZERO, Digest, accumulate, hash_words
 from crypto.errors import CryptoError
 from crypto.keys import address_text
 from crypto.merkle import Absence, Inclusion, Neighbour, verify_absent, verify_member
 from crypto.statements import Close, Commit, CreateStudy, Vote, struct_hash
 from node.document import Fields, read
-from node.errors import NotFound
+from node.errors import NodeError, NotFound
 from node.history import History, RoundHistory
 from node.home import Network
 from node.issuers import Issuers, read_issuers, write_issuers
@@ -224,6 +224,25 @@ def standing(node: Participant, one: RoundHistory, member: int) -> CommitNotice 
         ):
             return notice
     return None
+
+
+def findings(history: History, node: Participant, study: Digest, hospital: int, key: Digest) -> list[dict[str, Any]]:
+    """In which rounds, on every branch, the leaf `key` was in the set that a hospital committed to: what a proof would
+    say, without its evidence. Only rounds whose set can be opened here; revealed, whether or not it was included."""
+    found = []
+    for one in history.rounds.values():
+        notice = standing(node, one, hospital) if one.opened.study == study else None
+        if notice is None:
+            continue
+        try:
+            entries = node.open_set(notice).entries
+        except NodeError:
+            continue  # purged, or its retention is over
+        opened = one.opened
+        present = PRESENT if key in dataset_map(entries) else ABSENT
+        place = {"round_id": opened.round_id.hex(), "branch": opened.branch, "height": opened.height}
+        found.append({**place, "finding": present})
+    return found
 
 
 def _inclusion(proof: Inclusion) -> dict[str, Any]:
@@ -529,7 +548,9 @@ def _is_complete(found: Iterable[RoundFound]) -> bool:
     """Whether each round names the result of the one before, or forks from exactly its model."""
     rounds = list(found)
     return all(
-        later.parent_result == earlier.result_hash or later.base == (earlier.height, earlier.model_root)
+        later.parent_result
+        == lineage(earlier.parent_result, link(earlier.height, earlier.model_root, earlier.result_hash))
+        or later.base == (earlier.height, earlier.model_root)
         for earlier, later in pairwise(rounds)
     )
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from crypto.digest import Digest
-from crypto.statements import CreateStudy, Domains, Form
+from crypto.statements import Commit, CreateStudy, Domains, Form, Have, Vote
 
 MAX_MEMBERS = 32
 ZERO = Digest(bytes(32))
@@ -144,7 +144,7 @@ class RoundOpened:
     study: Digest
     branch: int
     height: int
-    parent_result: Digest
+    parent_result: Digest  # lineage of the branch's newest result: crypto.commitments.lineage
     parent_model: Digest
     epoch: int
     roster: int
@@ -218,7 +218,7 @@ class RoundFailed:
 class Equivocated:
     round_id: Digest
     member: int
-    kind: int  # 1 commit, 2 vote
+    kind: int  # 1 commit, 2 vote, 3 have
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,12 +502,14 @@ class CommitEntry:
 
 @dataclass(frozen=True, slots=True)
 class Commits:
+    study: Digest
     round_id: Digest
     entries: tuple[CommitEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Abstentions:
+    study: Digest
     round_id: Digest
     entries: tuple[tuple[int, bytes], ...]  # (member, signature)
 
@@ -521,6 +523,7 @@ class HaveEntry:
 
 @dataclass(frozen=True, slots=True)
 class Haves:
+    study: Digest
     round_id: Digest
     attempt: int
     entries: tuple[HaveEntry, ...]
@@ -528,6 +531,7 @@ class Haves:
 
 @dataclass(frozen=True, slots=True)
 class Finalisation:
+    study: Digest
     round_id: Digest
     attempt: int
     result: Result
@@ -536,7 +540,56 @@ class Finalisation:
 
 @dataclass(frozen=True, slots=True)
 class RoundFailure:
+    study: Digest
     round_id: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Resumption:
+    """Open the next round of a study that has none, where an end or a join did not."""
+
+    study: Digest
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What a round stood on when it opened: with chain, contract and study it makes the round's id."""
+
+    branch: int
+    height: int
+    parent_result: Digest
+    parent_model: Digest
+    epoch: int
+    roster: int
+    suspended: int
+    consent_acc: Digest
+    membership_acc: Digest
+    previous_block: Digest
+
+    @staticmethod
+    def of(opened: RoundOpened) -> Opening:
+        """As the chain said it."""
+        return Opening(*(getattr(opened, name) for name in Opening.__slots__))
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """A statement that a member signed."""
+
+    statement: Commit | Vote | Have
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EquivocationReport:
+    """Two statements of one member about one round that exclude each other. The round may be over."""
+
+    study: Digest
+    opening: Opening
+    kind: int  # 1 commit, 2 vote, 3 have
+    member: int
+    a: Evidence
+    b: Evidence
 
 
 @dataclass(frozen=True, slots=True)
@@ -584,6 +637,15 @@ class ErasureProgress:
 
 
 @dataclass(frozen=True, slots=True)
+class BaseProof:
+    """That a model is a checkpoint: see `ITrainingLedger.BaseProof`. Nobody signs it."""
+
+    parent: Digest
+    named: Digest
+    links: tuple[Digest, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Planning:
     batch: Digest
     parent_branch: int
@@ -592,6 +654,7 @@ class Planning:
     branch_seed: Digest
     target_height: int
     votes: tuple[tuple[int, bytes], ...]
+    proof: BaseProof
 
 
 @dataclass(frozen=True, slots=True)
@@ -645,6 +708,8 @@ Call = (
     | Haves
     | Finalisation
     | RoundFailure
+    | Resumption
+    | EquivocationReport
     | AuditAnnouncement
     | ErasureOpening
     | ErasureAuthorisation

@@ -55,6 +55,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "consent.list": (("dpo",), False),
     "consent.cards": (("dpo",), False),
     "audit.prove": (("dpo", "auditor"), False),
+    "audit.disclosures": (("dpo",), False),
     "erase.request": (("dpo",), False),
     "erase.status": (("dpo", "auditor"), False),
     "erase.receipt": (("dpo",), True),
@@ -70,7 +71,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
 """Order -> roles, and whether it always needs LINK; an order that names a patient needs it too. `status` needs no role:
 it holds nothing about anybody, and supervisors ask it."""
 
-BY_CARD: Final = frozenset({"consent.withdraw", "erase.request", "erase.status", "audit.prove"})
+BY_CARD: Final = frozenset({"consent.withdraw", "erase.request", "erase.status", "audit.prove", "audit.disclosures"})
 """Orders that every role may carry in when a card is shown: the card is the patient's own word."""
 
 

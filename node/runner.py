@@ -36,6 +36,7 @@ from node.ledger import connect
 from node.messages import Hello
 from node.metrics import render
 from node.participant import Participant
+from node.reports import disclosures
 from node.store import SentTransactions, Store
 from node.study import parse_toml
 from node.training import Trainer
@@ -56,6 +57,7 @@ READS = frozenset(
         "consent.export",
         "erase.status",
         "audit.prove",
+        "audit.disclosures",
         "model.evaluate",
         "model.export",
         "status",
@@ -321,6 +323,7 @@ class Orders:
             "consent.import": self._import,
             "consent.export": self._held,
             "audit.prove": self._prove,
+            "audit.disclosures": self._disclosures,
             "erase.request": self._erase,
             "erase.status": self._erasures,
             "erase.receipt": self._erase_receipt,
@@ -514,6 +517,31 @@ class Orders:
             opening=opening,
             rounds=rounds,
         )
+
+    async def _disclosures(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"rows": await self._node.core(self._account, body)}
+
+    def _account(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """To whom updates computed from a patient's records went: by the sets, and by the archive for the erased."""
+        who, history, vault = _who(body), self._node.history, self._desk.vault
+        if "card" in who:
+            who = {"consent": cards.parse(who["card"]).consent_id}
+        kept = vault.archived(who["patient"]) if "patient" in who else ()
+        archived = tuple(one for one in kept if one.decision == "erased")  # a refused erasure's consent is still held
+        try:
+            held = vault.find(who.get("patient") or who["consent"])
+        except NotFound:
+            if not archived:
+                raise
+            held = ()
+        rows = disclosures.of_archive(self._desk.hospital, archived)
+        for one in held:
+            key, study = vault.annex(one.consent_id).leaf_key, one.study
+            uses = proof.findings(history, self._node.participant, study, one.member, key)
+            rows += disclosures.of_consent(
+                history, self._node.participant.study(study).study.name, self._desk.hospital, uses
+            )
+        return sorted(rows, key=lambda row: (row["date"], row["recipient"]))
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._node.erasing.request(self._node, **_who(body))

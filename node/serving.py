@@ -19,6 +19,7 @@ from enum import Enum
 from crypto.digest import ContentMap, Digest
 from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, wrap
+from node.duties import note_contradiction
 from node.errors import NodeError, NotFound
 from node.history import History
 from node.messages import (
@@ -253,6 +254,8 @@ class Server:
                 who = None if asker is None else asker.member
                 self._early.setdefault(who, deque(maxlen=MAX_EARLY)).append(notice)
                 return False
+            if getattr(notice, "member", None) != self._node.me:
+                note_contradiction(self._node.store, notice)
             if self._node.store.knows(notice):
                 return False
             if not isinstance(notice, WithdrawalNotice):

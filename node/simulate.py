@@ -27,14 +27,14 @@ from node.app import Node
 from node.desk import Desk
 from node.errors import InputError, TimedOut
 from node.follower import Follower
-from node.history import Branch
+from node.history import Branch, RoundHistory
 from node.home import Network, network_json, parse_network
 from node.home import Seat as NetworkSeat
 from node.memory.ledger import MemoryLedger, memory_contracts
 from node.memory.transport import MemoryNetwork, MemoryTransport
 from node.messages import Hello
 from node.participant import Participant
-from node.records import SeatInput
+from node.records import RoundFinal, SeatInput
 from node.store import Store
 from node.study import Study
 from node.training import Trainer
@@ -182,12 +182,17 @@ def _finished(node: Node, study: Digest) -> bool:
 
 def roots(node: Node, study: Digest) -> dict[int, str]:
     """Model root after each final round of the study's active branch, as hex by height."""
+    return {one.opened.height: final.result.model_root.hex() for one, final in _with_a_model(node, study)}
+
+
+def beacons(node: Node, study: Digest) -> list[bytes]:
+    """Beacons of the rounds that led to the study's last model, in order."""
+    return [node.participant.beacon(one) for one, _ in _with_a_model(node, study)]
+
+
+def _with_a_model(node: Node, study: Digest) -> list[tuple[RoundHistory, RoundFinal]]:
     path = node.history.path(study, node.history.studies[study].active_branch)
-    return {
-        one.opened.height: one.final.result.model_root.hex()
-        for one in path
-        if one.final is not None and one.final.result.outcome == 1
-    }
+    return [(one, one.final) for one in path if one.final is not None and one.final.result.outcome == 1]
 
 
-__all__ = ["Simulation", "roots", "simulation"]
+__all__ = ["Simulation", "beacons", "roots", "simulation"]

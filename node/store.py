@@ -61,6 +61,10 @@ CREATE TABLE IF NOT EXISTS notices (
     own INTEGER NOT NULL, body BLOB NOT NULL,
     PRIMARY KEY (subject, kind, turn, member)
 );
+CREATE TABLE IF NOT EXISTS contradictions (
+    subject BLOB NOT NULL, kind TEXT NOT NULL, member INTEGER NOT NULL, first BLOB NOT NULL, second BLOB NOT NULL,
+    PRIMARY KEY (subject, kind, member)
+);
 CREATE TABLE IF NOT EXISTS content_keys (
     round_id BLOB NOT NULL, member INTEGER NOT NULL, kind INTEGER NOT NULL, sealed BLOB NOT NULL,
     PRIMARY KEY (round_id, member, kind)
@@ -264,6 +268,38 @@ class Store:
                 member,
             )
         )
+
+    def others(self, notice: Notice) -> list[Notice]:
+        """What else is kept of this notice's signer where it may speak once; for a commit, by whatever update root."""
+        subject, kind, turn, member = notice_key(notice)
+        rows = self.query(
+            "SELECT body FROM notices WHERE subject = ? AND kind = ? AND member = ? AND (turn = ? OR ?) AND body != ? "
+            "ORDER BY turn",
+            subject,
+            kind,
+            member,
+            turn,
+            int(isinstance(notice, CommitNotice)),
+            encode(notice),
+        )
+        return [decode_notice(row[0]) for row in rows]
+
+    def keep_contradiction(self, first: Notice, second: Notice) -> None:
+        """Keep two notices of one signer that exclude each other; the first pair of a subject and kind, for good."""
+        subject, kind, _, member = notice_key(first)
+        self.execute(
+            "INSERT OR IGNORE INTO contradictions VALUES (?, ?, ?, ?, ?)",
+            subject,
+            kind,
+            member,
+            encode(first),
+            encode(second),
+        )
+
+    def contradictions(self) -> list[tuple[Notice, Notice]]:
+        """Every pair that is kept."""
+        rows = self.query("SELECT first, second FROM contradictions ORDER BY subject, kind, member")
+        return [(decode_notice(first), decode_notice(second)) for first, second in rows]
 
     def notices(self, subject: Digest, kind: str | None = None) -> list[Notice]:
         """Everything kept about a round, batch, study, consent or applicant."""

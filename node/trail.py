@@ -11,12 +11,13 @@ transactions, so a transaction is shown by its place in its block, or by its has
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
 from crypto.digest import Digest
 from node.errors import InputError, NotFound
+from node.events import Event, EventIndex
 from node.history import Branch, History, RoundHistory
 from node.membership import available, bitmap_of, members_of
 from node.records import (
@@ -280,61 +281,43 @@ KINDS: Final = tuple(re.sub(r"(?<!^)(?=[A-Z])", "-", kind.__name__).lower() for 
 """Names of the kinds of entries, as the filter takes them."""
 
 
-def trail(
-    logged: Iterable[Logged],
-    *,
-    study: Digest | None = None,
-    member: int | None = None,
-    consent: Digest | None = None,
-    kind: str | None = None,
-    since: int | None = None,
-    until: int | None = None,
-) -> list[dict[str, Any]]:
-    """Who did what when: the records that pass every given filter, in the chain's order.
-
-    Args:
-        logged: all records of the chain from its first block on (`node.audit.read_records`).
-        study: its records, no membership; withdrawals of anchored consents are shown for every study.
-        member: what this member did, or what names it.
-        consent: its grant, its withdrawal and entries about it that were skipped.
-        kind: one of `KINDS`.
-        since, until: block times, both included.
-
-    Returns:
-        {time, block, transaction, who, kind, what} an entry; consents appear by id only.
-
-    Raises:
-        InputError: an unknown kind.
-    """
-    if kind is not None and kind not in KINDS:
-        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+def tell(logged: Iterable[Logged]) -> Iterator[Event]:
+    """Every record of the chain in words, from its first block on (`node.audit.read_records`)."""
     history = History()
     names = _Names(history)
-    entries = []
     for one in logged:
         history.apply(one)
         record = one.record
         told = _WORDS[type(record)](record, names)
-        passes = (
-            (study is None or names.study(record) == study or _may_concern_any_study(record, names))
-            and (member is None or bool(told.members >> member & 1))
-            and (consent is None or consent in (getattr(record, "consent_id", None), getattr(record, "subject", None)))
-            and (kind is None or _kind(record) == kind)
-            and (since is None or one.timestamp >= since)
-            and (until is None or one.timestamp <= until)
+        yield Event(
+            block=one.position.block,
+            log=one.position.log_index,
+            block_hash=one.block_hash,
+            time=one.timestamp,
+            transaction=_transaction(one.transaction),
+            kind=_kind(record),
+            study=names.study(record),
+            round=getattr(record, "round_id", None),
+            batch=getattr(record, "batch", None),
+            consent=getattr(record, "consent_id", None),
+            subject=getattr(record, "subject", None),
+            members=told.members,
+            any_study=_may_concern_any_study(record, names),
+            who=told.who,
+            what=told.what,
         )
-        if passes:
-            entries.append(
-                {
-                    "time": one.timestamp,
-                    "block": one.position.block,
-                    "transaction": _transaction(one.transaction),
-                    "who": told.who,
-                    "kind": _kind(record),
-                    "what": told.what,
-                }
-            )
-    return entries
+
+
+def trail(index: EventIndex, **filters: Any) -> list[dict[str, Any]]:
+    """Who did what when: {time, block, transaction, who, kind, what} an entry, as `EventIndex.find` filters them.
+
+    Raises:
+        InputError: an unknown kind.
+    """
+    kind = filters.get("kind")
+    if kind is not None and kind not in KINDS:
+        raise InputError(f"kind {kind!r} is none of {', '.join(KINDS)}")
+    return [one.row() for one in index.find(**filters)]
 
 
 def _may_concern_any_study(record: Record, names: _Names) -> bool:
@@ -355,7 +338,17 @@ def _transaction(transaction: Digest) -> str:
 # Who took part
 
 
-COUNTED: Final = ("asked", "committed", "abstained", "no_commit", "included", "invalid", "unavailable", "suspended")
+COUNTED: Final = (
+    "asked",
+    "committed",
+    "abstained",
+    "no_commit",
+    "included",
+    "invalid",
+    "unavailable",
+    "suspended",
+    "contradicted",
+)
 """What is counted over the rounds for each member."""
 
 
@@ -364,9 +357,9 @@ def participation(history: History, study: Digest) -> dict[str, Any]:
 
     Returns:
         {study, rounds: [{round_id, branch, height, state, attempt, members: [...]}], totals: [...]}. A member's row
-        has `asked committed abstained no_commit included unavailable suspended voted` as truth values, `invalid` as
-        the name of the first failing rule or None, and `missed` as "commit", "data" (its blobs were not to be had),
-        or None. `voted` says whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
+        has `asked committed abstained no_commit included unavailable suspended voted contradicted` as truth values,
+        `invalid` as the name of the first failing rule or None, and `missed` as "commit", "data" (its blobs were not to
+        be had), or None. `voted` says whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
 
     Raises:
         NotFound: no such study.
@@ -414,6 +407,7 @@ def _round_row(history: History, one: RoundHistory) -> dict[str, Any]:
     opened, final = one.opened, one.final
     decided = None if final is None else _decided(one, final.attempt)
     codes = {} if final is None else _codes(final.result.codes)
+    liars = {one.member for one in history.equivocated() if one.round_id == opened.round_id}
     parts = []
     for member in members_of(opened.roster):
         suspended = bool(opened.suspended >> member & 1)
@@ -433,6 +427,7 @@ def _round_row(history: History, one: RoundHistory) -> dict[str, Any]:
                 "unavailable": unavailable,
                 "suspended": suspended,
                 "voted": final is not None and bool(final.signers >> member & 1),
+                "contradicted": member in liars,
                 "missed": "commit" if no_commit else "data" if unavailable else None,
             }
         )

@@ -184,9 +184,10 @@ class Trainer:
         arithmetic: Arithmetic,
         members: Sequence[tuple[NDArray[np.float32], NDArray[np.int64]]],
         test: tuple[NDArray[np.float32], NDArray[np.int64]],
-        rounds: int,
+        agreed: bytes,
+        beacons: Sequence[bytes],
     ) -> dict[str, NDArray[np.float32]]:
-        """Test logits of federated, float federated, centralised and local training from the study's start."""
+        """Test logits of the agreed model, and of float federated, centralised and local training with its beacons."""
         study = arithmetic.study
         classes = study["data", "classes"]
         training = {key: study["training", key] for key in ("local_epochs", "batch_size", "learning_rate")}
@@ -200,10 +201,11 @@ class Trainer:
                 chosen,
                 (tested, np.arange(len(test[1]))),
                 arithmetic.initial(),
+                agreed,
                 model=study["model", "name"],
                 training=training,
                 grid=arithmetic.grid,
-                rounds=rounds,
+                beacons=beacons,
             )
         except WorkerFailed as error:
             raise LocalError(f"comparison failed: {error}") from error

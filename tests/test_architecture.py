@@ -99,6 +99,7 @@ HOUSE = (
     Row("node/messages.py node/records.py node/membership.py node/round.py", PURE_NODE + CRYPTO, "", pure=True),
     Row("node/consent.py node/erasure.py node/notices.py", PURE_NODE + CRYPTO, "", pure=True),
     Row("node/history.py", PURE_NODE + CRYPTO + " fl_engine.trust fl_engine.trust.*", "", pure=True),
+    Row("node/refusals.py", "node node.errors node.membership", "", pure=True),
     Row("node/validity.py", PURE_NODE + CRYPTO, "rfc8785", pure=True),
     # --- node: the doors, one outside library each
     Row("node/wire.py", PURE_NODE + CRYPTO, "msgpack"),
@@ -119,7 +120,7 @@ HOUSE = (
     Row("node/store.py", PURE_NODE + " node.evidence node.wire crypto crypto.*", "cryptography"),
     Row("node/vault.py", PURE_NODE + " node.card crypto crypto.*", "cryptography numpy"),
     Row("node/keystore.py", "node node.errors node.home crypto crypto.*", "cryptography"),
-    Row("node/abi.py", PURE_NODE + " node.evidence crypto crypto.*", "eth_abi eth_utils"),
+    Row("node/abi.py", PURE_NODE + " node.evidence node.refusals crypto crypto.*", "eth_abi eth_utils"),
     Row("node/evidence.py", PURE_NODE + CRYPTO, "rlp trie"),
     Row("node/config.py", "node node.errors", "tomli_w"),
     Row("node/jsontext.py", "", ""),
@@ -138,6 +139,7 @@ HOUSE = (
     ),
     # --- node: the joints
     Row("node/audit/*", JOINTS, "cryptography numpy rfc8785"),
+    Row("node/reports/*", PURE_NODE + " node.reports node.reports.* node.study node.trail" + CRYPTO, ""),
     Row("node/cli/* node/__main__.py", JOINTS, "click numpy rfc8785 segno structlog tomli_w trio"),
     Row("node/*", JOINTS, "numpy prometheus_client rfc8785 segno structlog tomli_w trio"),
 )

@@ -11,14 +11,13 @@ pragma solidity 0.8.37;
 /// All times are block timestamps in Unix seconds. A phase is a view of the timestamp: no transaction moves it, and the
 /// transaction that acts on a deadline is what enforces it. The table of phases heads TrainingLedger.sol.
 interface ITrainingLedger {
-    /// @notice Where a round is. HAVE and VOTE belong to attempts 1 to 3.
+    /// @notice Where an open round is; NONE: it is not open. HAVE and VOTE belong to attempts 1 to 3.
     enum Phase {
         NONE,
         TRAINING,
         REVEAL,
         HAVE,
         VOTE,
-        FINAL,
         FAILED
     }
 
@@ -27,7 +26,7 @@ interface ITrainingLedger {
     /// @param specHash Content root of the spec.
     /// @param initialModel Model root of the initial model, not zero.
     /// @param invited Bitmap of active members that may join.
-    /// @param rounds Rounds with a model that end the study, at least 1.
+    /// @param rounds Rounds with a model that end the study, from 1 to 2^21-1.
     /// @param f Faults wished; a round bears min(f, (n-1)/3).
     /// @param minIncluded Fewest included members of a model; zero: n-f (n = 3: two).
     /// @param scribeSeconds Window for training and the scribe's batch, at least 1.
@@ -104,6 +103,33 @@ interface ITrainingLedger {
         bytes32 consentAcc;
     }
 
+    /// @notice What a round stood on when it opened, as RoundOpened says it: with the chain, this contract and the study it
+    /// makes the round's id. So a past round needs no storage to be named.
+    struct Opening {
+        uint32 branch;
+        uint32 height;
+        bytes32 parentResult;
+        bytes32 parentModel;
+        uint64 epoch;
+        uint32 roster;
+        uint32 suspended;
+        bytes32 consentAcc;
+        bytes32 membershipAcc;
+        bytes32 previousBlock;
+    }
+
+    /// @notice That a model is a checkpoint: its place in the lineage, and the way from there to the newest result (on an
+    /// ancestor branch: to where the path to the training branch left it).
+    /// @param parent Lineage of the result before it. Unused where a branch begins.
+    /// @param named Hash of the result that made it. Where a branch begins: the erasure batch of that branch. Unused for the
+    /// initial model.
+    /// @param links For each later result of its branch, oldest first: H(link, height, modelRoot, resultHash).
+    struct BaseProof {
+        bytes32 parent;
+        bytes32 named;
+        bytes32[] links;
+    }
+
     /// @notice A signed statement as evidence.
     /// @param body Its fields, 32 bytes each, in the order of its EIP-712 type.
     struct SignedBody {
@@ -132,9 +158,9 @@ interface ITrainingLedger {
         uint64 dueAt;
     }
 
-    /// @notice A round as a view, at this block's timestamp.
+    /// @notice An open round as a view, at this block's timestamp.
     /// @param quorum Equal votes that decide.
-    /// @param attempt 0 until the first have window, then 1 to 3; 0 again when the round has ended.
+    /// @param attempt 0 until the first have window, then 1 to 3.
     /// @param sealTime When commitments ended, zero while they are accepted.
     /// @param revealEnd End of attempt 0's window, zero before the seal.
     /// @param haveEnd End of the current attempt's have window, zero before attempt 1.
@@ -143,7 +169,6 @@ interface ITrainingLedger {
     /// @param posted Whose have bitmap of the current attempt is here.
     /// @param failure While phase is FAILED and failRound was not called: the reason it will name.
     struct RoundView {
-        bytes32 study;
         uint32 branch;
         uint32 height;
         Phase phase;
@@ -194,7 +219,9 @@ interface ITrainingLedger {
     event Left(bytes32 indexed study, uint16 indexed member);
     /// @notice A round is open. Its position in the chain is the snapshot for consents, roster and keys. `roundId` is
     /// H(round, chain id, this contract, study, branch, height, parentResult, parentModel, epoch, roster, suspended,
-    /// consentAcc, membershipAcc, previousBlock).
+    /// consentAcc, membershipAcc, previousBlock). `parentResult` is the lineage of the newest result of the branch:
+    /// H(lineage, lineage before it, H(link, height, modelRoot, resultHash)), from `baseResult` of the branch or, on branch 0,
+    /// from zero. It names every result it descends from.
     event RoundOpened(
         bytes32 indexed roundId,
         bytes32 indexed study,
@@ -265,8 +292,6 @@ interface ITrainingLedger {
 
     /// @notice The term `field` has the value `got`.
     error BadTerms(string field, uint256 got);
-    /// @notice No more studies can be numbered.
-    error TooManyStudies(uint256 given);
     /// @notice The study exists already.
     error StudyKnown(bytes32 study);
     /// @notice No such study.
@@ -279,10 +304,8 @@ interface ITrainingLedger {
     error AlreadyJoined(bytes32 study, uint16 index);
     /// @notice Member `index` has left already.
     error AlreadyLeft(bytes32 study, uint16 index);
-    /// @notice No such round.
-    error RoundUnknown(bytes32 roundId);
-    /// @notice The round has ended.
-    error RoundClosed(bytes32 roundId);
+    /// @notice The study's open round is `open` (zero: none is open, or there is no such study), not this one.
+    error RoundNotOpen(bytes32 study, bytes32 roundId, bytes32 open);
     /// @notice The round is in `phase` of `attempt`, where this is not accepted.
     error WrongPhase(bytes32 roundId, Phase phase, uint8 attempt);
     /// @notice The result decides over `got`, where the round's set is `expected`.
@@ -323,7 +346,8 @@ interface ITrainingLedger {
     error ForkState(bytes32 study, uint8 state);
     /// @notice `branch` is not the training branch nor an ancestor of it at `height`.
     error NotOnAncestry(uint32 branch, uint32 height);
-    /// @notice The checkpoint has another model, or none (`expected` zero).
+    /// @notice The proof of the checkpoint leads to lineage `got`, where the branch has `expected`; for the initial model,
+    /// both are models.
     error WrongCheckpoint(bytes32 expected, bytes32 got);
     /// @notice `target` is not from `first`, the checkpoint or the training branch's base, to `last`, its newest closed height.
     error BadTarget(uint32 target, uint32 first, uint32 last);
@@ -345,14 +369,14 @@ interface ITrainingLedger {
 
     /// @notice Bring commitments while the round is in TRAINING. Skipped and logged: DUPLICATE (committed or abstained),
     /// BAD_SIGNATURE, UNKNOWN_MEMBER (not on the roster), WRONG_PHASE (suspended), MALFORMED (updateRoot zero).
-    function postCommits(bytes32 roundId, CommitEntry[] calldata entries) external;
+    function postCommits(bytes32 study, bytes32 roundId, CommitEntry[] calldata entries) external;
 
     /// @notice Bring abstentions while the round is in TRAINING. Skips as postCommits.
-    function postAbstains(bytes32 roundId, AbstainEntry[] calldata entries) external;
+    function postAbstains(bytes32 study, bytes32 roundId, AbstainEntry[] calldata entries) external;
 
     /// @notice Bring have bitmaps in the have window of `attempt`. Skipped and logged: DUPLICATE, BAD_SIGNATURE,
     /// UNKNOWN_MEMBER, MALFORMED (a bit that did not commit).
-    function postHaves(bytes32 roundId, uint8 attempt, HaveEntry[] calldata entries) external;
+    function postHaves(bytes32 study, bytes32 roundId, uint8 attempt, HaveEntry[] calldata entries) external;
 
     /// @notice End a round by equal votes Vote(roundId, attempt, set, resultHash) and open the next one. Attempt 0: any
     /// time from the seal until the round ends, set = all that committed. Attempts 1 to 3: in their vote window,
@@ -360,6 +384,7 @@ interface ITrainingLedger {
     /// @param signers Bitmap of the voters, of the roster.
     /// @param signatures 64 bytes (r, vs) for each voter, ascending.
     function finalise(
+        bytes32 study,
         bytes32 roundId,
         uint8 attempt,
         Result calldata result,
@@ -368,12 +393,14 @@ interface ITrainingLedger {
     ) external;
 
     /// @notice End a round whose phase is FAILED and open the next one from the same parent.
-    function failRound(bytes32 roundId) external;
+    function failRound(bytes32 study, bytes32 roundId) external;
 
     /// @notice Show two statements of one member that exclude each other: two commitments of one round, two votes or two
-    /// have bitmaps of one attempt. Suspends the member from the next open on, once for each round and kind.
+    /// have bitmaps of one attempt. Suspends the member from the next open on, once for each round and kind. The round may
+    /// be long over: `opening` names it.
     function reportEquivocation(
-        bytes32 roundId,
+        bytes32 study,
+        Opening calldata opening,
         uint8 kind,
         uint16 member,
         SignedBody calldata a,
@@ -394,7 +421,9 @@ interface ITrainingLedger {
     /// @notice Fork a study for an erasure plan (UnlearningRegistry only).
     /// @return branch The new branch; the training branch when nothing has to be replayed.
     /// @return targetFinals Finals at which the replay has caught up.
-    function fork(ForkTerms calldata terms) external returns (uint32 branch, uint32 targetFinals);
+    function fork(ForkTerms calldata terms, BaseProof calldata proof)
+        external
+        returns (uint32 branch, uint32 targetFinals);
 
     /// @notice Open the first round of the new branch (UnlearningRegistry only). From then on its base model serves.
     function openReplay(bytes32 study) external;
@@ -402,10 +431,10 @@ interface ITrainingLedger {
     /// @notice The new branch's newest model serves from now on (UnlearningRegistry only).
     function headMoved(bytes32 study) external;
 
-    /// @notice A round, at this block's timestamp. Reverts with RoundUnknown.
-    function roundOf(bytes32 roundId) external view returns (RoundView memory);
-    /// @notice Phase and attempt of a round at this block's timestamp; NONE for an unknown one.
-    function phase(bytes32 roundId) external view returns (Phase phase, uint8 attempt);
+    /// @notice The open round, at this block's timestamp. Reverts with RoundNotOpen for any other.
+    function roundOf(bytes32 study, bytes32 roundId) external view returns (RoundView memory);
+    /// @notice Phase and attempt of the open round at this block's timestamp; NONE for any other.
+    function phase(bytes32 study, bytes32 roundId) external view returns (Phase phase, uint8 attempt);
     /// @notice A study. Reverts with StudyUnknown.
     function studyOf(bytes32 study) external view returns (StudyView memory);
     /// @notice The open round, zero when none is.
@@ -413,24 +442,17 @@ interface ITrainingLedger {
     /// @notice The model that serves.
     /// @return branch Its branch.
     /// @return height Its height, 0 for the initial model.
-    /// @return resultHash The result that made it, a branch's baseResult, or zero for the initial model.
+    /// @return lineage Its place in its ancestry: what the next round has for parentResult; where a branch begins, the
+    /// branch's baseResult, or zero for the initial model.
     /// @return model Its model root.
     /// @return tainted Whether an erasure plan found that it must not have learned what it did.
     /// @return inService False for a tainted model after the erasure's due date.
     function head(bytes32 study)
         external
         view
-        returns (uint32 branch, uint32 height, bytes32 resultHash, bytes32 model, bool tainted, bool inService);
-    /// @notice Model root recorded at a height of a branch; zero: the round there failed, is open, or never was.
-    function modelAt(bytes32 study, uint32 branch, uint32 height) external view returns (bytes32);
-    /// @notice The first checkpoint of a branch with so many finals.
-    /// @return reached Whether there is one; else the rest is zero.
-    /// @return height Its height.
-    /// @return model Its model root.
-    function checkpointOf(bytes32 study, uint32 branch, uint32 finals)
-        external
-        view
-        returns (bool reached, uint32 height, bytes32 model);
+        returns (uint32 branch, uint32 height, bytes32 lineage, bytes32 model, bool tainted, bool inService);
+    /// @notice The model with which a branch had as many finals as the one it replays; zero: not yet.
+    function caughtUp(bytes32 study, uint32 branch) external view returns (bytes32);
     /// @notice Rolling hash of the open round's commitments: root' = keccak256(abi.encode(root, struct hash)) from zero,
     /// in posting order; of the last round between rounds.
     function commitRootOf(bytes32 study) external view returns (bytes32);

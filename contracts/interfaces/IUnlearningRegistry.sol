@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ITrainingLedger} from "./ITrainingLedger.sol";
+
 /// @title IUnlearningRegistry: erasures, from the request to the closed record
 /// @notice A batch gathers the erasure requests of one hospital (the controller) for one study and window. What is on
 /// chain is a root over salted request ids: no consent, no count, no reason.
@@ -96,22 +98,15 @@ interface IUnlearningRegistry {
         bytes32 vs;
     }
 
-    /// @notice When a batch reached its states, Unix seconds; zero: not.
-    struct Times {
-        uint40 openedAt;
-        uint40 authorisedAt;
-        uint40 excludedAt;
-        uint40 copyDeletedAt;
-        uint40 plannedAt;
-        uint40 replayOpenedAt;
-        uint40 confirmedAt;
-        uint40 deliveredAt;
-        uint40 linkDestroyedAt;
-        uint40 closedAt;
-        uint40 refusedAt;
+    /// @notice A step of the controller, signed over ErasureStep(batch, member, number, evidence).
+    struct StepEntry {
+        uint8 number;
+        bytes32 evidence;
+        bytes32 r;
+        bytes32 vs;
     }
 
-    /// @notice A batch as a view.
+    /// @notice A batch as a view: what later calls check. When each state was reached is the time of its event's block.
     /// @param replays Whether its plan forks.
     /// @param branch The plan's branch.
     /// @param targetFinals Finals with which the replay has caught up.
@@ -121,19 +116,19 @@ interface IUnlearningRegistry {
     /// @param deniers Members with a verdict against.
     struct BatchView {
         bytes32 study;
-        bytes32 requestsRoot;
         uint16 controller;
-        uint16 poster;
         uint64 dueAt;
         State state;
         bool replays;
         uint32 branch;
         uint32 targetFinals;
+        uint40 openedAt;
+        uint40 excludedAt;
+        uint40 plannedAt;
         uint32 purgedPair;
         uint32 purgedAll;
         uint32 confirmers;
         uint32 deniers;
-        Times times;
     }
 
     /// @notice A batch is open: AUTHORISED when `poster` is `controller`, else REQUESTED. `batch` is
@@ -219,13 +214,19 @@ interface IUnlearningRegistry {
     /// @param ground Legal ground, not zero.
     function refuse(bytes32 batch, uint16 member, uint8 ground, bytes32 r, bytes32 vs) external;
 
-    /// @notice Record a step by ErasureStep(batch, member, step, evidence) of the controller, in the order of the table.
-    function step(bytes32 batch, uint16 member, uint8 step, bytes32 evidence, bytes32 r, bytes32 vs) external;
+    /// @notice Record steps of the controller in the order of the table, as many as are due.
+    function step(bytes32 batch, uint16 member, StepEntry[] calldata entries) external;
 
     /// @notice Fix a batch's plan by a quorum's votes and fork the study.
+    /// @param proof That the checkpoint is one; no member signs it.
     /// @param signers Bitmap of the voters, of the study's roster.
     /// @param signatures 64 bytes (r, vs) for each voter, ascending.
-    function plan(PlanTerms calldata terms, uint32 signers, bytes calldata signatures) external;
+    function plan(
+        PlanTerms calldata terms,
+        ITrainingLedger.BaseProof calldata proof,
+        uint32 signers,
+        bytes calldata signatures
+    ) external;
 
     /// @notice Bring purge attestations. Skipped and logged: DUPLICATE, BAD_SIGNATURE, UNKNOWN_MEMBER (no such index),
     /// WRONG_PHASE (stage 0 of a plan without a fork), MALFORMED (stage above 1).
@@ -233,7 +234,8 @@ interface IUnlearningRegistry {
 
     /// @notice Open the replay once every member of the roster attested stage 0, or n-f of them (n = 3: two) did and
     /// purgeSeconds have passed since the plan. Whoever has not attested gets no key of the replay until it does.
-    function openReplay(bytes32 batch) external;
+    /// @param entries Attestations that come along, as attestPurge takes them; may be none.
+    function openReplay(bytes32 batch, PurgeEntry[] calldata entries) external;
 
     /// @notice Bring verdicts once the replay has caught up. n-1-f confirming members other than the controller (n < 4:
     /// one) confirm the erasure. Skipped and logged: DUPLICATE, BAD_SIGNATURE, UNKNOWN_MEMBER (not on the roster, or the
@@ -245,11 +247,15 @@ interface IUnlearningRegistry {
     /// @notice The batch of the study that is planned and not confirmed, zero when none is.
     function activePlan(bytes32 study) external view returns (bytes32);
     /// @notice Whether a request is one of a batch of `count` requests.
+    /// @param terms What the batch's id is the hash of: its OpenErasure.
     /// @param requestId H(request, requestSalt, consentId).
-    function holdsRequest(bytes32 batch, bytes32 requestId, uint256 count, uint256 index, bytes32[] calldata path)
-        external
-        view
-        returns (bool);
+    function holdsRequest(
+        OpenTerms calldata terms,
+        bytes32 requestId,
+        uint256 count,
+        uint256 index,
+        bytes32[] calldata path
+    ) external view returns (bool);
     /// @notice Rolling hash over all events of this contract but EntrySkipped.
     function accumulator() external view returns (bytes32);
 }

@@ -51,10 +51,17 @@ library PackedSignatures {
         uint256 offset;
         for (uint256 i; signers >> i != 0; ++i) {
             if ((signers >> i) & 1 == 0) continue;
-            bytes32 r = bytes32(signatures[offset:offset + 32]);
-            bytes32 vs = bytes32(signatures[offset + 32:offset + 64]);
+            bytes32 r;
+            bytes32 vs;
+            assembly ("memory-safe") {
+                // inside `signatures`: its length was compared with the number of signers
+                r := calldataload(add(signatures.offset, offset))
+                vs := calldataload(add(signatures.offset, add(offset, 32)))
+            }
             check(uint16(i), RosterCode.ledgerAt(roster, i), digest, r, vs);
-            offset += 64;
+            unchecked {
+                offset += 64;
+            }
         }
     }
 }

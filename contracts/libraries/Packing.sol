@@ -1,123 +1,214 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-/// @title Packing: records of one storage slot
-/// @notice The TrainingLedger writes each of these once in a transaction. As Solidity structs in storage every field
-/// would be its own read and write of the slot; packed by hand each is one.
-library Packing {
-    /// @notice A round's changing facts.
-    /// @param openedAt Unix seconds.
-    /// @param sealedAfter Zero until every expected member has committed or abstained; then seconds since openedAt, plus one.
-    /// @param committed Who committed.
-    /// @param abstained Who abstained.
-    /// @param roster Who is asked and votes, fixed at open.
-    /// @param suspended Who is not asked, of the roster.
-    /// @param study Number of the study.
-    /// @param branch Number of the branch.
-    /// @param height Height on the branch, from 1.
-    struct Round {
-        uint40 openedAt;
-        uint24 sealedAfter;
-        uint32 committed;
-        uint32 abstained;
-        uint32 roster;
-        uint32 suspended;
-        uint16 study;
-        uint16 branch;
-        uint32 height;
+/// @title Packing: the words of one storage slot each in which the TrainingLedger keeps a study
+/// @notice Read and written whole, once in a transaction. Fields are taken out by shifting: a struct in memory would cost
+/// more than the slot's second read.
+
+/// @notice What every end of a round reads. Written by joins, leaves and forks, and when a first member is missing.
+/// rounds 24 | f 8 | minIncluded 8 | suspendAfter 4 | suspendRounds 4 | window 24 | reveal 32 | have 32 | vote 32 |
+/// maxRoundAge 32 | joined 32 | branch 16 | fork 4 | watched 4. Times are seconds; `window` is scribe and grace together;
+/// `branch` trains; `fork` is 0 none, 1 waits for the open round, 2 waits for the purge, 3 replaying; `watched` is 1 while
+/// the word of Conduct may be other than zero.
+type Course is uint256;
+
+/// @notice Where the training branch stands, and its open round: the slot that commitments and results overwrite.
+/// openedAt 40 | sealAfter 24 | committed 32 | abstained 32 | roster 32 | suspended 32 | height 21 | finals 21 |
+/// finalHeight 21. `sealAfter` is the seconds from the open to the seal: the whole window until the last answer cuts it
+/// short. `height` is the newest round's, `finalHeight` that of the newest result, `finals` counts models.
+type Round is uint256;
+
+/// @notice What rounds do not read. invited 32 | left 32 | purgeSeconds 32 | erasureWindow 32 | branches 16 (the newest).
+type Roll is uint256;
+
+using Courses for Course global;
+using Rounds for Round global;
+using Rolls for Roll global;
+
+library Courses {
+    function rounds(Course c) internal pure returns (uint256) {
+        return uint24(Course.unwrap(c));
     }
 
-    /// @notice The terms of a study that every round reads. Seconds, but for the small numbers.
-    struct Terms {
-        uint32 rounds;
-        uint8 f;
-        uint8 minIncluded;
-        uint8 suspendAfter;
-        uint8 suspendRounds;
-        uint32 scribe;
-        uint32 grace;
-        uint32 reveal;
-        uint32 have;
-        uint32 vote;
-        uint32 maxRoundAge;
+    function f(Course c) internal pure returns (uint256) {
+        return uint8(Course.unwrap(c) >> 24);
     }
 
-    /// @notice Where a study stands.
-    /// @param branch The branch that trains.
-    /// @param branches Number of the newest branch.
-    /// @param height Height of the newest round on `branch`, open or closed.
-    /// @param finals Rounds on this ancestry that ended with a model.
-    /// @param finalHeight Height of the newest recorded model.
-    /// @param invited Who may join.
-    /// @param joined Who joined.
-    /// @param left Who left; nobody joins twice.
-    /// @param fork Fork state: 0 none, 1 waits for the open round, 2 waits for the purge, 3 replaying.
-    struct Progress {
-        uint16 branch;
-        uint16 branches;
-        uint32 height;
-        uint32 finals;
-        uint32 finalHeight;
-        uint32 invited;
-        uint32 joined;
-        uint32 left;
-        uint8 fork;
+    function minIncluded(Course c) internal pure returns (uint256) {
+        return uint8(Course.unwrap(c) >> 32);
     }
 
-    function pack(Round memory r) internal pure returns (uint256) {
-        return uint256(r.openedAt) | uint256(r.sealedAfter) << 40 | uint256(r.committed) << 64
-            | uint256(r.abstained) << 96 | uint256(r.roster) << 128 | uint256(r.suspended) << 160
-            | uint256(r.study) << 192 | uint256(r.branch) << 208 | uint256(r.height) << 224;
+    function suspendAfter(Course c) internal pure returns (uint8) {
+        return uint8(Course.unwrap(c) >> 40) & 15;
     }
 
-    function toRound(uint256 w) internal pure returns (Round memory r) {
-        r.openedAt = uint40(w);
-        r.sealedAfter = uint24(w >> 40);
-        r.committed = uint32(w >> 64);
-        r.abstained = uint32(w >> 96);
-        r.roster = uint32(w >> 128);
-        r.suspended = uint32(w >> 160);
-        r.study = uint16(w >> 192);
-        r.branch = uint16(w >> 208);
-        r.height = uint32(w >> 224);
+    function suspendRounds(Course c) internal pure returns (uint8) {
+        return uint8(Course.unwrap(c) >> 44) & 15;
     }
 
-    function pack(Terms memory t) internal pure returns (uint256) {
-        return uint256(t.rounds) | uint256(t.f) << 32 | uint256(t.minIncluded) << 40 | uint256(t.suspendAfter) << 48
-            | uint256(t.suspendRounds) << 56 | uint256(t.scribe) << 64 | uint256(t.grace) << 96
-            | uint256(t.reveal) << 128 | uint256(t.have) << 160 | uint256(t.vote) << 192
-            | uint256(t.maxRoundAge) << 224;
+    function window(Course c) internal pure returns (uint256) {
+        return uint24(Course.unwrap(c) >> 48);
     }
 
-    function toTerms(uint256 w) internal pure returns (Terms memory t) {
-        t.rounds = uint32(w);
-        t.f = uint8(w >> 32);
-        t.minIncluded = uint8(w >> 40);
-        t.suspendAfter = uint8(w >> 48);
-        t.suspendRounds = uint8(w >> 56);
-        t.scribe = uint32(w >> 64);
-        t.grace = uint32(w >> 96);
-        t.reveal = uint32(w >> 128);
-        t.have = uint32(w >> 160);
-        t.vote = uint32(w >> 192);
-        t.maxRoundAge = uint32(w >> 224);
+    function reveal(Course c) internal pure returns (uint256) {
+        return uint32(Course.unwrap(c) >> 72);
     }
 
-    function pack(Progress memory p) internal pure returns (uint256) {
-        return uint256(p.branch) | uint256(p.branches) << 16 | uint256(p.height) << 32 | uint256(p.finals) << 64
-            | uint256(p.finalHeight) << 96 | uint256(p.invited) << 128 | uint256(p.joined) << 160
-            | uint256(p.left) << 192 | uint256(p.fork) << 224;
+    function have(Course c) internal pure returns (uint256) {
+        return uint32(Course.unwrap(c) >> 104);
     }
 
-    function toProgress(uint256 w) internal pure returns (Progress memory p) {
-        p.branch = uint16(w);
-        p.branches = uint16(w >> 16);
-        p.height = uint32(w >> 32);
-        p.finals = uint32(w >> 64);
-        p.finalHeight = uint32(w >> 96);
-        p.invited = uint32(w >> 128);
-        p.joined = uint32(w >> 160);
-        p.left = uint32(w >> 192);
-        p.fork = uint8(w >> 224);
+    function vote(Course c) internal pure returns (uint256) {
+        return uint32(Course.unwrap(c) >> 136);
+    }
+
+    function maxRoundAge(Course c) internal pure returns (uint256) {
+        return uint32(Course.unwrap(c) >> 168);
+    }
+
+    function joined(Course c) internal pure returns (uint32) {
+        return uint32(Course.unwrap(c) >> 200);
+    }
+
+    function branch(Course c) internal pure returns (uint16) {
+        return uint16(Course.unwrap(c) >> 232);
+    }
+
+    function fork(Course c) internal pure returns (uint8) {
+        return uint8(Course.unwrap(c) >> 248) & 15;
+    }
+
+    function watched(Course c) internal pure returns (bool) {
+        return Course.unwrap(c) >> 252 != 0;
+    }
+
+    function withJoined(Course c, uint32 members) internal pure returns (Course) {
+        return Course.wrap(Course.unwrap(c) & ~(uint256(type(uint32).max) << 200) | uint256(members) << 200);
+    }
+
+    function withBranch(Course c, uint16 number) internal pure returns (Course) {
+        return Course.wrap(Course.unwrap(c) & ~(uint256(type(uint16).max) << 232) | uint256(number) << 232);
+    }
+
+    function withFork(Course c, uint8 state) internal pure returns (Course) {
+        return Course.wrap(Course.unwrap(c) & ~(uint256(15) << 248) | uint256(state) << 248);
+    }
+
+    function withWatched(Course c, bool yes) internal pure returns (Course) {
+        return Course.wrap(Course.unwrap(c) & ~(uint256(15) << 252) | uint256(yes ? 1 : 0) << 252);
+    }
+}
+
+library Rounds {
+    /// @dev Heights, finals and rounds of a study end here: 21 bits.
+    uint256 internal constant LAST_HEIGHT = (1 << 21) - 1;
+
+    uint256 private constant STANDING = ~uint256(0) << 192; // height, finals, finalHeight
+
+    function openedAt(Round r) internal pure returns (uint256) {
+        return uint40(Round.unwrap(r));
+    }
+
+    function sealTime(Round r) internal pure returns (uint256) {
+        return uint40(Round.unwrap(r)) + uint256(uint24(Round.unwrap(r) >> 40));
+    }
+
+    function committed(Round r) internal pure returns (uint32) {
+        return uint32(Round.unwrap(r) >> 64);
+    }
+
+    function abstained(Round r) internal pure returns (uint32) {
+        return uint32(Round.unwrap(r) >> 96);
+    }
+
+    function roster(Round r) internal pure returns (uint32) {
+        return uint32(Round.unwrap(r) >> 128);
+    }
+
+    function suspended(Round r) internal pure returns (uint32) {
+        return uint32(Round.unwrap(r) >> 160);
+    }
+
+    function height(Round r) internal pure returns (uint32) {
+        return uint32((Round.unwrap(r) >> 192) & LAST_HEIGHT);
+    }
+
+    function finals(Round r) internal pure returns (uint32) {
+        return uint32((Round.unwrap(r) >> 213) & LAST_HEIGHT);
+    }
+
+    function finalHeight(Round r) internal pure returns (uint32) {
+        return uint32((Round.unwrap(r) >> 234) & LAST_HEIGHT);
+    }
+
+    /// @notice Who is asked and has not answered.
+    function waited(Round r) internal pure returns (uint32) {
+        return roster(r) & ~(committed(r) | abstained(r) | suspended(r));
+    }
+
+    /// @notice Whether nobody is waited for any more.
+    function full(Round r) internal pure returns (bool) {
+        return waited(r) == 0;
+    }
+
+    /// @notice With new answers, and sealed at this block's stamp when they are the last.
+    function answered(Round r, uint32 committed_, uint32 abstained_) internal view returns (Round after_) {
+        after_ = Round.wrap(
+            Round.unwrap(r) & ~(uint256(type(uint64).max) << 64) | uint256(committed_) << 64 | uint256(abstained_) << 96
+        );
+        if (full(after_)) after_ = _sealedAfter(after_, block.timestamp - openedAt(r));
+    }
+
+    /// @notice The next round, open from this block on; sealed as it opens when nobody is asked.
+    function next(Round r, uint32 roster_, uint32 suspended_, uint256 window) internal view returns (Round) {
+        if (roster_ == suspended_) window = 0;
+        return Round.wrap(
+            (Round.unwrap(r) & STANDING) + (uint256(1) << 192) | block.timestamp | window << 40
+                | uint256(roster_) << 128 | uint256(suspended_) << 160
+        );
+    }
+
+    /// @notice With a result at the height of the open round.
+    function recorded(Round r, bool model) internal pure returns (Round) {
+        return standing(r, height(r), uint256(finals(r)) + (model ? 1 : 0), height(r));
+    }
+
+    /// @notice With another standing.
+    function standing(Round r, uint256 height_, uint256 finals_, uint256 finalHeight_) internal pure returns (Round) {
+        return Round.wrap(Round.unwrap(r) & ~STANDING | height_ << 192 | finals_ << 213 | finalHeight_ << 234);
+    }
+
+    function _sealedAfter(Round r, uint256 seconds_) private pure returns (Round) {
+        return Round.wrap(Round.unwrap(r) & ~(uint256(type(uint24).max) << 40) | seconds_ << 40);
+    }
+}
+
+library Rolls {
+    function invited(Roll r) internal pure returns (uint32) {
+        return uint32(Roll.unwrap(r));
+    }
+
+    function left(Roll r) internal pure returns (uint32) {
+        return uint32(Roll.unwrap(r) >> 32);
+    }
+
+    function purgeSeconds(Roll r) internal pure returns (uint32) {
+        return uint32(Roll.unwrap(r) >> 64);
+    }
+
+    function erasureWindow(Roll r) internal pure returns (uint32) {
+        return uint32(Roll.unwrap(r) >> 96);
+    }
+
+    function branches(Roll r) internal pure returns (uint16) {
+        return uint16(Roll.unwrap(r) >> 128);
+    }
+
+    function withLeft(Roll r, uint32 members) internal pure returns (Roll) {
+        return Roll.wrap(Roll.unwrap(r) | uint256(members) << 32);
+    }
+
+    function withNextBranch(Roll r) internal pure returns (Roll) {
+        return Roll.wrap(Roll.unwrap(r) + (uint256(1) << 128));
     }
 }

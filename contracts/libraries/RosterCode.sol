@@ -25,7 +25,9 @@ library RosterCode {
 
     /// @notice Address of member `index`, zero when no such index was given.
     function ledgerAt(bytes memory roster, uint256 index) internal pure returns (address ledger) {
-        if (index >= (roster.length - 1) / 20) return address(0);
+        unchecked {
+            if (index > type(uint16).max || index * 20 + 21 > roster.length) return address(0);
+        }
         assembly ("memory-safe") {
             // data begins 32 bytes after `roster`, the addresses one byte later
             ledger := shr(96, mload(add(roster, add(33, mul(index, 20)))))

@@ -19,6 +19,8 @@ library Tags {
     bytes32 internal constant ROUND = keccak256("koinon/round/1");
     bytes32 internal constant RESULT = keccak256("koinon/result/1");
     bytes32 internal constant BRANCH = keccak256("koinon/branch/1");
+    bytes32 internal constant LINEAGE = keccak256("koinon/lineage/1");
+    bytes32 internal constant LINK = keccak256("koinon/link/1");
     bytes32 internal constant BATCH = keccak256("koinon/batch/1");
     // One tag per kind of accumulated record: "record-" and the event's name in kebab case
     bytes32 internal constant RECORD_MEMBER_ADMITTED = keccak256("koinon/record-member-admitted/1");

@@ -15,11 +15,11 @@ contract GasTest is Network {
         bytes32 roundId = start(n);
         roundId = finish(roundId, everyone(n), keccak256("model 1")); // slots that every later round overwrites are set
         ITrainingLedger.CommitEntry[] memory commits = commitsOf(roundId, everyone(n));
-        training.postCommits(roundId, commits);
+        training.postCommits(study, roundId, commits);
         vm.snapshotGasLastCall("Round", string.concat(name, " commits"));
         ITrainingLedger.Result memory x = resultOf(everyone(n), 0, keccak256("model 2"));
         bytes memory signatures = votesOf(roundId, 0, everyone(n), x, everyone(votes));
-        training.finalise(roundId, 0, x, everyone(votes), signatures);
+        training.finalise(study, roundId, 0, x, everyone(votes), signatures);
         vm.snapshotGasLastCall("Round", string.concat(name, " finalise, next round opened"));
     }
 
@@ -48,7 +48,7 @@ contract GasTest is Network {
         vm.snapshotGasLastCall("SlowPath", "n=5 finalise in attempt 1");
         roundId = training.openRound(study);
         vm.warp(block.timestamp + SEAL + 1);
-        training.failRound(roundId);
+        training.failRound(study, roundId);
         vm.snapshotGasLastCall("SlowPath", "n=5 failRound, next round opened");
     }
 

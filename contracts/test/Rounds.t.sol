@@ -60,7 +60,7 @@ contract RoundsTest is Network {
         uint8[5] memory least = [2, 2, 3, 4, 5];
         for (uint256 k; k < 5; ++k) {
             bytes32 roundId = start(sizes[k]);
-            ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+            ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
             same(v.quorum, quorums[k], "quorum");
             same(v.f, faults[k], "f");
             same(v.minIncluded, least[k], "minIncluded");
@@ -80,9 +80,9 @@ contract RoundsTest is Network {
             vm.expectRevert(
                 abi.encodeWithSelector(PackedSignatures.QuorumNotReached.selector, quorums[k] - 1, quorums[k])
             );
-            training.finalise(roundId, 0, x, few, votes);
+            training.finalise(study, roundId, 0, x, few, votes);
             finalise(roundId, 0, all, x, everyone(quorums[k]));
-            same(phaseOf(roundId), uint256(ITrainingLedger.Phase.FINAL), "final");
+            same(phaseOf(roundId), uint256(ITrainingLedger.Phase.NONE), "over");
             holds(training.openRound(study) != roundId, "the next round is open");
         }
     }
@@ -93,7 +93,7 @@ contract RoundsTest is Network {
         bytes32 roundId = start(4);
         vm.warp(START + 7);
         commit(roundId, 15);
-        ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         same(uint256(v.phase), uint256(ITrainingLedger.Phase.REVEAL), "phase");
         same(v.sealTime, START + 7, "sealed when the last one committed");
         same(v.revealEnd, START + 7 + REVEAL, "reveal ends");
@@ -106,7 +106,7 @@ contract RoundsTest is Network {
         phaseIs(roundId, ITrainingLedger.Phase.TRAINING, 0);
         vm.warp(START + SEAL + 1);
         phaseIs(roundId, ITrainingLedger.Phase.REVEAL, 0);
-        same(training.roundOf(roundId).sealTime, START + SEAL, "the seal is the deadline");
+        same(training.roundOf(study, roundId).sealTime, START + SEAL, "the seal is the deadline");
     }
 
     function test_lateCommitRefused() public {
@@ -115,14 +115,14 @@ contract RoundsTest is Network {
         vm.warp(START + SEAL + 1);
         ITrainingLedger.CommitEntry[] memory late = commitsOf(roundId, 8);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.REVEAL, 0));
-        training.postCommits(roundId, late);
+        training.postCommits(study, roundId, late);
     }
 
     function test_commitAtTheDeadlineCounts() public {
         bytes32 roundId = start(4);
         vm.warp(START + SEAL);
         commit(roundId, 15);
-        same(training.roundOf(roundId).committed, 15, "committed");
+        same(training.roundOf(study, roundId).committed, 15, "committed");
     }
 
     function test_junkEntriesHarmOnlyThemselves() public {
@@ -143,8 +143,8 @@ contract RoundsTest is Network {
         skips(roundId, 9, Skips.UNKNOWN_MEMBER);
         skips(roundId, 2, Skips.MALFORMED);
         skips(roundId, 300, Skips.UNKNOWN_MEMBER);
-        training.postCommits(roundId, e);
-        same(training.roundOf(roundId).committed, 9, "the others count");
+        training.postCommits(study, roundId, e);
+        same(training.roundOf(study, roundId).committed, 9, "the others count");
     }
 
     function test_highSSignatureSkipped() public {
@@ -156,7 +156,7 @@ contract RoundsTest is Network {
         uint256 high = n - s; // the other half of the pair; its top bit would be the parity
         e[0].vs = bytes32(high | ((uint256(e[0].vs) >> 255) ^ 1) << 255);
         skips(roundId, 0, Skips.BAD_SIGNATURE);
-        training.postCommits(roundId, e);
+        training.postCommits(study, roundId, e);
     }
 
     function test_commitRootRollsOverStructHashes() public {
@@ -190,7 +190,7 @@ contract RoundsTest is Network {
         bytes32 roundId = start(4);
         abstain(roundId, 3);
         commit(roundId, 7);
-        ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         same(uint256(v.phase), uint256(ITrainingLedger.Phase.REVEAL), "sealed");
         same(v.abstained, 8, "abstained");
         finalise(roundId, 0, 7, resultOf(7, 0, MODEL), 7);
@@ -198,7 +198,7 @@ contract RoundsTest is Network {
         abstain(next, 3);
         commit(next, 7);
         finalise(next, 0, 7, resultOf(7, 0, keccak256("model 2")), 7);
-        same(training.roundOf(training.openRound(study)).suspended, 0, "abstaining twice suspends nobody");
+        same(training.roundOf(study, training.openRound(study)).suspended, 0, "abstaining twice suspends nobody");
     }
 
     function test_abstainAfterCommitIsADuplicate() public {
@@ -213,34 +213,34 @@ contract RoundsTest is Network {
         commit(roundId, 3);
         vm.warp(START + SEAL + 1);
         phaseIs(roundId, ITrainingLedger.Phase.FAILED, 0);
-        same(training.roundOf(roundId).failure, 1, "reason");
+        same(training.roundOf(study, roundId).failure, 1, "reason");
         ITrainingLedger.Result memory x = resultOf(3, 0, MODEL);
         bytes memory votes = votesOf(roundId, 0, 3, x, 15);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.FAILED, 0));
-        training.finalise(roundId, 0, x, 15, votes);
+        training.finalise(study, roundId, 0, x, 15, votes);
         fails(roundId, 1, 1);
-        training.failRound(roundId);
+        training.failRound(study, roundId);
         bytes32 next = training.openRound(study);
-        same(training.roundOf(next).height, 2, "the height is consumed");
-        same(phaseOf(roundId), uint256(ITrainingLedger.Phase.FAILED), "failed for good");
-        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.RoundClosed.selector, roundId));
-        training.failRound(roundId);
+        same(training.roundOf(study, next).height, 2, "the height is consumed");
+        same(phaseOf(roundId), uint256(ITrainingLedger.Phase.NONE), "over");
+        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, roundId, training.openRound(study)));
+        training.failRound(study, roundId);
     }
 
     function test_failRoundRefusedBeforeFailure() public {
         bytes32 roundId = start(4);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.TRAINING, 0));
-        training.failRound(roundId);
+        training.failRound(study, roundId);
     }
 
     function test_unknownRoundRefused() public {
         start(4);
         bytes32 nobody = keccak256("no round");
-        bytes memory unknown = abi.encodeWithSelector(ITrainingLedger.RoundUnknown.selector, nobody);
+        bytes memory unknown = abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, nobody, training.openRound(study));
         vm.expectRevert(unknown);
-        training.failRound(nobody);
+        training.failRound(study, nobody);
         vm.expectRevert(unknown);
-        training.roundOf(nobody);
+        training.roundOf(study, nobody);
         same(phaseOf(nobody), uint256(ITrainingLedger.Phase.NONE), "phase");
     }
 
@@ -252,7 +252,7 @@ contract RoundsTest is Network {
         ITrainingLedger.Result memory x = resultOf(7, 0, MODEL);
         bytes memory votes = votesOf(roundId, 0, 7, x, 7);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.TRAINING, 0));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
     }
 
     function test_finaliseRecordsModelAndOpensNext() public {
@@ -260,15 +260,15 @@ contract RoundsTest is Network {
         commit(roundId, 15);
         ITrainingLedger.Result memory x = resultOf(11, 0x0200, MODEL); // member 2 broke rule 2
         finalise(roundId, 0, 15, x, 7);
-        same(training.modelAt(study, 0, 1), MODEL, "model");
+        same(headModel(), MODEL, "model");
         (uint32 branch, uint32 height, bytes32 resultHash, bytes32 model, bool tainted, bool inService) =
             training.head(study);
         same(branch, 0, "branch");
         same(height, 1, "height");
-        same(resultHash, resultHashOf(x), "result");
+        same(resultHash, lineageOf(0, 1, MODEL, resultHashOf(x)), "lineage");
         same(model, MODEL, "head");
         holds(!tainted && inService, "serves");
-        same(training.roundOf(training.openRound(study)).height, 2, "next height");
+        same(training.roundOf(study, training.openRound(study)).height, 2, "next height");
         same(training.studyOf(study).finals, 1, "finals");
     }
 
@@ -277,9 +277,9 @@ contract RoundsTest is Network {
         commit(roundId, 15);
         ITrainingLedger.Result memory x = resultOf(15, 0, MODEL);
         bytes memory votes = votesOf(roundId, 0, 15, x, 7);
-        training.finalise(roundId, 0, x, 7, votes);
-        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.RoundClosed.selector, roundId));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
+        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.RoundNotOpen.selector, study, roundId, training.openRound(study)));
+        training.finalise(study, roundId, 0, x, 7, votes);
     }
 
     function test_resultMustDecideOverWhoCommitted() public {
@@ -288,15 +288,15 @@ contract RoundsTest is Network {
         ITrainingLedger.Result memory x = resultOf(7, 0, MODEL);
         bytes memory votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.WrongSet.selector, 15, 7));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
         x = resultOf(15, 0x1000, MODEL);
         votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.IncludedAndInvalid.selector, 8));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
         x = resultOf(7, 0x9000, MODEL);
         votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.BadCode.selector, 3, 9));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
         x = resultOf(15, 0, MODEL);
         x.commitRoot = keccak256("other");
         votes = votesOf(roundId, 0, 15, x, 7);
@@ -305,11 +305,11 @@ contract RoundsTest is Network {
                 ITrainingLedger.WrongCommitRoot.selector, training.commitRootOf(study), keccak256("other")
             )
         );
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
         x = resultOf(15, 0, 0);
         votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NoModel.selector));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
     }
 
     function test_badSignaturesNeverMakeAQuorum() public {
@@ -318,14 +318,14 @@ contract RoundsTest is Network {
         ITrainingLedger.Result memory x = resultOf(15, 0, MODEL);
         bytes memory votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.NotOnRoster.selector, 16));
-        training.finalise(roundId, 0, x, 7 | 16, votes);
+        training.finalise(study, roundId, 0, x, 7 | 16, votes);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.SignaturesLength.selector, 192, 256));
-        training.finalise(roundId, 0, x, 15, votes);
+        training.finalise(study, roundId, 0, x, 15, votes);
         vm.expectRevert(); // BadSignature: the third signature is member 2's
-        training.finalise(roundId, 0, x, 11, votes);
+        training.finalise(study, roundId, 0, x, 11, votes);
         bytes memory attemptOne = votesOf(roundId, 1, 15, x, 7);
         vm.expectRevert();
-        training.finalise(roundId, 0, x, 7, attemptOne);
+        training.finalise(study, roundId, 0, x, 7, attemptOne);
     }
 
     function test_noResultKeepsTheParent() public {
@@ -334,21 +334,21 @@ contract RoundsTest is Network {
         ITrainingLedger.Result memory x = resultOf(3, 0x7700, MODEL);
         bytes memory votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.WrongOutcome.selector, 1, 2, 3));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
         x.outcome = 2;
         votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(
             abi.encodeWithSelector(ITrainingLedger.ModelChanged.selector, keccak256("initial model"), MODEL)
         );
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
         x.modelRoot = keccak256("initial model");
         finalise(roundId, 0, 15, x, 7);
         same(training.studyOf(study).finals, 0, "a round without a model counts for nothing");
-        same(training.modelAt(study, 0, 1), keccak256("initial model"), "recorded");
-        same(phaseOf(roundId), uint256(ITrainingLedger.Phase.FINAL), "final");
+        same(headModel(), keccak256("initial model"), "recorded");
+        same(phaseOf(roundId), uint256(ITrainingLedger.Phase.NONE), "over");
         (, uint32 height, bytes32 resultHash,,,) = training.head(study);
         same(height, 1, "head height");
-        same(resultHash, resultHashOf(x), "its result is the next parent");
+        same(resultHash, lineageOf(0, 1, x.modelRoot, resultHashOf(x)), "its result is the next parent");
     }
 
     function test_noResultRefusedWhenEnoughAreIncluded() public {
@@ -358,7 +358,7 @@ contract RoundsTest is Network {
         x.outcome = 2;
         bytes memory votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.WrongOutcome.selector, 2, 4, 3));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
     }
 
     function test_attemptZeroCountsUntilTheRoundEnds() public {
@@ -367,7 +367,7 @@ contract RoundsTest is Network {
         vm.warp(START + REVEAL + 1 + HAVE / 2);
         phaseIs(roundId, ITrainingLedger.Phase.HAVE, 1);
         finalise(roundId, 0, 15, resultOf(15, 0, MODEL), 7);
-        same(training.modelAt(study, 0, 1), MODEL, "accepted in a have window");
+        same(headModel(), MODEL, "accepted in a have window");
     }
 
     // --------------------------------------------------------------------------------- attempts 1 and later
@@ -382,15 +382,15 @@ contract RoundsTest is Network {
         have(roundId, 1, 4, 7);
         vm.warp(START + REVEAL + HAVE + 1);
         phaseIs(roundId, ITrainingLedger.Phase.VOTE, 1);
-        ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         same(v.available, 7, "available");
         same(v.posted, 7, "posted");
         ITrainingLedger.Result memory x = resultOf(15, 0, MODEL);
         bytes memory votes = votesOf(roundId, 1, 15, x, 7);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.WrongSet.selector, 7, 15));
-        training.finalise(roundId, 1, x, 7, votes);
+        training.finalise(study, roundId, 1, x, 7, votes);
         finalise(roundId, 1, 7, resultOf(7, 0, MODEL), 7);
-        same(training.modelAt(study, 0, 1), MODEL, "model");
+        same(headModel(), MODEL, "model");
     }
 
     function test_earlyVoteOfAttemptOneRefused() public {
@@ -402,7 +402,7 @@ contract RoundsTest is Network {
         ITrainingLedger.Result memory x = resultOf(15, 0, MODEL);
         bytes memory votes = votesOf(roundId, 1, 15, x, 7);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.HAVE, 1));
-        training.finalise(roundId, 1, x, 7, votes);
+        training.finalise(study, roundId, 1, x, 7, votes);
     }
 
     function test_haveOutsideItsWindowRefused() public {
@@ -412,11 +412,11 @@ contract RoundsTest is Network {
         e[0] = haveOf(roundId, 1, 0, 15);
         vm.warp(START + REVEAL);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.REVEAL, 0));
-        training.postHaves(roundId, 1, e);
+        training.postHaves(study, roundId, 1, e);
         vm.warp(START + REVEAL + 1);
         e[0] = haveOf(roundId, 2, 0, 15);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.HAVE, 1));
-        training.postHaves(roundId, 2, e);
+        training.postHaves(study, roundId, 2, e);
     }
 
     function test_junkHavesHarmOnlyThemselves() public {
@@ -433,8 +433,8 @@ contract RoundsTest is Network {
         skips(roundId, 1, Skips.MALFORMED);
         skips(roundId, 2, Skips.BAD_SIGNATURE);
         skips(roundId, 7, Skips.UNKNOWN_MEMBER);
-        training.postHaves(roundId, 1, e);
-        same(training.roundOf(roundId).posted, 1, "posted");
+        training.postHaves(study, roundId, 1, e);
+        same(training.roundOf(study, roundId).posted, 1, "posted");
     }
 
     function test_tooFewHavesSkipTheVoteWindowAndTheWindowsDouble() public {
@@ -446,12 +446,12 @@ contract RoundsTest is Network {
         t += HAVE;
         vm.warp(t + 1);
         phaseIs(roundId, ITrainingLedger.Phase.HAVE, 2); // no vote window
-        same(training.roundOf(roundId).haveEnd, t + 2 * HAVE, "doubled");
+        same(training.roundOf(study, roundId).haveEnd, t + 2 * HAVE, "doubled");
         have(roundId, 2, 7, 15);
         t += 2 * HAVE;
         vm.warp(t + 1);
         phaseIs(roundId, ITrainingLedger.Phase.VOTE, 2);
-        same(training.roundOf(roundId).voteEnd, t + 2 * VOTE, "doubled");
+        same(training.roundOf(study, roundId).voteEnd, t + 2 * VOTE, "doubled");
         t += 2 * VOTE;
         vm.warp(t);
         phaseIs(roundId, ITrainingLedger.Phase.VOTE, 2);
@@ -464,11 +464,11 @@ contract RoundsTest is Network {
         ITrainingLedger.Result memory x = resultOf(15, 0, MODEL);
         bytes memory votes = votesOf(roundId, 2, 15, x, 7);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.VOTE, 3));
-        training.finalise(roundId, 2, x, 7, votes);
+        training.finalise(study, roundId, 2, x, 7, votes);
         t += 4 * VOTE;
         vm.warp(t);
         finalise(roundId, 3, 15, x, 7);
-        same(training.modelAt(study, 0, 1), MODEL, "the last attempt decided");
+        same(headModel(), MODEL, "the last attempt decided");
     }
 
     function test_threeAttemptsThenFailed() public {
@@ -487,10 +487,10 @@ contract RoundsTest is Network {
         ITrainingLedger.Result memory x = resultOf(15, 0, MODEL);
         bytes memory votes = votesOf(roundId, 0, 15, x, 7);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.FAILED, 3));
-        training.finalise(roundId, 0, x, 7, votes);
+        training.finalise(study, roundId, 0, x, 7, votes);
         fails(roundId, 1, 2);
-        training.failRound(roundId);
-        same(training.roundOf(training.openRound(study)).height, 2, "next height");
+        training.failRound(study, roundId);
+        same(training.roundOf(study, training.openRound(study)).height, 2, "next height");
         (,, bytes32 resultHash, bytes32 model,,) = training.head(study);
         same(resultHash, bytes32(0), "same parent");
         same(model, keccak256("initial model"), "same model");
@@ -504,7 +504,7 @@ contract RoundsTest is Network {
         vm.warp(START + SEAL + REVEAL + HAVE + 1);
         phaseIs(roundId, ITrainingLedger.Phase.VOTE, 1);
         finalise(roundId, 1, 3, resultOf(3, 0, MODEL), 3);
-        same(training.modelAt(study, 0, 1), MODEL, "model");
+        same(headModel(), MODEL, "model");
     }
 
     function test_twoMembersNeedBoth() public {
@@ -527,7 +527,7 @@ contract RoundsTest is Network {
         vm.warp(START + SEAL + REVEAL + 2);
         phaseIs(roundId, ITrainingLedger.Phase.FAILED, 1);
         fails(roundId, 1, 3);
-        training.failRound(roundId);
+        training.failRound(study, roundId);
     }
 
     function test_studyEndsWithItsLastModel() public {
@@ -547,10 +547,10 @@ contract RoundsTest is Network {
     function test_twoMissesSuspendForThreeRoundsAndReturn() public {
         bytes32 roundId = start(4);
         roundId = finish(roundId, 7, keccak256("1"));
-        same(training.roundOf(roundId).suspended, 0, "one miss");
+        same(training.roundOf(study, roundId).suspended, 0, "one miss");
         roundId = finish(roundId, 7, keccak256("2"));
         for (uint256 i; i < 3; ++i) {
-            same(training.roundOf(roundId).suspended, 8, "suspended");
+            same(training.roundOf(study, roundId).suspended, 8, "suspended");
             skips(roundId, 3, Skips.WRONG_PHASE);
             commit(roundId, 8);
             commit(roundId, 7);
@@ -559,7 +559,7 @@ contract RoundsTest is Network {
             finalise(roundId, 0, 7, resultOf(7, 0, keccak256(abi.encode(i))), 13);
             roundId = training.openRound(study);
         }
-        same(training.roundOf(roundId).suspended, 0, "back");
+        same(training.roundOf(study, roundId).suspended, 0, "back");
         finish(roundId, 15, keccak256("6"));
     }
 
@@ -568,7 +568,7 @@ contract RoundsTest is Network {
         roundId = finish(roundId, 7, keccak256("1"));
         roundId = finish(roundId, 15, keccak256("2"));
         roundId = finish(roundId, 7, keccak256("3"));
-        same(training.roundOf(roundId).suspended, 0, "not in a row");
+        same(training.roundOf(study, roundId).suspended, 0, "not in a row");
     }
 
     function test_unavailableIsAMiss() public {
@@ -581,7 +581,7 @@ contract RoundsTest is Network {
             finalise(roundId, 1, 7, resultOf(7, 0, keccak256(abi.encode("u", i))), 7);
             roundId = training.openRound(study);
         }
-        same(training.roundOf(roundId).suspended, 8, "suspended");
+        same(training.roundOf(study, roundId).suspended, 8, "suspended");
     }
 
     function test_failedRoundCountsOnlyMissingCommits() public {
@@ -589,25 +589,25 @@ contract RoundsTest is Network {
         for (uint256 i; i < 2; ++i) {
             commit(roundId, 3);
             vm.warp(block.timestamp + SEAL + 1);
-            training.failRound(roundId);
+            training.failRound(study, roundId);
             roundId = training.openRound(study);
         }
-        same(training.roundOf(roundId).suspended, 12, "who did not commit");
+        same(training.roundOf(study, roundId).suspended, 12, "who did not commit");
     }
 
     function test_everybodySuspendedSealsAtOpenAndRecovers() public {
         bytes32 roundId = start(4);
         for (uint256 i; i < 2; ++i) {
             vm.warp(block.timestamp + SEAL + 1);
-            training.failRound(roundId);
+            training.failRound(study, roundId);
             roundId = training.openRound(study);
         }
         for (uint256 i; i < 3; ++i) {
             phaseIs(roundId, ITrainingLedger.Phase.FAILED, 0);
-            training.failRound(roundId);
+            training.failRound(study, roundId);
             roundId = training.openRound(study);
         }
-        same(training.roundOf(roundId).suspended, 0, "everybody is back");
+        same(training.roundOf(study, roundId).suspended, 0, "everybody is back");
         phaseIs(roundId, ITrainingLedger.Phase.TRAINING, 0);
     }
 
@@ -634,37 +634,66 @@ contract RoundsTest is Network {
 
     function test_twoCommitsOfOneRoundSuspendFromTheNextOpen() public {
         bytes32 roundId = start(4);
+        ITrainingLedger.Opening memory o = openingOf(roundId);
         ITrainingLedger.SignedBody memory a = commitBody(roundId, 2, keccak256("a"));
         ITrainingLedger.SignedBody memory b = commitBody(roundId, 2, keccak256("b"));
         vm.expectEmit(true, true, false, true, address(training));
         emit Equivocated(roundId, 2, 1);
-        training.reportEquivocation(roundId, 1, 2, a, b);
+        training.reportEquivocation(study, o, 1, 2, a, b);
         bytes32 id = keccak256(abi.encode(roundId, uint8(1), uint16(2)));
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.AlreadyKnown.selector, id));
-        training.reportEquivocation(roundId, 1, 2, b, a);
-        same(training.roundOf(roundId).suspended, 0, "not in the open round");
+        training.reportEquivocation(study, o, 1, 2, b, a);
+        same(training.roundOf(study, roundId).suspended, 0, "not in the open round");
         bytes32 next = finish(roundId, 15, MODEL);
         for (uint256 i; i < 3; ++i) {
-            same(training.roundOf(next).suspended, 4, "suspended");
+            same(training.roundOf(study, next).suspended, 4, "suspended");
             next = finish(next, 11, keccak256(abi.encode(i)));
         }
-        same(training.roundOf(next).suspended, 0, "back");
+        same(training.roundOf(study, next).suspended, 0, "back");
+    }
+
+    function test_equivocationIsReportableLongAfterItsRound() public {
+        bytes32 roundId = start(4);
+        ITrainingLedger.Opening memory o = openingOf(roundId);
+        bytes32 next = finish(finish(roundId, 15, MODEL), 15, keccak256("model 2"));
+        ITrainingLedger.SignedBody memory a = commitBody(roundId, 2, keccak256("a"));
+        ITrainingLedger.SignedBody memory b = commitBody(roundId, 2, keccak256("b"));
+        ITrainingLedger.Opening memory other = openingOf(next);
+        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 0)); // not that round
+        training.reportEquivocation(study, other, 1, 2, a, b);
+        other = openingOf(next);
+        other.roster = 31; // no round is named by this, and nobody signed for it
+        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 0));
+        training.reportEquivocation(study, other, 1, 2, a, b);
+        ITrainingLedger.StudyTerms memory t = terms(4);
+        t.specHash = keccak256("another spec");
+        bytes32 mine = study;
+        start(t);
+        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 0)); // not that study's
+        training.reportEquivocation(study, o, 1, 2, a, b);
+        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.StudyUnknown.selector, keccak256("none")));
+        training.reportEquivocation(keccak256("none"), o, 1, 2, a, b);
+        study = mine;
+        vm.expectEmit(true, true, false, true, address(training));
+        emit Equivocated(roundId, 2, 1);
+        training.reportEquivocation(study, o, 1, 2, a, b);
+        same(training.studyOf(study).suspended, 4, "suspended from the next open on");
     }
 
     function test_equivocationOfASuspendedMemberStartsItsSuspensionAnew() public {
         bytes32 roundId = start(4);
         roundId = finish(roundId, 7, keccak256("1"));
         roundId = finish(roundId, 7, keccak256("2"));
-        same(training.roundOf(roundId).suspended, 8, "suspended for missing");
-        training.reportEquivocation(
-            roundId, 1, 3, commitBody(roundId, 3, keccak256("a")), commitBody(roundId, 3, keccak256("b"))
+        ITrainingLedger.Opening memory o = openingOf(roundId);
+        same(training.roundOf(study, roundId).suspended, 8, "suspended for missing");
+        training.reportEquivocation(study, o, 1, 3, commitBody(roundId, 3, keccak256("a")), commitBody(roundId, 3, keccak256("b"))
         );
         roundId = finish(roundId, 7, keccak256("3"));
         for (uint256 i; i < 3; ++i) {
-            same(training.roundOf(roundId).suspended, 8, "three rounds from the next open");
+            same(training.roundOf(study, roundId).suspended, 8, "three rounds from the next open");
             roundId = finish(roundId, 7, keccak256(abi.encode("e", i)));
         }
-        same(training.roundOf(roundId).suspended, 0, "back");
+        same(training.roundOf(study, roundId).suspended, 0, "back");
     }
 
     function test_everyVoterOfAFullNetworkIsCounted() public {
@@ -673,27 +702,26 @@ contract RoundsTest is Network {
         commit(roundId, all);
         vm.warp(START + REVEAL + 1);
         have(roundId, 1, all, all);
-        ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         same(v.available, all, "available");
         same(v.posted, all, "posted");
         same(v.quorum, 22, "quorum");
         vm.warp(START + REVEAL + HAVE + 1);
         finalise(roundId, 1, all, resultOf(all, 0, MODEL), all);
-        same(training.modelAt(study, 0, 1), MODEL, "model");
+        same(headModel(), MODEL, "model");
     }
 
     function test_twoVotesAndTwoHavesAreEvidence() public {
         bytes32 roundId = start(4);
+        ITrainingLedger.Opening memory o = openingOf(roundId);
         uint256 key = memberKey(1);
-        training.reportEquivocation(
-            roundId,
+        training.reportEquivocation(study, o,
             2,
             1,
             body(abi.encode(roundId, uint8(0), uint32(15), keccak256("x")), key, Statements.VOTE),
             body(abi.encode(roundId, uint8(0), uint32(15), keccak256("y")), key, Statements.VOTE)
         );
-        training.reportEquivocation(
-            roundId,
+        training.reportEquivocation(study, o,
             3,
             1,
             body(abi.encode(roundId, uint16(1), uint8(1), uint32(15)), key, Statements.HAVE),
@@ -703,34 +731,36 @@ contract RoundsTest is Network {
 
     function test_votesOfTwoAttemptsAreNoContradiction() public {
         bytes32 roundId = start(4);
+        ITrainingLedger.Opening memory o = openingOf(roundId);
         uint256 key = memberKey(1);
         ITrainingLedger.SignedBody memory a =
             body(abi.encode(roundId, uint8(0), uint32(15), keccak256("x")), key, Statements.VOTE);
         ITrainingLedger.SignedBody memory b =
             body(abi.encode(roundId, uint8(1), uint32(7), keccak256("y")), key, Statements.VOTE);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 1));
-        training.reportEquivocation(roundId, 2, 1, a, b);
+        training.reportEquivocation(study, o, 2, 1, a, b);
     }
 
     function test_evidenceThatIsNoneRefused() public {
         bytes32 roundId = start(4);
+        ITrainingLedger.Opening memory o = openingOf(roundId);
         ITrainingLedger.SignedBody memory a = commitBody(roundId, 2, keccak256("a"));
         ITrainingLedger.SignedBody memory b = commitBody(roundId, 2, keccak256("b"));
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NoContradiction.selector));
-        training.reportEquivocation(roundId, 1, 2, a, a);
+        training.reportEquivocation(study, o, 1, 2, a, a);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.BadKind.selector, 4));
-        training.reportEquivocation(roundId, 4, 2, a, b);
+        training.reportEquivocation(study, o, 4, 2, a, b);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 0));
-        training.reportEquivocation(roundId, 1, 1, a, b);
+        training.reportEquivocation(study, o, 1, 1, a, b);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NotActive.selector, 9));
-        training.reportEquivocation(roundId, 1, 9, a, b);
+        training.reportEquivocation(study, o, 1, 9, a, b);
         ITrainingLedger.SignedBody memory other = commitBody(keccak256("another round"), 2, keccak256("b"));
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.OffSubject.selector, 1));
-        training.reportEquivocation(roundId, 1, 2, a, other);
+        training.reportEquivocation(study, o, 1, 2, a, other);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.BadEvidence.selector, 0, 160, 128));
-        training.reportEquivocation(roundId, 2, 2, a, b);
+        training.reportEquivocation(study, o, 2, 2, a, b);
         b.r = a.r;
         vm.expectRevert();
-        training.reportEquivocation(roundId, 1, 2, a, b);
+        training.reportEquivocation(study, o, 1, 2, a, b);
     }
 }

@@ -123,7 +123,7 @@ contract StudiesTest is Network {
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.AlreadyJoined.selector, study, 2));
         training.join(study, 2, 0, 0);
         joinStudy(study, 3);
-        same(training.roundOf(training.openRound(study)).height, 1, "open");
+        same(training.roundOf(study, training.openRound(study)).height, 1, "open");
     }
 
     function test_joinNeedsAnInvitation() public {
@@ -147,8 +147,8 @@ contract StudiesTest is Network {
         joinStudy(study, 1);
         joinStudy(study, 2);
         bytes32 roundId = training.openRound(study);
-        same(training.roundOf(roundId).roster, 7, "roster");
-        same(training.roundOf(roundId).quorum, 2, "quorum of three");
+        same(training.roundOf(study, roundId).roster, 7, "roster");
+        same(training.roundOf(study, roundId).quorum, 2, "quorum of three");
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.AlreadyLeft.selector, study, 3));
         training.join(study, 3, 0, 0);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.AlreadyLeft.selector, study, 3));
@@ -164,23 +164,23 @@ contract StudiesTest is Network {
         leaveStudy(study, 3);
         same(training.openRound(study), bytes32(0), "a leave opens nothing");
         training.resume(study);
-        same(training.roundOf(training.openRound(study)).roster, 7, "open");
+        same(training.roundOf(study, training.openRound(study)).roster, 7, "open");
     }
 
     function test_leavingTakesEffectAtTheNextOpen() public {
         bytes32 roundId = start(4);
         leaveStudy(study, 3);
-        same(training.roundOf(roundId).roster, 15, "this round keeps its roster");
+        same(training.roundOf(study, roundId).roster, 15, "this round keeps its roster");
         bytes32 next = finish(roundId, 15, MODEL);
-        same(training.roundOf(next).roster, 7, "the next one has three");
+        same(training.roundOf(study, next).roster, 7, "the next one has three");
     }
 
     function test_removedMemberCountsInTheOpenRoundOnly() public {
         bytes32 roundId = start(4);
         removeMember(3);
-        same(training.roundOf(roundId).quorum, 3, "quorum of the open round stays");
+        same(training.roundOf(study, roundId).quorum, 3, "quorum of the open round stays");
         bytes32 next = finish(roundId, 15, MODEL); // its commitment and vote still count
-        ITrainingLedger.RoundView memory v = training.roundOf(next);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, next);
         same(v.roster, 7, "roster");
         same(v.quorum, 2, "quorum");
         same(v.f, 0, "crash tolerance only");
@@ -200,7 +200,7 @@ contract StudiesTest is Network {
             signAll(7, address(membership), keccak256(abi.encode(Statements.ADMIT, uint64(1), seat.ledger, seatHash)))
         );
         bytes32 next = finish(roundId, 15, MODEL);
-        same(training.roundOf(next).roster, 15, "roster");
+        same(training.roundOf(study, next).roster, 15, "roster");
         finish(next, 15, keccak256("model 2")); // signatures are checked against the new roster blob
     }
 
@@ -296,8 +296,9 @@ contract StudiesTest is Network {
         start(4);
         ITrainingLedger.ForkTerms memory t;
         bytes memory refusal = abi.encodeWithSelector(ITrainingLedger.OnlyUnlearning.selector, address(this));
+        ITrainingLedger.BaseProof memory proof;
         vm.expectRevert(refusal);
-        training.fork(t);
+        training.fork(t, proof);
         vm.expectRevert(refusal);
         training.openReplay(study);
         vm.expectRevert(refusal);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {IConsentRegistry} from "../interfaces/IConsentRegistry.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {IUnlearningRegistry} from "../interfaces/IUnlearningRegistry.sol";
 import {PackedSignatures} from "../libraries/PackedSignatures.sol";
@@ -69,14 +70,35 @@ contract UnlearningRegistryTest is Network {
         unlearning.refuse(batch, member, ground, r, vs);
     }
 
+    function stepsOf(bytes32 batch, uint16 controller, uint8 first, uint8 last)
+        internal
+        view
+        returns (IUnlearningRegistry.StepEntry[] memory e)
+    {
+        e = new IUnlearningRegistry.StepEntry[](last - first + 1);
+        for (uint8 i; i <= last - first; ++i) {
+            e[i].number = first + i;
+            e[i].evidence = keccak256(abi.encode("evidence", first + i));
+            (e[i].r, e[i].vs) = sign(
+                memberKey(controller),
+                address(unlearning),
+                keccak256(abi.encode(Statements.ERASURE_STEP, batch, controller, first + i, e[i].evidence))
+            );
+        }
+    }
+
+    /// @dev A step that comes to nothing before its signature is looked at.
+    function unsigned(uint8 number) internal pure returns (IUnlearningRegistry.StepEntry[] memory e) {
+        e = new IUnlearningRegistry.StepEntry[](1);
+        e[0].number = number;
+    }
+
+    function openReplay(bytes32 batch) internal {
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+    }
+
     function step(bytes32 batch, uint8 number) internal {
-        bytes32 evidence = keccak256(abi.encode("evidence", number));
-        (bytes32 r, bytes32 vs) = sign(
-            memberKey(CONTROLLER),
-            address(unlearning),
-            keccak256(abi.encode(Statements.ERASURE_STEP, batch, CONTROLLER, number, evidence))
-        );
-        unlearning.step(batch, CONTROLLER, number, evidence, r, vs);
+        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, number, number));
         vm.warp(block.timestamp + 1); // the next block
     }
 
@@ -92,14 +114,41 @@ contract UnlearningRegistryTest is Network {
         return signAll(signers, address(unlearning), keccak256(abi.encode(Statements.PLAN, t)));
     }
 
+    /// @dev Where a branch begins, and where the way to the training branch left it.
+    struct Fork {
+        bytes32 base;
+        uint32 baseHeight;
+        bytes32 batch;
+        uint32 leftAt;
+    }
+
+    mapping(bytes32 study => mapping(uint256 branch => Fork)) internal forks;
+
+    function proofFor(IUnlearningRegistry.PlanTerms memory t)
+        internal
+        view
+        returns (ITrainingLedger.BaseProof memory)
+    {
+        Fork storage f = forks[study][t.parentBranch];
+        uint32 last = f.leftAt == 0 ? type(uint32).max : f.leftAt - 1;
+        return proofOf(t.parentBranch, f.base, f.baseHeight, f.batch, t.baseHeight, last);
+    }
+
     function plan(IUnlearningRegistry.PlanTerms memory t, uint32 signers) internal {
-        unlearning.plan(t, signers, planVotes(t, signers));
+        unlearning.plan(t, proofFor(t), signers, planVotes(t, signers));
+        uint32 branch = unlearning.stateOf(t.batch).branch;
+        if (t.targetHeight == t.baseHeight) return;
+        bytes32 base =
+            keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
+        forks[study][branch] = Fork(base, t.baseHeight, t.batch, 0);
+        forks[study][t.parentBranch].leftAt = t.baseHeight + 1;
     }
 
     function planReverts(IUnlearningRegistry.PlanTerms memory t, bytes memory reason) internal {
         bytes memory votes = planVotes(t, 7);
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
         vm.expectRevert(reason);
-        unlearning.plan(t, 7, votes);
+        unlearning.plan(t, proof, 7, votes);
     }
 
     function purgeOf(bytes32 batch, uint16 member, uint8 stage)
@@ -168,12 +217,12 @@ contract UnlearningRegistryTest is Network {
         step(batch, 1);
         step(batch, 2);
         vm.warp(block.timestamp + 101);
-        training.failRound(closeUnanswered(roundId));
+        training.failRound(study, closeUnanswered(roundId));
         roundId = training.openRound(study);
     }
 
     function closeUnanswered(bytes32 roundId) internal returns (bytes32) {
-        vm.warp(training.roundOf(roundId).openedAt + SEAL + 1);
+        vm.warp(training.roundOf(study, roundId).openedAt + SEAL + 1);
         return roundId;
     }
 
@@ -195,10 +244,9 @@ contract UnlearningRegistryTest is Network {
         bytes32 baseResult = keccak256(
             abi.encode(Tags.BRANCH, study, batch, uint256(0), uint256(2), model(0, 2))
         );
-        bytes memory votes = planVotes(t, 7);
         vm.expectEmit(true, false, false, true, address(training));
         emit BranchCreated(study, 1, 0, 2, model(0, 2), baseResult, keccak256("seed"), 4, batch);
-        unlearning.plan(t, 7, votes);
+        plan(t, 7);
         stateIs(batch, IUnlearningRegistry.State.PLANNED);
         same(unlearning.activePlan(study), batch, "active plan");
 
@@ -207,17 +255,17 @@ contract UnlearningRegistryTest is Network {
         headIs(0, 4, model(0, 4), true, true);
         purge(batch, 15, 0);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.ForkState.selector, study, 1));
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         same(finish(roundId, 15, model(0, 5)), bytes32(0), "the old branch opens no more rounds");
         headIs(0, 5, model(0, 5), true, true);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NothingToOpen.selector, study));
         training.resume(study);
 
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         stateIs(batch, IUnlearningRegistry.State.REPLAYING);
         headIs(1, 2, model(0, 2), false, true); // the base checkpoint serves
         roundId = training.openRound(study);
-        ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         same(v.branch, 1, "branch");
         same(v.height, 3, "heights go on from the base");
         roundId = finish(roundId, 15, model(1, 3));
@@ -251,14 +299,29 @@ contract UnlearningRegistryTest is Network {
     }
 
     function timesAscend(bytes32 batch) internal view {
-        IUnlearningRegistry.Times memory t = unlearning.stateOf(batch).times;
+        IUnlearningRegistry.BatchView memory v = unlearning.stateOf(batch);
         holds(
-            t.openedAt != 0 && t.openedAt <= t.authorisedAt && t.authorisedAt <= t.excludedAt
-                && t.excludedAt <= t.copyDeletedAt && t.copyDeletedAt <= t.plannedAt && t.plannedAt <= t.replayOpenedAt
-                && t.replayOpenedAt <= t.confirmedAt && t.confirmedAt <= t.deliveredAt
-                && t.deliveredAt <= t.linkDestroyedAt && t.linkDestroyedAt <= t.closedAt && t.refusedAt == 0,
-            "each state has its time"
+            v.openedAt != 0 && v.openedAt <= v.excludedAt && v.excludedAt <= v.plannedAt,
+            "what is checked later has its time"
         );
+    }
+
+    function test_severalStepsTravelTogetherAndInOrder() public {
+        trained(4, 0);
+        bytes32 batch = open(CONTROLLER, CONTROLLER);
+        IUnlearningRegistry.StepEntry[] memory e = stepsOf(batch, CONTROLLER, 1, 3);
+        vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED)); // the third is not due: none counts
+        unlearning.step(batch, CONTROLLER, e);
+        stateIs(batch, IUnlearningRegistry.State.AUTHORISED);
+        e = stepsOf(batch, CONTROLLER, 1, 2);
+        (e[0], e[1]) = (e[1], e[0]);
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 1, 2));
+        unlearning.step(batch, CONTROLLER, e);
+        e = stepsOf(batch, CONTROLLER, 1, 2);
+        unlearning.step(batch, CONTROLLER, e);
+        stateIs(batch, IUnlearningRegistry.State.COPY_DELETED);
+        vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
+        unlearning.step(batch, CONTROLLER, e);
     }
 
     function headIs(uint32 branch, uint32 height, bytes32 model_, bool tainted, bool inService) internal view {
@@ -321,7 +384,7 @@ contract UnlearningRegistryTest is Network {
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.Missing.selector, "ground"));
         unlearning.refuse(batch, CONTROLLER, 0, 0, 0);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.REQUESTED));
-        unlearning.step(batch, CONTROLLER, 1, 0, 0, 0);
+        unlearning.step(batch, CONTROLLER, unsigned(1));
         refuse(batch, CONTROLLER, 2);
         stateIs(batch, IUnlearningRegistry.State.REFUSED);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.REFUSED));
@@ -346,15 +409,15 @@ contract UnlearningRegistryTest is Network {
         trained(4, 0);
         bytes32 batch = open(CONTROLLER, CONTROLLER);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 1, 2));
-        unlearning.step(batch, CONTROLLER, 2, 0, 0, 0);
+        unlearning.step(batch, CONTROLLER, unsigned(2));
         step(batch, 1);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 2, 1));
-        unlearning.step(batch, CONTROLLER, 1, 0, 0, 0);
+        unlearning.step(batch, CONTROLLER, unsigned(1));
         step(batch, 2);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
-        unlearning.step(batch, CONTROLLER, 3, 0, 0, 0);
+        unlearning.step(batch, CONTROLLER, unsigned(3));
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
     }
 
     // ------------------------------------------------------------------------------------------------ plan
@@ -382,8 +445,8 @@ contract UnlearningRegistryTest is Network {
         bytes32 batch = open(CONTROLLER, CONTROLLER);
         step(batch, 1);
         step(batch, 2);
-        uint64 excludedAt = unlearning.stateOf(batch).times.excludedAt;
-        uint64 roundOpenedAt = training.roundOf(roundId).openedAt;
+        uint64 excludedAt = unlearning.stateOf(batch).excludedAt;
+        uint64 roundOpenedAt = training.roundOf(study, roundId).openedAt;
         vm.warp(block.timestamp + 101);
         planReverts(
             planOf(batch, 0, 1, model(0, 1), 2),
@@ -396,15 +459,15 @@ contract UnlearningRegistryTest is Network {
         IUnlearningRegistry.PlanTerms memory t = planOf(batch, 0, 2, model(0, 2), 3);
         bytes memory votes = planVotes(t, 3);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.QuorumNotReached.selector, 2, 3));
-        unlearning.plan(t, 3, votes);
-        planReverts(
-            planOf(batch, 0, 2, model(0, 1), 3),
-            abi.encodeWithSelector(ITrainingLedger.WrongCheckpoint.selector, model(0, 2), model(0, 1))
-        );
-        planReverts(
-            planOf(batch, 0, 4, model(0, 3), 4),
-            abi.encodeWithSelector(ITrainingLedger.WrongCheckpoint.selector, 0, model(0, 3)) // height 4 failed
-        );
+        unlearning.plan(t, proofFor(t), 3, votes);
+        noCheckpoint(planOf(batch, 0, 2, model(0, 1), 3), 7); // another model
+        noCheckpoint(planOf(batch, 0, 4, model(0, 3), 4), 7); // height 4 failed
+        noCheckpoint(planOf(batch, 0, 0, model(0, 1), 4), 7); // not the initial model
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        proof.links = new bytes32[](0); // a checkpoint that leads nowhere
+        votes = planVotes(t, 7);
+        vm.expectPartialRevert(ITrainingLedger.WrongCheckpoint.selector);
+        unlearning.plan(t, proof, 7, votes);
         planReverts(
             planOf(batch, 0, 2, model(0, 2), 5), abi.encodeWithSelector(ITrainingLedger.BadTarget.selector, 5, 2, 4)
         );
@@ -418,6 +481,13 @@ contract UnlearningRegistryTest is Network {
             planOf(batch, 1, 2, model(0, 2), 3), abi.encodeWithSelector(ITrainingLedger.NotOnAncestry.selector, 1, 2)
         );
         plan(t, 7);
+    }
+
+    function noCheckpoint(IUnlearningRegistry.PlanTerms memory t, uint32 signers) internal {
+        bytes memory votes = planVotes(t, signers);
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        vm.expectPartialRevert(ITrainingLedger.WrongCheckpoint.selector);
+        unlearning.plan(t, proof, signers, votes);
     }
 
     function test_oneActivePlanAStudy() public {
@@ -434,14 +504,7 @@ contract UnlearningRegistryTest is Network {
 
     function openAndDelete(uint16 controller) internal returns (bytes32 batch) {
         batch = open(controller, controller);
-        for (uint8 number = 1; number <= 2; ++number) {
-            (bytes32 r, bytes32 vs) = sign(
-                memberKey(controller),
-                address(unlearning),
-                keccak256(abi.encode(Statements.ERASURE_STEP, batch, controller, number, bytes32(0)))
-            );
-            unlearning.step(batch, controller, number, 0, r, vs);
-        }
+        unlearning.step(batch, controller, stepsOf(batch, controller, 1, 2));
         vm.warp(block.timestamp + 1); // the next block
     }
 
@@ -450,7 +513,7 @@ contract UnlearningRegistryTest is Network {
         plan(planOf(batch, 0, 3, model(0, 3), 4), 7); // branch 1 from height 3
         finish(roundId, 15, model(0, 6));
         purge(batch, 15, 0);
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         roundId = finish(training.openRound(study), 15, model(1, 4));
         verdict(batch, 0, 1, model(1, 4), true);
         verdict(batch, 1, 1, model(1, 4), true);
@@ -483,22 +546,19 @@ contract UnlearningRegistryTest is Network {
         roundId = training.openRound(study);
         finish(roundId, 15, model(0, 6));
         purge(batch, 15, 0);
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         roundId = training.openRound(study);
         // a failed round on the new branch consumes a height as well
-        training.failRound(closeUnanswered(roundId));
+        training.failRound(study, closeUnanswered(roundId));
         roundId = training.openRound(study); // height 3
         for (uint256 h = 3; h <= 5; ++h) {
-            (bool before,,) = training.checkpointOf(study, 1, 4);
-            holds(!before, "not yet");
+            same(training.caughtUp(study, 1), bytes32(0), "not yet");
             roundId = finish(roundId, 15, model(1, h));
         }
-        (bool reached, uint32 height, bytes32 m) = training.checkpointOf(study, 1, 4);
-        holds(reached && height == 5 && m == model(1, 5), "caught up at height 5");
-        (reached, height, m) = training.checkpointOf(study, 0, 4);
-        holds(reached && height == 5 && m == model(0, 5), "the old branch had it at height 5");
-        (reached,,) = training.checkpointOf(study, 9, 1);
-        holds(!reached, "no such branch");
+        same(training.caughtUp(study, 1), model(1, 5), "caught up at height 5");
+        finish(roundId, 15, model(1, 6));
+        same(training.caughtUp(study, 1), model(1, 5), "for good");
+        same(training.caughtUp(study, 9), bytes32(0), "no such branch");
     }
 
     function test_taintedHeadLeavesServiceAtTheDueTime() public {
@@ -510,7 +570,7 @@ contract UnlearningRegistryTest is Network {
         vm.warp(START + 30 days + 1);
         headIs(0, 5, model(0, 5), true, false);
         purge(batch, 15, 0);
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         headIs(1, 2, model(0, 2), false, true); // the clean checkpoint serves
     }
 
@@ -525,7 +585,7 @@ contract UnlearningRegistryTest is Network {
         plan(planOf(batch, 0, 0, model(0, 0), 2), 7);
         same(training.studyOf(study).forkState, 2, "takes effect at once");
         purge(batch, 15, 0);
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         roundId = finish(training.openRound(study), 15, model(1, 1));
         same(finish(roundId, 15, model(1, 2)), bytes32(0), "over again");
         verdict(batch, 0, 1, model(1, 2), true);
@@ -543,7 +603,7 @@ contract UnlearningRegistryTest is Network {
         same(training.openRound(study), roundId, "training goes on");
         headIs(0, 3, model(0, 3), false, true);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.PLANNED));
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         skips(batch, 0, Skips.WRONG_PHASE);
         purge(batch, 1, 0);
         verdict(batch, 0, 0, model(0, 3), true);
@@ -566,16 +626,16 @@ contract UnlearningRegistryTest is Network {
         finish(roundId, 15, model(0, 5));
         purge(batch, 3, 0);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 3, 15, 3, until));
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         vm.warp(until + 1);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 3, 15, 3, until));
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         vm.warp(until);
         purge(batch, 4, 0);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 7, 15, 3, until));
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         vm.warp(until + 1);
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         same(unlearning.stateOf(batch).purgedPair, 7, "who is missing is named");
         purge(batch, 8, 0); // and may still attest
         same(unlearning.stateOf(batch).purgedPair, 15, "late attestation");
@@ -610,7 +670,7 @@ contract UnlearningRegistryTest is Network {
         plan(planOf(batch, 0, 1, model(0, 1), 2), everyone(n));
         finish(roundId, everyone(n), model(0, 4));
         purge(batch, everyone(n), 0);
-        unlearning.openReplay(batch);
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
         finish(training.openRound(study), everyone(n), model(1, 2));
     }
 
@@ -668,7 +728,7 @@ contract UnlearningRegistryTest is Network {
         finish(roundId, 7, model(0, 4));
         purge(batch, 3, 0);
         vm.warp(block.timestamp + 121);
-        unlearning.openReplay(batch); // two of three, after the window
+        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0)); // two of three, after the window
         roundId = finish(training.openRound(study), 7, model(1, 2));
         finish(roundId, 7, model(1, 3));
         verdict(batch, 0, 1, model(1, 3), true);
@@ -683,7 +743,7 @@ contract UnlearningRegistryTest is Network {
         verdict(batch, 1, 1, model(1, 2), true);
         step(batch, 3);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 4, 5));
-        unlearning.step(batch, CONTROLLER, 5, 0, 0, 0);
+        unlearning.step(batch, CONTROLLER, unsigned(5));
         step(batch, 4);
         purge(batch, 11, 1);
         vm.expectEmit(true, false, false, true, address(unlearning));
@@ -710,9 +770,9 @@ contract UnlearningRegistryTest is Network {
         bytes32 batch = unlearning.openErasure(t, r, vs);
         bytes32[] memory path = new bytes32[](1);
         path[0] = leafA;
-        holds(unlearning.holdsRequest(batch, b, 2, 1, path), "in it");
-        holds(!unlearning.holdsRequest(batch, a, 2, 1, path), "another request");
-        holds(!unlearning.holdsRequest(batch, b, 3, 1, path), "another count");
+        holds(unlearning.holdsRequest(t, b, 2, 1, path), "in it");
+        holds(!unlearning.holdsRequest(t, a, 2, 1, path), "another request");
+        holds(!unlearning.holdsRequest(t, b, 3, 1, path), "another count");
     }
 
     function test_accumulatorRollsOverEveryRecord() public {
@@ -739,5 +799,91 @@ contract UnlearningRegistryTest is Network {
         refuse(batch, CONTROLLER, 3);
         acc = keccak256(abi.encode(acc, keccak256(abi.encode(Tags.RECORD_ERASURE_REFUSED, batch, uint256(3)))));
         same(unlearning.accumulator(), acc, "refused");
+    }
+
+    // ------------------------------------------------------------------------------------------------- gas
+
+    uint256 internal spent;
+
+    function took(string memory which, string memory what) internal {
+        spent += vm.snapshotGasLastCall("Erasure", string.concat("n=5 ", which, " ", what));
+    }
+
+    /// @notice From the patient's withdrawal to the closed record: every transaction but the rounds. What a study's first
+    /// erasure takes new slots for, its later ones overwrite.
+    /// forge-config: default.isolate = true
+    function test_gasOfAnErasure() public {
+        trained(5, 3);
+        oneErasure(0, 4, "first");
+        oneErasure(1, 5, "later");
+    }
+
+    /// @dev The open round `height` of `branch` ends before the plan, the next one after it; three rounds are replayed.
+    function oneErasure(uint32 branch, uint32 height, string memory which) internal {
+        spent = 0;
+        withdrawOne(height);
+        took(which, "1 withdrawal");
+        IUnlearningRegistry.OpenTerms memory terms_ = termsOf(CONTROLLER, CONTROLLER);
+        terms_.requestsRoot = bytes32(uint256(height));
+        (bytes32 r, bytes32 vs) =
+            sign(memberKey(CONTROLLER), address(unlearning), keccak256(abi.encode(Statements.OPEN_ERASURE, terms_)));
+        bytes32 batch = unlearning.openErasure(terms_, r, vs);
+        took(which, "2 batch opened by the controller");
+        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, 1, 2));
+        took(which, "3 excluded, copy deleted");
+        vm.warp(block.timestamp + 101);
+        finish(training.openRound(study), 31, model(branch, height));
+        planned(batch, branch, height, which);
+        finish(training.openRound(study), 31, model(branch, height + 1)); // the round in flight
+        unlearning.openReplay(batch, purges(batch, 0));
+        took(which, "5 purges of stage 0, replay opened");
+        for (uint32 h = height - 2; h <= height; ++h) {
+            finish(training.openRound(study), 31, model(branch + 1, h)); // replayed
+        }
+        confirmed(batch, branch + 1, model(branch + 1, height), which);
+        unlearning.attestPurge(batch, purges(batch, 1));
+        took(which, "7 purges of stage 1");
+        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
+        took(which, "8 delivered, link destroyed, closed");
+        stateIs(batch, IUnlearningRegistry.State.CLOSED);
+        vm.snapshotValue("Erasure", string.concat("n=5 ", which, " all"), spent);
+    }
+
+    function planned(bytes32 batch, uint32 branch, uint32 target, string memory which) internal {
+        uint32 base = target - 3;
+        IUnlearningRegistry.PlanTerms memory t = planOf(batch, branch, base, model(branch, base), target);
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        unlearning.plan(t, proof, 15, planVotes(t, 15));
+        took(which, "4 plan, study forked");
+        bytes32 start_ =
+            keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
+        forks[study][branch + 1] = Fork(start_, base, batch, 0);
+        vm.warp(block.timestamp + 1);
+    }
+
+    function purges(bytes32 batch, uint8 stage) internal view returns (IUnlearningRegistry.PurgeEntry[] memory e) {
+        e = new IUnlearningRegistry.PurgeEntry[](5);
+        for (uint16 i; i < 5; ++i) {
+            e[i] = purgeOf(batch, i, stage);
+        }
+    }
+
+    function confirmed(bytes32 batch, uint32 branch, bytes32 headModel, string memory which) internal {
+        IUnlearningRegistry.VerdictEntry[] memory e = new IUnlearningRegistry.VerdictEntry[](4);
+        uint256 k;
+        for (uint16 i; i < 5; ++i) {
+            if (i != CONTROLLER) e[k++] = verdictOf(batch, i, branch, headModel, true);
+        }
+        unlearning.verdicts(batch, e);
+        took(which, "6 verdicts, head moved");
+    }
+
+    function withdrawOne(uint256 which) internal {
+        IConsentRegistry.WithdrawEntry[] memory e = new IConsentRegistry.WithdrawEntry[](1);
+        uint256 key = uint256(keccak256(abi.encode("holder", which)));
+        e[0].holder = vm.addr(key);
+        bytes32 id = keccak256(abi.encode(Tags.CONSENT, e[0].holder, bytes32(0), bytes32(0)));
+        (e[0].r, e[0].vs) = sign(key, address(consent), keccak256(abi.encode(Statements.WITHDRAW, id)));
+        consent.withdraw(e);
     }
 }

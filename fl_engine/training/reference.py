@@ -1,29 +1,23 @@
 """What to compare the federation with: plain floating-point FedAvg, every hospital alone, all data in one place.
 
-Same network, same initial weights, same number of passes over the data, same batch orders as the integer federation.
-The baselines see data that no real federation may pool; they exist for comparison on public or simulated data.
+Same network, same initial weights, same number of passes over the data, and the beacons of the study's own rounds, so
+the floating-point federation differs from koinon's in its arithmetic and in nothing else. The baselines see data that
+no real federation may pool; they exist for comparison on public or simulated data.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fl_engine.aggregation import aggregate
 from fl_engine.models.model import Model
 from fl_engine.params import Ints
-from fl_engine.ring import Grid, add_saturating, dequantise
-from fl_engine.training.fedavg import FEDAVG
+from fl_engine.ring import Grid, dequantise
 from fl_engine.training.method import Hyperparameters, TrainingData, batch_order
 from fl_engine.training.sgd import Network
-
-BeaconOf: TypeAlias = Callable[[int], bytes]
-"""Round number from 0 -> 32 bytes."""
 
 
 @dataclass(frozen=True)
@@ -34,48 +28,23 @@ class Member:
     rows: NDArray[np.int64]
 
 
-def reference_beacon(round_number: int) -> bytes:
-    """The beacon of a comparison run, where no study gives one."""
-    return hashlib.sha256(b"koinon.reference/1" + round_number.to_bytes(8, "little")).digest()
-
-
-def integer_fedavg(
-    model: Model,
-    ints: Ints,
-    members: Sequence[Member],
-    hyperparameters: Hyperparameters,
-    grid: Grid,
-    rounds: int,
-    beacon_of: BeaconOf = reference_beacon,
-) -> Ints:
-    """The federation as koinon runs it, all members included in every round -> int32 [P]."""
-    network = _network(model, members[0].data)
-    for number in range(rounds):
-        updates = [
-            FEDAVG.train_local(
-                network, ints, m.data, m.rows, hyperparameters, grid, beacon=beacon_of(number), member=i, erasable=False
-            )
-            for i, m in enumerate(members)
-        ]
-        ints = add_saturating(ints, aggregate("mean", len(ints), [(u.delta, u.records) for u in updates]))
-    return ints
-
-
 def float_fedavg(
     model: Model,
     ints: Ints,
     members: Sequence[Member],
     hyperparameters: Hyperparameters,
     grid: Grid,
-    rounds: int,
-    beacon_of: BeaconOf = reference_beacon,
+    beacons: Sequence[bytes],
 ) -> NDArray[np.float32]:
-    """Textbook FedAvg: float32 local models, weighted mean in float64, no grid -> float32 [P]."""
+    """Textbook FedAvg: float32 local models, weighted mean in float64, no grid -> float32 [P].
+
+    `beacons`: one a round, 32 bytes each.
+    """
     weights = dequantise(ints, grid)
-    for number in range(rounds):
+    for beacon in beacons:
         total = np.zeros(len(weights), dtype=np.float64)
         for i, member in enumerate(members):
-            local = _train(model, weights, member, hyperparameters, beacon_of(number), i)
+            local = _train(model, weights, member, hyperparameters, beacon, i)
             total += local.astype(np.float64) * len(member.rows)
         weights = (total / sum(len(m.rows) for m in members)).astype(np.float32)
     return weights
@@ -88,13 +57,12 @@ def local_only(
     index: int,
     hyperparameters: Hyperparameters,
     grid: Grid,
-    rounds: int,
-    beacon_of: BeaconOf = reference_beacon,
+    beacons: Sequence[bytes],
 ) -> NDArray[np.float32]:
-    """Member `index` alone: rounds * local_epochs passes over its own records -> float32 [P]."""
+    """Member `index` alone: as many passes over its own records as in the federation -> float32 [P]."""
     weights = dequantise(ints, grid)
-    for number in range(rounds):
-        weights = _train(model, weights, member, hyperparameters, beacon_of(number), index)
+    for beacon in beacons:
+        weights = _train(model, weights, member, hyperparameters, beacon, index)
     return weights
 
 
@@ -104,8 +72,7 @@ def centralised(
     members: Sequence[Member],
     hyperparameters: Hyperparameters,
     grid: Grid,
-    rounds: int,
-    beacon_of: BeaconOf = reference_beacon,
+    beacons: Sequence[bytes],
 ) -> NDArray[np.float32]:
     """All members' training records in one place, as many passes -> float32 [P]."""
     chosen = [m.data.positions(m.rows) for m in members]
@@ -113,7 +80,7 @@ def centralised(
     y = np.concatenate([m.data.y[at] for m, at in zip(members, chosen, strict=True)])
     rows = np.arange(len(y), dtype=np.int64)
     pooled = Member(TrainingData(x, y, rows, members[0].data.classes), rows)
-    return local_only(model, ints, pooled, 0, hyperparameters, grid, rounds, beacon_of)
+    return local_only(model, ints, pooled, 0, hyperparameters, grid, beacons)
 
 
 def predict(model: Model, weights: NDArray[np.float32], data: TrainingData) -> NDArray[np.float32]:

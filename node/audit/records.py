@@ -146,7 +146,7 @@ def opened_round(chain: Chain, logged: Logged, record: RoundOpened) -> None:
         raise Fault("previous block", where, record.previous_block, "no such block is kept") from None
     equal("height", where, max(branch.rounds, default=branch.base_height) + 1, record.height)
     equal("parent model", where, branch.models.get(record.height - 1), record.parent_model)
-    equal("parent result", where, last_result(history, record.study, record.branch), record.parent_result)
+    equal("parent result", where, history.lineage(record.study, record.branch), record.parent_result)
     equal("epoch", where, history.registry.epoch, record.epoch)
     equal("roster", where, f"{roster_of(history, record.study):b}", f"{record.roster:b}")
     n = record.roster.bit_count()
@@ -156,16 +156,6 @@ def opened_round(chain: Chain, logged: Logged, record: RoundOpened) -> None:
     holds("suspended members", where, f"members of {record.roster:b}", not record.suspended & ~record.roster, bin(0))
     running = [one for one in history.rounds.values() if one.opened.study == record.study and not one.over]
     holds("round", where, "no other open round of the study", not running, f"{len(running)} open")
-
-
-def last_result(history: History, study: Digest, branch: int) -> Digest:
-    """The result hash that the next round of this branch names as its parent."""
-    one = history.studies[study].branches[branch]
-    for height in sorted(one.rounds, reverse=True):
-        final = history.rounds[one.rounds[height]].final
-        if final is not None:
-            return final.result_hash
-    return one.base_result
 
 
 def study_identity(chain: Chain, logged: Logged, record: StudyCreated) -> None:

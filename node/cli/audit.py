@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,13 @@ import click
 
 from node.cli import common
 from node.cli.common import FILE, acting_home, home_option, read_file, read_text, study_option
-from node.cli.output import Noun, answer, json_flag, moment, pairs, progress, table
-from node.errors import ExitCode, InputError, NodeError
+from node.cli.output import Noun, answer, csv_flag, json_flag, moment, pairs, progress, table
+from node.errors import ExitCode, InputError, LocalError, NodeError, NotFound, Refused
 from node.home import is_network_home, open_home, write_file
 
 MAX_PROOF_BYTES = 64 << 20
+TIMES = frozenset({"time", "opened", "sealed", "ended", "requested", "due", "valid_to"})
+"""Fields that are shown to people as a time (UTC); `opened` and its like may also be objects."""
 
 
 @click.group(cls=Noun)
@@ -83,6 +86,7 @@ def _password(home: Path) -> str | None:
 @click.option("--since", help="Only acts at or after this time: unix seconds or 2026-03-14[T10:00:00] (UTC).")
 @click.option("--until", help="Only acts at or before this time.")
 @json_flag
+@csv_flag
 def trail(
     home: Path,
     study: str | None,
@@ -99,13 +103,14 @@ def trail(
     Reads the home's copy of the chain; nothing needs to run. Consents given in anchors are not on the chain one by one.
     """
     from node import trail as told
-    from node.audit.verify import read_records
+    from node.audit.events import event_index
     from node.home import reading_home
 
     history = common.history_of(home)
     number = None if study is None else common.pick_study(history, study)
+    index = event_index(reading_home(home))
     rows = told.trail(
-        read_records(reading_home(home)),
+        index,
         study=number,
         member=None if member is None else _member(member, common.names_of(history)),
         consent=None if consent is None else common.digest(consent, "--consent"),
@@ -120,6 +125,7 @@ def trail(
             header,
             [(moment(r["time"]), r["block"], r["transaction"], r["who"], r["what"], r["kind"]) for r in rows],
         ),
+        rows,
     )
 
 
@@ -164,6 +170,136 @@ def round_(home: Path, study: str | None, which: str) -> None:
 
 @audit.command()
 @home_option
+@click.option("--member", required=True, help="A member's index or name.")
+@json_flag
+@csv_flag
+def member(home: Path, member: str) -> None:
+    """Show one member: its part in every study, its anchors and grants, the erasures it controls and owes.
+
+    Example: koinon audit member --home NET --member member-2
+
+    With --csv: what it did and what names it, in the order of the chain.
+    """
+    from node import trail as told
+    from node.audit.events import event_index
+    from node.home import reading_home
+    from node.reports.member import member_report
+
+    history = common.history_of(home)
+    index = _member(member, common.names_of(history))
+    found = member_report(history, index, int(time.time()))
+    found["timeline"] = told.trail(event_index(reading_home(home)), member=index)
+    answer(found, _shown(found), found["timeline"])
+
+
+@audit.command()
+@home_option
+@click.option("--consent", metavar="ID", help="A consent id (64 hex digits).")
+@click.option("--card", type=FILE, help="A withdrawal card: with it any member or the auditor can read the sets.")
+@json_flag
+@csv_flag
+def consent(home: Path, consent: str | None, card: Path | None) -> None:
+    """Tell one consent's whole story: its form, the rounds that used its records, who received them, its withdrawal.
+
+    \b
+    Examples: koinon audit consent --home NET/member-1 --consent ID
+              koinon audit consent --home NET/auditor --card card.json
+
+    Which rounds used the records is in sealed sets: the hospital that holds the consent, or whoever shows the card,
+    reads them. Anywhere else the answer says that it is not known here. With --csv: the rounds.
+    """
+    from node import trail as told
+    from node.audit.events import event_index
+    from node.card import parse
+    from node.home import reading_home
+    from node.reports.consent import consent_report
+
+    if (consent is None) == (card is None):
+        raise click.UsageError("name either --consent or --card")
+    history = common.history_of(home)
+    place: dict[str, Any] = {}
+    body: dict[str, Any] = {"from": 1}
+    if card is not None:
+        shown = parse(read_file(card, "card", 1 << 16))
+        number = shown.consent_id
+        place = {"study": shown.origin.study, "hospital": shown.origin.member, "form": shown.form_id}
+        body["card"] = read_text(card, "card", 1 << 16)
+    else:
+        number = common.digest(str(consent), "--consent")
+        body["consent"] = number.hex()
+    proven = _proven(home, body)
+    if proven is not None and card is None:
+        place = {"study": common.digest(proven["study"], "study"), "hospital": proven["hospital"]["index"]}
+        held = common.order(reading_home(home), "consent.list", {})["consents"]
+        forms = [one["form_id"] for one in held if one["consent_id"] == number.hex()]
+        place["form"] = common.digest(forms[0], "form") if forms else None
+    found = consent_report(history, number, **place, uses=None if proven is None else proven["rounds"])
+    found["timeline"] = told.trail(event_index(reading_home(home)), consent=number)
+    answer(found, _shown(found), found["uses"] if found["uses_known"] else found["timeline"])
+
+
+def _proven(home: Path, body: dict[str, Any]) -> dict[str, Any] | None:
+    """What a proof made here says of a consent's rounds; None where this home cannot make one."""
+    from node.home import reading_home
+    from node.proof import check as check_proof
+
+    try:
+        made = common.order(reading_home(home), "audit.prove", body)["proof"]
+    except (NotFound, Refused, LocalError) as error:
+        progress(f"uses: {error.message}")
+        return None
+    return check_proof(made.encode(), common.network_of(home))
+
+
+@audit.command()
+@home_option
+@click.option("--erasure", metavar="ID", help="An erasure's id, or its beginning; all of them without it.")
+@json_flag
+@csv_flag
+def erasure(home: Path, erasure: str | None) -> None:
+    """Show an erasure state by state: the clock, the plan, who attested the deletion, who checked, who is missing.
+
+    Example: koinon audit erasure --home NET --erasure 4be1
+
+    An attestation is a signed word. With --csv: what was done, in the order of the chain.
+    """
+    from node import trail as told
+    from node.audit.events import event_index
+    from node.home import reading_home
+    from node.reports.erasure import erasure_report, find_erasure
+
+    history = common.history_of(home)
+    batches = list(history.erasures) if erasure is None else [find_erasure(history, erasure)]
+    index = event_index(reading_home(home))
+    found = []
+    for batch in batches:
+        report = erasure_report(history, batch, int(time.time()))
+        found.append({**report, "timeline": told.trail(index, batch=batch)})
+    lines = [line for one in found for line in ("", *_shown(one))]
+    answer(found, lines or ["no erasure"], [row for one in found for row in one["timeline"]])
+
+
+@audit.command()
+@home_option
+@common.subject_options()
+@json_flag
+@csv_flag
+def disclosures(home: Path, patient: str | None, consent: str | None, card: Path | None) -> None:
+    """Account for disclosures (45 CFR 164.528): date, recipient, description and purpose, for one patient.
+
+    Example: koinon audit disclosures --home NET/member-1 --patient - < id.txt
+
+    While the consent is held, the rounds come from the sets; of the erased, the archive keeps days and names. It lists
+    what koinon sent to others; a model that was exported is listed where the export was recorded.
+    """
+    body = common.subject(patient, consent, card)
+    rows = common.order(acting_home(home), "audit.disclosures", body)["rows"]
+    header = ("date", "recipient", "description", "purpose")
+    answer(rows, table(header, [[row[name] for name in header] for row in rows]) if rows else ["no disclosure"], rows)
+
+
+@audit.command()
+@home_option
 @study_option
 @json_flag
 def participation(home: Path, study: str | None) -> None:
@@ -196,8 +332,9 @@ def _shown(found: Any) -> list[str]:
         if not isinstance(found[0], dict):
             return [", ".join(map(str, found))]
         header = list(found[0])
-        return table([name.replace("_", " ") for name in header], [[one.get(k) for k in header] for one in found])
-    lines = pairs(**{k: v for k, v in found.items() if not isinstance(v, dict | list)})
+        rows = [[moment(one[k]) if k in TIMES else one.get(k) for k in header] for one in found]
+        return table([name.replace("_", " ") for name in header], rows)
+    lines = pairs(**{k: moment(v) if k in TIMES else v for k, v in found.items() if not isinstance(v, dict | list)})
     for key, value in found.items():
         if isinstance(value, list | dict) and value:
             lines += ["", key.replace("_", " "), *(f"  {line}" for line in _shown(value))]

@@ -60,7 +60,7 @@ def request(
     lines.append(f"due {moment(found['due_at'])} UTC")
     if not found["erasures"]:
         lines.append(f"handed to member {found['controller']}, whose patient this is")
-    if not found["posted"]:
+    if not found["posted"] and not wait:
         lines.append("waits for the chain; the use has stopped already")
     if wait:
         status = wait_for_certificate(home, found, timeout)

@@ -11,6 +11,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import csv
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ import structlog
 from node.errors import ExitCode, InputError, LocalFault, NodeError, Refused, VerificationFailed
 
 JSON_FLAG: Final = "koinon.json"
+CSV_FLAG: Final = "koinon.csv"
 ERROR_SCHEMA: Final = "koinon.error/1"
 Lines = Iterable[str]
 
@@ -47,6 +49,17 @@ def json_flag(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def csv_flag(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The option `--csv` of commands that answer with rows."""
+
+    def remember(context: click.Context, _: click.Parameter, given: bool) -> None:
+        context.meta[CSV_FLAG] = given
+
+    return click.option(
+        "--csv", is_flag=True, expose_value=False, callback=remember, help="Answer with the rows as CSV on stdout."
+    )(command)
+
+
 def wants_json() -> bool:
     """Whether the running command was given `--json`."""
     context = click.get_current_context(silent=True)
@@ -63,14 +76,25 @@ def schema_of(context: click.Context) -> str:
     return f"koinon.{'-'.join(names)}/1"
 
 
-def answer(data: Any, lines: Lines) -> None:
-    """Print the answer: `data` as JSON, or the lines for people."""
-    if wants_json():
-        context = click.get_current_context()
+def answer(data: Any, lines: Lines, rows: Sequence[dict[str, Any]] = ()) -> None:
+    """Print the answer: `data` as JSON, `rows` as CSV (RFC 4180), or the lines for people."""
+    context = click.get_current_context()
+    if context.meta.get(CSV_FLAG):
+        if wants_json():
+            raise click.UsageError("name either --json or --csv")
+        writer = csv.writer(sys.stdout)
+        writer.writerow(rows[0] if rows else ())
+        writer.writerows([_formula(_cell(value)) for value in row.values()] for row in rows)
+    elif wants_json():
         click.echo(json.dumps({"schema": schema_of(context), "data": data}, indent=2, ensure_ascii=False))
     else:
         for line in lines:
             click.echo(line)
+
+
+def _formula(cell: str) -> str:
+    """A cell that a spreadsheet does not take for a formula: names come from other members."""
+    return f"'{cell}" if cell[:1] in ("=", "+", "@", "\t", "\r") or (cell[:1] == "-" and cell != "-") else cell
 
 
 def progress(text: str) -> None:

@@ -75,12 +75,12 @@ def simulate(
     if test is not None and not test.is_file():
         raise InputError(f"test file {test} does not exist")
     with tempfile.TemporaryDirectory(prefix="koinon-simulate-") as folder:
-        found = trio.run(_run, Path(folder), study, datasets, without, seed, test)
+        found, agreed, beacons = trio.run(_run, Path(folder), study, datasets, without, seed, test)
     lines = [f"round {height:>4}  model {root}" for height, root in found["model_roots"].items()]
     if test is not None:
         lines += pairs(**{k: found[k] for k in ("accuracy", "balanced_accuracy", "auc", "n")})
     if compare:
-        found["comparison"] = _compare(study, datasets, without, test)
+        found["comparison"] = _compare(study, datasets, without, test, agreed, beacons)
         lines += _comparison_lines(found["comparison"])
     answer(found, lines)
 
@@ -111,9 +111,9 @@ async def _run(
     without: frozenset[str],
     seed: tuple[int, Digest] | None,
     test: Path | None,
-) -> dict[str, Any]:
+) -> tuple[dict[str, Any], bytes, list[bytes]]:
     from node.evaluation import evaluate
-    from node.simulate import roots, simulation
+    from node.simulate import beacons, roots, simulation
 
     def told(height: int, root: Digest) -> None:
         progress(f"round {height}: model {root.hex()}")
@@ -124,7 +124,8 @@ async def _run(
         found: dict[str, Any] = {"model_roots": {str(h): root for h, root in roots(first, number).items()}}
         if test is not None:
             found.update(await evaluate(first, number, None, test))
-    return found
+        last = first.history.studies[number].head
+        return found, first.participant.store.get(last.models[max(last.models)]), beacons(first, number)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -132,9 +133,17 @@ async def _run(
 
 
 def _compare(
-    study: Study, datasets: tuple[Dataset, ...], without: frozenset[str], test: Path | None
+    study: Study,
+    datasets: tuple[Dataset, ...],
+    without: frozenset[str],
+    test: Path | None,
+    agreed: bytes,
+    beacons: list[bytes],
 ) -> list[dict[str, Any]]:
-    """Metrics of the best hospital alone, of the federation, and of all records in one place, on one test set."""
+    """Metrics of the best hospital alone, of the agreed model, and of all records in one place, on one test set.
+
+    The others train with the study's own beacons, so batch orders are the same and only the way of training differs.
+    """
     import numpy as np
 
     from fl_engine.data.dataset import Role
@@ -156,7 +165,7 @@ def _compare(
     try:
         arithmetic = Arithmetic(study)
         chosen = [_training_part(one, without, cap) for one in datasets]
-        logits = trainer.compare(arithmetic, chosen, (x, y), study["", "rounds"])
+        logits = trainer.compare(arithmetic, chosen, (x, y), agreed, beacons)
     finally:
         trainer.close()
     rows = [{"training": name, **evaluate(one, y, patients).to_json()} for name, one in logits.items()]

@@ -31,6 +31,7 @@ from node.records import (
     Call,
     Commits,
     Contracts,
+    EquivocationReport,
     ErasureAuthorisation,
     ErasureOpening,
     ErasureProgress,
@@ -50,6 +51,7 @@ from node.records import (
     Record,
     Removal,
     ReplayOpening,
+    Resumption,
     RoundFailure,
     SeatInput,
     Sent,
@@ -193,15 +195,19 @@ class MemoryLedger:
             case Leaving():
                 self._training.leave(call.study, call.member, call.signature)
             case Commits():
-                self._training.post_commits(call.round_id, call.entries)
+                self._training.post_commits(call.study, call.round_id, call.entries)
             case Abstentions():
-                self._training.post_abstains(call.round_id, call.entries)
+                self._training.post_abstains(call.study, call.round_id, call.entries)
             case Haves():
-                self._training.post_haves(call.round_id, call.attempt, call.entries)
+                self._training.post_haves(call.study, call.round_id, call.attempt, call.entries)
             case Finalisation():
-                self._training.finalise(call.round_id, call.attempt, call.result, call.votes)
+                self._training.finalise(call.study, call.round_id, call.attempt, call.result, call.votes)
             case RoundFailure():
-                self._training.fail_round(call.round_id)
+                self._training.fail_round(call.study, call.round_id)
+            case Resumption():
+                self._training.resume(call.study)
+            case EquivocationReport():
+                self._training.report_equivocation(call)
             case AuditAnnouncement():
                 self._training.audit_access(
                     call.study, call.seat, call.from_height, call.to_height, call.ground, call.signature

@@ -13,9 +13,9 @@ from typing import Final, Generic, NoReturn, TypeVar
 from crypto.digest import ZERO, Digest
 from crypto.errors import CryptoError
 from crypto.statements import Domain, Statement, recover
-from node.errors import CallReverted
 from node.membership import accumulate, bitmap_of
 from node.records import EntrySkipped, Record
+from node.refusals import refusal
 
 K = TypeVar("K")
 V = TypeVar("V")
@@ -23,7 +23,7 @@ V = TypeVar("V")
 
 def refuse(error: str, /, **operands: object) -> NoReturn:
     """Revert with a custom error of the contracts: its name and operands, named as in Solidity."""
-    raise CallReverted.of(error, operands)
+    raise refusal(error, operands)
 
 
 class Skip(IntEnum):

@@ -18,15 +18,14 @@ LAST_ATTEMPT: Final = 3
 
 
 class Phase(IntEnum):
-    """Where a round is. HAVE and VOTE belong to attempts 1 to 3."""
+    """Where an open round is; NONE: it is not open. HAVE and VOTE belong to attempts 1 to 3."""
 
     NONE = 0
     TRAINING = 1
     REVEAL = 2
     HAVE = 3
     VOTE = 4
-    FINAL = 5
-    FAILED = 6
+    FAILED = 5
 
 
 class Failure(IntEnum):

@@ -11,6 +11,9 @@ from crypto.statements import CreateStudy
 from node.memory.machine import refuse
 from node.memory.rounds import Conduct
 
+LAST_HEIGHT: Final = (1 << 21) - 1
+"""Heights are kept in 21 bits."""
+
 LONGEST_WINDOW_S: Final = 1 << 22
 """The seal is kept in 24 bits of seconds after the open."""
 
@@ -38,7 +41,7 @@ class Study:
     left: int = 0
     forking: Forking = Forking.NONE
     open_round: Digest = ZERO
-    head_result: Digest = ZERO
+    lineage: Digest = ZERO
     commit_root: Digest = ZERO
     conduct: Conduct = Conduct({}, {})  # noqa: RUF009 - frozen, and never written through
 
@@ -51,6 +54,7 @@ class Branch:
     base_height: int = 0
     base_finals: int = 0
     base_result: Digest = ZERO
+    origin: Digest = ZERO  # lineage of the checkpoint on the parent branch
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +90,7 @@ def check_terms(t: CreateStudy, active: int) -> None:
     if t.initial_model == ZERO:
         refuse("BadTerms", field="initialModel", got=0)
     rules = (
-        ("rounds", t.rounds, t.rounds > 0),
+        ("rounds", t.rounds, 0 < t.rounds <= LAST_HEIGHT),
         ("minIncluded", t.min_included, t.min_included <= t.invited.bit_count()),
         ("scribeSeconds", t.scribe_seconds, 0 < t.scribe_seconds <= LONGEST_WINDOW_S),
         ("graceSeconds", t.grace_seconds, t.grace_seconds <= LONGEST_WINDOW_S),

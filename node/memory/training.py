@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from crypto.commitments import result_hash, round_id, study_id
+from crypto.commitments import lineage, link, result_hash, round_id, study_id
 from crypto.digest import ZERO, Digest, hash_words, keccak256
 from crypto.statements import (
     Abstain,
@@ -18,6 +18,7 @@ from crypto.statements import (
     Leave,
     Statement,
     Vote,
+    encode_data,
     struct_hash,
 )
 from node.memory.consent import ConsentRegistry
@@ -28,9 +29,12 @@ from node.memory.study import Branch, ErasureTerms, Forking, ForkTerms, Study, c
 from node.records import (
     Abstained,
     AuditAccessed,
+    BaseProof,
     BranchCreated,
     CommitEntry,
     Committed,
+    Equivocated,
+    EquivocationReport,
     HaveEntry,
     HavePosted,
     Joined,
@@ -45,6 +49,13 @@ from node.records import (
 LAST_CODE: Final = 8
 OUTCOME_MODEL: Final = 1
 OUTCOME_NONE: Final = 2
+
+EVIDENCE: Final[dict[int, tuple[type[Statement], int, slice | None]]] = {
+    1: (Commit, 5, None),
+    2: (Vote, 4, slice(32, 64)),
+    3: (Have, 4, slice(64, 96)),
+}
+"""Kind of equivocation -> the statement, its words, and where it names its attempt."""
 
 
 class TrainingLedger(Contract):
@@ -110,11 +121,19 @@ class TrainingLedger(Contract):
         self._studies[study] = replace(s, joined=s.joined & ~(1 << member), left=s.left | 1 << member)
         self.machine.emit(Left(study, member))
 
+    def resume(self, study: Digest) -> None:
+        """`resume`: by anyone, where an end or a join opened nothing and a round can open now."""
+        s = self._study(study)
+        resumed = s if s.open_round != ZERO else self._open_next(study, s)
+        if resumed is s:
+            refuse("NothingToOpen", study=study)
+        self._studies[study] = resumed
+
     # --- rounds
 
-    def post_commits(self, round_id: Digest, entries: Sequence[CommitEntry]) -> None:
+    def post_commits(self, study: Digest, round_id: Digest, entries: Sequence[CommitEntry]) -> None:
         """`postCommits`: a batch; entries that do not count are skipped and logged."""
-        s, one = self._in_training(round_id)
+        s, one = self._in_training(study, round_id)
         root = s.commit_root if one.committed else ZERO
         before = one.committed
         for e in entries:
@@ -135,9 +154,9 @@ class TrainingLedger(Contract):
         self._studies[one.study] = replace(s, commit_root=root)
         self._rounds[round_id] = one.sealed_if_full(self.machine.timestamp)
 
-    def post_abstains(self, round_id: Digest, entries: Sequence[tuple[int, bytes]]) -> None:
+    def post_abstains(self, study: Digest, round_id: Digest, entries: Sequence[tuple[int, bytes]]) -> None:
         """`postAbstains`: skips as `post_commits`."""
-        _, one = self._in_training(round_id)
+        _, one = self._in_training(study, round_id)
         before = one.abstained
         for member, signature in entries:
             reason = self._contributor_fault(one, member, Abstain(round_id, member), signature)
@@ -149,9 +168,9 @@ class TrainingLedger(Contract):
         if one.abstained != before:
             self._rounds[round_id] = one.sealed_if_full(self.machine.timestamp)
 
-    def post_haves(self, round_id: Digest, attempt: int, entries: Sequence[HaveEntry]) -> None:
+    def post_haves(self, study: Digest, round_id: Digest, attempt: int, entries: Sequence[HaveEntry]) -> None:
         """`postHaves`: in the have window of this attempt."""
-        s, one = self._open(round_id)
+        s, one = self._open(study, round_id)
         clock = self._clock(round_id, one, s)
         if clock.phase is not Phase.HAVE or clock.attempt != attempt:
             _wrong_phase(round_id, clock)
@@ -166,9 +185,11 @@ class TrainingLedger(Contract):
             self.machine.emit(HavePosted(round_id, attempt, e.member, e.bitmap))
         self._haves[round_id] = {**haves, attempt: posted}
 
-    def finalise(self, round_id: Digest, attempt: int, result: Result, votes: Sequence[tuple[int, bytes]]) -> None:
+    def finalise(
+        self, study: Digest, round_id: Digest, attempt: int, result: Result, votes: Sequence[tuple[int, bytes]]
+    ) -> None:
         """`finalise`: the first result with a quorum of equal votes ends the round and opens the next."""
-        s, one = self._open(round_id)
+        s, one = self._open(study, round_id)
         figures = Figures.of(one.roster, s.terms)
         decided = self._decided_set(round_id, attempt, one, s)
         self._check_result(s, one, figures, decided, result)
@@ -181,7 +202,7 @@ class TrainingLedger(Contract):
             self._membership.snapshot().ledger_of,
         )
         self._models[one.study, one.branch, one.height] = result.model_root
-        s = replace(s, head_result=hashed, final_height=one.height)
+        s = replace(s, lineage=lineage(s.lineage, link(one.height, result.model_root, hashed)), final_height=one.height)
         if result.outcome == OUTCOME_MODEL:
             s = replace(s, finals=s.finals + 1)
         else:
@@ -189,9 +210,9 @@ class TrainingLedger(Contract):
         self.machine.emit(RoundFinal(round_id, one.study, one.branch, one.height, attempt, result, hashed, signers))
         self._close(s, one, present=decided, available=decided)
 
-    def fail_round(self, round_id: Digest) -> None:
+    def fail_round(self, study: Digest, round_id: Digest) -> None:
         """`failRound`: by anyone, when the clock says so."""
-        s, one = self._open(round_id)
+        s, one = self._open(study, round_id)
         clock = self._clock(round_id, one, s)
         if clock.failure is None:
             _wrong_phase(round_id, clock)
@@ -199,6 +220,37 @@ class TrainingLedger(Contract):
         self.machine.emit(RoundFailed(round_id, one.study, one.branch, one.height, int(clock.failure)))
         # Nobody can say here whose blobs were available: who committed neither gains nor loses.
         self._close(s, one, present=0, available=one.committed)
+
+    def report_equivocation(self, call: EquivocationReport) -> None:
+        """`reportEquivocation`: two statements of one member that exclude each other; the round may be over."""
+        s, o = self._study(call.study), call.opening
+        if not o.roster >> call.member & 1:
+            refuse("NotActive", index=call.member)
+        named = round_id(
+            chain_id=self.machine.chain_id,
+            contract=self.address,
+            study=call.study,
+            branch=o.branch,
+            height=o.height,
+            parent_result=o.parent_result,
+            parent_model=o.parent_model,
+            epoch=o.epoch,
+            roster=o.roster,
+            suspended=o.suspended,
+            consent_accumulator=o.consent_acc,
+            membership_accumulator=o.membership_acc,
+            previous_block=o.previous_block,
+        )
+        known = keccak256(named + call.kind.to_bytes(32, "big") + call.member.to_bytes(32, "big"))
+        if self._announced[known]:
+            refuse("AlreadyKnown", id=known)
+        self._check_contradiction(named, call)
+        self._announced[known] = True
+        self.machine.emit(Equivocated(named, call.member, call.kind))
+        running = self._rounds[s.open_round]
+        suspended_now = running is not None and bool(running.suspended >> call.member & 1)
+        conduct = s.conduct.punish(call.member, s.terms.suspend_rounds, suspended_now)
+        self._studies[call.study] = replace(s, conduct=conduct)
 
     def audit_access(
         self, study: Digest, seat: int, from_height: int, to_height: int, ground: Digest, signature: bytes
@@ -224,7 +276,7 @@ class TrainingLedger(Contract):
 
     # --- branches: called by UnlearningRegistry only
 
-    def fork(self, t: ForkTerms) -> tuple[int, int]:
+    def fork(self, t: ForkTerms, proof: BaseProof) -> tuple[int, int]:
         """`fork`: (branch, finals at which the replay has caught up); the training branch when nothing is replayed."""
         s = self._study(t.study)
         if s.forking is not Forking.NONE:
@@ -233,10 +285,8 @@ class TrainingLedger(Contract):
         last = s.height if s.open_round == ZERO else s.height - 1
         if not first <= t.target_height <= last:
             refuse("BadTarget", target=t.target_height, first=first, last=last)
-        self._check_ancestry(t.study, s.branch, t.parent_branch, t.base_height)
-        model = self._models[t.study, t.parent_branch, t.base_height]
-        if model == ZERO or model != t.base_model:
-            refuse("WrongCheckpoint", expected=model, got=t.base_model)
+        end = self._check_ancestry(t.study, s, t.parent_branch, t.base_height)
+        origin = self._check_base(s, end, t, proof)
         target_finals = self._finals_at(t.study, s.branch, t.target_height)
         if t.target_height == t.base_height:
             # Never included: nothing to replay. A checkpoint of another branch proves nothing.
@@ -244,9 +294,9 @@ class TrainingLedger(Contract):
                 refuse("NotOnAncestry", branch=t.parent_branch, height=t.base_height)
             return s.branch, target_finals
         branch = s.branches + 1
-        base_result = hash_words("branch", t.study, t.batch, t.parent_branch, t.base_height, t.base_model)
+        base_result = _base_result(t, t.batch, t.parent_branch)
         base_finals = self._finals_at(t.study, t.parent_branch, t.base_height)
-        self._branches[t.study, branch] = Branch(t.parent_branch, t.base_height, base_finals, base_result)
+        self._branches[t.study, branch] = Branch(t.parent_branch, t.base_height, base_finals, base_result, origin)
         self._models[t.study, branch, t.base_height] = t.base_model
         self.machine.emit(
             BranchCreated(
@@ -282,16 +332,12 @@ class TrainingLedger(Contract):
     # --- views
 
     def phase(self, round_id: Digest) -> Clock:
-        """`phase`: where a round is at this block's stamp."""
+        """`phase`: where an open round is at this block's stamp."""
         one = self._rounds[round_id]
-        if one is None:
+        s = None if one is None else self._study(one.study)
+        if one is None or s is None or s.open_round != round_id:
             return Clock(Phase.NONE)
-        s = self._study(one.study)
-        clock = self._clock(round_id, one, s)
-        if s.open_round == round_id:
-            return clock
-        ended = Phase.FINAL if self._models[one.study, one.branch, one.height] != ZERO else Phase.FAILED
-        return Clock(ended, 0, None, clock.seal_time)
+        return self._clock(round_id, one, s)
 
     def check_study(self, study: Digest) -> None:
         """Revert unless there is such a study."""
@@ -343,7 +389,7 @@ class TrainingLedger(Contract):
             study=study,
             branch=s.branch,
             height=height,
-            parent_result=s.head_result,
+            parent_result=s.lineage,
             parent_model=parent_model,
             epoch=members.epoch,
             roster=roster,
@@ -361,7 +407,7 @@ class TrainingLedger(Contract):
                 study,
                 s.branch,
                 height,
-                s.head_result,
+                s.lineage,
                 parent_model,
                 members.epoch,
                 roster,
@@ -397,7 +443,7 @@ class TrainingLedger(Contract):
             final_height=b.base_height,
             finals=b.base_finals,
             forking=Forking.WAITS_FOR_PURGE,
-            head_result=b.base_result,
+            lineage=b.base_result,
         )
 
     # --- round rules
@@ -457,19 +503,64 @@ class TrainingLedger(Contract):
         statement = Have(round_id, e.member, attempt, e.bitmap)
         return None if self._signed_by(e.member, statement, e.signature) else Skip.BAD_SIGNATURE
 
+    def _check_contradiction(self, named: Digest, call: EquivocationReport) -> None:
+        """Bodies are the fields as EIP-712 encodes them: the round first, then what must agree."""
+        if call.kind not in EVIDENCE:
+            refuse("BadKind", kind=call.kind)
+        kind, words, agree = EVIDENCE[call.kind]
+        bodies = [encode_data(one.statement) for one in (call.a, call.b)]
+        for which, body in enumerate(bodies):
+            if len(body) != 32 * words:
+                refuse("BadEvidence", which=which, length=len(body), expected=32 * words)
+        for which, body in enumerate(bodies):
+            if body[:32] != named:
+                refuse("OffSubject", which=which)
+        if kind is not Vote:
+            for which, body in enumerate(bodies):
+                if int.from_bytes(body[32:64], "big") != call.member:
+                    refuse("OffSubject", which=which)
+        if agree is not None and bodies[0][agree] != bodies[1][agree]:
+            refuse("OffSubject", which=1)  # another attempt
+        if bodies[0] == bodies[1]:
+            refuse("NoContradiction")
+        for one in (call.a, call.b):
+            self._check_member(call.member, one.statement, one.signature)
+
     # --- branch rules
 
-    def _check_ancestry(self, study: Digest, branch: int, parent: int, height: int) -> None:
-        """Revert unless `parent` is `branch` or an ancestor, and `height` is not above the path between them."""
-        lowest = height
+    def _check_ancestry(self, study: Digest, s: Study, parent: int, height: int) -> Digest:
+        """Revert unless `parent` is the training branch or an ancestor, and `height` is not above the path between.
+
+        Returns the lineage in which a proof about `parent` ends: the head's, or the one that the path left it at.
+        """
+        branch, lowest, end = s.branch, height, s.lineage
         while branch != parent:
             if branch == 0:
                 refuse("NotOnAncestry", branch=parent, height=height)
             b = self._branches[study, branch]
-            lowest = min(lowest, b.base_height)
+            lowest, end = min(lowest, b.base_height), b.origin
             branch = b.parent
         if height > lowest:
             refuse("NotOnAncestry", branch=parent, height=height)
+        return end
+
+    def _check_base(self, s: Study, end: Digest, t: ForkTerms, proof: BaseProof) -> Digest:
+        """Revert unless the base model is what the parent branch recorded there, or begins with; its lineage."""
+        b = self._branches[t.study, t.parent_branch]
+        if t.base_height != b.base_height:
+            found = lineage(proof.parent, link(t.base_height, t.base_model, proof.named))
+        elif t.parent_branch:
+            found = _base_result(t, proof.named, b.parent)
+        elif t.base_model != s.terms.initial_model:
+            refuse("WrongCheckpoint", expected=s.terms.initial_model, got=t.base_model)
+        else:
+            found = ZERO
+        reached = found
+        for one in proof.links:
+            reached = lineage(reached, one)
+        if reached != end:
+            refuse("WrongCheckpoint", expected=end, got=reached)
+        return found
 
     def _finals_at(self, study: Digest, branch: int, height: int) -> int:
         """Rounds with a model on the ancestry of a closed height, that height included."""
@@ -488,17 +579,15 @@ class TrainingLedger(Contract):
             refuse("StudyUnknown", study=study)
         return s
 
-    def _open(self, round_id: Digest) -> tuple[Study, Round]:
-        one = self._rounds[round_id]
-        if one is None:
-            refuse("RoundUnknown", roundId=round_id)
-        s = self._study(one.study)
-        if s.open_round != round_id:
-            refuse("RoundClosed", roundId=round_id)
+    def _open(self, study: Digest, round_id: Digest) -> tuple[Study, Round]:
+        s, one = self._studies[study], self._rounds[round_id]
+        open_round = ZERO if s is None else s.open_round
+        if s is None or one is None or open_round != round_id:
+            refuse("RoundNotOpen", study=study, roundId=round_id, open=open_round)
         return s, one
 
-    def _in_training(self, round_id: Digest) -> tuple[Study, Round]:
-        s, one = self._open(round_id)
+    def _in_training(self, study: Digest, round_id: Digest) -> tuple[Study, Round]:
+        s, one = self._open(study, round_id)
         clock = self._clock(round_id, one, s)
         if clock.phase is not Phase.TRAINING:
             _wrong_phase(round_id, clock)
@@ -522,6 +611,11 @@ def hash_of(result: Result) -> Digest:
         commit_root=result.commit_root,
         consent_accumulator=result.consent_acc,
     )
+
+
+def _base_result(t: ForkTerms, batch: Digest, parent: int) -> Digest:
+    """Where a branch of this study begins."""
+    return hash_words("branch", t.study, batch, parent, t.base_height, t.base_model)
 
 
 def _wrong_phase(round_id: Digest, clock: Clock) -> NoReturn:

@@ -201,7 +201,8 @@ class UnlearningRegistry(Contract):
                 call.base_model,
                 call.branch_seed,
                 call.target_height,
-            )
+            ),
+            call.proof,
         )
         replays = call.target_height != call.base_height
         self._batches[call.batch] = replace(

@@ -6,12 +6,18 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+from importlib.machinery import SourceFileLoader
+from importlib.util import module_from_spec, spec_from_loader
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
 
 CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
+TARGETS = {5: 200_000, 10: 260_000}
+"""Members -> most gas of the two transactions of a round."""
+
 NAMES = ["ConsentRegistry", "Membership", "TrainingLedger", "UnlearningRegistry"]
 
 
@@ -67,19 +73,34 @@ def test_refusals_carry_what_was_wrong(name: str) -> None:
     assert bare <= {"AnchorEmpty", "NoContradiction", "NoModel", "RosterNotStored", "InvalidShortString"}
 
 
-def readme_gas() -> dict[str, int]:
-    """Figures of the gas table in contracts/README.md, by what was measured."""
-    text = (CONTRACTS / "README.md").read_text(encoding="utf-8")
-    return {
-        what.strip(): int(gas.replace(",", ""))
-        for what, gas in re.findall(r"^\| ([^|]+?) \| ([\d,]+) \|$", text, flags=re.MULTILINE)
-    }
+def build_script() -> ModuleType:
+    """scripts/build_contracts as a module."""
+    loader = SourceFileLoader("build_contracts", str(CONTRACTS.parent / "scripts" / "build_contracts"))
+    spec = spec_from_loader(loader.name, loader)
+    assert spec is not None
+    module = module_from_spec(spec)
+    loader.exec_module(module)
+    return module
 
 
-def test_gas_in_the_readme_is_what_was_measured() -> None:
-    measured: dict[str, int] = {}
-    for path in (CONTRACTS / "snapshots").glob("*.json"):
-        measured |= {what: int(gas) for what, gas in json.loads(path.read_text(encoding="utf-8")).items()}
-    table = readme_gas()
-    assert table, "the README has a gas table"
-    assert {what: measured.get(what) for what in table} == table
+def test_the_readmes_tables_are_the_snapshots() -> None:
+    script = build_script()
+    assert (CONTRACTS / "README.md").read_text(encoding="utf-8") == script.readme_with_tables(), (
+        "run scripts/build_contracts --tables"
+    )
+
+
+def test_sizes_are_snapshots_and_leave_room() -> None:
+    stored = (CONTRACTS / "snapshots" / "Sizes.json").read_text(encoding="utf-8")
+    assert stored == build_script().sizes(), "run scripts/build_contracts --tables"
+    sizes = {name: int(size) for name, size in json.loads(stored).items()}
+    assert set(sizes) == set(NAMES)
+    assert sizes["TrainingLedger"] <= 24_576 - 1_536
+    assert max(sizes.values()) <= 24_576
+
+
+def test_a_round_stays_within_its_target() -> None:
+    """Whole transactions at five and at ten members, two a round."""
+    measured = json.loads((CONTRACTS / "snapshots" / "Round.json").read_text(encoding="utf-8"))
+    for n, most in TARGETS.items():
+        assert sum(int(gas) for what, gas in measured.items() if what.startswith(f"n={n:02} ")) <= most

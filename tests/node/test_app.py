@@ -13,7 +13,7 @@ import trio
 from crypto.blobs import encode_set
 from crypto.digest import Digest
 from crypto.sealing import BlobKind
-from crypto.statements import Domains, sign
+from crypto.statements import Domains, Leave, sign
 from node import card as cards
 from node.errors import ChainUnreachable, OutcomeUnknown
 from node.history import RoundHistory
@@ -33,12 +33,28 @@ from node.messages import (
 )
 from node.notices import statement_of
 from node.participant import Participant
-from node.records import Commits, Finalisation, HavePosted, Joining, Result, Withdrawn
+from node.records import (
+    Commits,
+    Equivocated,
+    EquivocationReport,
+    Finalisation,
+    HavePosted,
+    Joined,
+    Joining,
+    Leaving,
+    Result,
+    Resumption,
+    RoundOpened,
+    Withdrawn,
+)
 from node.simulate import roots
+from node.trail import participation, trail
 from node.validity import Code
 from tests.fakes import byzantine
 from tests.fakes.byzantine import serve_with, signed, speak_with
 from tests.fakes.network import Net, SharedTrainer, network, spec
+
+pytestmark = pytest.mark.slow  # whole networks in memory
 
 LIAR = 3
 HONEST = 0b0111
@@ -279,11 +295,58 @@ async def test_two_commits_of_one_member_end_in_one_result(
     victims: tuple[int, ...], tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, arms={LIAR: speak_with(second_commit, *victims)}) as net:
-        study = await net.play(spec(rounds=2, suspend_after=15))
+        study = await net.play(spec(rounds=2, suspend_after=15, suspend_rounds=1))
         for one in net.rounds(0):
             assert result(one).included & HONEST == HONEST
             assert result(one).codes == 0, "whichever stands on the chain is either whole or unavailable"
         await agree(net, study, range(3))
+        # Whoever holds both versions reports them: once for each round, whoever else does.
+        first = net.rounds(0)[0].opened.round_id
+        await net.until(lambda: any(one.round_id == first for one in net.of(Equivocated)))
+        told = net.of(Equivocated)
+        assert {(one.member, one.kind) for one in told} == {(LIAR, 1)}
+        assert len({one.round_id for one in told}) == len(told)
+        entries = trail(net.ledger.records(0, net.ledger.head().number), kind="equivocated")
+        assert all("signed two different commits" in one["what"] for one in entries)
+        assert participation(net.nodes[0].history, study)["totals"][LIAR]["contradicted"] == len(told)
+
+
+async def test_two_votes_of_one_attempt_are_kept_and_reported_by_one_member(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=3))
+        await net.until(lambda: bool(net.rounds(0)) and net.rounds(0)[0].over)
+        one = net.rounds(0)[0]
+        vote = net.nodes[1].participant.store.own_notice(one.opened.round_id, "VoteNotice")
+        assert isinstance(vote, VoteNotice)
+        other = replace(vote, result=replace(vote.result, trust=b"\0" * 8))
+        second = signed(net.nodes[1].participant, other)  # by a copy of member 1's key
+        # Persist, then speak: two members hold the pair; it may come again.
+        for holder in (0, 2):
+            for _ in range(2):
+                assert not net.nodes[holder]._server.accept(second), "it is not new where one vote counts"
+            assert net.nodes[holder].participant.store.contradictions() == [(vote, second)]
+        await net.finish(study)
+        await net.until(lambda: bool(net.of(Equivocated)))
+        assert net.of(Equivocated) == [Equivocated(one.opened.round_id, 1, 2)]
+        sent = [call for door in net.doors.values() for call in door.sent if isinstance(call, EquivocationReport)]
+        assert len(sent) == 1, "one member's report is enough"
+
+
+async def test_a_study_that_nothing_opened_is_resumed_by_a_member(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer) as net:
+        net.freeze(3)
+        study = await net.create(spec(rounds=1))
+        await net.until(lambda: len(net.of(Joined)) == 3)
+        assert not net.of(RoundOpened), "an invited member is waited for"
+        leave = Leave(study, 3)
+        participant = net.nodes[3].participant
+        net.ledger.send(Leaving(study, 3, sign(leave, participant.domains.of(leave), participant.ring.ledger)))
+        await net.finish(study, at=[0, 1, 2])
+        sent = [call for door in net.doors.values() for call in door.sent if isinstance(call, Resumption)]
+        assert sent == [Resumption(study)]
+        assert net.of(RoundOpened)[0].roster == HONEST
 
 
 @pytest.mark.parametrize("kind", [byzantine.HavesNothing, byzantine.HavesEverything])

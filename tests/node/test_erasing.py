@@ -21,6 +21,8 @@ from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
 from node.records import ErasureOpened, ErasurePlanned, Purges, VerdictGiven
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 
 @pytest.fixture(scope="module")
 def trainer() -> Iterator[SharedTrainer]:
@@ -312,7 +314,6 @@ async def test_a_member_that_is_away_is_waited_for_then_named_and_attests_when_i
         assert not late.participant.store.has(old)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("crash_at", ["authorised", "copy_deleted", "planned", "replaying", "head_moved"])
 async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
     crash_at: str, tmp_path: Path, trainer: SharedTrainer

@@ -39,6 +39,8 @@ from node.vault import Vault
 from tests.fakes.attacks import CARELESS, Attacker, CarelessTrainer, Floats, Loot, back_up, global_view, hospital_view
 from tests.fakes.network import QUARTER_END, Net, WatchedNode, network
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 CANARY = "ZZCANARY-4711"
 HOSPITAL = 1
 SIDE = 14
@@ -456,7 +458,6 @@ def attack(
     return done
 
 
-@pytest.mark.slow
 async def test_the_pair_attack_finds_nobody_in_what_members_still_hold(tmp_path: Path) -> None:
     data, trainer = pair_data(), CarelessTrainer()
     specs = {name: study_spec(name, rounds=1, epochs=1, batch=6, rate=0.05) for name in (*CAREFUL, *BAD)}

@@ -12,7 +12,7 @@ import pytest
 import rfc8785
 
 from crypto.blobs import ROLE_TRAIN, SetEntry, SetPlain, dataset_root, encode_set
-from crypto.commitments import ConsentOpening, round_id, study_id, update_root
+from crypto.commitments import ConsentOpening, lineage, link, round_id, study_id, update_root
 from crypto.digest import ZERO, Digest, accumulate, hash_words, keccak256
 from crypto.keys import KeyRing
 from crypto.sealing import BlobKind, seal
@@ -54,6 +54,7 @@ class World:
     rings: list[KeyRing] = field(default_factory=lambda: [KeyRing.generate() for _ in range(MEMBERS)])
     block: int = 0
     result: Digest = ZERO
+    lineage: Digest = ZERO
     model: Digest = ZERO
     epoch: int = 1
     roster: int = (1 << MEMBERS) - 1
@@ -96,7 +97,7 @@ class World:
             study=self.study,
             branch=branch,
             height=height,
-            parent_result=self.result,
+            parent_result=self.lineage,
             parent_model=self.model,
             epoch=self.epoch,
             roster=self.roster,
@@ -111,7 +112,7 @@ class World:
                 self.study,
                 branch,
                 height,
-                self.result,
+                self.lineage,
                 self.model,
                 self.epoch,
                 self.roster,
@@ -173,6 +174,7 @@ class World:
         self.model = keccak256(f"model {branch} {height}".encode())
         result = Result(1, included, codes, self.model, b"\1\2", commit_root, ZERO)
         self.result = hash_of_result(result)
+        self.lineage = lineage(self.lineage, link(height, self.model, self.result))
         decided = included | invalid
         for member in voters:
             vote = self.signed(Vote(number, attempt, decided, self.result), member)
@@ -303,9 +305,9 @@ def test_a_line_that_forked_is_complete_from_its_checkpoint_on(world: World) -> 
     world.round(1, entries(OTHERS))
     base, batch = world.model, keccak256(b"batch")
     world.round(2, entries(PATIENTS))
-    world.result = hash_words("branch", world.study, batch, 0, 1, base)
+    world.lineage = hash_words("branch", world.study, batch, 0, 1, base)
     world.model = base
-    world.add(BranchCreated(world.study, 1, 0, 1, base, world.result, ZERO, 2, batch))
+    world.add(BranchCreated(world.study, 1, 0, 1, base, world.lineage, ZERO, 2, batch))
     world.round(2, entries(OTHERS), branch=1)
     tree = world.prove(ERASED)
     found = world.check(tree)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -10,13 +11,20 @@ from crypto.digest import Digest
 from crypto.statements import Vote
 from node import trail as trails
 from node.errors import InputError, NotFound
+from node.events import EventIndex
 from node.history import History
 from node.notices import hash_of_result
 from node.records import Finalisation, Grants, Logged, Record, RoundOpened, Withdrawals
-from node.trail import KINDS, find_round, lineage, participation, round_report, trail
+from node.trail import KINDS, find_round, lineage, participation, round_report, tell, trail
 from tests.node.audit.test_records import make_world
 from tests.node.ledger import test_erasure, test_rounds
 from tests.node.ledger.world import World, one_of
+
+
+def index_of(logged: Iterable[Logged]) -> EventIndex:
+    index = EventIndex()
+    index.extend(tell(logged))
+    return index
 
 
 def folded(world: World) -> History:
@@ -53,7 +61,7 @@ def mixed() -> tuple[World, Digest]:
 
 def finalise(world: World, round_id: Digest, decided: int, result: Any) -> Finalisation:
     vote = Vote(round_id, 0, decided, hash_of_result(result))
-    return Finalisation(round_id, 0, result, world.votes(range(4), vote))
+    return Finalisation(world.study_of(round_id), round_id, 0, result, world.votes(range(4), vote))
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -61,7 +69,7 @@ def finalise(world: World, round_id: Digest, decided: int, result: Any) -> Final
 
 
 def test_every_record_is_told_in_words(erased: World) -> None:
-    entries = trail(erased.logged())
+    entries = trail(index_of(erased.logged()))
     assert len(entries) == len(erased.logged())
     for entry, logged in zip(entries, erased.logged(), strict=True):
         assert list(entry) == ["time", "block", "transaction", "who", "kind", "what"]
@@ -78,55 +86,55 @@ def test_there_are_words_for_every_kind_of_record() -> None:
 
 def test_a_member_filter_shows_its_acts_and_what_names_it(mixed: tuple[World, Digest]) -> None:
     world, _ = mixed
-    kinds = [entry["kind"] for entry in trail(world.logged(), member=3)]
+    kinds = [entry["kind"] for entry in trail(index_of(world.logged()), member=3)]
     assert kinds.count("abstained") == 1
     assert kinds.count("committed") == 1
     assert "member-admitted" in kinds
-    who = {entry["who"] for entry in trail(world.logged(), member=3, kind="committed")}
+    who = {entry["who"] for entry in trail(index_of(world.logged()), member=3, kind="committed")}
     assert who == {folded(world).registry.members[3].name}
 
 
 def test_a_consent_filter_shows_its_grant_and_its_withdrawal(mixed: tuple[World, Digest]) -> None:
     world, _ = mixed
     consent, _ = world.patient("one")
-    entries = trail(world.logged(), consent=consent)
+    entries = trail(index_of(world.logged()), consent=consent)
     assert [entry["kind"] for entry in entries] == ["granted", "withdrawn"]
     assert all(consent.hex() in entry["what"] for entry in entries)
-    assert trail(world.logged(), consent=world.patient("another")[0]) == []
+    assert trail(index_of(world.logged()), consent=world.patient("another")[0]) == []
 
 
 def test_times_are_included_at_both_ends(mixed: tuple[World, Digest]) -> None:
     logged = mixed[0].logged()
     at = logged[7].timestamp
-    shown = trail(logged, since=at, until=at)
+    shown = trail(index_of(logged), since=at, until=at)
     assert len(shown) == sum(one.timestamp == at for one in logged)
 
 
 def test_a_study_filter_leaves_out_membership_and_other_studies(mixed: tuple[World, Digest]) -> None:
     world, study = mixed
-    kinds = {entry["kind"] for entry in trail(world.logged(), study=study)}
+    kinds = {entry["kind"] for entry in trail(index_of(world.logged()), study=study)}
     assert "member-admitted" not in kinds
     assert {"study-created", "joined", "round-opened", "committed", "granted", "withdrawn"} <= kinds
-    assert trail(world.logged(), study=Digest(b"\x05" * 32)) == []
+    assert trail(index_of(world.logged()), study=Digest(b"\x05" * 32)) == []
 
 
 def test_an_erasure_s_records_belong_to_its_study_and_its_controller(erased: World) -> None:
     study = next(iter(folded(erased).studies))
-    entries = trail(erased.logged(), study=study, kind="erasure-stepped")
+    entries = trail(index_of(erased.logged()), study=study, kind="erasure-stepped")
     assert len(entries) == 5
     assert {entry["who"] for entry in entries} == {folded(erased).registry.members[3].name}
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(mixed: tuple[World, Digest]) -> None:
     with pytest.raises(InputError, match=r"'comitted' is none of .*committed"):
-        trail(mixed[0].logged(), kind="comitted")
+        trail(index_of(mixed[0].logged()), kind="comitted")
 
 
 def test_a_transaction_is_a_place_in_the_block_or_a_hash(mixed: tuple[World, Digest]) -> None:
     logged: list[Logged] = mixed[0].logged()
-    assert trail(logged)[0]["transaction"] == logged[0].transaction.hex().lstrip("0") or "0"
+    assert trail(index_of(logged))[0]["transaction"] == logged[0].transaction.hex().lstrip("0") or "0"
     indexed = [replace(one, transaction=Digest((3).to_bytes(32, "big"))) for one in logged]
-    assert {entry["transaction"] for entry in trail(indexed)} == {"3"}
+    assert {entry["transaction"] for entry in trail(index_of(indexed))} == {"3"}
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -121,7 +121,13 @@ def wrong_signatures() -> None:
         "above half the group order",
     )
     short = put(CARD.withdraw[:64].hex(), "signatures", "withdraw")
-    changed("short-signature", "A signature of 64 bytes.", short, INPUT, "130 lower-case hexadecimal digits expected")
+    changed(
+        "short-signature",
+        "A signature of 64 bytes.",
+        short,
+        INPUT,
+        "lower-case hexadecimal digits of 65 bytes expected",
+    )
     elsewhere = address_text(bytes([9]) * 20)
     for name, value, *path in (
         ("other-chain", "1", "origin", "chain_id"),
@@ -153,13 +159,13 @@ def wrong_fields() -> None:
             "capitals-in-a-digest",
             "A digest in capitals.",
             put(CARD.doc_commit.hex().upper(), "opening", "doc_commit"),
-            "64 lower-case hexadecimal digits expected",
+            "lower-case hexadecimal digits of 32 bytes expected",
         ),
         (
             "digest-with-0x",
             "A digest with 0x.",
             put("0x" + CARD.doc_commit.hex(), "opening", "doc_commit"),
-            "64 lower-case hexadecimal digits expected",
+            "lower-case hexadecimal digits of 32 bytes expected",
         ),
         (
             "address-without-capitals",

@@ -24,7 +24,7 @@ Vectors = dict[str, dict[str, Any]]
 
 TAGS = (
     "consent bind doc leaf value map-leaf map-node map anchor-leaf anchor-node key blob update round result trust "
-    "study batch request branch cipher plain model spec"
+    "study batch request branch lineage link cipher plain model spec"
 ).split()
 CONTRACT = bytes.fromhex("c0ffee00c0ffee00c0ffee00c0ffee00c0ffee00")
 CHAIN_ID = 20_260_731

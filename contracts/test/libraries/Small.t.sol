@@ -3,7 +3,7 @@ pragma solidity 0.8.37;
 
 import {Bitmaps} from "../../libraries/Bitmaps.sol";
 import {Conduct} from "../../libraries/Conduct.sol";
-import {Packing} from "../../libraries/Packing.sol";
+import {Course, Round, Rounds} from "../../libraries/Packing.sol";
 import {Quarters} from "../../libraries/Quarters.sol";
 import {Quorum} from "../../libraries/Quorum.sol";
 import {RosterCode} from "../../libraries/RosterCode.sol";
@@ -11,7 +11,6 @@ import {Checks} from "../support/Checks.sol";
 
 /// @notice The small libraries, against plain loops.
 contract SmallLibrariesTest is Checks {
-    using Packing for uint256;
 
     function test_fuzz_countIsTheNumberOfBits(uint256 word) public pure {
         uint256 all;
@@ -41,11 +40,38 @@ contract SmallLibrariesTest is Checks {
         holds(Quorum.holders(f) > f && Quorum.holders(f) <= n, "an honest holder, and not more than there are");
     }
 
-    function test_fuzz_packedRecordsComeBack(uint256 word) public pure {
-        same(Packing.pack(word.toRound()), word, "round");
-        same(Packing.pack(word.toTerms()), word, "terms");
-        uint256 progress = word & (type(uint256).max >> 24);
-        same(Packing.pack(progress.toProgress()), progress, "progress");
+    function test_fuzz_writtenFieldsComeBackAndOthersStay(uint256 word, uint32 members, uint16 branch, uint8 state) public pure {
+        Course c = Course.wrap(word);
+        Course d = c.withJoined(members).withBranch(branch).withFork(state & 15).withWatched(members > branch);
+        holds(d.joined() == members && d.branch() == branch && d.fork() == state & 15, "written");
+        holds(d.watched() == (members > branch), "flag");
+        same(uint200(Course.unwrap(d)), uint200(word), "the terms stay");
+        c = d.withJoined(c.joined()).withBranch(c.branch()).withFork(c.fork());
+        same(Course.unwrap(c) << 4, word << 4, "taken back");
+    }
+
+    function test_fuzz_aRoundsWordKeepsItsFields(uint256 word, uint32 committed, uint32 abstained) public {
+        vm.warp(1_800_000_000);
+        Round r = Round.wrap(word);
+        same(r.openedAt(), uint40(word), "opened");
+        Round a = Round.wrap(word & ~uint256(type(uint40).max) | (block.timestamp - 7)).answered(committed, abstained);
+        holds(a.committed() == committed && a.abstained() == abstained, "answers");
+        holds(a.roster() == r.roster() && a.suspended() == r.suspended() && a.height() == r.height(), "the rest");
+        if (a.full()) same(a.sealTime(), block.timestamp, "sealed by the last answer");
+        else same(a.sealTime() + 7, block.timestamp + uint24(word >> 40), "not sealed");
+        Round s = r.standing(1, 2, 3);
+        holds(s.height() == 1 && s.finals() == 2 && s.finalHeight() == 3, "standing");
+        same(uint192(Round.unwrap(s)), uint192(word), "the round stays");
+        Round n = s.next(committed, committed & abstained, 99);
+        holds(n.roster() == committed && n.suspended() == committed & abstained, "roster");
+        holds(n.committed() == 0 && n.abstained() == 0 && n.openedAt() == block.timestamp, "nobody answered");
+        holds(n.height() == 2 && n.finals() == 2 && n.finalHeight() == 3, "one higher");
+        same(n.sealTime(), block.timestamp + (n.full() ? 0 : 99), "window");
+        n = s.recorded(true);
+        holds(n.height() == 1 && n.finals() == 3 && n.finalHeight() == 1, "a model");
+        n = s.recorded(false);
+        holds(n.height() == 1 && n.finals() == 2 && n.finalHeight() == 1, "no model");
+        holds(r.height() <= Rounds.LAST_HEIGHT, "bound");
     }
 
     function test_quarterBoundaries() public pure {

@@ -213,7 +213,7 @@ abstract contract Network is Checks {
     }
 
     function commit(bytes32 roundId, uint32 members) internal {
-        training.postCommits(roundId, commitsOf(roundId, members));
+        training.postCommits(study, roundId, commitsOf(roundId, members));
     }
 
     function abstain(bytes32 roundId, uint16 member) internal {
@@ -221,7 +221,7 @@ abstract contract Network is Checks {
         entries[0].member = member;
         (entries[0].r, entries[0].vs) =
             sign(memberKey(member), address(training), keccak256(abi.encode(Statements.ABSTAIN, roundId, member)));
-        training.postAbstains(roundId, entries);
+        training.postAbstains(study, roundId, entries);
     }
 
     function haveOf(bytes32 roundId, uint8 attempt, uint16 member, uint32 bitmap)
@@ -245,7 +245,7 @@ abstract contract Network is Checks {
         for (uint16 i; i < 32; ++i) {
             if ((members >> i) & 1 == 1) entries[k++] = haveOf(roundId, attempt, i, bitmap);
         }
-        training.postHaves(roundId, attempt, entries);
+        training.postHaves(study, roundId, attempt, entries);
     }
 
     function resultOf(uint32 included, uint128 codes, bytes32 model)
@@ -291,6 +291,57 @@ abstract contract Network is Checks {
         );
     }
 
+    /// @notice A result as a proof of a checkpoint needs it.
+    struct Recorded {
+        uint32 branch;
+        uint32 height;
+        bytes32 model;
+        bytes32 resultHash;
+    }
+
+    mapping(bytes32 study => Recorded[]) internal results;
+
+    function headModel() internal view returns (bytes32 model) {
+        (,,, model,,) = training.head(study);
+    }
+
+    function lineageOf(bytes32 parent, uint32 height, bytes32 model, bytes32 resultHash) internal pure returns (bytes32) {
+        return lineageOf(parent, linkOf(height, model, resultHash));
+    }
+
+    function linkOf(uint32 height, bytes32 model, bytes32 resultHash) internal pure returns (bytes32) {
+        return keccak256(abi.encode(Tags.LINK, height, model, resultHash));
+    }
+
+    function lineageOf(bytes32 parent, bytes32 link) internal pure returns (bytes32) {
+        return keccak256(abi.encode(Tags.LINEAGE, parent, link));
+    }
+
+    /// @notice Proof that `branch`, which begins at `baseHeight` with lineage `base` for batch `batch`, has a checkpoint at
+    /// `height`; up to its results at `last`.
+    function proofOf(uint32 branch, bytes32 base, uint32 baseHeight, bytes32 batch, uint32 height, uint32 last)
+        internal
+        view
+        returns (ITrainingLedger.BaseProof memory proof)
+    {
+        Recorded[] storage all = results[study];
+        uint256 later;
+        for (uint256 i; i < all.length; ++i) {
+            if (all[i].branch == branch && all[i].height > height && all[i].height <= last) ++later;
+        }
+        proof.parent = base;
+        proof.named = height == baseHeight ? batch : bytes32(0);
+        proof.links = new bytes32[](later);
+        uint256 k;
+        for (uint256 i; i < all.length; ++i) {
+            Recorded storage x = all[i];
+            if (x.branch != branch || x.height > last) continue;
+            if (x.height < height) proof.parent = lineageOf(proof.parent, x.height, x.model, x.resultHash);
+            if (x.height == height) proof.named = x.resultHash;
+            if (x.height > height) proof.links[k++] = linkOf(x.height, x.model, x.resultHash);
+        }
+    }
+
     function finalise(
         bytes32 roundId,
         uint8 attempt,
@@ -298,13 +349,15 @@ abstract contract Network is Checks {
         ITrainingLedger.Result memory result,
         uint32 signers
     ) internal {
-        training.finalise(roundId, attempt, result, signers, votesOf(roundId, attempt, set, result, signers));
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
+        training.finalise(study, roundId, attempt, result, signers, votesOf(roundId, attempt, set, result, signers));
+        results[study].push(Recorded(v.branch, v.height, result.modelRoot, resultHashOf(result)));
     }
 
     /// @notice `members` commit, and the round ends with `model` in attempt 0. Returns the next round.
     function finish(bytes32 roundId, uint32 members, bytes32 model) internal returns (bytes32) {
         commit(roundId, members);
-        ITrainingLedger.RoundView memory v = training.roundOf(roundId);
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         if (v.phase == ITrainingLedger.Phase.TRAINING) vm.warp(v.openedAt + SEAL + 1);
         finalise(roundId, 0, members, resultOf(members, 0, model), v.roster);
         vm.warp(block.timestamp + 1);
@@ -318,13 +371,37 @@ abstract contract Network is Checks {
         }
     }
 
+    /// @notice What the open round stood on; it opened in this block or in the one before.
+    function openingOf(bytes32 roundId) internal view returns (ITrainingLedger.Opening memory o) {
+        ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
+        (,, bytes32 lineage, bytes32 model,,) = training.head(study);
+        o = ITrainingLedger.Opening(
+            v.branch,
+            v.height,
+            lineage,
+            model,
+            membership.epoch(),
+            v.roster,
+            v.suspended,
+            consent.accumulator(),
+            membership.accumulator(),
+            blockhash(block.number - 1)
+        );
+        if (roundIdOf(o) != roundId) o.previousBlock = blockhash(block.number - 2);
+        same(roundIdOf(o), roundId, "the opening names the round");
+    }
+
+    function roundIdOf(ITrainingLedger.Opening memory o) internal view returns (bytes32) {
+        return keccak256(abi.encode(Tags.ROUND, block.chainid, address(training), study, o));
+    }
+
     function phaseOf(bytes32 roundId) internal view returns (uint256) {
-        (ITrainingLedger.Phase phase,) = training.phase(roundId);
+        (ITrainingLedger.Phase phase,) = training.phase(study, roundId);
         return uint256(phase);
     }
 
     function phaseIs(bytes32 roundId, ITrainingLedger.Phase phase, uint8 attempt) internal view {
-        (ITrainingLedger.Phase got, uint8 gotAttempt) = training.phase(roundId);
+        (ITrainingLedger.Phase got, uint8 gotAttempt) = training.phase(study, roundId);
         same(uint256(got), uint256(phase), "phase");
         same(gotAttempt, attempt, "attempt");
     }

@@ -17,6 +17,7 @@ from crypto.keys import KeyRing, LedgerKey
 from crypto.sealing import BlobKind, open_blob
 from crypto.statements import Tombstone, sign
 from node import keystore
+from node.audit.events import event_index
 from node.audit.home import Fault
 from node.audit.records import Chain, observe
 from node.audit.verify import CHECKS, Report, read_records, verify_home, verify_network
@@ -25,6 +26,7 @@ from node.messages import CommitNotice, OpeningNotice, TombstoneNotice, VoteNoti
 from node.notices import commit_of, hash_of_result, statement_of
 from node.records import Logged, RoundFinal
 from node.store import Store
+from node.trail import tell
 from node.wire import encode
 from tests.node.audit.audit_kit import MEMBERS, ROUNDS, erase_in, make_network
 
@@ -648,3 +650,24 @@ def test_records_are_read_from_evidence_alone(original: Path) -> None:
     logged = read_records(original / "member-1")
     assert logged == read_records(original / "auditor")
     assert {type(one.record).__name__ for one in logged} >= {"MemberAdmitted", "StudyCreated", "RoundFinal"}
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# The index of events
+
+
+def test_the_index_of_events_is_derived_and_follows_the_home_s_blocks(net: Net) -> None:
+    home = net.path("member-1")
+    told = list(tell(read_records(home)))
+    index = event_index(home)
+    assert index.find() == told
+    index.close()
+    last = told[-1].block
+    net.sql("member-1", "DELETE FROM blocks WHERE number >= ?", last)
+    shorter = event_index(home)
+    assert shorter.find() == [one for one in told if one.block < last], "it goes back with the home's blocks"
+    shorter.close()
+    (home / "events.db").unlink()
+    again = event_index(home)
+    assert again.find() == [one for one in told if one.block < last], "it is made anew where it is lost"
+    again.close()

@@ -23,7 +23,7 @@ SURFACE = {
     "study": "create join leave list show spec-template",
     "consent": "grant withdraw show list import export",
     "erase": "request status receipt verify refuse",
-    "audit": "verify trail round participation prove check",
+    "audit": "verify trail round member consent erasure disclosures participation prove check",
     "model": "show evaluate export lineage",
     "simulate": None,
     "chain": "serve status deploy fund",

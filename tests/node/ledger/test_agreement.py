@@ -65,13 +65,13 @@ class Twin:
                     entries = [world.commit_entry(opened.round_id, member) for member in members]
                     if junk:
                         entries.append(type(entries[0])(3, word("u"), word("d"), Digest(bytes(32)), JUNK))
-                    return self.send(Commits(opened.round_id, tuple(entries)))
+                    return self.send(Commits(opened.study, opened.round_id, tuple(entries)))
                 case ("abstain", list() as members):
                     abstained = tuple((member, world.abstention(opened.round_id, member)) for member in members)
-                    return self.send(Abstentions(opened.round_id, abstained))
+                    return self.send(Abstentions(opened.study, opened.round_id, abstained))
                 case ("have", int() as attempt, dict() as bitmaps):
                     haves = [world.have_entry(opened.round_id, attempt, m, held) for m, held in bitmaps.items()]
-                    return self.send(Haves(opened.round_id, attempt, tuple(haves)))
+                    return self.send(Haves(opened.study, opened.round_id, attempt, tuple(haves)))
                 case ("result", int() as attempt, int() as decided, int() as codes, list() as voters):
                     invalid = sum(1 << i for i in range(N) if codes >> 4 * i & 15)
                     included = decided & ~invalid
@@ -85,7 +85,7 @@ class Twin:
                     )
                     return self.send(world.finalisation(opened.round_id, attempt, decided, result, voters))
                 case _:
-                    return self.send(RoundFailure(opened.round_id))
+                    return self.send(RoundFailure(opened.study, opened.round_id))
         except CallReverted as error:
             return error.error, {name: value for name, value in error.operands.items() if isinstance(value, int)}
 
@@ -106,7 +106,7 @@ def _plain(value: object) -> object:
 def some_act(rng: random.Random, phase: Phase, attempt: int, committed: int) -> tuple[object, ...]:
     """Mostly what the phase calls for, sometimes anything."""
     if rng.random() < 0.15:
-        phase = Phase(rng.randrange(1, 7))
+        phase = Phase(rng.randrange(1, 6))
     if rng.random() < 0.1:
         attempt = rng.randrange(4)
     members = rng.sample(range(N), rng.randint(2, N))

@@ -20,10 +20,12 @@ from crypto.statements import (
     struct_hash,
 )
 from node.errors import CallReverted
+from node.history import History
 from node.membership import accumulate
 from node.memory.unlearning import State
 from node.records import (
     ZERO,
+    BaseProof,
     BranchCreated,
     EntrySkipped,
     ErasureAuthorisation,
@@ -96,7 +98,17 @@ class Erasure:
     ) -> Sent:
         statement = Plan(self.batch, parent, base, model, seed, target)
         votes = self.world.votes(voters, statement)
-        return self.world.send(Planning(self.batch, parent, base, model, seed, target, votes))
+        proof = self.proof(parent, base)
+        return self.world.send(Planning(self.batch, parent, base, model, seed, target, votes, proof))
+
+    def proof(self, parent: int, base: int) -> BaseProof:
+        """As a node makes it; junk where the branch is not on the way."""
+        history = History()
+        history.apply_all(self.world.logged())
+        active = history.studies[self.study].active_branch
+        if parent not in [one.number for one in history.ancestry(self.study, active)]:
+            return BaseProof(ZERO, ZERO, ())
+        return history.base_proof(self.study, parent, base)
 
     def purge(self, members: Iterable[int], stage: int = 0) -> Sent:
         return self.world.send(Purges(self.batch, tuple(self.purge_entry(member, stage) for member in members)))
@@ -228,7 +240,12 @@ def test_a_plan_names_a_recorded_checkpoint_and_a_closed_target(world: World) ->
     base = finals[0].result.model_root
     with pytest.raises(CallReverted) as wrong_model:
         erasure.plan(1, word("another model"), 3)
-    assert wrong_model.value.operands == {"expected": base, "got": word("another model")}
+    assert wrong_model.value.error == "WrongCheckpoint"
+    assert wrong_model.value.operands["expected"] == world.all(RoundOpened)[-1].parent_result
+    with pytest.raises(CallReverted) as wrong_start:
+        erasure.plan(0, word("another model"), 3)
+    operands = {"expected": word("initial model"), "got": word("another model")}
+    assert (wrong_start.value.error, wrong_start.value.operands) == ("WrongCheckpoint", operands)
     with pytest.raises(CallReverted) as beyond:
         erasure.plan(1, base, 4)
     assert (beyond.value.error, beyond.value.operands) == ("BadTarget", {"target": 4, "first": 1, "last": 3})
@@ -440,7 +457,7 @@ def test_a_replay_steps_over_rounds_that_fail(world: World) -> None:
     erasure.purge([0, 1, 2, 3])
     replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
     world.pass_time(replay.opened_at + 1_020)
-    sent = world.send(RoundFailure(replay.round_id))
+    sent = world.send(RoundFailure(replay.study, replay.round_id))
     again = one_of(sent, RoundOpened)
     assert (again.height, again.parent_model) == (3, finals[0].result.model_root)
     final = one_of(world.finish(again.round_id), RoundFinal)

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 import pytest
 
-from crypto.commitments import round_id
+from crypto.commitments import lineage, link, round_id
 from crypto.digest import Digest
 from crypto.keys import LedgerKey
 from crypto.statements import AuditAccess, Commit, Domain, Join, Leave, Remove, sign
@@ -172,7 +172,7 @@ def test_junk_in_a_batch_of_commitments_harms_only_itself(world: World) -> None:
         replace(good[2], update_root=ZERO),
         good[3],
     )
-    sent = world.send(Commits(opened.round_id, batch))
+    sent = world.send(Commits(opened.study, opened.round_id, batch))
     assert kinds(sent) == ["Committed"] + ["EntrySkipped"] * 8 + ["Committed"]
     assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [
         (0, 1),
@@ -214,7 +214,8 @@ def test_a_statement_for_an_unknown_round_is_refused(world: World) -> None:
     world.study()
     with pytest.raises(CallReverted) as refused:
         world.commit(word("no round"), [0])
-    assert (refused.value.error, refused.value.operands) == ("RoundUnknown", {"roundId": word("no round")})
+    operands = {"study": ZERO, "roundId": word("no round"), "open": ZERO}
+    assert (refused.value.error, refused.value.operands) == ("RoundNotOpen", operands)
 
 
 # --- seal and attempt 0
@@ -253,11 +254,12 @@ def test_a_result_opens_the_next_round_in_the_same_transaction(world: World) -> 
     sent = world.finish(opened.round_id)
     final, following = one_of(sent, RoundFinal), one_of(sent, RoundOpened)
     assert (following.study, following.height, following.branch) == (study, 2, 0)
-    assert (following.parent_result, following.parent_model) == (final.result_hash, final.result.model_root)
+    named = lineage(ZERO, link(1, final.result.model_root, final.result_hash))
+    assert (following.parent_result, following.parent_model) == (named, final.result.model_root)
     assert following.round_id == expected_id(world, following)
     with pytest.raises(CallReverted) as closed:
         world.commit(opened.round_id, [0])
-    assert closed.value.error == "RoundClosed"
+    assert closed.value.error == "RoundNotOpen"
 
 
 def test_the_first_result_counts_and_a_second_is_refused(world: World) -> None:
@@ -268,7 +270,9 @@ def test_the_first_result_counts_and_a_second_is_refused(world: World) -> None:
     world.send(call)
     with pytest.raises(CallReverted) as again:
         world.send(call)
-    assert (again.value.error, again.value.operands) == ("RoundClosed", {"roundId": opened.round_id})
+    following = world.all(RoundOpened)[-1]
+    operands = {"study": opened.study, "roundId": opened.round_id, "open": following.round_id}
+    assert (again.value.error, again.value.operands) == ("RoundNotOpen", operands)
 
 
 def test_a_study_ends_with_its_last_result(world: World) -> None:
@@ -337,7 +341,7 @@ def test_too_few_included_is_an_agreed_no_result_that_keeps_the_model(world: Wor
     sent = world.send(world.finalisation(opened.round_id, 0, ALL, kept, [0, 1, 2]))
     following = one_of(sent, RoundOpened)
     assert following.parent_model == word("initial model")
-    assert following.parent_result == hash_of(kept)
+    assert following.parent_result == lineage(ZERO, link(1, kept.model_root, hash_of(kept)))
 
 
 def test_a_study_counts_only_rounds_with_a_model(world: World) -> None:
@@ -394,7 +398,7 @@ def test_haves_count_once_from_the_roster_and_for_commitments_only(world: World)
         replace(world.have_entry(opened.round_id, 2, 1, 0b0111)),
         replace(good, member=6),
     )
-    sent = world.send(Haves(opened.round_id, 1, batch))
+    sent = world.send(Haves(opened.study, opened.round_id, 1, batch))
     assert kinds(sent) == ["HavePosted"] + ["EntrySkipped"] * 4
     assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(0, 1), (1, 6), (1, 2), (6, 3)]
 
@@ -432,17 +436,17 @@ def test_after_three_attempts_the_round_fails_and_the_next_keeps_the_parent(worl
     sealed = world.ledger.head().timestamp
     world.pass_time(sealed + 60 + 40 + 80)
     with pytest.raises(CallReverted) as early:
-        world.send(RoundFailure(opened.round_id))
+        world.send(RoundFailure(opened.study, opened.round_id))
     assert early.value.operands == {"roundId": opened.round_id, "phase": Phase.HAVE, "attempt": 3}
     world.pass_time(sealed + 60 + 40 + 80 + 160)
-    sent = world.send(RoundFailure(opened.round_id))
+    sent = world.send(RoundFailure(opened.study, opened.round_id))
     assert one_of(sent, RoundFailed) == RoundFailed(opened.round_id, study, 0, 1, 2)
     following = one_of(sent, RoundOpened)
     assert (following.height, following.parent_result, following.parent_model) == (2, ZERO, word("initial model"))
     assert following.round_id != opened.round_id
     with pytest.raises(CallReverted) as closed:
-        world.send(RoundFailure(opened.round_id))
-    assert closed.value.error == "RoundClosed"
+        world.send(RoundFailure(opened.study, opened.round_id))
+    assert closed.value.error == "RoundNotOpen"
 
 
 def test_too_few_commitments_fail_the_round_before_anything_is_revealed(world: World) -> None:
@@ -453,7 +457,7 @@ def test_too_few_commitments_fail_the_round_before_anything_is_revealed(world: W
     with pytest.raises(CallReverted) as refused:
         world.send(world.finalisation(opened.round_id, 0, 0b0011, result, [0, 1, 2]))
     assert refused.value.operands["phase"] == Phase.FAILED
-    sent = world.send(RoundFailure(opened.round_id))
+    sent = world.send(RoundFailure(opened.study, opened.round_id))
     assert one_of(sent, RoundFailed) == RoundFailed(opened.round_id, study, 0, 1, 1)
 
 
@@ -465,7 +469,7 @@ def test_a_round_past_its_age_can_only_fail(world: World) -> None:
     with pytest.raises(CallReverted) as refused:
         world.send(world.finalisation(opened.round_id, 0, ALL, result, [0, 1, 2]))
     assert refused.value.operands["phase"] == Phase.FAILED
-    sent = world.send(RoundFailure(opened.round_id))
+    sent = world.send(RoundFailure(opened.study, opened.round_id))
     assert one_of(sent, RoundFailed) == RoundFailed(opened.round_id, study, 0, 1, 3)
 
 
@@ -576,5 +580,7 @@ def test_results_chain_round_by_round(world: World) -> None:
     rounds, finals = world.all(RoundOpened), world.all(RoundFinal)
     assert [one.height for one in rounds] == [1, 2, 3, 4]
     assert all(
-        later.parent_result == final.result_hash for (_, later), final in zip(pairwise(rounds), finals, strict=True)
+        later.parent_result
+        == lineage(earlier.parent_result, link(final.height, final.result.model_root, final.result_hash))
+        for (earlier, later), final in zip(pairwise(rounds), finals, strict=True)
     )

@@ -37,7 +37,7 @@ def test_a_deadline_passes_on_a_quiet_chain(world: World) -> None:
     world.pass_time(opened.opened_at + 120)
     assert world.ledger.head().number == before.number
     assert world.ledger.head().timestamp <= opened.opened_at + 120
-    sent = world.ledger.send(RoundFailure(opened.round_id))
+    sent = world.ledger.send(RoundFailure(opened.study, opened.round_id))
     assert one_of(sent, RoundFailed).reason == 1
     assert sent.block == before.number + 1
 
@@ -46,7 +46,7 @@ def test_a_call_before_its_time_is_refused_with_the_phase(world: World) -> None:
     _, opened = world.study()
     world.commit(opened.round_id, [0])
     with pytest.raises(CallReverted) as early:
-        world.send(RoundFailure(opened.round_id))
+        world.send(RoundFailure(opened.study, opened.round_id))
     assert early.value.error == "WrongPhase"
     assert early.value.operands == {"roundId": opened.round_id, "phase": Phase.TRAINING, "attempt": 0}
     assert "WrongPhase" in early.value.message
@@ -60,7 +60,7 @@ def test_a_round_of_yesterday_is_judged_by_the_stamp_of_today(world: World) -> N
     with pytest.raises(CallReverted) as late:
         world.send(world.finalisation(opened.round_id, 0, 15, world.result(opened.round_id, 15), [0, 1, 2]))
     assert late.value.operands["phase"] == Phase.FAILED
-    sent = world.send(RoundFailure(opened.round_id))
+    sent = world.send(RoundFailure(opened.study, opened.round_id))
     assert one_of(sent, RoundOpened).opened_at == world.ledger.head().timestamp
 
 

@@ -265,7 +265,9 @@ def test_calls_from_many_threads_are_all_mined(chain: Chain, real: World) -> Non
     entries = [real.commit_entry(opened.round_id, member) for member in range(4)]
     done: list[list[str]] = []
     threads = [
-        threading.Thread(target=lambda e=entry: done.append(kinds(real.ledger.send(Commits(opened.round_id, (e,))))))
+        threading.Thread(
+            target=lambda e=entry: done.append(kinds(real.ledger.send(Commits(opened.study, opened.round_id, (e,)))))
+        )
         for entry in entries
     ]
     for thread in threads:

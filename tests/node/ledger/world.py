@@ -194,21 +194,27 @@ class World:
         return CommitEntry(member, *roots, self.sign(member, Commit(round_id, member, *roots)))
 
     def commit(self, round_id: Digest, members: Iterable[int]) -> Sent:
-        return self.send(Commits(round_id, tuple(self.commit_entry(round_id, member) for member in members)))
+        return self.send(
+            Commits(self.study_of(round_id), round_id, tuple(self.commit_entry(round_id, member) for member in members))
+        )
 
     def abstention(self, round_id: Digest, member: int) -> bytes:
         return self.sign(member, Abstain(round_id, member))
 
     def abstain(self, round_id: Digest, members: Iterable[int]) -> Sent:
         entries = tuple((member, self.abstention(round_id, member)) for member in members)
-        return self.send(Abstentions(round_id, entries))
+        return self.send(Abstentions(self.study_of(round_id), round_id, entries))
 
     def have_entry(self, round_id: Digest, attempt: int, member: int, bitmap: int) -> HaveEntry:
         return HaveEntry(member, bitmap, self.sign(member, Have(round_id, member, attempt, bitmap)))
 
     def haves(self, round_id: Digest, attempt: int, bitmaps: dict[int, int]) -> Sent:
         entries = tuple(self.have_entry(round_id, attempt, member, held) for member, held in bitmaps.items())
-        return self.send(Haves(round_id, attempt, entries))
+        return self.send(Haves(self.study_of(round_id), round_id, attempt, entries))
+
+    def study_of(self, round_id: Digest) -> Digest:
+        """The study of a round that opened."""
+        return next((one.study for one in self.all(RoundOpened) if one.round_id == round_id), ZERO)
 
     def commit_root(self, round_id: Digest) -> Digest:
         """The rolling hash of the round's commitments, from the records."""
@@ -237,7 +243,7 @@ class World:
         self, round_id: Digest, attempt: int, decided: int, result: Result, voters: Iterable[int]
     ) -> Finalisation:
         vote = Vote(round_id, attempt, decided, hash_of(result))
-        return Finalisation(round_id, attempt, result, self.votes(voters, vote))
+        return Finalisation(self.study_of(round_id), round_id, attempt, result, self.votes(voters, vote))
 
     def finish(self, round_id: Digest, members: Iterable[int] | None = None) -> Sent:
         """Commit, then a result of attempt 0 by everyone."""

@@ -1,0 +1,101 @@
+"""Accounting of disclosures (45 CFR 164.528(b)(2)): date, recipient, what was disclosed, for what purpose.
+
+What koinon discloses of a patient is a model update computed from many patients' records, sealed to the members of a
+round. While the link between person and consent exists, rounds come from proofs about the declared sets; afterwards the
+hospital's archive answers with days and names. Several disclosures to one recipient for one purpose are one row with
+the first and the last day, as 164.528(b)(3) allows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Protocol
+
+from crypto.digest import Digest
+from node.history import History
+from node.reports.consent import recipients
+
+
+class Archived(Protocol):
+    """What the archive keeps of an erased consent; `node.vault.ArchiveRecord` says more."""
+
+    @property
+    def study_name(self) -> str:
+        """What the study was called."""
+        ...
+
+    @property
+    def first_use_on(self) -> str:
+        """YYYY-MM-DD, or "" when it was never used."""
+        ...
+
+    @property
+    def last_use_on(self) -> str:
+        """YYYY-MM-DD, or ""."""
+        ...
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """Names of members and others."""
+        ...
+
+
+def of_consent(
+    history: History, study_name: str, own_name: str, uses: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    """Rows for one consent, from the findings of `proof.check`; the hospital itself is no recipient.
+
+    Args:
+        history: the chain.
+        study_name: what the study is called.
+        own_name: the hospital whose patient this is.
+        uses: rounds with their findings.
+    """
+    days: dict[str, list[tuple[str, int]]] = {}
+    for found in uses:
+        if found["finding"] != "present":
+            continue
+        one = history.rounds[Digest.from_hex(found["round_id"])]
+        day = _day(history.seal(one)[1])
+        for name in recipients(history, one.opened.round_id):
+            if name != own_name:
+                days.setdefault(name, []).append((day, one.opened.height))
+    return [
+        {
+            "date": listed[0][0],
+            "recipient": name,
+            "description": f"sealed model updates computed from records that include this patient's, {_rounds(listed)}",
+            "purpose": f"training of the shared model of study {study_name}",
+            "last_date": listed[-1][0],
+            "count": len(listed),
+        }
+        for name, listed in sorted(days.items())
+    ]
+
+
+def of_archive(own_name: str, records: Iterable[Archived]) -> list[dict[str, Any]]:
+    """Rows for consents whose link is destroyed; the number of rounds is not kept."""
+    return [
+        {
+            "date": one.first_use_on,
+            "recipient": name,
+            "description": "sealed model updates computed from records that included this patient's; since erased",
+            "purpose": f"training of the shared model of study {one.study_name}",
+            "last_date": one.last_use_on,
+            "count": None,
+        }
+        for one in records
+        if one.first_use_on
+        for name in one.recipients
+        if name != own_name
+    ]
+
+
+def _day(moment: int) -> str:
+    return datetime.fromtimestamp(moment, UTC).date().isoformat()
+
+
+def _rounds(listed: list[tuple[str, int]]) -> str:
+    heights = sorted(height for _, height in listed)
+    return f"round {heights[0]}" if len(heights) == 1 else f"{len(heights)} rounds, {heights[0]} to {heights[-1]}"

@@ -1,0 +1,101 @@
+"""One erasure, state by state: who did what, when it is due, who attested the deletion, who did not.
+
+The clock is the controller's legal one: one month from the request (Art. 12(3) GDPR), which no vote and no other member
+moves. Recipients are told and answer under signature (Art. 19 GDPR).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from crypto.digest import Digest
+from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, replays, roster_of, state_of
+from node.errors import NotFound
+from node.history import ErasureHistory, History
+from node.membership import members_of
+
+
+def find_erasure(history: History, start: str) -> Digest:
+    """An erasure by its id or the beginning of it.
+
+    Raises:
+        NotFound: none, or several.
+    """
+    fits = [batch for batch in history.erasures if batch.hex().startswith(start.lower().removeprefix("0x"))]
+    if len(fits) != 1:
+        raise NotFound(f"{len(fits)} erasures begin with {start[:64]!r}")
+    return fits[0]
+
+
+def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
+    """Everything the chain says about one erasure.
+
+    Args:
+        history: the chain.
+        batch: the erasure.
+        now: the time (unix seconds) at which the clock is read.
+
+    Returns:
+        {erasure, study, controller, poster, state, clock, times, plan, recipients, verdicts, exceptions, refused_on}.
+    """
+    one = history.erasures[batch]
+    opened, plan = one.opened, one.plan
+    names = {index: member.name for index, member in history.registry.members.items()}
+    asked = roster_of(history, opened.study) | sum(1 << m for m in {member for _, member in one.purges})
+    return {
+        "erasure": batch.hex(),
+        "study": opened.study.hex(),
+        "controller": names[opened.controller],
+        "poster": names[opened.poster],
+        "state": state_of(one, history).value,
+        "clock": clock(one, now),
+        "times": [
+            {"state": state, "time": time, "block": one.marks[state].position.block}
+            for state, time in sorted(one.times.items(), key=lambda item: (item[1], one.marks[item[0]].position))
+        ],
+        "plan": None
+        if plan is None
+        else {
+            "replays": replays(plan),
+            "branch": plan.branch,
+            "base_round": plan.base_height,
+            "base_model": plan.base_model.hex(),
+            "target_round": plan.target_height,
+        },
+        "recipients": [
+            {
+                "member": index,
+                "name": names[index],
+                "before_replay": _attested(one, PAIR, index),
+                "all": _attested(one, FINAL, index),
+            }
+            for index in members_of(asked)
+        ],
+        "verdicts": [
+            {
+                "member": index,
+                "name": names[index],
+                "confirmed": verdict.confirmed,
+                "model": verdict.head_model.hex(),
+            }
+            for index, verdict in sorted(one.verdicts.items())
+        ],
+        "exceptions": [] if one.closed is None else [names[index] for index in members_of(one.closed.exceptions)],
+        "refused_on": None if one.refused is None else GROUNDS.get(one.refused.ground, "unknown"),
+    }
+
+
+def clock(one: ErasureHistory, now: int) -> dict[str, Any]:
+    """The legal clock of a batch at a moment: due, whether it stopped, whether it is overdue."""
+    over = one.closed is not None or one.refused is not None
+    return {
+        "requested": one.times["requested"],
+        "due": one.opened.due_at,
+        "overdue": is_overdue(one, now),
+        "days_left": None if over or one.moved else (one.opened.due_at - now) // 86_400,
+    }
+
+
+def _attested(one: ErasureHistory, stage: int, member: int) -> str | None:
+    found = one.purges.get((stage, member))
+    return None if found is None else found.inventory.hex()

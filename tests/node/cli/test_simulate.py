@@ -1,0 +1,45 @@
+"""`koinon simulate --compare`: every row is measured the same way, and the federated one is the study's own model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from node.cli.main import koinon
+
+STUDY = ("--model", "mlp", "--rounds", 2, "--local-epochs", 1, "--batch-size", 8, "--learning-rate", 0.05)
+
+
+def write(path: Path, seed: int, splits: dict[str, int]) -> Path:
+    """Images of one bright half, the label says which; one patient a record."""
+    numbers = np.random.default_rng(seed)
+    arrays = {}
+    for split, count in splits.items():
+        labels = numbers.integers(0, 2, count)
+        images = numbers.integers(0, 120, (count, 8, 8))
+        images[labels == 1, :4] += 100
+        images[labels == 0, 4:] += 100
+        arrays[f"{split}_images"] = images.astype(np.uint8)
+        arrays[f"{split}_labels"] = labels.astype(np.uint8)[:, None]
+        arrays[f"{split}_patient_ids"] = np.array([f"{seed}-{split}-{row}" for row in range(count)])
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.slow
+def test_the_federated_row_is_the_agreed_model_and_floats_differ_from_it_only_in_arithmetic(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{i}.npz", i, {"train": 30, "val": 2, "test": 4}) for i in (1, 2)]
+    test = write(tmp_path / "test.npz", 3, {"test": 60})
+    arguments = ["simulate", *STUDY, "--min-consents", 2, "--data", files[0], "--data", files[1], "--test", test]
+    result = CliRunner().invoke(koinon, [*map(str, arguments), "--compare", "--json"])
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)["data"]
+    rows = {one["training"]: one for one in found["comparison"]}
+    assert rows["federated"]["accuracy"] == found["accuracy"]
+    assert rows["federated"]["auc"] == found["auc"]
+    assert rows["federated-float"]["auc"] == pytest.approx(found["auc"], abs=0.02)
+    assert {"centralised", "federated", "federated-float"} < set(rows)
