@@ -26,6 +26,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any]]] = {
         "listen": (str, "/ip4/127.0.0.1/tcp/0"),
         "control_port": (int, 0),
         "password_file": (str, "password"),
+        "dpo_password_file": (str, ""),
         "log_level": (str, "info"),
     },
     "chain": {
@@ -35,6 +36,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any]]] = {
         "poll_ms": (int, 250),
     },
     "study": {"auto_join": (bool, True), "register": (str, "")},
+    "erasure": {"review_s": (int, 0)},
     "training": {"threads": (int, 1), "timeout_s": (int, 86_400)},
 }
 

@@ -25,7 +25,7 @@ from node.errors import LocalFault, NodeError, NotFound, TimedOut
 from node.home import read_json, write_json
 
 MAX_BODY_BYTES = 8 << 20  # the largest command carries a study spec or a register of signed forms
-Commands = Callable[[str, dict[str, Any]], Awaitable[dict[str, Any]]]
+Commands = Callable[[str, dict[str, Any], str], Awaitable[dict[str, Any]]]
 
 
 class ControlServer:
@@ -34,7 +34,7 @@ class ControlServer:
     Args:
         path: where to write the control file (port, token).
         port: 0 lets the system choose.
-        commands: (name, body) -> data; `NodeError` becomes an error reply with its exit code.
+        commands: (name, body, token of this door) -> data; `NodeError` becomes an error reply with its exit code.
         ready: whether the node follows the chain and may act.
         metrics: Prometheus text.
     """
@@ -82,7 +82,8 @@ class ControlServer:
                     return
                 try:
                     body = jsontext.loads(self.rfile.read(int(length)) or b"{}")
-                    data = trio.from_thread.run(commands, self.path.removeprefix("/do/"), body, trio_token=token)
+                    name = self.path.removeprefix("/do/")
+                    data = trio.from_thread.run(commands, name, body, secret, trio_token=token)
                     reply: dict[str, Any] = {"data": data}
                 except NodeError as error:
                     reply = {"error": {"kind": error.kind, "message": error.message, "exit_code": int(error.exit_code)}}
@@ -111,14 +112,22 @@ class ControlServer:
         self._server.server_close()
 
 
-def ask(path: Path, command: str, body: dict[str, Any], timeout_s: float = 600.0) -> dict[str, Any]:
-    """Give a command to the node whose control file is `path` and return its data.
+Sign = Callable[[str], dict[str, Any]]
+"""The token of a door -> the envelope of an order for it (`roles.Signer`)."""
+
+
+def ask(
+    path: Path, command: str, body: dict[str, Any], timeout_s: float = 600.0, sign: Sign | None = None
+) -> dict[str, Any]:
+    """Give a command to the node whose control file is `path` and return its data; `sign` adds a role's signature.
 
     Raises:
         NotFound: no control file, or nobody listens behind it: the node is not running.
         NodeError: what the node answered, of the same class and with the same exit code.
     """
     control = read_json(path)
+    if sign is not None:
+        body = {**body, "authorisation": sign(str(control["token"]))}
     connection = http.client.HTTPConnection("127.0.0.1", int(control["port"]), timeout=timeout_s)
     try:
         connection.request(

@@ -8,6 +8,7 @@ before it is sent and may be ordered again. `work` is called after every look at
 from __future__ import annotations
 
 import datetime
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,7 +32,7 @@ from crypto.statements import (
 from fl_engine.errors import PolicyError
 from fl_engine.training import check_erasable
 from node import card as cards
-from node import enrolment, proof
+from node import enrolment, proof, roles
 from node.card import Card, Origin
 from node.duo import codes_of
 from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
@@ -46,7 +47,7 @@ from node.records import (
     Position,
     StudyCreation,
 )
-from node.register import parse_register
+from node.register import check_rows, parse_register
 from node.study import Study
 from node.training import Arithmetic, model_root
 from node.vault import Holding, Vault
@@ -70,6 +71,8 @@ class Desk:
         network: for cards and for whether the home is synthetic.
         auto_join: whether studies we are invited to are joined without an order.
         register: path of the register of signed forms, read anew whenever a study is joined; None without one.
+        officer: how a node that enrols unattended gets at the dpo's key; None where a person brings it.
+        review_s: chain seconds that an erasure of ours waits, its use stopped, for somebody to refuse it.
         without: patients who keep their import row numbers but are never granted (a simulation's "had they never
             been there").
     """
@@ -81,6 +84,8 @@ class Desk:
         *,
         auto_join: bool,
         register: Path | None,
+        officer: Callable[[], bytes] | None = None,
+        review_s: int = 0,
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._node = participant
@@ -88,6 +93,8 @@ class Desk:
         self.network = network
         self._auto_join = auto_join
         self._register = register
+        self._officer = officer
+        self.review_s = review_s
         self._without = without
         self._placed_on: dict[Digest, datetime.date] = {}
         self._complained: set[tuple[str, Digest]] = set()
@@ -323,6 +330,88 @@ class Desk:
             for form in spec.forms
         ]
 
+    async def take_in(
+        self, node: Node, study: Digest, rows: list[dict[str, Any]], ends: list[dict[str, Any]]
+    ) -> dict[str, Any]:
+        """Carry out what a file of FHIR Consents says: first what ended, then what was granted.
+
+        Args:
+            rows: the register's columns with `line`, `document` and `until` (last day of the period or "").
+            ends: `line`, `patient_id`, `form`, `signed_on`, `mark`: ends what is held of this patient under this form,
+                unless it was signed later.
+        """
+        result = await node.core(self._take_in, study, rows, ends, node.now)
+        result["posted"] = await self.post_withdrawals(node)
+        await self._post_grants(node, study)
+        return result
+
+    def _take_in(
+        self, study: Digest, rows: list[dict[str, Any]], ends: list[dict[str, Any]], now: int
+    ) -> dict[str, Any]:
+        spec = self._node.study(study).study
+        ids = enrolment.form_ids(spec, study)
+        last_day = {form["name"]: enrolment.today(form["valid_to"] - 1).isoformat() for form in spec.forms}
+        wanted = check_rows(rows, "FHIR import", forms=list(ids), today=enrolment.today(now)) if rows else ()
+        for entry in ends:
+            if entry["form"] not in ids:
+                raise InputError(f"FHIR import, line {int(entry['line'])}: form is not one of the study's")
+        ended = [one for entry in ends for one in self._ended_by(entry, study, ids[entry["form"]])]
+        for consent, mark in ended:
+            self._node.end_consent(consent, now, mark)
+        until = {int(entry["line"]): str(entry.get("until", "")) for entry in rows}
+        short = [
+            row for row in wanted if until[row.line] and until[row.line] < last_day[row.form][: len(until[row.line])]
+        ]
+        kept = [row for row in wanted if row not in short]
+        done = enrolment.enrol(self.vault, kept, spec, self.origin(study), now=now)
+        refused = [{"line": one.line, "why": one.why} for one in done.refused]
+        refused += [
+            {"line": row.line, "why": f"its period ends before form {row.form} does; koinon ends forms, not persons"}
+            for row in short
+        ]
+        return {
+            "granted": len(done.minted),
+            "known": len(done.known),
+            "ended": [consent.hex() for consent, _ in ended],
+            "absent": list(done.absent),
+            "refused": refused,
+        }
+
+    def _ended_by(self, entry: dict[str, Any], study: Digest, form_id: Digest) -> list[tuple[Digest, str]]:
+        try:
+            held = self.vault.find(str(entry["patient_id"]))
+        except NotFound:
+            return []
+        return [
+            (one.consent_id, str(entry["mark"]))
+            for one in held
+            if (one.study, one.form_id, one.mark) == (study, form_id, "") and one.signed_on <= str(entry["signed_on"])
+        ]
+
+    def held(self, study: Digest, now: int) -> list[dict[str, Any]]:
+        """Every consent of the study with its patient and its document: for the hospital's own records."""
+        with self.vault.reading("export"):
+            return self._held(study, now)
+
+    def _held(self, study: Digest, now: int) -> list[dict[str, Any]]:
+        spec, history = self._node.study(study).study, self._node.history
+        names = {form_id: name for name, form_id in enrolment.form_ids(spec, study).items()}
+        ends = {form["name"]: form["valid_to"] for form in spec.forms}
+        return [
+            {
+                "consent_id": one.consent_id.hex(),
+                "patient_id": self.vault.patient_of(one.consent_id),
+                "form": names[one.form_id],
+                "valid_to": ends[names[one.form_id]],
+                "signed_on": one.signed_on,
+                "issued": one.issued,
+                "state": enrolment.consent_state(one, history, now).value,
+                "changed_at": one.marked_at or history.withdrawn_at(one.consent_id) or 0,
+                "document": self.vault.document(one.consent_id).decode(),
+            }
+            for one in self.vault.holdings(study)
+        ]
+
     async def _post_grants(self, node: Node, study: Digest) -> None:
         await node.core(self._place_due, study, node.now)
         for call in await node.core(enrolment.pending_calls, self.vault, self.origin(study), self._ring.ledger):
@@ -474,18 +563,26 @@ class Desk:
             return  # the creator has not registered them yet
         mark = ("enrolled", study)
         if self._node.store.meta(f"enrolled {study.hex()}") is None:
-            if self._register is None and not self.network.synthetic:
+            attended = self.vault.needs_officer and self._officer is None
+            if attended or (self._register is None and not self.network.synthetic):
                 if mark not in self._complained:
                     self._complained.add(mark)
-                    log.warning("waiting for `koinon consent grant --register CSV`", study=study.hex()[:12])
+                    log.warning("waiting for the dpo's `koinon consent grant`", study=study.hex()[:12])
                 return
             register = self._register.read_bytes() if self._register is not None else None
-            await node.core(self._enrol, study, register, register is None, node.now)
+            await node.core(self._enrol_unattended, study, register, node.now)
             await node.core(self._node.store.set_meta, f"enrolled {study.hex()}", str(node.now))
             await self._post_grants(node, study)
             return
         if not await node.core(self.vault.pending_anchors, study):
             await self.join(node, study)
+
+    def _enrol_unattended(self, study: Digest, register: bytes | None, now: int) -> None:
+        if self._officer is None or not self.vault.needs_officer:
+            self._enrol(study, register, register is None, now)
+            return
+        with self.vault.unlocked(self._officer(), roles.witness(self._node.store, "dpo", "unattended enrolment")):
+            self._enrol(study, register, register is None, now)
 
     async def _work_withdrawals(self, node: Node) -> None:
         await self.post_withdrawals(node)

@@ -180,7 +180,7 @@ def enrol(
                     row.patient_id,
                     origin=origin,
                     form_id=ids[row.form],
-                    document=signed_document(row, form["text_sha256"]),
+                    document=row.document or signed_document(row, form["text_sha256"]),
                     signed_on=row.signed_on,
                     issued=today(now),
                     now=now,

@@ -122,6 +122,7 @@ from node.vault import Vault
 log = structlog.get_logger("erasing")
 
 ERASURE: Final = 1  # a tombstone's reason
+MAX_REVIEW_S: Final = 14 * 86_400  # of the month that the law gives; the due date does not move
 RETRY_S: Final = 3  # chain seconds until a duty that failed is tried again
 LOOK_AGAIN_S: Final = 30  # chain seconds after which a clean home is searched again for what should not be there
 
@@ -192,6 +193,18 @@ def relay_salt(signature: bytes) -> Digest:
     The relay has it from the card, the hospital from its vault, nobody else can compute it.
     """
     return sha256(b"koinon/relay-salt/1" + signature)
+
+
+def refusal_notice(hospital: str, erasure: Digest, ground: int, authority: str) -> str:
+    """What a patient is told when an erasure is refused (Art. 12(4) GDPR); it names no patient."""
+    return (
+        f"{hospital} has refused your request for erasure (reference {erasure.hex()}).\n\n"
+        f"Ground: {GROUNDS[ground]}.\n\n"
+        "Your consent stays withdrawn: your data are in no round of training that was opened since, and will be in "
+        "none.\n\n"
+        f"You may lodge a complaint with the supervisory authority: {authority}\n"
+        "You may also seek a judicial remedy before a court (Art. 79 GDPR).\n"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -336,15 +349,32 @@ class Erasing:
             "signature": self._signed(receipt).hex(),
         }
 
-    async def refuse(self, node: Surroundings, erasure: Digest, ground: int) -> None:
-        """Refuse a batch of ours on a legal ground (`erasure.GROUNDS`); the consents stay withdrawn."""
+    async def refuse(self, node: Surroundings, erasure: Digest, ground: int, authority: str) -> str:
+        """Refuse a batch of ours on a legal ground (`erasure.GROUNDS`); the consents stay withdrawn.
+
+        The decision is in ARCHIVE before it is on the chain. Returns the notice for the patient (Art. 12(4) GDPR),
+        which names `authority`, where they may complain.
+        """
+        if not authority.strip() or len(authority) > 400 or not authority.isprintable():
+            raise InputError("the complaint authority: one line of at most 400 characters, which the notice will name")
         if ground not in GROUNDS:
             raise InputError(f"ground {ground} is none of {', '.join(map(str, GROUNDS))} (Art. 17(3) GDPR)")
         found = self._erasure(erasure)
         if found.opened.controller != self._desk.member:
             raise Refused(f"erasure {erasure.hex()[:12]} is member {found.opened.controller}'s to decide")
+        state = state_of(found, self._history)
+        if state not in (State.REQUESTED, State.AUTHORISED):
+            raise Refused(f"erasure {erasure.hex()[:12]} is {state.value}: it can be refused until it is excluded")
+        await node.core(self._archive_refusal, erasure, found, ground, authority)
         statement = Refuse(erasure, self._desk.member, ground)
         await node.send(ErasureRefusal(erasure, self._desk.member, ground, self._signed(statement)))
+        return refusal_notice(self._desk.hospital, erasure, ground, authority)
+
+    def _archive_refusal(self, batch: Digest, erasure: ErasureHistory, ground: int, authority: str) -> None:
+        text = f"{GROUNDS[ground]}; complaint authority named: {authority}"
+        for consent in self._consents(batch):
+            if self._is_linked(consent):
+                self._archive(batch, erasure, consent, decision="refused", ground=text)
 
     def _erasure(self, batch: Digest) -> ErasureHistory:
         found = self._history.erasures.get(batch)
@@ -636,10 +666,21 @@ class Erasing:
         await node.send(ErasureProgress(batch, statement.member, step, evidence, self._signed(statement)))
 
     async def _authorise(self, node: Surroundings, batch: Digest) -> None:
+        if self._is_considered(batch, node.now):
+            return
         statement = Authorise(batch, self._desk.member)
         await node.send(ErasureAuthorisation(batch, statement.member, self._signed(statement)))
 
+    def _is_considered(self, batch: Digest, now: int) -> bool:
+        """Whether the hospital still considers a refusal, which the contract takes until the exclusion is stated.
+
+        The use has stopped by then: the withdrawal is on the chain, and no set holds the consent.
+        """
+        return now < self._erasure(batch).opened.opened_at + min(self._desk.review_s, MAX_REVIEW_S)
+
     async def _exclude(self, node: Surroundings, batch: Digest) -> None:
+        if self._is_considered(batch, node.now):
+            return
         study = self._erasure(batch).opened.study
         evidence = await node.core(lambda: exclusion_evidence(self._history, study, self._consents(batch)))
         if evidence is not None:
@@ -1221,7 +1262,9 @@ class Erasing:
             self._store.forget_notices(consent, "ErasureNotice")
         self._store.checkpoint()
 
-    def _archive(self, batch: Digest, erasure: ErasureHistory, consent: Digest) -> None:
+    def _archive(
+        self, batch: Digest, erasure: ErasureHistory, consent: Digest, *, decision: str = "erased", ground: str = ""
+    ) -> None:
         """What the law makes us keep: the decision and its days, nothing that leads to the consent."""
         history, study = self._history, erasure.opened.study
         uses = self._uses(batch)
@@ -1230,9 +1273,10 @@ class Erasing:
         self._vault.archive(
             consent,
             study_name=self._node.study(study).study.name,
-            decision="erased",
+            decision=decision,
+            ground=ground,
             requested_on=_day(received),
-            completed_on=_day(erasure.times.get("head_moved", received)),
+            completed_on=_day(erasure.times["head_moved"]) if "head_moved" in erasure.times else "",
             first_use_on=_day(used[0]) if used else "",
             last_use_on=_day(used[-1]) if used else "",
             recipients=sorted({name for one, found in uses.items() if found for name in recipients(history, one)}),

@@ -21,7 +21,7 @@ from crypto.keys import KeyRing, LedgerKey
 from crypto.statements import Seat as SeatStatement
 from crypto.statements import sign
 from fl_engine.data.dataset import Dataset
-from node import config, keystore
+from node import config, keystore, roles
 from node.chain.genesis import create_genesis, load_operator_key
 from node.deployment import deploy, genesis_hash, pay, plan_deployment
 from node.errors import InputError, LocalFault
@@ -87,6 +87,7 @@ def _found(home: Path, plan: Plan, progress: Callable[[str], None]) -> Network:
     names = [f"member-{i + 1}" for i in range(n)] + ["auditor"]
     progress("making keys")
     rings = [_keys(home / name, index if index < n else 0, plan, n) for index, name in enumerate(names)]
+    officers = {name: roles.officer_key(roles.create(home / name)["dpo"]) for name in names}
     with _chain(home, plan, rings) as (url, deployer):
         client = EthereumClient(url, None)
         planned = plan_deployment(client, deployer.address)
@@ -107,7 +108,7 @@ def _found(home: Path, plan: Plan, progress: Callable[[str], None]) -> Network:
         store.close()
         if data is not None:
             progress(f"importing {len(data)} records into the vault of {name}")
-            vault = Vault.create(home / name / "vault", key)
+            vault = Vault.create(home / name / "vault", key, officers[name])
             vault.import_dataset(data)
             vault.close()
     return network
@@ -121,6 +122,7 @@ def _keys(path: Path, index: int, plan: Plan, members: int) -> KeyRing:
     config.write(
         home.config_path,
         node__name=role,
+        node__dpo_password_file="" if role == "auditor" else "roles/dpo.password",
         node__listen=f"/ip4/127.0.0.1/tcp/{_port(plan, role, index, members)}",
         chain__url=_chain_url(plan),
         study__register="" if plan.register is None else str(plan.register.resolve()),

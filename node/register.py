@@ -21,10 +21,10 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-from collections.abc import Collection
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from node.errors import InputError
 
@@ -37,7 +37,10 @@ _MISSING: Final = ("", "nan", "none", "null", "na", "n/a")
 
 @dataclass(frozen=True, slots=True)
 class RegisterRow:
-    """One signed form. `line` is where it stands in its file; `form` the form's name in the study."""
+    """One signed form. `line` is where it stands in its file; `form` the form's name in the study.
+
+    `document` is what the consent is bound to, where the form came with a document of its own (a FHIR Consent).
+    """
 
     line: int
     patient_id: str
@@ -48,6 +51,7 @@ class RegisterRow:
     notified_on: datetime.date | None = None
     authority: str = ""
     review_on: datetime.date | None = None
+    document: bytes | None = None
 
     def __repr__(self) -> str:
         """Show the place, never the patient."""
@@ -94,6 +98,19 @@ def parse_register(data: bytes, file: str, *, forms: Collection[str], today: dat
         raise InputError(f"{file}, line {reader.line_num}: not CSV: {error}") from None
     if not rows:
         raise InputError(f"{file}: holds no signed form")
+    _check_repeats(rows, file)
+    return tuple(rows)
+
+
+def check_rows(
+    entries: Sequence[Mapping[str, Any]], file: str, *, forms: Collection[str], today: datetime.date
+) -> tuple[RegisterRow, ...]:
+    """`parse_register` for forms that did not come as CSV: `line`, the columns, and `document` (text) of each."""
+    rows = []
+    for entry in entries:
+        cells = [str(entry[name]).strip() for name in COLUMNS]
+        row = _row(cells, COLUMNS, file, int(entry["line"]), forms, today)
+        rows.append(replace(row, document=str(entry["document"]).encode()))
     _check_repeats(rows, file)
     return tuple(rows)
 

@@ -6,10 +6,11 @@ What may live here: construction and the table of orders. What this file does no
 
 from __future__ import annotations
 
+import secrets
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,15 @@ from typing import Any
 import structlog
 import trio
 
-from crypto.digest import Digest
-from crypto.keys import KeyRing, address_text, peer_id_text
+from crypto.digest import Digest, sha256
+from crypto.errors import CryptoError
+from crypto.keys import KeyRing, address_text, parse_address, peer_id_text
 from node import card as cards
-from node import config, control, document, keystore, proof
+from node import config, control, document, keystore, proof, roles
 from node.abi import Codec
 from node.app import Node
 from node.desk import Desk
-from node.errors import InputError, NodeError, NotFound, TimedOut
+from node.errors import InputError, NodeError, NotFound, Refused, TimedOut
 from node.evaluation import evaluate, export
 from node.evidence import verify_block
 from node.follower import Follower, logged_of
@@ -50,9 +52,13 @@ KEYS_POLL_S = 1.0
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 READS = frozenset(
     {
+        "node.pending",
+        "node.approve",
+        "node.rotate",
         "consent.list",
         "consent.cards",
         "consent.forms",
+        "consent.export",
         "erase.status",
         "audit.prove",
         "audit.disclosures",
@@ -115,7 +121,10 @@ def open_node(path: Path, **flags: Any) -> Opened:
             confirmations=settings["chain", "confirmations"],
         )
         register = Path(settings["study", "register"]) if settings["study", "register"] else None
-        desk = Desk(participant, network, auto_join=settings["study", "auto_join"], register=register)
+        officer = officer_of(home, settings)
+        auto_join = settings["study", "auto_join"]
+        review_s = settings["erasure", "review_s"]
+        desk = Desk(participant, network, auto_join=auto_join, register=register, officer=officer, review_s=review_s)
         contracts = network.contracts
         transport = LibP2PTransport(
             ring.peer, settings["node", "listen"], lambda: Hello(contracts.chain_id, contracts.membership, 0)
@@ -131,6 +140,18 @@ def open_node(path: Path, **flags: Any) -> Opened:
         lock.release()
         raise
     return Opened(home, network, settings, store, node, ledger, ring, lock)
+
+
+def officer_of(home: Home, settings: config.Config) -> Callable[[], bytes] | None:
+    """How a node that enrols unattended gets at the dpo's key, each time anew; None where a person brings it.
+
+    `node.dpo_password_file` names the password. `koinon network init` sets it, for everything lies on one machine then;
+    `koinon node init` does not.
+    """
+    if not settings["node", "dpo_password_file"]:
+        return None
+    path = home.path / settings["node", "dpo_password_file"]
+    return lambda: roles.officer_key(roles.load(home.path, "dpo", password_file=path))
 
 
 async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **flags: Any) -> None:
@@ -217,17 +238,26 @@ async def _session(path: Path, name: str) -> AsyncIterator[Opened]:
         opened.close()
 
 
-def order(path: Path, name: str, body: dict[str, Any], timeout_s: float = 600.0) -> dict[str, Any]:
+def order(
+    path: Path, name: str, body: dict[str, Any], timeout_s: float = 600.0, signer: roles.Signer | None = None
+) -> dict[str, Any]:
     """Give an order to the node of a home: to the running one, else to one that runs for this order only.
+
+    `signer` is who gives it; only `status` may be asked by nobody.
 
     Raises:
         NodeError: what the order led to.
     """
     home = open_home(path)
+
+    def sign(door: str) -> dict[str, Any]:
+        assert signer is not None
+        return signer.sign(name, body, door)
+
     deadline = time.monotonic() + START_TIMEOUT_S
     while True:
         try:
-            return control.ask(home.control_path, name, body, timeout_s)
+            return control.ask(home.control_path, name, body, timeout_s, None if signer is None else sign)
         except NotFound:
             # A control file may be left behind by a killed process, or not be written yet: the lock decides.
             if not in_use(path) or time.monotonic() > deadline:
@@ -237,7 +267,8 @@ def order(path: Path, name: str, body: dict[str, Any], timeout_s: float = 600.0)
     async def act() -> dict[str, Any]:
         async with _session(path, name) as opened:
             with trio.move_on_after(timeout_s):
-                return await Orders(opened).carry_out(name, body)
+                given = body if signer is None else {**body, "authorisation": sign("")}
+                return await Orders(opened).carry_out(name, given)
             raise TimedOut(f"`{name}` did not end within {timeout_s:g} s")
 
     try:
@@ -308,6 +339,28 @@ def _erased(body: dict[str, Any]) -> Digest | str | None:
     return None if body.get("patient") is None else str(body["patient"])
 
 
+def _summary(name: str, body: dict[str, Any]) -> str:
+    """What a second person is told that they approve; never a patient."""
+    match name:
+        case "consent.grant":
+            text = str(body.get("register") or "")
+            lines = max(0, sum(1 for line in text.splitlines() if line.strip()) - 1)
+            return f"{lines} lines of a register, sha256 {sha256(text.encode()).hex()}" if text else "all records"
+        case "consent.import":
+            return f"{len(body['rows'])} grants from FHIR Consents"
+        case "member.rotate":
+            return (
+                f"new keys of this member: {', '.join(key for key in ('ledger', 'sealing', 'peer') if body.get(key))}"
+            )
+        case "node.rotate":
+            return f"a new key for the {str(body['role'])[:20]}, address {str(body['address'])[:42]}"
+        case "erase.refuse":
+            return f"erasure {str(body['erasure'])[:64]}, ground {int(body['ground'])} of Art. 17(3) GDPR"
+        case _:
+            newest = body.get("round") is None
+            return "the newest model" if newest else f"the model of round {int(body['round'])}"
+
+
 class Orders:
     """The table of orders: name -> what it does with a JSON object, returning one."""
 
@@ -316,6 +369,8 @@ class Orders:
         self._opened = opened
         self._node = opened.node
         self._desk = opened.node.desk
+        self._gate = roles.Gate(opened.home, opened.node.participant.ring.sealing)
+        self._pending = roles.Pending(opened.store)
         self._table: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "status": self._status,
             "study.create": self._create,
@@ -327,6 +382,8 @@ class Orders:
             "consent.forms": self._forms,
             "consent.list": self._consents,
             "consent.cards": self._cards,
+            "consent.import": self._import,
+            "consent.export": self._held,
             "audit.prove": self._prove,
             "audit.disclosures": self._disclosures,
             "erase.request": self._erase,
@@ -335,20 +392,111 @@ class Orders:
             "erase.refuse": self._erase_refuse,
             "member.approve": self._approve,
             "member.remove": self._remove,
-            "member.rotate": self._rotate,
+            "member.rotate": self._rotate_keys,
             "member.revoke": self._revoke,
             "member.recover": self._recover,
             "member.end-auditor": self._end_auditor,
             "consent.withdraw-left": self._withdraw_left,
             "model.evaluate": self._evaluate,
             "model.export": self._export,
+            "node.pending": self._waiting,
         }
 
-    async def carry_out(self, name: str, body: dict[str, Any]) -> dict[str, Any]:
-        """Carry out an order by its name; `InputError` for an unknown one."""
-        if name not in self._table:
+    async def carry_out(self, name: str, body: dict[str, Any], door: str = "") -> dict[str, Any]:
+        """Carry out an order by its name, if who gives it may (`node/roles.py`).
+
+        `door` is the token of the control endpoint it came by, "" for a node that runs for this order.
+
+        Raises:
+            InputError: unknown order.
+            Refused: not signed by a role that may give it, or a second person has to approve it first.
+        """
+        if name not in self._table and name not in ("node.approve", "node.rotate"):
             raise InputError(f"unknown order {name!r}; known: {', '.join(self._table)}")
-        return await self._table[name](body)
+        envelope, body = body.get("authorisation"), {k: v for k, v in body.items() if k != "authorisation"}
+        if name == "status":
+            return await self._status(body)
+        try:
+            authority = self._gate.check(name, body, envelope, door)
+        except Refused as error:
+            if roles.needs_link(name, body) or name.startswith(("consent.", "erase.")):
+                await self._node.core(self._log_refusal, name, body, envelope, error.message)
+            raise
+        if name == "node.approve":
+            assert isinstance(envelope, dict)
+            return await self._node.core(self._pending.approve, str(body["order"]), authority.role, envelope)
+        await self._two_persons(name, body, authority)
+        with self._link(name, authority):
+            if name == "node.rotate":
+                found = await self._node.core(self._rotate, body, authority)
+            else:
+                found = await self._table[name](body)
+        if name in roles.TWO_PERSONS:
+            await self._node.core(self._pending.done, name, body)
+        return found
+
+    async def _two_persons(self, name: str, body: dict[str, Any], authority: roles.Authority) -> None:
+        rule = roles.TWO_PERSONS.get(name)
+        if rule is None or not rule.applies(body):
+            return
+        if rule.synthetic_exempt and self._opened.network.synthetic:
+            return
+        try:
+            await self._node.core(self._pending.need, name, body, authority.role, _summary(name, body))
+        except Refused:
+            if name == "consent.import" and body["ends"]:  # stopping waits for nobody
+                await self._stop_only(body, authority)
+            raise
+
+    async def _stop_only(self, body: dict[str, Any], authority: roles.Authority) -> None:
+        """The ends of an import, while its grants wait for a second person."""
+        with self._link("consent.import", authority):
+            await self._import({**body, "rows": []})
+
+    @contextmanager
+    def _link(self, name: str, authority: roles.Authority) -> Iterator[None]:
+        """LINK, open for this order if it brought the dpo's key; every use of it is logged first."""
+        vault = self._node.participant.vault
+        if authority.officer is None or vault is None or not vault.needs_officer:
+            yield
+            return
+        with vault.unlocked(authority.officer, roles.witness(self._opened.store, authority.role, name)):
+            yield
+
+    def _log_refusal(self, name: str, body: dict[str, Any], envelope: object, why: str) -> None:
+        """Somebody was refused an order about persons: under the consent's id while it is here, else under an alias."""
+        named = envelope.get("role") if isinstance(envelope, dict) else None
+        role = named if named in roles.ROLES else "nobody"
+        subject = ""
+        if isinstance(body.get("consent"), str):
+            subject = secrets.token_hex(16)
+            try:
+                consent = Digest.from_hex(body["consent"])
+                if self._node.participant.vault is not None:
+                    self._node.participant.vault.find(consent)
+                    subject = consent.hex()
+            except (NodeError, CryptoError, ValueError):
+                pass
+        roles.log_link(self._opened.store, str(role), name, "asked", (subject,), why=why)
+
+    def _rotate(self, body: dict[str, Any], authority: roles.Authority) -> dict[str, Any]:
+        """Put a role's new key in force; with the dpo's, LINK opens with both until the home takes the new one."""
+        role, path, vault = str(body["role"]), self._opened.home.path, self._node.participant.vault
+        if role not in roles.ROLES:
+            raise InputError(f"role {role[:40]!r} is none of {', '.join(roles.ROLES)}")
+        address, new = parse_address(str(body["address"])), authority.successor
+        if role == "dpo":
+            if new is None or roles.fingerprint(new) != body.get("officer"):
+                raise InputError("the dpo's next key did not come with the order, or is another than was approved")
+            if vault is not None and vault.needs_officer:
+                vault.admit_officer(new)
+        roles.take_address(path, role, address)
+        if role == "dpo" and new is not None and vault is not None and vault.needs_officer:
+            vault.keep_officer(new)
+        return {"role": role, "address": address_text(address)}
+
+    async def _waiting(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"orders": await self._node.core(self._pending.listed)}
 
     async def _status(self, body: dict[str, Any]) -> dict[str, Any]:
         found = self._node.status()
@@ -408,6 +556,12 @@ class Orders:
             "svg": [cards.card_svg(one).decode() for one in found],
         }
 
+    async def _import(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.take_in(self._node, self._study(body), list(body["rows"]), list(body["ends"]))
+
+    async def _held(self, body: dict[str, Any]) -> dict[str, Any]:
+        return {"held": await self._node.core(self._desk.held, self._study(body), self._node.now)}
+
     async def _prove(self, body: dict[str, Any]) -> dict[str, Any]:
         made = await self._node.core(self._make_proof, body)
         return {"proof": document.write(made).decode()}
@@ -451,7 +605,8 @@ class Orders:
         who, history, vault = _who(body), self._node.history, self._desk.vault
         if "card" in who:
             who = {"consent": cards.parse(who["card"]).consent_id}
-        archived = vault.archived(who["patient"]) if "patient" in who else ()
+        kept = vault.archived(who["patient"]) if "patient" in who else ()
+        archived = tuple(one for one in kept if one.decision == "erased")  # a refused erasure's consent is still held
         try:
             held = vault.find(who.get("patient") or who["consent"])
         except NotFound:
@@ -487,8 +642,9 @@ class Orders:
 
     async def _erase_refuse(self, body: dict[str, Any]) -> dict[str, Any]:
         batch = Digest.from_hex(str(body["erasure"]))
-        await self._node.erasing.refuse(self._node, batch, int(body["ground"]))
-        return {"erasure": batch.hex()}
+        authority = str(body["authority"])
+        notice = await self._node.erasing.refuse(self._node, batch, int(body["ground"]), authority)
+        return {"erasure": batch.hex(), "notice": notice}
 
     async def _approve(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.approve(self._node, dict(body["application"]))
@@ -496,7 +652,7 @@ class Orders:
     async def _remove(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.remove(self._node, int(body["index"]))
 
-    async def _rotate(self, body: dict[str, Any]) -> dict[str, Any]:
+    async def _rotate_keys(self, body: dict[str, Any]) -> dict[str, Any]:
         """New keys on disk first, then the statement; broken off, it goes on with the same keys."""
         participant, governance = self._node.participant, self._desk.governance
         new = governance.pending()

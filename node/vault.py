@@ -1,10 +1,18 @@
-"""The vault: the only place where a person and a consent meet, in four compartments that can be destroyed apart.
+"""The vault: the only place where a person and a consent meet, in five compartments that can be destroyed apart.
 
-    LINK         link.db          patient, consent, its secrets and card; which rows are whose
-    RESEARCH     research.db      the imported copy: one file and one key a patient, under a random pseudonym
-                 data/*.bin
-    ARCHIVE      archive.db       what must be kept after an erasure: the signed form, the decision, days; no consent id
-    SUPPRESSION  suppression.db   keyed hashes of patients who must not be enrolled again
+    compartment  file            holds                                                       opens with
+    LINK         link.db         patient -> pseudonym; consent -> patient, form, docSalt     officer's + node's key
+    USE          use.db          what rounds need, by pseudonym: row numbers, consents with  node's key
+                                 their openings, cards, proofs; forms sealed for ARCHIVE
+    RESEARCH     research.db     the imported copy: one file and one key a patient, under a  node's key
+                 data/*.bin      random pseudonym
+    ARCHIVE      archive.db      what must be kept after an erasure: decision, days; no      node's key; the person and
+                                 consent id                                                  the form: officer's key
+    SUPPRESSION  suppression.db  keyed hashes of patients not to be enrolled again           asked with officer's key
+
+The officer is the hospital's data-protection officer (`dpo` in `node/roles.py`). Their key is never stored: it comes
+with an order and goes with it (`Vault.unlocked`), for the task that carries the order out and no other. So the node
+that runs unattended trains, withdraws, erases and destroys without being able to say whose record is whose.
 
 What may live here: these files, their keys (`keys.json`, sealed under the node's at-rest key), and the acts on them.
 What this file does not know: the network, the rules of use (`node/consent.py`), how a grant reaches the chain
@@ -18,10 +26,15 @@ Rules
   vault must `reapply` the chain before it is used).
 - Overwriting reaches what the file system lets it reach: a snapshot or a copy-on-write disk keeps old blocks, those of
   the key file too. Backups and snapshots of `keys.json` need an end date of their own.
-- Every act is one transaction a compartment, ordered so that a crash in between is finished or undone by `open`.
+- Every act is one transaction a compartment, ordered so that a crash in between is finished or undone by `open`: USE
+  says what should be here, LINK, RESEARCH and `data/` follow.
+- LINK is opened in one place, `_linked`, which tells before it opens (act, consents) and again before it answers.
+- A link that is destroyed while the officer's key is away leaves its file at once; the fresh key for what stays follows
+  with the next order that brings the officer's key.
 - An error names a row or a count, never a patient.
 
-Trusted: whoever has the at-rest key. An attacker with the files alone learns how many patients and consents there are.
+Trusted: whoever has the at-rest key with everything but who is who; whoever has the officer's key too with that. An
+attacker with the files alone learns how many patients and consents there are.
 """
 
 from __future__ import annotations
@@ -34,8 +47,9 @@ import secrets
 import sqlite3
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -58,8 +72,9 @@ from node.errors import InputError, LocalError, LocalFault, NotFound, Refused
 from node.history import ErasureHistory, History
 from node.records import Anchored, Contracts, Granted
 
-FORMAT: Final = 1
-_COMPARTMENTS: Final = ("link", "research", "archive", "suppression")
+FORMAT: Final = 2
+_COMPARTMENTS: Final = ("link", "use", "research", "archive", "suppression")
+_OFFICERS: Final = ("link", "suppression")
 _CONTRACTS: Final = ("membership", "consent", "training", "unlearning")
 _ROWS_MAGIC: Final = b"koinon.rows/1\n"
 _COPY_DELETED: Final = 2  # ErasureStepped.step
@@ -239,14 +254,49 @@ class _KeyFile:
     def __init__(self, path: Path, at_rest_key: bytes) -> None:
         self._path = path
         self._cipher = AESGCM(at_rest_key)
+        self._own = hmac.digest(at_rest_key, b"koinon/vault/no-officer/1", "sha256")
         self.keys: dict[str, dict[int, bytes]] = {}
+        self._wraps: list[
+            bytes
+        ] = []  # LINK's secret, wrapped under the officer's key; two while one replaces the other
 
-    def make(self) -> None:
+    def make(self, officer: bytes | None) -> None:
         self.keys = {name: {0: secrets.token_bytes(32)} for name in _COMPARTMENTS}
+        self._wraps = [_wrap(officer or self._own, secrets.token_bytes(32))]
         self.write()
 
+    def secret(self, officer: bytes) -> bytes | None:
+        """LINK's secret, if this is the officer's key."""
+        for wrap in self._wraps:
+            try:
+                return AESGCM(_wrapping(officer)).decrypt(wrap[:12], wrap[12:], b"koinon/vault-link/1")
+            except InvalidTag:
+                continue
+        return None
+
+    @property
+    def standing(self) -> bytes | None:
+        """LINK's secret in a vault made without an officer (a simulation's): it opens with the node's key."""
+        return self.secret(self._own)
+
+    def admit(self, secret: bytes, officer: bytes) -> None:
+        """Wrap LINK's secret for one more officer's key."""
+        if self.secret(officer) is None:
+            self._wraps.append(_wrap(officer, secret))
+            self.write()
+
+    def keep(self, officer: bytes) -> None:
+        """Leave no wrap but this officer's."""
+        secret = self.secret(officer)
+        if secret is not None and len(self._wraps) > 1:
+            self._wraps = [_wrap(officer, secret)]
+            self.write()
+
     def write(self) -> None:
-        tree = {name: {str(g): key.hex() for g, key in keys.items()} for name, keys in self.keys.items()}
+        tree: dict[str, Any] = {
+            name: {str(g): key.hex() for g, key in keys.items()} for name, keys in self.keys.items()
+        }
+        tree["officer"] = [wrap.hex() for wrap in self._wraps]
         nonce = os.urandom(12)
         sealed = nonce + self._cipher.encrypt(nonce, json.dumps(tree).encode(), b"koinon/vault-keys/1")
         _overwrite(self._path, json.dumps({"format": FORMAT, "sealed": sealed.hex()}).encode() + b"\n")
@@ -265,9 +315,19 @@ class _KeyFile:
             tree = json.loads(self._cipher.decrypt(sealed[:12], sealed[12:], b"koinon/vault-keys/1"))
         except InvalidTag:
             raise LocalFault(f"{self._path} does not open: damaged, or of another node's keys") from None
+        self._wraps = [bytes.fromhex(wrap) for wrap in tree.pop("officer")]
         self.keys = {
             name: {int(g): bytes.fromhex(key) for g, key in generations.items()} for name, generations in tree.items()
         }
+
+
+def _wrapping(officer: bytes) -> bytes:
+    return hmac.digest(officer, b"koinon/vault/wrap/1", "sha256")
+
+
+def _wrap(officer: bytes, secret: bytes) -> bytes:
+    nonce = os.urandom(12)
+    return nonce + AESGCM(_wrapping(officer)).encrypt(nonce, secret, b"koinon/vault-link/1")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -278,7 +338,12 @@ class _Compartment:
     """A table of sealed JSON objects, each under a kind and a name of which only a keyed hash is stored.
 
     `named`: whether the sealed value repeats its name, which re-encryption under a fresh key needs. A suppression list
-    must not be able to name anybody, so it is not named and is never re-encrypted.
+    must not be able to name anybody, so it is not named and is never re-encrypted. A row may have a `slot`: a random
+    name by which another compartment points to it.
+
+    The key of `_OFFICERS` is made of LINK's secret, which the officer's key unwraps, and of the share in the key file,
+    between `unlock` and `lock`.
+    SUPPRESSION hashes its names under it; its values name nobody and are sealed under the share alone.
     """
 
     def __init__(self, path: Path, name: str, keys: _KeyFile, *, named: bool, create: bool) -> None:
@@ -298,10 +363,12 @@ class _Compartment:
                 self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
                 self._db.execute(
                     "CREATE TABLE IF NOT EXISTS sealed (position INTEGER PRIMARY KEY, tag BLOB UNIQUE NOT NULL, "
-                    "kind TEXT NOT NULL, body BLOB NOT NULL)"
+                    "kind TEXT NOT NULL, body BLOB NOT NULL, slot BLOB)"
                 )
                 self._db.execute("CREATE INDEX IF NOT EXISTS kinds ON sealed (kind)")
-                self._db.execute("INSERT OR IGNORE INTO meta VALUES ('format', ?), ('generation', 0)", (FORMAT,))
+                self._db.execute(
+                    "INSERT OR IGNORE INTO meta VALUES ('format', ?), ('generation', 0), ('owed', 0)", (FORMAT,)
+                )
             meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
         except (sqlite3.DatabaseError, OSError) as error:
             raise LocalFault(f"{path}: {error}") from error
@@ -313,11 +380,27 @@ class _Compartment:
         if len(keys.keys[name]) > 1:  # a re-encryption was cut off: one of the two keys opens nothing
             keys.keys[name] = {self.generation: keys.keys[name][self.generation]}
             keys.write()
+        self._secret: bytes | None = None
         self._take(keys.keys[name][self.generation])
 
+    def unlock(self, secret: bytes) -> None:
+        """Take LINK's secret in; `lock` lets go of it."""
+        self._secret = secret
+        self._take(self._keys.keys[self._name][self.generation])
+
+    def lock(self) -> None:
+        self._secret = None
+        self._take(self._keys.keys[self._name][self.generation])
+
     def _take(self, key: bytes) -> None:
-        self._cipher = AESGCM(hmac.digest(key, b"koinon/vault/seal/1", "sha256"))
-        self._hash_key = hmac.digest(key, b"koinon/vault/name/1", "sha256")
+        """`key` is the compartment's, or the node's share of it."""
+        whole: bytes | None = key
+        if self._name in _OFFICERS:
+            label = b"koinon/vault/officer/1" + self._name.encode()
+            whole = None if self._secret is None else hmac.digest(self._secret, label + key, "sha256")
+        seal = key if self._name == "suppression" else whole
+        self._hash_key = None if whole is None else hmac.digest(whole, b"koinon/vault/name/1", "sha256")
+        self._cipher = None if seal is None else AESGCM(hmac.digest(seal, b"koinon/vault/seal/1", "sha256"))
 
     def close(self) -> None:
         with self._lock:
@@ -343,37 +426,49 @@ class _Compartment:
                 if self._db.in_transaction:
                     self._db.execute("ROLLBACK")
 
-    def _tag(self, kind: str, name: bytes) -> bytes:
+    @property
+    def _seals(self) -> AESGCM:
+        if self._cipher is None:
+            raise Refused(_LOCKED)
+        return self._cipher
+
+    def tag(self, kind: str, name: bytes) -> bytes:
+        """The keyed hash under which a name's row is found."""
+        if self._hash_key is None:
+            raise Refused(_LOCKED)
         return hmac.digest(self._hash_key, kind.encode() + b"\0" + name, "sha256")
 
     def _label(self, kind: str, tag: bytes) -> bytes:
         return f"koinon/vault/{self._name}/{kind}/1".encode() + tag
 
-    def _seal(self, kind: str, name: bytes, value: dict[str, Any]) -> tuple[bytes, bytes]:
-        tag, nonce = self._tag(kind, name), os.urandom(12)
+    def _seal(self, kind: str, name: bytes, value: dict[str, Any], tag: bytes | None = None) -> tuple[bytes, bytes]:
+        tag, nonce = self.tag(kind, name) if tag is None else tag, os.urandom(12)
         plain = json.dumps({"name": name.hex() if self._named else "", "value": value}).encode()
-        return tag, nonce + self._cipher.encrypt(nonce, plain, self._label(kind, tag))
+        return tag, nonce + self._seals.encrypt(nonce, plain, self._label(kind, tag))
 
     def _open(self, kind: str, tag: bytes, body: bytes) -> tuple[bytes, dict[str, Any]]:
         try:
-            plain = json.loads(self._cipher.decrypt(body[:12], body[12:], self._label(kind, tag)))
+            plain = json.loads(self._seals.decrypt(body[:12], body[12:], self._label(kind, tag)))
         except InvalidTag:
             raise LocalFault(
                 f"the vault's {self._name} compartment is damaged: a sealed {kind} does not open"
             ) from None
         return bytes.fromhex(plain["name"]), plain["value"]
 
-    def put(self, kind: str, name: bytes, value: dict[str, Any]) -> None:
-        tag, body = self._seal(kind, name, value)
+    def put(
+        self, kind: str, name: bytes, value: dict[str, Any], *, slot: bytes | None = None, tag: bytes | None = None
+    ) -> None:
+        """Keep a value. `tag` stands for a name that is not known here (an unnamed compartment's)."""
+        tag, body = self._seal(kind, name, value, tag)
         with self.transaction():
             self._db.execute(
-                "INSERT INTO sealed (tag, kind, body) VALUES (?, ?, ?) "
-                "ON CONFLICT (tag) DO UPDATE SET body = excluded.body",
-                (tag, kind, body),
+                "INSERT INTO sealed (tag, kind, body, slot) VALUES (?, ?, ?, ?) "
+                "ON CONFLICT (tag) DO UPDATE SET body = excluded.body, slot = excluded.slot",
+                (tag, kind, body, slot),
             )
 
-    def get(self, kind: str, name: bytes) -> dict[str, Any] | None:
-        tag = self._tag(kind, name)
+    def get(self, kind: str, name: bytes, *, tag: bytes | None = None) -> dict[str, Any] | None:
+        tag = self.tag(kind, name) if tag is None else tag
         with self._lock:
             row = self._db.execute("SELECT body FROM sealed WHERE tag = ?", (tag,)).fetchone()
         return None if row is None else self._open(kind, tag, row[0])[1]
@@ -386,7 +481,24 @@ class _Compartment:
 
     def delete(self, kind: str, name: bytes) -> None:
         with self.transaction():
-            self._db.execute("DELETE FROM sealed WHERE tag = ?", (self._tag(kind, name),))
+            self._db.execute("DELETE FROM sealed WHERE tag = ?", (self.tag(kind, name),))
+
+    def keep_slots(self, slots: set[bytes]) -> None:
+        """Remove every row whose slot is none of these; needs no key, so what stays waits for a fresh one (`owed`)."""
+        with self._lock:
+            stray = [(one,) for (one,) in self._db.execute("SELECT slot FROM sealed") if one not in slots]
+            if not stray:
+                return
+            with self.transaction():
+                self._db.executemany("DELETE FROM sealed WHERE slot IS ?", stray)
+                self._db.execute("UPDATE meta SET value = 1 WHERE name = 'owed'")
+            self.checkpoint()
+
+    @property
+    def owed(self) -> bool:
+        """Whether rows have gone since the key was last changed."""
+        with self._lock:
+            return bool(self._db.execute("SELECT value FROM meta WHERE name = 'owed'").fetchone()[0])
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file and cut it."""
@@ -404,16 +516,17 @@ class _Compartment:
             keys = self._keys.keys[self._name]
             keys[self.generation + 1] = fresh
             self._keys.write()
-            gone = {self._tag(kind, name) for kind, name in names}
-            rows = self._db.execute("SELECT tag, kind, body FROM sealed ORDER BY position").fetchall()
-            kept = [(kind, *self._open(kind, tag, body)) for tag, kind, body in rows if tag not in gone]
+            gone = {self.tag(kind, name) for kind, name in names}
+            rows = self._db.execute("SELECT tag, kind, body, slot FROM sealed ORDER BY position").fetchall()
+            kept = [(kind, slot, *self._open(kind, tag, body)) for tag, kind, body, slot in rows if tag not in gone]
             self._take(fresh)
             try:
                 with self.transaction():
                     self._db.execute("DELETE FROM sealed")
-                    for kind, name, value in kept:
-                        tag, body = self._seal(kind, name, value)
-                        self._db.execute("INSERT INTO sealed (tag, kind, body) VALUES (?, ?, ?)", (tag, kind, body))
+                    for kind, slot, name, value in kept:
+                        row = (*self._seal(kind, name, value), kind, slot)
+                        self._db.execute("INSERT INTO sealed (tag, body, kind, slot) VALUES (?, ?, ?, ?)", row)
+                    self._db.execute("UPDATE meta SET value = 0 WHERE name = 'owed'")
                     self._db.execute("UPDATE meta SET value = ? WHERE name = 'generation'", (self.generation + 1,))
             except BaseException:
                 self._take(keys[self.generation])
@@ -428,41 +541,80 @@ class _Compartment:
 # Vault
 
 
+_LOCKED: Final = "who is behind a consent opens with the data-protection officer's key alone"
+
+Tell = Callable[[str, tuple[str, ...]], None]
+"""(act, consents as hex): told before LINK opens, and again with what it was about before it answers."""
+
+
+class _Access:
+    """LINK's secret for one order; `key` is None once the order has ended."""
+
+    __slots__ = ("key", "tell", "vault")
+
+    def __init__(self, vault: Vault, key: bytes, tell: Tell) -> None:
+        self.vault, self.tell = vault, tell
+        self.key: bytes | None = key
+
+
+_ACCESS: ContextVar[_Access | None] = ContextVar("koinon-vault-access", default=None)
+"""The access of the running task, and of the threads it works in; other tasks of the same process have none."""
+
+
+def _tell_nobody(act: str, consents: tuple[str, ...]) -> None:
+    """For vaults that no log watches: of tests, of simulations, and while a home is made."""
+
+
 class Vault:
     """One hospital's vault. Thread-safe; one process at a time (the home's lock sees to that).
 
     Make it with `create` or `open`. Every method that takes a consent raises `NotFound` for one that is not here,
-    unless it says otherwise.
+    unless it says otherwise. Methods that need the link between person and consent say "LINK" and raise `Refused`
+    outside `unlocked`.
     """
 
-    def __init__(self, path: Path, keys: _KeyFile, *, create: bool) -> None:
+    def __init__(self, path: Path, keys: _KeyFile, officer: bytes | None, *, create: bool) -> None:
         """Use `create` or `open`."""
         self._lock = threading.RLock()
+        self._keys = keys
         self._data = path / "data"
         self._data.mkdir(mode=0o700, exist_ok=True)
         part = {
-            name: _Compartment(path / f"{name}.db", name, keys, named=name in ("link", "research"), create=create)
+            name: _Compartment(path / f"{name}.db", name, keys, named=name != "suppression", create=create)
             for name in _COMPARTMENTS
         }
-        self._link, self._research = part["link"], part["research"]
+        self._link, self._use, self._research = part["link"], part["use"], part["research"]
         self._archive, self._suppression = part["archive"], part["suppression"]
         self._owners: dict[int, tuple[str, int]] = {}
+        self._depth = 0
+        self._touched: list[str] = []
+        self._secret: bytes | None = None
+        self._form_cipher: AESGCM | None = None
+        secret = keys.standing if officer is None else self._fitting(officer)
+        self._standing = None if secret is None else _Access(self, secret, _tell_nobody)
         self._finish()
 
     @classmethod
-    def create(cls, path: Path, at_rest_key: bytes) -> Self:
-        """Make an empty vault in the folder `path`; `LocalFault` where there is one already."""
+    def create(cls, path: Path, at_rest_key: bytes, officer: bytes | None = None) -> Self:
+        """Make an empty vault in the folder `path`; `LocalFault` where there is one already.
+
+        Args:
+            path: the folder.
+            at_rest_key: 32 bytes, the node's.
+            officer: 32 bytes, the data-protection officer's. This object keeps it; later ones get it by `unlocked`.
+                None makes a vault whose link opens with the node's key, for simulations, where there are no persons.
+        """
         keys_path = path / "keys.json"
         if keys_path.exists():
             raise LocalFault(f"{path} already holds a vault")
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         keys = _KeyFile(keys_path, at_rest_key)
-        keys.make()
-        return cls(path, keys, create=True)
+        keys.make(officer)
+        return cls(path, keys, officer, create=True)
 
     @classmethod
     def open(cls, path: Path, at_rest_key: bytes) -> Self:
-        """Open the vault at `path` and finish whatever a crash interrupted.
+        """Open the vault at `path`, without its link, and finish whatever a crash interrupted.
 
         Raises:
             NotFound: no vault here.
@@ -470,17 +622,113 @@ class Vault:
         """
         keys = _KeyFile(path / "keys.json", at_rest_key)
         keys.read()
-        return cls(path, keys, create=False)
+        return cls(path, keys, None, create=False)
 
     def close(self) -> None:
         """Fold the logs into the files and let go of them."""
         with self._lock:
-            for one in (self._link, self._research, self._archive, self._suppression):
+            for one in (self._link, self._use, self._research, self._archive, self._suppression):
                 one.close()
 
+    # ----------------------------------------------------------------------------------------------------------------
+    # The officer's key
+
+    @property
+    def needs_officer(self) -> bool:
+        """Whether LINK opens with an officer's key only; not so in the vault of a simulation."""
+        return self._standing is None
+
+    def _fitting(self, officer: bytes) -> bytes:
+        secret = self._keys.secret(officer)
+        if secret is None:
+            raise Refused("this is not the key of the data-protection officer of this vault")
+        return secret
+
+    @contextmanager
+    def unlocked(self, officer: bytes, tell: Tell) -> Iterator[None]:
+        """Let the running task use LINK until the block ends; every use is told before it happens.
+
+        Raises:
+            Refused: not the officer's key of this vault.
+        """
+        access = _Access(self, self._fitting(officer), tell)
+        token = _ACCESS.set(access)
+        try:
+            if self._link.owed:
+                with self._linked("rekey"):
+                    self._link.destroy(())
+            yield
+        finally:
+            access.key = None
+            _ACCESS.reset(token)
+
+    def admit_officer(self, officer: bytes) -> None:
+        """Let LINK open with this key as well (LINK): a new officer's, until `keep_officer` ends the old one."""
+        with self._linked("admit an officer's key"):
+            assert self._secret is not None
+            self._keys.admit(self._secret, officer)
+
+    def keep_officer(self, officer: bytes) -> None:
+        """From now on LINK opens with this key alone, and under a fresh share (LINK)."""
+        self._fitting(officer)
+        with self._linked("end other officers' keys") as link:
+            self._keys.keep(officer)
+            link.destroy(())
+
+    @contextmanager
+    def _linked(self, act: str, *consents: str) -> Iterator[_Compartment]:
+        """LINK, and the names in SUPPRESSION, open for one act: the only way to them. Told first, then opened."""
+        access = _ACCESS.get()
+        if access is None or access.vault is not self or access.key is None:
+            access = self._standing
+        if access is None or access.key is None:
+            raise Refused(_LOCKED)
+        with self._lock:
+            if self._depth:  # part of an act that was told already; what it is about is told at the end
+                self._touched += consents
+                yield self._link
+                return
+            access.tell(act, consents)
+            self._depth, self._touched = 1, []
+            try:
+                self._secret = access.key
+                self._link.unlock(access.key)
+                self._suppression.unlock(access.key)
+                self._form_cipher = AESGCM(hmac.digest(access.key, b"koinon/vault/archived-form/1", "sha256"))
+                yield self._link
+                if self._touched:
+                    access.tell(act, tuple(dict.fromkeys(self._touched)))
+            finally:
+                self._depth, self._touched = 0, []
+                self._secret = None
+                self._form_cipher = None
+                self._link.lock()
+                self._suppression.lock()
+
+    def _seal_form(self, form: dict[str, Any]) -> str:
+        """The person and the signed form as ARCHIVE will keep them, for the officer's eyes."""
+        assert self._form_cipher is not None
+        nonce = os.urandom(12)
+        plain = json.dumps(form).encode()
+        return (nonce + self._form_cipher.encrypt(nonce, plain, b"koinon/archived-form/1")).hex()
+
+    def _open_form(self, sealed: str) -> dict[str, Any]:
+        assert self._form_cipher is not None
+        body = bytes.fromhex(sealed)
+        try:
+            found: dict[str, Any] = json.loads(
+                self._form_cipher.decrypt(body[:12], body[12:], b"koinon/archived-form/1")
+            )
+        except InvalidTag:
+            raise LocalFault("the vault's archive compartment is damaged: a sealed form does not open") from None
+        return found
+
     def _finish(self) -> None:
-        """Make the compartments agree: LINK says what should be here, RESEARCH and `data/` follow."""
-        held = {p["pseudonym"] for p in self._link.all("patient") if p["copy"]}
+        """Make the compartments agree: USE says what should be here, LINK, RESEARCH and `data/` follow."""
+        persons = self._use.all("person")
+        held = {one["pseudonym"] for one in persons if one["copy"]}
+        slots = {bytes.fromhex(one["slot"]) for one in [*persons, *self._use.all("consent")]}
+        self._link.keep_slots(slots)
         stray = [p["pseudonym"] for p in self._research.all("patient") if p["pseudonym"] not in held]
         if stray:
             self._research.destroy([("patient", name.encode()) for name in stray])
@@ -504,14 +752,14 @@ class Vault:
         Row i gets the import row number `base + i`, where base is 0 for the first import: a record that is left out
         still uses its number up, so that the same file gives the same numbers whoever was erased. Suppressed patients
         are left out and counted; patients who are already here are left as they are (records are frozen in data cuts).
-        `now` (unix seconds, by default the wall clock) decides whether a suppression still holds.
+        `now` (unix seconds, by default the wall clock) decides whether a suppression still holds. LINK.
 
         Raises:
             InputError: another shape than the records already here, or one patient in two roles (named by row).
         """
         at = int(time.time()) if now is None else now
         shape, classes = list(dataset.x.shape[1:]), dataset.classes
-        with self._lock:
+        with self._lock, self._linked("import") as link:
             there = self._research.get("meta", b"shape")
             if there is not None and there["shape"] != shape:
                 raise InputError(f"records of shape {tuple(shape)}; this vault holds shape {tuple(there['shape'])}")
@@ -522,14 +770,14 @@ class Vault:
                 odd = next((row for row in rows if dataset.roles[row] != dataset.roles[rows[0]]), None)
                 if odd is not None:
                     raise InputError(f"the patient of row {odd} also has row {rows[0]} in another role (rows from 0)")
-            base = (self._link.get("meta", b"rows") or {"next": 0})["next"]
+            base = (self._use.get("meta", b"rows") or {"next": 0})["next"]
             known = suppressed = records = 0
-            links: list[dict[str, Any]] = []
+            persons: list[tuple[str, dict[str, Any]]] = []
             copies: list[dict[str, Any]] = []
             for patient, rows in mine.items():
                 if self.is_suppressed(patient, None, at):
                     suppressed += 1
-                elif self._link.get("patient", patient.encode()) is not None:
+                elif link.get("patient", patient.encode()) is not None:
                     known += 1
                 else:
                     pseudonym, dek = secrets.token_hex(16), secrets.token_bytes(32)
@@ -537,30 +785,34 @@ class Vault:
                     role = int(dataset.roles[rows[0]]) + ROLE_TRAIN
                     self._write_rows(pseudonym, dek, dataset.x[rows], dataset.y[rows])
                     copies.append({"pseudonym": pseudonym, "dek": dek.hex(), "role": role, "rows": numbers})
-                    links.append(
-                        {
-                            "patient": patient,
-                            "pseudonym": pseudonym,
-                            "role": role,
-                            "rows": numbers,
-                            "copy": True,
-                            "consents": [],
-                        }
-                    )
+                    person: dict[str, Any] = {
+                        "pseudonym": pseudonym,
+                        "role": role,
+                        "rows": numbers,
+                        "copy": True,
+                        "consents": [],
+                        "slot": secrets.token_hex(16),
+                        "suppression": self._suppression.tag("patient", patient.encode()).hex(),
+                    }
+                    persons.append((patient, person))
                     records += len(rows)
-            if links:
+            if persons:
                 os.sync()  # one flush for all files, before any row says that they are there
                 with self._research.transaction():
                     classes = max(classes, there["classes"] if there else 0)
                     self._research.put("meta", b"shape", {"shape": shape, "classes": classes})
                     for copy in copies:
                         self._research.put("patient", copy["pseudonym"].encode(), copy)
-                with self._link.transaction():
-                    self._link.put("meta", b"rows", {"next": base + len(dataset.patients)})
-                    for link in links:
-                        self._link.put("patient", link["patient"].encode(), link)
+                with link.transaction():
+                    for patient, person in persons:
+                        value = {"patient": patient, "pseudonym": person["pseudonym"]}
+                        link.put("patient", patient.encode(), value, slot=bytes.fromhex(person["slot"]))
+                with self._use.transaction():
+                    self._use.put("meta", b"rows", {"next": base + len(dataset.patients)})
+                    for _, person in persons:
+                        self._use.put("person", person["pseudonym"].encode(), person)
                 self._index()
-            return ImportReport(len(links), records, suppressed, known)
+            return ImportReport(len(persons), records, suppressed, known)
 
     def _write_rows(self, pseudonym: str, dek: bytes, x: NDArray[np.float32], y: NDArray[np.int64]) -> None:
         plain = np.ascontiguousarray(x, dtype="<f4").tobytes() + np.ascontiguousarray(y, dtype="<i8").tobytes()
@@ -621,8 +873,9 @@ class Vault:
         return tuple(sorted(number for number, (_, own) in self._owners.items() if own == role))
 
     def patient_ids(self) -> tuple[str, ...]:
-        """The patients in LINK, in import order. For the data-protection desk alone; never print or log them."""
-        return tuple(one["patient"] for one in self._link.all("patient"))
+        """The patients, in import order (LINK). For the data-protection desk alone; never print or log them."""
+        with self._linked("list persons") as link:
+            return tuple(one["patient"] for one in link.all("patient"))
 
     def delete_copy(self, *consent_ids: Digest) -> int:
         """Destroy the copy of these consents' patients; returns how many copies are gone that were here.
@@ -634,7 +887,7 @@ class Vault:
             asked = {bytes(one) for one in consent_ids}
             for one in asked:
                 consent = self._consent(one)
-                patient = self._patient(consent)
+                patient = self._person(consent)
                 live = [
                     other
                     for other in patient["consents"]
@@ -644,10 +897,10 @@ class Vault:
                     patient["copy"] = False
                     gone.append(patient)
             if gone:
-                with self._link.transaction():
+                with self._use.transaction():
                     for patient in gone:
-                        self._link.put("patient", patient["patient"].encode(), patient)
-                self._link.checkpoint()
+                        self._use.put("person", patient["pseudonym"].encode(), patient)
+                self._use.checkpoint()
                 self._finish()
             return len({patient["pseudonym"] for patient in gone})
 
@@ -673,16 +926,16 @@ class Vault:
         Idempotent for (patient, study, form) while that consent is not ended. Under another form of the same study the
         older consent is marked superseded. `document` is the signed form as registered, kept sealed; `now` is chain
         time; `usable_from` (unix seconds) the end of a notice period. `authority` and `review_on` (YYYY-MM-DD) are
-        those of a representative who signed; they stay here.
+        those of a representative who signed; they stay here. LINK.
 
         Raises:
             NotFound: no such patient here.
             Refused: the patient is suppressed, or ended a consent in this study on or after the day of this signature.
         """
-        with self._lock, self._link.transaction():
+        with self._lock, self._linked("enrol") as link, self._use.transaction(), link.transaction():
             if self.is_suppressed(patient_id, origin.study, now):
                 raise Refused("this patient was erased from the study and may not be enrolled again")
-            patient = self._link.get("patient", patient_id.encode())
+            patient = self._person_of(link, patient_id)
             if patient is None:
                 raise NotFound("this patient has no records in the vault")
             mine = [self._consent(bytes.fromhex(one)) for one in patient["consents"]]
@@ -700,23 +953,36 @@ class Vault:
             superseded = tuple(Digest.from_hex(one["consent_id"]) for one in live)
             for one in superseded:
                 self.note_withdrawal(one, at=now, mark="superseded")
-            consent = self._new_consent(patient_id, origin, form_id, document)
+            consent, doc_salt = self._new_consent(patient["pseudonym"], origin, form_id, document)
+            form = {"patient_id": patient_id, "document": document.hex(), "signed_on": signed_on.isoformat()}
             consent |= {"signed_on": signed_on.isoformat(), "issued": issued.isoformat()}
-            consent |= {"usable_from": usable_from, "authority": authority, "review_on": review_on}
-            self._link.put("consent", bytes.fromhex(consent["consent_id"]), consent)
+            consent |= {"usable_from": usable_from, "review_on": review_on, "form": self._seal_form(form)}
+            linked = {"patient": patient_id, "document": document.hex(), "doc_salt": doc_salt.hex()}
+            linked |= {"authority": authority}
+            name = bytes.fromhex(consent["consent_id"])
+            self._touched.append(consent["consent_id"])
+            link.put("consent", name, linked, slot=bytes.fromhex(consent["slot"]))
             patient["consents"].append(consent["consent_id"])
-            self._link.put("patient", patient_id.encode(), patient)
+            self._use.put("consent", name, consent)
+            self._use.put("person", patient["pseudonym"].encode(), patient)
             return Minted(Digest.from_hex(consent["consent_id"]), True, superseded)
 
-    def _new_consent(self, patient_id: str, origin: Origin, form_id: Digest, document: bytes) -> dict[str, Any]:
+    def _person_of(self, link: _Compartment, patient_id: str) -> dict[str, Any] | None:
+        found = link.get("patient", patient_id.encode())
+        return None if found is None else self._use.get("person", found["pseudonym"].encode())
+
+    def _new_consent(
+        self, pseudonym: str, origin: Origin, form_id: Digest, document: bytes
+    ) -> tuple[dict[str, Any], Digest]:
         key = LedgerKey.generate()
         opening = ConsentOpening.fresh(key.address, sha256(document))
         consent_id = opening.consent_id
         withdraw, erasure = Withdraw(consent_id), RequestErasure(consent_id, origin.study)
         contracts = origin.contracts
-        return {
+        made = {
             "consent_id": consent_id.hex(),
-            "patient": patient_id,
+            "pseudonym": pseudonym,
+            "slot": secrets.token_hex(16),
             "study": origin.study.hex(),
             "form_id": form_id.hex(),
             "network": origin.network,
@@ -729,13 +995,11 @@ class Vault:
             "hospital": origin.hospital,
             "holder": key.address.hex(),
             "holder_salt": opening.holder_salt.hex(),
-            "doc_salt": opening.doc_salt.hex(),
             "leaf_secret": opening.leaf_secret.hex(),
             "leaf_key": opening.leaf_key.hex(),
             "doc_commit": opening.doc_commit.hex(),
             "value_salt": secrets.token_hex(32),
             "request_salt": secrets.token_hex(32),
-            "document": document.hex(),
             "withdraw": sign(withdraw, origin.domains.of(withdraw), key).hex(),
             "request_erasure": sign(erasure, origin.domains.of(erasure), key).hex(),
             "mark": "",
@@ -744,26 +1008,35 @@ class Vault:
             "granted": False,
             "archive": "",
         }
+        return made, opening.doc_salt
 
     def _consent(self, consent_id: bytes) -> dict[str, Any]:
-        found = self._link.get("consent", consent_id)
+        found = self._use.get("consent", consent_id)
         if found is None:
             raise NotFound(f"consent {consent_id.hex()} is not in this vault")
         return found
 
-    def _patient(self, consent: dict[str, Any]) -> dict[str, Any]:
-        found = self._link.get("patient", consent["patient"].encode())
+    def _person(self, consent: dict[str, Any]) -> dict[str, Any]:
+        found = self._use.get("person", consent["pseudonym"].encode())
         if found is None:
-            raise LocalFault(f"the vault's link compartment lacks the patient of consent {consent['consent_id']}")
+            raise LocalFault(f"the vault's use compartment lacks the person of consent {consent['consent_id']}")
+        return found
+
+    def _linked_consent(self, act: str, consent_id: Digest) -> dict[str, Any]:
+        self._consent(consent_id)
+        with self._linked(act, consent_id.hex()) as link:
+            found = link.get("consent", consent_id)
+        if found is None:
+            raise LocalFault(f"the vault's link compartment lacks consent {consent_id.hex()}")
         return found
 
     def leaves(self, study: Digest) -> list[Leaf]:
         """Every consent of the study, ended ones too: `consent.usable` decides. In the order they were minted."""
         with self._lock:
-            patients = {one["patient"]: one for one in self._link.all("patient")}
+            persons = {one["pseudonym"]: one for one in self._use.all("person")}
             return [
-                self._leaf(consent, patients[consent["patient"]])
-                for consent in self._link.all("consent")
+                self._leaf(consent, persons[consent["pseudonym"]])
+                for consent in self._use.all("consent")
                 if consent["study"] == study.hex()
             ]
 
@@ -792,12 +1065,17 @@ class Vault:
         """
         if mark not in MARKS:
             raise ValueError(f"mark {mark!r} is none of {', '.join(MARKS)}")
-        with self._lock, self._link.transaction():
-            consent = self._link.get("consent", consent_id)
+        with self._lock:
+            consent = self._use.get("consent", consent_id)
             if consent is None or mark not in _REPLACES[consent["mark"]]:
                 return False
-            consent |= {"mark": mark, "marked_at": at, "reason": reason or consent.get("reason", "")}
-            self._link.put("consent", consent_id, consent)
+            if reason:  # words about a person
+                with self._linked("correct", consent_id.hex()) as link:
+                    linked = link.get("consent", consent_id) or {}
+                    link.put("consent", consent_id, linked | {"reason": reason}, slot=bytes.fromhex(consent["slot"]))
+            consent |= {"mark": mark, "marked_at": at}
+            with self._use.transaction():
+                self._use.put("consent", consent_id, consent)
             return True
 
     def card(self, consent_id: Digest) -> Card:
@@ -817,12 +1095,14 @@ class Vault:
         )
 
     def find(self, who: str | Digest) -> tuple[Holding, ...]:
-        """The consents of a patient (text), or the one with this id (`Digest`); `NotFound` where there is none."""
+        """The consents of a patient (text; LINK), or the one with this id (`Digest`); `NotFound` if there is none."""
         with self._lock:
             if isinstance(who, Digest):
                 consent = self._consent(who)
-                return (_holding(consent, self._patient(consent)),)
-            patient = self._link.get("patient", who.encode())
+                return (_holding(consent, self._person(consent)),)
+            with self._linked("find") as link:
+                patient = self._person_of(link, who)
+                self._touched += [] if patient is None else patient["consents"]
             if patient is None or not patient["consents"]:
                 raise NotFound("this patient has no consent in the vault")
             return tuple(_holding(self._consent(bytes.fromhex(one)), patient) for one in patient["consents"])
@@ -830,16 +1110,26 @@ class Vault:
     def holdings(self, study: Digest | None = None) -> tuple[Holding, ...]:
         """Every consent here, or those of one study, in the order they were minted."""
         with self._lock:
-            patients = {one["patient"]: one for one in self._link.all("patient")}
+            persons = {one["pseudonym"]: one for one in self._use.all("person")}
             return tuple(
-                _holding(consent, patients[consent["patient"]])
-                for consent in self._link.all("consent")
+                _holding(consent, persons[consent["pseudonym"]])
+                for consent in self._use.all("consent")
                 if study is None or consent["study"] == study.hex()
             )
 
     def patient_of(self, consent_id: Digest) -> str:
-        """The patient of a consent. For the data-protection desk alone; never print or log it."""
-        return str(self._consent(consent_id)["patient"])
+        """The patient of a consent (LINK). For the data-protection desk alone; never print or log it."""
+        return str(self._linked_consent("name the person", consent_id)["patient"])
+
+    def document(self, consent_id: Digest) -> bytes:
+        """The signed form that a consent is bound to (LINK). For the data-protection desk: it names the patient."""
+        return bytes.fromhex(self._linked_consent("show the form", consent_id)["document"])
+
+    @contextmanager
+    def reading(self, act: str) -> Iterator[None]:
+        """Several looks at LINK as one act: told once before, and once with all consents it was about."""
+        with self._linked(act):
+            yield
 
     def request_salt(self, consent_id: Digest) -> Digest:
         """The salt of this consent's request id: drawn when the consent was made, so that a restored vault has it."""
@@ -865,26 +1155,26 @@ class Vault:
 
     @contextmanager
     def enrolling(self) -> Iterator[None]:
-        """Several mints and the anchors that carry them as one act: all of it is kept, or nothing."""
-        with self._lock, self._link.transaction():
+        """Several mints and the anchors that carry them as one act: all of it is kept, or nothing. LINK."""
+        with self._lock, self._linked("enrol") as link, self._use.transaction(), link.transaction():
             yield
 
     def due_for_review(self, day: str) -> tuple[Digest, ...]:
         """Live consents that a representative signed and that were to be looked at again by `day` (YYYY-MM-DD)."""
         return tuple(
             Digest.from_hex(one["consent_id"])
-            for one in self._link.all("consent")
+            for one in self._use.all("consent")
             if one["mark"] == "" and one.get("review_on") and one["review_on"] <= day
         )
 
     def last_anchored(self, study: Digest) -> int | None:
         """When the last anchor of the study was made (chain time); None: none was."""
-        found = self._link.get("anchored", study)
+        found = self._use.get("anchored", study)
         return None if found is None else int(found["at"])
 
     def note_anchored(self, study: Digest, at: int) -> None:
         """Keep when an anchor was made."""
-        self._link.put("anchored", study, {"at": at})
+        self._use.put("anchored", study, {"at": at})
 
     def unplaced(self, study: Digest, form_id: Digest, now: int | None = None) -> tuple[Digest, ...]:
         """Consents under this form that no anchor or grant carries yet and nobody has ended.
@@ -893,7 +1183,7 @@ class Vault:
         """
         return tuple(
             Digest.from_hex(one["consent_id"])
-            for one in self._link.all("consent")
+            for one in self._use.all("consent")
             if one["study"] == study.hex()
             and one["form_id"] == form_id.hex()
             and one["proof"] is None
@@ -903,11 +1193,11 @@ class Vault:
 
     def place(self, places: Mapping[Digest, GrantProof], anchor: PendingAnchor | None = None) -> None:
         """Keep by which proof these consents will be on the chain, and the anchor they share, before it is posted."""
-        with self._lock, self._link.transaction():
+        with self._lock, self._use.transaction():
             for consent_id, proof in places.items():
                 consent = self._consent(consent_id)
                 consent["proof"] = _proof_json(proof)
-                self._link.put("consent", consent_id, consent)
+                self._use.put("consent", consent_id, consent)
             if anchor is not None:
                 tree = {
                     "study": anchor.study.hex(),
@@ -915,13 +1205,13 @@ class Vault:
                     "root": anchor.root.hex(),
                     "count": anchor.count,
                 }
-                self._link.put("anchor", anchor.root, tree)
+                self._use.put("anchor", anchor.root, tree)
 
     def pending_anchors(self, study: Digest) -> tuple[PendingAnchor, ...]:
         """Anchors of the study that `confirm` has not seen on the chain, in the order they were made."""
         return tuple(
             PendingAnchor(study, Digest.from_hex(one["form_id"]), Digest.from_hex(one["root"]), one["count"])
-            for one in self._link.all("anchor")
+            for one in self._use.all("anchor")
             if one["study"] == study.hex()
         )
 
@@ -929,8 +1219,8 @@ class Vault:
         """Consents that wait for a grant of their own, and that nobody has ended."""
         with self._lock:
             return tuple(
-                _holding(one, self._patient(one))
-                for one in self._link.all("consent")
+                _holding(one, self._person(one))
+                for one in self._use.all("consent")
                 if one["study"] == study.hex()
                 and one["proof"] == {"kind": 0}
                 and not one["granted"]
@@ -944,9 +1234,9 @@ class Vault:
         but keeps us from posting it. An anchor's consents then wait for another anchor; a consent whose id was taken is
         replaced (superseded) at the next enrolment.
         """
-        with self._lock, self._link.transaction():
+        with self._lock, self._use.transaction():
             count = 0
-            for one in self._link.all("consent"):
+            for one in self._use.all("consent"):
                 if one["granted"] or one["proof"] is None:
                     continue
                 found: Granted | Anchored | None = None
@@ -969,11 +1259,11 @@ class Vault:
                     one["proof"] = None
                 elif one["mark"] == "":
                     one["mark"] = "superseded"
-                self._link.put("consent", bytes.fromhex(one["consent_id"]), one)
-            for row in self._link.all("anchor"):
+                self._use.put("consent", bytes.fromhex(one["consent_id"]), one)
+            for row in self._use.all("anchor"):
                 root = Digest.from_hex(row["root"])
                 if root in history.anchors:
-                    self._link.delete("anchor", root)
+                    self._use.delete("anchor", root)
             return count
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -994,18 +1284,17 @@ class Vault:
     ) -> None:
         """Keep what must outlive the link (see `ArchiveRecord`). Again for the same consent: replaces the record.
 
-        Nothing in the record leads to the consent: its place is random, and only LINK knows it until LINK is destroyed.
+        Nothing in the record leads to the consent: its place is random, and only USE knows it until the link is
+        destroyed. Who it was, and the form, are sealed for the officer: the node can put them here, not read them.
         """
         with self._lock:
             consent = self._consent(consent_id)
             if not consent["archive"]:
                 consent["archive"] = secrets.token_hex(16)
-                self._link.put("consent", consent_id, consent)
+                self._use.put("consent", consent_id, consent)
             record = {
-                "patient_id": consent["patient"],
+                "form": consent["form"],
                 "study_name": study_name,
-                "document": consent["document"],
-                "signed_on": consent["signed_on"],
                 "decision": decision,
                 "ground": ground,
                 "requested_on": requested_on,
@@ -1017,28 +1306,34 @@ class Vault:
             self._archive.put("decision", consent["archive"].encode(), record)
 
     def archived(self, patient_id: str | None = None) -> tuple[ArchiveRecord, ...]:
-        """What the archive keeps, about one patient or all. For the data-protection desk alone."""
+        """What the archive keeps, about one patient or all (LINK). For the data-protection desk alone."""
+        with self._linked("read the archive"):
+            found = [one | self._open_form(one.pop("form")) for one in self._archive.all("decision")]
         return tuple(
             ArchiveRecord(**{**one, "document": bytes.fromhex(one["document"]), "recipients": tuple(one["recipients"])})
-            for one in self._archive.all("decision")
+            for one in found
             if patient_id is None or one["patient_id"] == patient_id
         )
 
     def suppress(self, patient_id: str, study: Digest, until: int | None = None) -> None:
-        """Refuse this patient in the study (zero: in all) until unix time `until`, or for good."""
+        """Refuse this patient in the study (zero: in all) until unix time `until`, or for good. LINK."""
+        with self._linked("suppress"):
+            self._suppress(self._suppression.tag("patient", patient_id.encode()), study, until)
+
+    def _suppress(self, tag: bytes, study: Digest, until: int | None) -> None:
         with self._lock, self._suppression.transaction():
-            found = self._suppression.get("patient", patient_id.encode()) or {}
+            found = self._suppression.get("patient", b"", tag=tag) or {}
             found[study.hex()] = until
-            self._suppression.put("patient", patient_id.encode(), found)
+            self._suppression.put("patient", b"", found, tag=tag)
 
     def suppress_consent(self, consent_id: Digest, until: int | None = None) -> None:
-        """`suppress` for the patient and study of a consent that is still linked."""
+        """`suppress` for the person and study of a consent that is still linked; it needs no name."""
         one = self._consent(consent_id)
-        self.suppress(one["patient"], Digest.from_hex(one["study"]), until)
+        self._suppress(bytes.fromhex(self._person(one)["suppression"]), Digest.from_hex(one["study"]), until)
 
     def lift_suppression(self, patient_id: str, study: Digest) -> bool:
-        """Let the patient be enrolled again (a new signed form is needed all the same); whether it was suppressed."""
-        with self._lock, self._suppression.transaction():
+        """Let the patient be enrolled again (by a new signed form); whether it was suppressed. LINK."""
+        with self._lock, self._linked("lift a suppression"), self._suppression.transaction():
             found = self._suppression.get("patient", patient_id.encode()) or {}
             if study.hex() not in found:
                 return False
@@ -1050,8 +1345,9 @@ class Vault:
             return True
 
     def is_suppressed(self, patient_id: str, study: Digest | None, now: int) -> bool:
-        """Whether the patient may not be enrolled in the study (None: in some study) at unix time `now`."""
-        found = self._suppression.get("patient", patient_id.encode()) or {}
+        """Whether the patient may not be enrolled in the study (None: in some study) at unix time `now`. LINK."""
+        with self._linked("look for a suppression"):
+            found = self._suppression.get("patient", patient_id.encode()) or {}
         return any(
             until is None or until > now
             for one, until in found.items()
@@ -1061,29 +1357,40 @@ class Vault:
     def destroy_link(self, *consent_ids: Digest) -> int:
         """Destroy what ties these consents to their patients; returns how many were here. Unknown ones are skipped.
 
-        A patient with no other consent leaves LINK altogether, and the copy with it if it was still here.
+        A patient with no other consent leaves LINK altogether, and the copy with it if it was still here. It needs no
+        officer's key: then what stays in LINK gets its fresh key with the next order that brings one.
         """
         with self._lock:
-            here = {bytes(one): found for one in consent_ids if (found := self._link.get("consent", one)) is not None}
+            here = {bytes(one): found for one in consent_ids if (found := self._use.get("consent", one)) is not None}
             if not here:
                 return 0
             self.delete_copy(*map(Digest, here))
             doomed = [("consent", one) for one in here]
             kept: list[dict[str, Any]] = []
-            for name in {found["patient"] for found in here.values()}:
-                patient = self._link.get("patient", name.encode())
-                if patient is None:
+            for name in {found["pseudonym"] for found in here.values()}:
+                person = self._use.get("person", name.encode())
+                if person is None:
                     continue
-                patient["consents"] = [one for one in patient["consents"] if bytes.fromhex(one) not in here]
-                if patient["consents"]:
-                    kept.append(patient)
+                person["consents"] = [one for one in person["consents"] if bytes.fromhex(one) not in here]
+                if person["consents"]:
+                    kept.append(person)
                 else:
-                    doomed.append(("patient", name.encode()))
-            with self._link.transaction():
-                for patient in kept:
-                    self._link.put("patient", patient["patient"].encode(), patient)
-            self._link.destroy(doomed)
+                    doomed.append(("person", name.encode()))
+            with self._use.transaction():
+                for person in kept:
+                    self._use.put("person", person["pseudonym"].encode(), person)
+            self._use.destroy(doomed)
+            self._finish()
+            if self._has_key:
+                with self._linked("destroy links", *(one.hex() for one in here)) as link:
+                    link.destroy(())
             return len(here)
+
+    @property
+    def _has_key(self) -> bool:
+        access = _ACCESS.get()
+        mine = access is not None and access.vault is self and access.key is not None
+        return mine or self._standing is not None
 
     # ----------------------------------------------------------------------------------------------------------------
     # Restore guard
@@ -1102,7 +1409,7 @@ class Vault:
             stopped: set[str] = set()
             copies: set[str] = set()
             links: set[str] = set()
-            for one in self._link.all("consent"):
+            for one in self._use.all("consent"):
                 consent_id = Digest.from_hex(one["consent_id"])
                 if one["mark"] == "" and consent_id in history.withdrawals:
                     self.note_withdrawal(consent_id, at=history.withdrawals[consent_id][0].at)
@@ -1118,7 +1425,8 @@ class Vault:
                 named = _requested(maybe, erasure.opened.requests_root)
                 for one in named or [one for one in maybe if one["consent_id"] in stopped]:
                     copies.add(one["consent_id"])
-                    listed = self._suppression.get("patient", one["patient"].encode()) or {}
+                    tag = bytes.fromhex(self._person(one)["suppression"])
+                    listed = self._suppression.get("patient", b"", tag=tag) or {}
                     if one["study"] not in listed:
                         self.suppress_consent(Digest.from_hex(one["consent_id"]))
                 if _LINK_DESTROYED in erasure.steps:
@@ -1129,14 +1437,14 @@ class Vault:
             return len(stopped | links | (with_copy if deleted else set()))
 
     def _has_copy(self, consent: dict[str, Any]) -> bool:
-        return bool(self._patient(consent)["copy"])
+        return bool(self._person(consent)["copy"])
 
     def _maybe_erased(self, erasure: ErasureHistory, history: History) -> list[dict[str, Any]]:
         """Our consents that this batch may be about: ours, of its study, and withdrawn when it was opened."""
         opened = erasure.opened
         return [
             one
-            for one in self._link.all("consent")
+            for one in self._use.all("consent")
             if one["study"] == opened.study.hex()
             and one["member"] == opened.controller
             and (at := history.withdrawn_at(Digest.from_hex(one["consent_id"]))) is not None
@@ -1145,7 +1453,7 @@ class Vault:
 
 
 # --------------------------------------------------------------------------------------------------------------------
-# Rows of LINK
+# Rows of USE
 
 
 def _requested(candidates: list[dict[str, Any]], root: Digest) -> list[dict[str, Any]]:

@@ -124,6 +124,8 @@ HOUSE = (
     Row("node/evidence.py", PURE_NODE + CRYPTO, "rlp trie"),
     Row("node/config.py", "node node.errors", "tomli_w"),
     Row("node/jsontext.py", "", ""),
+    Row("node/roles.py", "node node.errors node.home node.store crypto crypto.*", ""),
+    Row("node/fhir.py", "node node.errors node.jsontext", "fhir rfc8785"),
     # --- node: the embedded chain, a process of its own
     Row(
         "node/chain/evm.py",

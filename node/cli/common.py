@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from node.errors import InputError, NotFound, TimedOut
+from node.errors import InputError, NotFound, Refused, TimedOut
 from node.home import Network, is_network_home, node_homes, open_home, read_network, reading_home
 
 if TYPE_CHECKING:
     from crypto.digest import Digest
+    from crypto.keys import KeyRing
     from node.history import History
+    from node.roles import Signer
 
 MAX_FILE_BYTES: Final = 8 << 20
 ACT_TIMEOUT_S: Final = 120.0
@@ -23,9 +25,51 @@ LONG_TIMEOUT_S: Final = 3600.0
 HOME = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
-home_option = click.option(
-    "--home", type=HOME, required=True, envvar="KOINON_HOME", help="The home that is meant (or KOINON_HOME)."
-)
+ROLES: Final = ("operator", "dpo", "clinician", "researcher", "auditor")  # `node.roles` has the tables; it loads keys
+NOUNS: Final[dict[str, tuple[str, ...]]] = {
+    "audit": ("auditor", "dpo", "operator", "researcher"),
+    "study": ("researcher", "operator", "dpo", "clinician", "auditor"),
+    "model": ("clinician", "researcher", "auditor"),
+}
+"""Noun -> roles that may read a home's public part through it (its copy of the chain, reports), in commands that give
+no order. It keeps honest people to their part; the files themselves are the operating system's to guard."""
+ROLE: Final = "koinon.role"
+ROLE_KEYS: Final = "koinon.role-keys"
+ROLE_PASSWORD: Final = "koinon.role-password-file"
+
+
+def home_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """`--home`, and in which role its node is spoken to: `--role`, `--role-keys`, `--role-password-file`."""
+
+    def remember(name: str) -> Callable[[click.Context, click.Parameter, Any], None]:
+        def keep(context: click.Context, _: click.Parameter, given: Any) -> None:
+            context.meta[name] = given
+            if name == ROLE:
+                _check_noun(context, given)
+
+        return keep
+
+    def option(flag: str, name: str, envvar: str, text: str, **more: Any) -> None:
+        nonlocal command
+        command = click.option(flag, expose_value=False, callback=remember(name), envvar=envvar, help=text, **more)(
+            command
+        )
+
+    option("--role-password-file", ROLE_PASSWORD, "KOINON_ROLE_PASSWORD_FILE", "Its password, if moved.", type=FILE)
+    option("--role-keys", ROLE_KEYS, "KOINON_ROLE_KEYS", "The role's key file, if moved.", type=FILE)
+    option("--role", ROLE, "KOINON_ROLE", "In which role (default: what fits).", type=click.Choice(ROLES))
+    return click.option(
+        "--home", type=HOME, required=True, envvar="KOINON_HOME", help="The home that is meant (or KOINON_HOME)."
+    )(command)
+
+
+def _check_noun(context: click.Context, role: str | None) -> None:
+    """Refuse a role that has no business with what a command reads; for commands that give no order."""
+    noun = "" if context.parent is None else context.parent.info_name or ""
+    if role is not None and noun in NOUNS and role not in NOUNS[noun]:
+        raise Refused(f"`koinon {noun}` is not for the {role}: it takes the {' or '.join(NOUNS[noun])}")
+
+
 study_option = click.option("--study", metavar="ID", help="A study's id or its beginning; not needed if there is one.")
 
 
@@ -112,15 +156,42 @@ def acting_home(home: Path) -> Path:
     return home
 
 
-def order(home: Path, name: str, body: dict[str, Any], timeout_s: float = ACT_TIMEOUT_S) -> dict[str, Any]:
-    """Give an order to the node of `home`: to the running one, else to one that runs for this order only."""
+def signer(home: Path, name: str, body: dict[str, Any], successor: KeyRing | None = None) -> Signer | None:
+    """Who gives an order: the role that was named, else the first that may and whose password is in the home."""
+    from node import roles
+
+    if name == "status":
+        return None
+    context = click.get_current_context(silent=True)
+    meta = {} if context is None else context.meta
+    role = meta.get(ROLE)
+    if role is None:
+        allowed = roles.roles_for(name, body)
+        here = [one for one in allowed if roles.password_path(home, one).exists()]
+        role = (here or list(allowed))[0]
+    return roles.Signer(
+        home, role, roles.load(home, role, keys=meta.get(ROLE_KEYS), password_file=meta.get(ROLE_PASSWORD)), successor
+    )
+
+
+def order(
+    home: Path, name: str, body: dict[str, Any], timeout_s: float = ACT_TIMEOUT_S, successor: KeyRing | None = None
+) -> dict[str, Any]:
+    """Give an order to the node of `home`: to the running one, else to one that runs for this order only.
+
+    Raises:
+        NodeError: what the order led to; `Refused` where the role may not give it, `LocalFault` without its keys.
+    """
     from node import control
     from node.supervisor import lock_holder
 
     path = open_home(home).control_path
+    giver = signer(home, name, body, successor)
+    sign = None if giver is None else lambda door: giver.sign(name, body, door)
+    _tell_exemption(home, name, body)
     if path.exists():
         try:
-            return control.ask(path, name, body, timeout_s)
+            return control.ask(path, name, body, timeout_s, sign)
         except NotFound as error:
             if not error.message.startswith(str(path)):
                 raise
@@ -129,7 +200,17 @@ def order(home: Path, name: str, body: dict[str, Any], timeout_s: float = ACT_TI
 
     if name not in runner.READS | runner.LOCAL_FIRST and lock_holder(home) is None:
         check_chain(home)
-    return runner.order(home, name, body, timeout_s)
+    return runner.order(home, name, body, timeout_s, giver)
+
+
+def _tell_exemption(home: Path, name: str, body: dict[str, Any]) -> None:
+    """Say on standard error that an act which takes two persons elsewhere takes one here."""
+    from node.roles import TWO_PERSONS
+
+    rule = TWO_PERSONS.get(name)
+    if rule is not None and rule.applies(body) and rule.synthetic_exempt and network_of(home).synthetic:
+        text = f"`{name}` takes two persons (with the {rule.second}) except here: this network is marked synthetic"
+        click.echo(f"koinon: {text}", err=True)
 
 
 def status_or_none(home: Path, timeout_s: float = 5.0) -> dict[str, Any] | None:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import click
 
 from node.cli import common
-from node.cli.common import FILE, acting_home, home_option, read_text, study_option, subject, subject_options
+from node.cli.common import (
+    FILE,
+    acting_home,
+    home_option,
+    read_file,
+    read_text,
+    study_option,
+    subject,
+    subject_options,
+)
 from node.cli.output import Noun, answer, json_flag, progress, short, table
 from node.errors import ExitCode, InputError, NotFound
 from node.home import write_file
@@ -273,6 +284,124 @@ def withdraw_left(consent_id: str, hospital: int, home: Path) -> None:
     found = common.order(acting_home(home), "consent.withdraw-left", body)
     votes = f"{len(found['votes'])} of {found['needed']} votes needed, by members {found['votes']}"
     answer(found, [votes, f"consent {consent_id} is withdrawn" if found["decided"] else "waiting for more votes"])
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# FHIR
+
+
+@consent.command("import")
+@home_option
+@study_option
+@click.option("--fhir", type=FILE, required=True, help="Consents: one resource, a Bundle, or NDJSON; R4B and R5.")
+@click.option("--form", metavar="NAME", help="The study's form that all of them stand for.")
+@click.option("--map", "mapping", multiple=True, metavar="KEY=NAME", help="Policy (system|code, URI) to form; repeat.")
+@json_flag
+def import_(home: Path, study: str | None, fhir: Path, form: str | None, mapping: tuple[str, ...]) -> None:
+    """Enrol and end what FHIR Consents say.
+
+    \b
+    Examples: koinon consent import --home NET/member-1 --fhir consents.json --form main
+              koinon consent import --home NET/member-1 --fhir c.ndjson --map 'https://example.org/form|3=main'
+
+    An active permit grants, as a line of a register does; `inactive` withdraws; `entered-in-error` corrects; a deny is
+    refused and ends what is held. A resource that is broken refuses the whole file (exit code 2), one that does not
+    grant is left out (exit code 5). The consent is bound to the resource's RFC 8785 bytes. It does not read actors and
+    data restrictions: the form has to say the same.
+    """
+    from node.fhir import MAX_FHIR_BYTES, Says, read
+
+    today = datetime.now(UTC).date()
+    found = read(read_file(fhir, "FHIR file", MAX_FHIR_BYTES), str(fhir), _forms(form, mapping), today=today)
+    left_out = [one for one in found if one.says in (Says.DENY, Says.NOTHING)]
+    body: dict[str, Any] = {
+        "study": study,
+        "rows": [
+            {
+                "line": one.line,
+                "patient_id": one.patient_id,
+                "form": one.form,
+                "signed_on": one.signed_on,
+                "signer": one.signer,
+                "verified_by": one.verified_by,
+                "until": one.until,
+                "document": one.document.decode(),
+            }
+            for one in found
+            if one.says is Says.GRANT
+        ],
+        "ends": [
+            {
+                "line": one.line,
+                "patient_id": one.patient_id,
+                "form": one.form,
+                "signed_on": one.signed_on,
+                "mark": one.mark,
+            }
+            for one in found
+            if one.mark
+        ],
+    }
+    told = common.order(acting_home(home), "consent.import", body)
+    places = {one.line: one.where for one in found}
+    told["refused"] = [{"where": one.where, "why": one.why} for one in left_out] + [
+        {"where": places[one["line"]], "why": one["why"]} for one in told["refused"]
+    ]
+    told["absent"] = [places[line] for line in told["absent"]]
+    counts = {"granted": told["granted"], "known from before": told["known"]}
+    counts |= {"ended": len(told["ended"]), "without records": len(told["absent"])}
+    lines = [", ".join(f"{count} {what}" for what, count in counts.items())]
+    lines += [f"{one['where']}: refused: {one['why']}" for one in told["refused"]]
+    answer(told, lines)
+    if told["refused"]:
+        progress(f"koinon: {len(told['refused'])} resources were refused")
+        sys.exit(ExitCode.REFUSED)
+
+
+def _forms(form: str | None, mapping: tuple[str, ...]) -> Any:
+    from node.fhir import Forms
+
+    pairs = [one.rpartition("=") for one in mapping]
+    if any(not key or not name for key, _, name in pairs):
+        raise click.UsageError("--map takes KEY=NAME")
+    if form is not None and mapping:
+        raise click.UsageError("name either --form or --map")
+    return Forms(form, {key: name for key, _, name in pairs})
+
+
+@consent.command("export")
+@home_option
+@study_option
+@click.option("--fhir", type=FILE, required=True, help="Where to write: a Bundle, or NDJSON for a name in .ndjson.")
+@click.option("--version", type=click.Choice(["R4B", "R5"]), default="R4B", show_default=True, help="FHIR version.")
+@json_flag
+def export(home: Path, study: str | None, fhir: Path, version: str) -> None:
+    """Write one FHIR Consent for every consent held.
+
+    Example: koinon consent export --home NET/member-1 --fhir consents.json
+
+    The file names patients: it is for the hospital's own records, and only its owner can read it. A withdrawn consent
+    is a further version of its resource, with status inactive.
+    """
+    from node.fhir import Held, read_document, write
+
+    held = common.order(acting_home(home), "consent.export", {"study": study})["held"]
+    resources = []
+    for one in held:
+        document = json.loads(one.pop("document"))
+        if document.get("resourceType") == "Consent":
+            kept = read_document(json.dumps(document).encode(), one["form"])
+            one |= {"signer": kept.signer, "verified_by": kept.verified_by}
+        else:
+            one |= {key: document[key] for key in ("signer", "verified_by")}
+        resources.append(write(Held(**one), "R5" if version == "R5" else "R4B"))
+    if fhir.suffix == ".ndjson":
+        text = "".join(json.dumps(one) + "\n" for one in resources)
+    else:
+        entries = [{"resource": one} for one in resources]
+        text = json.dumps({"resourceType": "Bundle", "type": "collection", "entry": entries}, indent=1) + "\n"
+    write_file(fhir, text.encode(), 0o600)
+    answer({"file": str(fhir), "version": version, "consents": len(resources)}, [f"{len(resources)} consents: {fhir}"])
 
 
 @consent.command("list")

@@ -154,6 +154,39 @@ def _claim_lines(claims: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
+GROUND_NAMES: Final = {
+    "expression": 1,
+    "legal-obligation": 2,
+    "public-health": 3,
+    "research": 4,
+    "legal-claims": 5,
+}
+"""The legal grounds of Art. 17(3)(a) to (e) GDPR as the command line names them -> `erasure.GROUNDS`."""
+
+
+@erase.command("refuse")
+@home_option
+@click.option("--erasure", required=True, metavar="ID", help="The erasure's id (64 hex digits).")
+@click.option("--ground", required=True, type=click.Choice(list(GROUND_NAMES)), help="Art. 17(3)(a) to (e) GDPR.")
+@click.option("--authority", required=True, help="Where the patient may complain: the supervisory authority, one line.")
+@click.option("--out", type=FILE, help="Write the notice for the patient here too.")
+@json_flag
+def refuse(home: Path, erasure: str, ground: str, authority: str, out: Path | None) -> None:
+    """Refuse an erasure on a legal ground; only the patient's own hospital may, and it takes two persons.
+
+    Example: koinon erase refuse --home NET/member-1 --erasure 4be1... --ground legal-claims --authority 'DPA, Brussels'
+
+    It is possible until the exclusion is stated, which is soon: `erasure.review_s` in config.toml gives time.
+    The decision and its ground are kept in the archive. The consent stays withdrawn. The answer holds the notice that
+    the patient must be given within a month (Art. 12(4) GDPR). It judges no ground: that is for a lawyer.
+    """
+    body = {"erasure": common.hex_id(erasure, "--erasure"), "ground": GROUND_NAMES[ground], "authority": authority}
+    found = common.order(acting_home(home), "erase.refuse", body)
+    if out is not None:
+        write_file(out, found["notice"].encode(), 0o600)
+    answer(found, [found["notice"]])
+
+
 @erase.command("receipt")
 @home_option
 @subject_options(erasure=True)

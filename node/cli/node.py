@@ -12,8 +12,8 @@ from typing import Any
 
 import click
 
-from node.cli.common import FILE, HOME, home_option, status_or_none
-from node.cli.output import Noun, answer, configure_logging, json_flag, pairs, progress, table
+from node.cli.common import FILE, HOME, ROLES, home_option, order, status_or_none
+from node.cli.output import Noun, answer, configure_logging, json_flag, moment, pairs, progress, table
 from node.errors import InputError, LocalFault, NodeError, Refused
 from node.home import open_home
 
@@ -56,10 +56,11 @@ def init(
     Example: koinon node init --home H --network network.json --name north --data north.npz
 
     It contacts nobody. Its password is random and lies in H/password, readable by you alone: move it to where your
-    house keeps secrets and name the place in config.toml.
+    house keeps secrets and name the place in config.toml. H/roles holds a key and a password for each role (operator,
+    dpo, clinician, researcher, auditor): give each to the person who has the role, and take it out of H.
     """
     from fl_engine.data.readers import read_data_file
-    from node import config, keystore
+    from node import config, keystore, roles
     from node.home import create_home, parse_network, read_json, write_file, write_json
     from node.store import Store
     from node.vault import Vault
@@ -87,7 +88,7 @@ def init(
         key = keystore.at_rest_key(ring)
         Store(aside, key).close()
         progress(f"importing {len(records)} records into the vault")
-        vault = Vault.create(made.vault_path, key)
+        vault = Vault.create(made.vault_path, key, roles.officer_key(roles.create(aside)["dpo"]))
         vault.import_dataset(records)
         vault.close()
         if home.exists():
@@ -219,6 +220,69 @@ def _reapplied(home: Path) -> int | None:
 @node.command()
 @home_option
 @json_flag
+def pending(home: Path) -> None:
+    """List the orders that wait for a second person.
+
+    Example: koinon node pending --home NET/member-1
+
+    Grants of more than one, refusals of an erasure and exports take two persons. Stopping never does.
+    """
+    found = order(home, "node.pending", {})["orders"]
+    keys = ("order_id", "order", "summary", "role", "second", "approved_by", "expires_at")
+    rows = [[one[key][:12] if key == "order_id" else one[key] for key in keys[:-1]] for one in found]
+    rows = [[*row, moment(one["expires_at"])] for row, one in zip(rows, found, strict=True)]
+    answer(found, [*table([key.replace("_", " ") for key in keys], rows), f"{len(found)} orders wait"])
+
+
+@node.command()
+@home_option
+@click.option("--order", "order_id", required=True, metavar="ID", help="The order, as `node pending` names it.")
+@json_flag
+def approve(home: Path, order_id: str) -> None:
+    """Approve an order that takes two persons; whoever gave it first then gives it again.
+
+    Example: koinon node approve --home NET/member-1 --order 3f2a91c07d55 --role clinician
+
+    Compare the summary with what you were asked to approve (a register's sha256 is that of the file). It does not
+    carry the order out.
+    """
+    found = order(home, "node.approve", {"order": order_id})
+    answer(found, pairs(**found))
+
+
+@node.command()
+@home_option
+@click.option("--of", "subject", required=True, type=click.Choice(ROLES), help="Whose key.")
+@json_flag
+def rotate(home: Path, subject: str) -> None:
+    """Give a role a new key: when its person changes, or the old key may be known. Two persons: dpo, operator.
+
+    Example: koinon node rotate --home NET/member-1 --of clinician
+
+    The old key gives no more orders. With the dpo's, the link between persons and consents opens with the new key
+    alone, under a fresh share of the node. Said again after the approval, it is the same new key. It needs the old
+    dpo's key: keep a copy of that in a safe, for without it nobody can say any more who is behind a consent.
+    """
+    from crypto.keys import address_text
+    from node import roles
+
+    if not roles.settle(home, subject):
+        ring = roles.prepare(home, subject)
+        body = {"role": subject, "address": address_text(ring.ledger.address)}
+        successor = ring if subject == "dpo" else None
+        if successor is not None:
+            body["officer"] = roles.fingerprint(roles.officer_key(successor))
+        order(home, "node.rotate", body, successor=successor)
+        roles.settle(home, subject)
+    address = address_text(roles.addresses(home)[subject])
+    files = [str(home / "roles" / f"{subject}.{kind}") for kind in ("json", "password")]
+    found = {"role": subject, "address": address, "files": files}
+    answer(found, [*pairs(**found), f"give both files to the {subject}"])
+
+
+@node.command()
+@home_option
+@json_flag
 def doctor(home: Path) -> None:
     """Look for what would stop this node: home, settings, keys, vault, chain, port, clock, disk.
 
@@ -241,6 +305,7 @@ def doctor(home: Path) -> None:
     check("settings", lambda: _settings(home))
     check("network", lambda: _network(home))
     check("keys and vault", lambda: _keys(home))
+    check("roles", lambda: _roles(home))
     check("chain", lambda: _chain(home))
     check("listening address", lambda: "in use by this node" if told is not None else _listen(home))
     check("disk", lambda: _disk(home))
@@ -285,6 +350,17 @@ def _keys(home: Path) -> str:
     if mode:
         raise LocalFault(f"{opened.path / 'password'} can be read by others: chmod 600")
     return "the password opens them"
+
+
+def _roles(home: Path) -> str:
+    from node import roles
+
+    roles.addresses(home)
+    here = [role for role in roles.ROLES if roles.password_path(home, role).exists()]
+    for role in here:
+        if roles.password_path(home, role).stat().st_mode & 0o077:
+            raise LocalFault(f"{roles.password_path(home, role)} can be read by others: chmod 600")
+    return f"passwords in this home: {', '.join(here) or 'none'}"
 
 
 def _chain(home: Path) -> str:

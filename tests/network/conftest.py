@@ -20,11 +20,12 @@ import pytest
 
 from crypto.digest import Digest
 from node import control
+from node.cli.common import order
 from node.errors import NodeError
 from node.founding import Plan, found_network
 from node.history import History, RoundHistory
 from node.home import Network, read_json, read_network
-from node.runner import order, read_history
+from node.runner import read_history
 from tests.fakes.network import QUARTER_END, dataset
 
 MEMBERS = 4

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from node.runner import order
+from node.cli.common import order
 from tests.network.conftest import NAMES, Processes, wait
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]

@@ -45,7 +45,12 @@ MEMBER = 1
 
 
 def study_spec(
-    name: str = "nuclei", *, on_withdrawal: str = "stop+delete", valid_to: int = QUARTER_END, **changes: Any
+    name: str = "nuclei",
+    *,
+    on_withdrawal: str = "stop+delete",
+    valid_to: int = QUARTER_END,
+    side: int = 2,
+    **changes: Any,
 ) -> Study:
     """A study with two forms; `changes` are keys of both."""
     form: dict[str, Any] = {
@@ -61,7 +66,7 @@ def study_spec(
             "name": name,
             "task": "nuclei",
             "rounds": 4,
-            "data": {"input_shape": [1, 2, 2], "classes": 3},
+            "data": {"input_shape": [1, side, side], "classes": 3},
             "model": {"name": "small-cnn"},
             "forms": [{"name": "main", **form}, {"name": "second", **form, "purposes": 3}],
         }
@@ -72,14 +77,14 @@ def terms(spec: Study) -> CreateStudy:
     return spec.terms(0, Digest(b"\x11" * 32), 3)
 
 
-def dataset(patients: int = 6, records: int = 2, *, first: str = CANARY) -> Dataset:
+def dataset(patients: int = 6, records: int = 2, *, first: str = CANARY, side: int = 2) -> Dataset:
     """`patients` with `records` rows each, the first named `first`; the last two are for validation and test."""
     names = [first] + [f"MRN-{i:04}" for i in range(1, patients)]
     ids = tuple(name for name in names for _ in range(records))
     roles = np.zeros(len(ids), dtype=np.uint8)
     roles[-records:] = 2
     roles[-2 * records : -records] = 1
-    x = np.arange(len(ids) * 4, dtype=np.float32).reshape(len(ids), 1, 2, 2)
+    x = np.arange(len(ids) * side**2, dtype=np.float32).reshape(len(ids), 1, side, side)
     y = np.arange(len(ids), dtype=np.int64) % 3
     return Dataset(x=x, y=y, patients=ids, roles=roles, classes=3, name="made for tests")
 

@@ -335,6 +335,9 @@ async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
         assert {one.confirmed for one in net.of(VerdictGiven)} == {True}
 
 
+AUTHORITY = "Data Protection Authority, 1 Example Street"
+
+
 class _Nothing:
     times: dict[str, Any] = {}  # noqa: RUF012 - stands for a batch that is not known yet
 
@@ -343,24 +346,44 @@ async def test_only_the_hospital_refuses_and_only_with_a_ground(tmp_path: Path, 
     async with network(tmp_path, trainer, 4) as net:
         await net.create(spec(rounds=3))
         await net.until(lambda: bool(net.rounds(1)))
-        net.hold = True  # the round that runs holds the exclusion back, so the batch stays authorised
         node = net.nodes[1]
+        node.desk.review_s = 10_000
         asked = await node.erasing.request(node, patient="patient-1-0")
         batch = Digest.from_hex(asked["erasure"])
         await net.until(lambda: batch in net.nodes[0].history.erasures and batch in node.history.erasures)
         with pytest.raises(InputError, match="ground 9"):
-            await node.erasing.refuse(node, batch, 9)
+            await node.erasing.refuse(node, batch, 9, AUTHORITY)
         with pytest.raises(Refused, match="member 1's to decide"):
-            await net.nodes[0].erasing.refuse(net.nodes[0], batch, 1)
+            await net.nodes[0].erasing.refuse(net.nodes[0], batch, 1, AUTHORITY)
         with pytest.raises(NotFound):
-            await node.erasing.refuse(node, Digest(bytes(32)), 1)
-        if state(net, 1, asked["erasure"]) == "authorised":
-            await node.erasing.refuse(node, batch, 5)
-            await reach(net, asked["erasure"], "refused")
-            shown = node.erasing.status(batch, node.now)
-            assert "legal claims" in shown["refused_on"]
-            assert shown["claims"] == []
-        net.hold = False
+            await node.erasing.refuse(node, Digest(bytes(32)), 1, AUTHORITY)
+        with pytest.raises(InputError, match="complaint authority"):
+            await node.erasing.refuse(node, batch, 5, " ")
+        await net.until(lambda: node.now > node.history.erasures[batch].opened.opened_at + 12)
+        assert state(net, 1, asked["erasure"]) == "authorised", "the hospital considers it"
+        assert [one.mark for one in node.participant.vault.find("patient-1-0")] == ["withdrawn"], "the use has stopped"
+        notice = await node.erasing.refuse(node, batch, 5, AUTHORITY)
+        assert AUTHORITY in notice
+        assert "legal claims" in notice
+        assert "patient-1-0" not in notice
+        vault = node.participant.vault
+        assert vault is not None
+        (kept,) = vault.archived("patient-1-0")
+        assert kept.decision == "refused"
+        assert "Art. 17(3)(e)" in kept.ground
+        assert AUTHORITY in kept.ground
+        assert kept.completed_on == ""
+        await reach(net, asked["erasure"], "refused")
+        shown = node.erasing.status(batch, node.now)
+        assert "legal claims" in shown["refused_on"]
+        assert shown["claims"] == []
+        node.desk.review_s = 0
+        late = await node.erasing.request(node, patient="patient-1-1")
+        batch = Digest.from_hex(late["erasure"])
+        await net.until(lambda: batch in node.history.erasures and "excluded" in node.history.erasures[batch].times)
+        with pytest.raises(Refused, match="can be refused until it is excluded"):
+            await node.erasing.refuse(node, batch, 5, AUTHORITY)
+        assert len(vault.archived("patient-1-1")) == 0
 
 
 async def test_a_request_names_its_subject(tmp_path: Path, trainer: SharedTrainer) -> None:

@@ -141,17 +141,18 @@ def found_in(folder: Path, secrets: dict[str, bytes]) -> set[str]:
 
 def secrets_of(vault: Vault, patient: str) -> dict[str, bytes]:
     """Everything secret that the vault holds about a patient, read past its doors."""
-    link = vault._link.get("patient", patient.encode())
-    assert link is not None
-    consent = vault._link.get("consent", bytes.fromhex(link["consents"][0]))
-    copy = vault._research.get("patient", link["pseudonym"].encode())
+    found = vault.find(patient)[0].consent_id
+    consent = vault._use.get("consent", found)
     assert consent is not None
+    link = vault._linked_consent("test", found)
+    copy = vault._research.get("patient", consent["pseudonym"].encode())
     assert copy is not None
-    hashed = ("leaf_secret", "doc_salt", "value_salt", "request_salt", "leaf_key", "request_erasure")
+    hashed = ("leaf_secret", "value_salt", "request_salt", "leaf_key", "request_erasure")
     return {
         "patient": patient.encode(),
         "hash of the patient": hashlib.sha256(patient.encode()).digest(),
-        "pseudonym": link["pseudonym"].encode(),
+        "pseudonym": consent["pseudonym"].encode(),
+        "doc_salt": bytes.fromhex(link["doc_salt"]),
         "data key": bytes.fromhex(copy["dek"]),
         **{name: bytes.fromhex(consent[name]) for name in hashed},
     }
@@ -220,7 +221,7 @@ async def erase_the_canary(folder: Path) -> Erased:
             neighbour = vault.find("patient-1-3")[0].consent_id
             everybody = [one.consent_id for found in holdings.values() for one in found]
             secrets = secrets_of(vault, CANARY)
-            vault_keys = [key for name in ("link", "research") for key in vault._link._keys.keys[name].values()]
+            vault_keys = [key for name in ("link", "use", "research") for key in vault._link._keys.keys[name].values()]
             documents = {"proof of use": (consent, prove(net, study, consent))}
             seen_before = found_in(folder, secrets)
 

@@ -153,14 +153,13 @@ def test_a_patient_in_two_roles_is_named_by_row(tmp_path: Path) -> None:
 
 
 def test_an_import_that_died_between_the_compartments_is_undone(world: World, tmp_path: Path) -> None:
-    before = {name: data for name, data in files(world.path).items() if name.startswith("link")}
     world.vault.close()
-    before = files(world.path)["link.db"]
+    before = files(world.path)["use.db"]
     vault = Vault.open(world.path, AT_REST)
     vault.import_dataset(dataset(first="newcomer"))
     assert len(vault.row_numbers(1)) == 10
     vault.close()
-    (world.path / "link.db").write_bytes(before)  # RESEARCH was written, LINK was not
+    (world.path / "use.db").write_bytes(before)  # RESEARCH and LINK were written, USE was not
     vault = Vault.open(world.path, AT_REST)
     assert len(vault.row_numbers(1)) == 8
     assert len(list((world.path / "data").iterdir())) == 6
@@ -211,7 +210,7 @@ def test_a_missing_vault_and_a_missing_compartment_are_told_apart(world: World, 
         Vault.open(world.path, AT_REST)
 
 
-@pytest.mark.parametrize("name", ["keys.json", "link.db", "research.db"])
+@pytest.mark.parametrize("name", ["keys.json", "link.db", "use.db", "research.db"])
 def test_a_damaged_file_is_a_local_fault(world: World, name: str) -> None:
     world.enrol()
     world.vault.close()
@@ -224,10 +223,10 @@ def test_a_damaged_file_is_a_local_fault(world: World, name: str) -> None:
 def test_a_changed_sealed_row_is_found(world: World) -> None:
     world.enrol()
     world.vault.close()
-    with sqlite3.connect(world.path / "link.db") as db:
+    with sqlite3.connect(world.path / "use.db") as db:
         db.execute("UPDATE sealed SET body = zeroblob(length(body)) WHERE kind = 'consent'")
-    with pytest.raises(LocalFault, match="link compartment is damaged"):
-        Vault.open(world.path, AT_REST).leaves(world.study)
+    with pytest.raises(LocalFault, match="use compartment is damaged"):
+        Vault.open(world.path, AT_REST)
 
 
 def test_a_changed_data_file_is_found(world: World) -> None:

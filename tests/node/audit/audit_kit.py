@@ -18,7 +18,7 @@ import trio
 
 from crypto.digest import Digest
 from fl_engine.data.dataset import Dataset
-from node import config, keystore
+from node import config, keystore, roles
 from node.abi import Codec
 from node.app import Node
 from node.desk import Desk
@@ -29,6 +29,7 @@ from node.ledger import connect
 from node.memory.transport import MemoryNetwork, MemoryTransport
 from node.messages import CommitNotice, Hello
 from node.participant import Participant
+from node.runner import officer_of
 from node.store import SentTransactions, Store
 from node.study import Study, parse_sections
 from node.training import Trainer
@@ -88,7 +89,8 @@ def running_chain(home: Path) -> Iterator[str]:
 def open_member(path: Path, url: str, peers: MemoryNetwork) -> Node:
     """The node of a home, on this chain and these wires."""
     home, network = open_home(path), read_network(path / "network.json")
-    password = read_password(home, config.load(home.config_path, {})["node", "password_file"])
+    settings = config.load(home.config_path, {})
+    password = read_password(home, settings["node", "password_file"])
     ring = keystore.load(home, password)
     key = keystore.at_rest_key(ring)
     store = Store(path, key)
@@ -97,7 +99,7 @@ def open_member(path: Path, url: str, peers: MemoryNetwork) -> Node:
     participant = Participant(me, seat, ring, network.contracts.domains, store, vault)
     codec = Codec.load()
     ledger = connect(url, network.contracts, ring.ledger, SentTransactions(store), codec=codec)
-    desk = Desk(participant, network, auto_join=True, register=None)
+    desk = Desk(participant, network, auto_join=True, register=None, officer=officer_of(home, settings))
     hello = Hello(network.contracts.chain_id, network.contracts.membership, 0)
     transport = MemoryTransport(peers, ring.peer.peer_id, lambda: hello)
     addresses = {one.peer_id: "memory" for one in (*network.founders, *network.auditors)}
@@ -141,7 +143,11 @@ async def run_study(home: Path, url: str, study: Study) -> Digest:
 async def run_erasure(home: Path, url: str, member: int, patient: str) -> Digest:
     """Erase a patient of a member, its study ended, until every node saw the head move and all purges; the batch."""
     async with running_nodes(home, url) as nodes:
-        asked = await nodes[member].erasing.request(nodes[member], patient=patient)
+        vault, store = nodes[member].participant.vault, nodes[member].participant.store
+        assert vault is not None
+        officer = roles.officer_key(roles.load(home / f"member-{member + 1}", "dpo"))
+        with vault.unlocked(officer, roles.witness(store, "dpo", "erase.request")):
+            asked = await nodes[member].erasing.request(nodes[member], patient=patient)
         batch = Digest.from_hex(asked["erasure"])
 
         def over(node: Node) -> bool:

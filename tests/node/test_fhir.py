@@ -1,0 +1,446 @@
+"""FHIR Consents: what they say, which are refused and how, and that koinon's own come back as they went out."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import datetime
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import rfc8785
+
+from crypto.commitments import doc_commit
+from crypto.digest import Digest, sha256
+from node.desk import Desk
+from node.errors import InputError
+from node.fhir import Forms, Held, Says, Version, read, read_document, write
+from node.participant import Participant
+from node.store import Store
+from tests.node.consent_kit import AT_REST, CANARY, MEMBER, NOW, World, dataset, study_spec
+
+TODAY = datetime.date(2027, 1, 15)
+HELD = Held("ab" * 32, CANARY, "main", "2026-12-01", "guardian", "dr.keller", "2027-01-02", "active", 0, 1_893_456_000)
+FORM = Forms("main")
+
+
+def r4(**changes: Any) -> dict[str, Any]:
+    """A Consent as a hospital's system writes it, in R4B; it names the canary patient wherever it can."""
+    return {
+        "resourceType": "Consent",
+        "id": "c-1",
+        "meta": {"versionId": "1"},
+        "status": "active",
+        "scope": {
+            "coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": "research"}],
+        },
+        "category": [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}],
+        "patient": {"reference": f"Patient/{CANARY}", "display": CANARY},
+        "dateTime": "2026-12-01T10:00:00+01:00",
+        "performer": [{"reference": f"Patient/{CANARY}"}],
+        "organization": [{"reference": "Organization/north"}],
+        "policyRule": {"coding": [{"system": "https://north.example/forms", "code": "broad-3"}]},
+        "sourceReference": {"reference": "DocumentReference/77"},
+        "verification": [{"verified": True, "verificationDate": "2026-12-01"}],
+        "provision": {
+            "type": "permit",
+            "period": {"start": "2026-12-01", "end": "2031-12-01"},
+            "purpose": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HRESCH"}],
+            "action": [
+                {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentaction", "code": "use"}]},
+            ],
+        },
+    } | changes
+
+
+def r5(**changes: Any) -> dict[str, Any]:
+    return {
+        "resourceType": "Consent",
+        "id": "c-5",
+        "status": "active",
+        "category": [
+            {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": "research"}]}
+        ],
+        "subject": {"identifier": {"system": "urn:mrn", "value": CANARY}},
+        "date": "2026-12-01",
+        "period": {"end": "2031"},
+        "grantor": [{"reference": "RelatedPerson/9"}],
+        "grantee": [{"reference": "Organization/north"}],
+        "policyBasis": {"url": "https://north.example/forms/broad-3"},
+        "verification": [
+            {"verified": True, "verifiedBy": {"reference": "Practitioner/keller"}, "verificationDate": ["2026-12-01"]}
+        ],
+        "decision": "permit",
+    } | changes
+
+
+def one(resource: Any, forms: Forms = FORM) -> Any:
+    (found,) = read(json.dumps(resource).encode(), "consents.json", forms, today=TODAY)
+    return found
+
+
+def changed(path: str, value: Any, base: Callable[[], dict[str, Any]] = r4) -> dict[str, Any]:
+    """The resource with one element replaced; None removes it."""
+    resource = copy.deepcopy(base())
+    steps = [int(step) if step.isdigit() else step for step in path.split(".")]
+    at: Any = resource
+    for step in steps[:-1]:
+        at = at[step]
+    if value is None:
+        del at[steps[-1]]
+    else:
+        at[steps[-1]] = value
+    return resource
+
+
+# --- reading
+
+
+def test_an_active_permit_is_a_line_of_the_register() -> None:
+    found = one(r4())
+    assert (found.says, found.patient_id, found.form, found.signed_on) == (Says.GRANT, CANARY, "main", "2026-12-01")
+    assert (found.signer, found.verified_by, found.mark) == ("patient", "Organization/north", "")
+    found = one(r5())
+    assert (found.says, found.patient_id, found.signer) == (Says.GRANT, CANARY, "legal representative")
+    assert found.verified_by == "Practitioner/keller"
+
+
+def test_the_document_is_the_rfc_8785_form_of_the_resource() -> None:
+    resource = r4()
+    spelled = json.dumps(dict(reversed(resource.items())), indent=3).encode()
+    (found,) = read(spelled, "f", FORM, today=TODAY)
+    assert found.document == rfc8785.dumps(resource)
+
+
+@pytest.mark.parametrize(
+    "key", ["https://north.example/forms|broad-3", "DocumentReference/77"], ids=["policyRule", "sourceReference"]
+)
+def test_the_form_is_found_by_an_identifier_of_the_resource(key: str) -> None:
+    assert one(r4(), Forms(None, {key: "second"})).form == "second"
+    assert one(r5(), Forms(None, {"https://north.example/forms/broad-3": "second"})).form == "second"
+
+
+def test_a_resource_that_leads_to_no_form_or_to_two_is_refused() -> None:
+    with pytest.raises(InputError, match="leads to no form"):
+        one(r4(), Forms())
+    two = {"https://north.example/forms|broad-3": "main", "DocumentReference/77": "second"}
+    with pytest.raises(InputError, match="more than one form"):
+        one(r4(), Forms(None, two))
+
+
+def test_bundle_and_ndjson_are_read_and_other_resources_of_a_bundle_are_passed_over() -> None:
+    second = r4(id="c-2", patient={"reference": "https://ehr.example/fhir/Patient/MRN-1/_history/3"})
+    bundle = {
+        "resourceType": "Bundle",
+        "type": "collection",
+        "entry": [{"resource": {"resourceType": "Patient", "id": CANARY}}, {"resource": r4()}, {"resource": second}],
+    }
+    found = read(json.dumps(bundle, indent=2).encode(), "b", FORM, today=TODAY)
+    assert [entry.patient_id for entry in found] == [CANARY, "MRN-1"]
+    lines = b"\n".join(json.dumps(entry).encode() for entry in (r4(), second, r5())) + b"\n\n"
+    assert len(read(lines, "n", FORM, today=TODAY)) == 3
+
+
+def test_of_two_versions_of_a_resource_the_newer_counts_wherever_it_stands() -> None:
+    old, new = r4(), r4(status="inactive", meta={"versionId": "10"})
+    for pair in ((old, new), (new, old)):
+        lines = b"\n".join(json.dumps(entry).encode() for entry in pair)
+        (found,) = read(lines, "n", FORM, today=TODAY)
+        assert (found.says, found.mark) == (Says.END, "withdrawn")
+    with pytest.raises(InputError, match="which counts is not to be told"):
+        read(b"\n".join(json.dumps(entry).encode() for entry in (old, r4(status="inactive"))), "n", FORM, today=TODAY)
+
+
+# --- what does not grant
+
+
+@pytest.mark.parametrize(
+    "resource, says, why, mark",
+    [
+        (r4(status="draft"), Says.NOTHING, "status: draft", ""),
+        (r4(status="proposed"), Says.NOTHING, "status: proposed", ""),
+        (r4(status="rejected"), Says.NOTHING, "status: rejected", ""),
+        (r5(status="not-done"), Says.NOTHING, "status: not-done", ""),
+        (r5(status="unknown"), Says.NOTHING, "status: unknown", ""),
+        (r4(status="inactive"), Says.END, "status: inactive", "withdrawn"),
+        (r5(status="entered-in-error"), Says.END, "status: entered-in-error", "entered-in-error"),
+        (changed("provision.type", "deny"), Says.DENY, "provision.type: deny", "withdrawn"),
+        (r5(decision="deny"), Says.DENY, "decision: deny", "withdrawn"),
+        (changed("provision", None), Says.NOTHING, "provision: missing", ""),
+        (changed("provision.provision", [{"type": "deny"}]), Says.DENY, r"provision.provision\[0\]", "withdrawn"),
+        (
+            r5(
+                provision=[
+                    {"purpose": [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HRESCH"}]}
+                ]
+            ),
+            Says.DENY,
+            r"provision\[0\]",
+            "withdrawn",
+        ),
+        (changed("provision.period.end", "2027-01-14"), Says.NOTHING, "provision.period.end: has passed", ""),
+        (changed("provision.period.end", "2026"), Says.NOTHING, "provision.period.end: has passed", ""),
+        (changed("provision.period.start", "2027-01-16"), Says.NOTHING, "start: has not come", ""),
+        (r5(period={"end": "2026-12"}), Says.NOTHING, "period.end: has passed", ""),
+        (changed("provision.purpose.0.code", "TREAT"), Says.NOTHING, "provision.purpose: not research", ""),
+        (changed("provision.action.0.coding.0.code", "collect"), Says.NOTHING, "does not permit use", ""),
+        (changed("verification.0.verified", False), Says.NOTHING, "nobody has verified it", ""),
+        (changed("verification", None), Says.NOTHING, "nobody has verified it", ""),
+    ],
+)
+def test_what_is_no_active_permit_for_research_grants_nothing(
+    resource: dict[str, Any], says: Says, why: str, mark: str
+) -> None:
+    found = one(resource)
+    assert (found.says, found.mark) == (says, mark)
+    assert pytest.raises(AssertionError, match=why).matches(AssertionError(found.why))
+    assert CANARY not in found.why + found.where + repr(found)
+
+
+def test_an_exception_that_does_not_touch_research_takes_nothing_away() -> None:
+    marketing = [{"system": "http://terminology.hl7.org/CodeSystem/v3-ActReason", "code": "HMARKT"}]
+    assert one(changed("provision.provision", [{"type": "deny", "purpose": marketing}])).says is Says.GRANT
+    assert one(r5(provision=[{"purpose": marketing}])).says is Says.GRANT
+
+
+# --- what is broken
+
+
+@pytest.mark.parametrize(
+    "resource, path",
+    [
+        (r4(status="withdrawn"), "status"),
+        (r5(status="proposed"), "status"),
+        (r4(status=None), "status"),
+        (changed("scope.coding.0.code", CANARY), "scope.coding[0].code"),
+        (changed("scope.coding", []), "scope"),
+        (changed("category.0.coding.0", {"code": "59284-0"}), "category[0].coding[0]"),
+        (
+            r4(
+                category=[
+                    {"coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentcategorycodes", "code": "x"}]}
+                ]
+            ),
+            "category[0].coding[0].code",
+        ),
+        (changed("provision.type", "allow"), "provision.type"),
+        (changed("provision.type", None), "provision.type"),
+        (r5(decision="maybe"), "decision"),
+        (changed("decision", None, r5), "decision"),
+        (changed("provision.purpose.0.code", "RESEARCH"), "provision.purpose[0].code"),
+        (changed("provision.action.0.coding.0.code", "sell"), "provision.action[0].coding[0].code"),
+        (changed("verification.0.verified", None), "verification[0].verified"),
+        (changed("dateTime", None), "dateTime"),
+        (changed("dateTime", "2026-12"), "dateTime"),
+        (changed("dateTime", CANARY), "dateTime"),
+        (changed("patient", None), "patient"),
+        (r4(patient={"display": CANARY}), "patient"),
+        (r4(patient={"reference": "#p"}), "patient"),
+        (r4(patient={"reference": f"Group/{CANARY}"}), "patient"),
+        (r4(patient={"reference": 7}), "patient.reference"),
+        (r4(**{CANARY: 1}), "Consent"),
+        (r4(performer=[{"reference": "Practitioner/1"}]), "performer"),
+        (changed("organization", None), "organization"),
+        (r4(implicitRules="https://x.example/rules"), "implicitRules"),
+        (changed("provision.modifierExtension", [{"url": "https://x", "valueBoolean": True}]), "modifierExtension"),
+        (changed("provision.provision", [{"type": "deny", "provision": [{"type": "permit"}]}]), "exceptions"),
+    ],
+)
+def test_a_broken_resource_is_refused_by_file_path_and_reason_without_the_patient(
+    resource: dict[str, Any], path: str
+) -> None:
+    good = r4(id="good", patient={"reference": "Patient/MRN-2"})
+    bundle = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": good}, {"resource": resource}]}
+    with pytest.raises(InputError) as caught:
+        read(json.dumps(bundle).encode(), "consents.json", FORM, today=TODAY)
+    assert "consents.json: Bundle.entry[1].resource: " in caught.value.message
+    assert path in caught.value.message
+    assert CANARY not in caught.value.message
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"\xff\xfe",
+        b'{"resourceType":"Patient"}',
+        b'{"resourceType":"Bundle","entry":7}',
+        b'{"resourceType":"Bundle","entry":[]}',
+        b'{"resourceType":"Consent","status":"active","status":"inactive"}',
+        b"[" * 100_000,
+        b'{"resourceType":"Consent","id":NaN}',
+        json.dumps(r4()).encode() + b"\n{",
+    ],
+)
+def test_what_is_no_fhir_costs_an_error_and_nothing_else(data: bytes) -> None:
+    with pytest.raises(InputError):
+        read(data, "f", FORM, today=TODAY)
+
+
+def paths(value: Any, at: tuple[Any, ...] = ()) -> Any:
+    yield at
+    if isinstance(value, dict | list):
+        for key, one_ in value.items() if isinstance(value, dict) else enumerate(value):
+            yield from paths(one_, (*at, key))
+
+
+JUNK = [
+    None,
+    True,
+    -1,
+    10**400,
+    "",
+    CANARY,
+    [],
+    {},
+    [None],
+    {CANARY: 1},
+    {"coding": [None]},
+    {"reference": CANARY},
+    "2026",
+]
+
+
+@pytest.mark.parametrize("base", [r4(), r5()], ids=["R4B", "R5"])
+def test_whatever_stands_where_something_else_should_is_read_or_refused_without_the_patient(
+    base: dict[str, Any],
+) -> None:
+    refusals = []
+    for path in paths(base):
+        for junk in JUNK if path else ():
+            resource = copy.deepcopy(base)
+            at: Any = resource
+            for step in path[:-1]:
+                at = at[step]
+            at[path[-1]] = junk
+            try:
+                found = read(json.dumps(resource).encode(), "f", FORM, today=TODAY)
+                assert not any(CANARY in entry.why + entry.where + repr(entry) for entry in found)
+            except InputError as error:
+                refusals.append(error.message)
+    assert len(refusals) > 300
+    assert not any(CANARY in message for message in refusals)
+
+
+# --- there and back
+
+
+@pytest.mark.parametrize("version", ["R4B", "R5"])
+@pytest.mark.parametrize(
+    "state, status, number",
+    [
+        ("active", "active", "1"),
+        ("minted", "active", "1"),
+        ("withdrawn", "inactive", "2"),
+        ("superseded", "inactive", "2"),
+        ("entered-in-error", "entered-in-error", "2"),
+    ],
+)
+def test_what_is_written_reads_back_the_same(version: Version, state: str, status: str, number: str) -> None:
+    held = dataclasses.replace(HELD, state=state, changed_at=NOW)
+    written = write(held, version)
+    assert (written["status"], written["meta"]["versionId"]) == (status, number)
+    found = one(written, Forms())
+    assert (found.patient_id, found.form, found.signed_on, found.signer) == (CANARY, "main", "2026-12-01", "guardian")
+    assert found.says is (Says.GRANT if status == "active" else Says.END)
+    assert found.verified_by == ("dr.keller" if status == "active" else "")
+    if number == "2":
+        assert written["meta"]["lastUpdated"] == "2027-01-15T08:00:00Z"
+
+
+# --- into the vault and out of it
+
+
+def desk_of(world: World, path: Path) -> Desk:
+    store = Store(path / "home", AT_REST)
+    store.put("spec", world.spec.canonical)
+    participant = Participant(
+        MEMBER, None, world.rings[MEMBER], world.network.contracts.domains, store, world.vault, world.history()
+    )
+    return Desk(participant, world.network, auto_join=False, register=None)
+
+
+def taken(desk: Desk, study: Digest, *resources: dict[str, Any]) -> dict[str, Any]:
+    """Import as the command line does, without the chain."""
+    lines = b"\n".join(json.dumps(entry).encode() for entry in resources)
+    found = read(lines, "f", FORM, today=TODAY)
+    row = ("line", "patient_id", "form", "signed_on", "signer", "verified_by", "until")
+    rows = [
+        {key: getattr(entry, key) for key in row} | {"document": entry.document.decode()}
+        for entry in found
+        if entry.says is Says.GRANT
+    ]
+    end = ("line", "patient_id", "form", "signed_on", "mark")
+    ends = [{key: getattr(entry, key) for key in end} for entry in found if entry.mark]
+    return desk._take_in(study, rows, ends, NOW)
+
+
+def test_an_import_binds_the_consent_to_the_resource_and_is_idempotent(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+    told = taken(desk, world.study, r4())
+    assert (told["granted"], told["known"], told["refused"]) == (1, 0, [])
+    (consent,) = (entry.consent_id for entry in world.vault.find(CANARY))
+    document = world.vault.document(consent)
+    assert document == rfc8785.dumps(r4())
+    salt = bytes.fromhex(world.vault._linked_consent("test", consent)["doc_salt"])
+    assert world.vault.card(consent).doc_commit == doc_commit(salt, sha256(rfc8785.dumps(r4())))
+    assert taken(desk, world.study, r4())["known"] == 1
+
+
+def test_inactive_withdraws_what_was_signed_no_later_and_entered_in_error_corrects(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+    taken(desk, world.study, r4())
+    assert taken(desk, world.study, r4(status="inactive", dateTime="2025-01-01"))["ended"] == []
+    assert len(taken(desk, world.study, r4(status="inactive"))["ended"]) == 1
+    assert [entry.mark for entry in world.vault.find(CANARY)] == ["withdrawn"]
+    other = {"reference": "Patient/MRN-0001"}
+    taken(desk, world.study, r4(patient=other))
+    taken(desk, world.study, r4(patient=other, status="entered-in-error"))
+    assert [entry.mark for entry in world.vault.find("MRN-0001")] == ["entered-in-error"]
+
+
+def test_a_deny_ends_what_is_held(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+    taken(desk, world.study, r4())
+    taken(desk, world.study, changed("provision.type", "deny"))
+    assert [entry.mark for entry in world.vault.find(CANARY)] == ["withdrawn"]
+
+
+def test_a_period_that_ends_before_the_form_is_refused(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    told = taken(desk_of(world, tmp_path), world.study, changed("provision.period.end", "2028-06-01"))
+    assert told["granted"] == 0
+    assert "its period ends before" in told["refused"][0]["why"]
+
+
+@pytest.mark.parametrize("version", ["R4B", "R5"])
+def test_an_export_imported_again_changes_nothing(tmp_path: Path, version: Version) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+    taken(desk, world.study, r4(), r4(id="c-2", patient={"reference": "Patient/MRN-0001"}))
+    taken(desk, world.study, r4(status="inactive"))
+    resources = []
+    for held in desk.held(world.study, NOW):
+        kept = read_document(held.pop("document").encode(), held["form"])
+        resources.append(write(Held(**held, signer=kept.signer, verified_by=kept.verified_by), version))
+    assert [entry["status"] for entry in resources] == ["inactive", "active"]
+    before = world.vault.holdings()
+    told = taken(desk, world.study, *resources)
+    assert (told["granted"], told["known"], told["ended"], told["refused"]) == (0, 1, [], [])
+    assert world.vault.holdings() == before
+
+
+def test_the_library_is_loaded_by_nobody_who_does_not_read_fhir() -> None:
+    code = "import sys, node.cli.main, node.runner; sys.exit(any(m.startswith('fhir') for m in sys.modules))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -1,0 +1,118 @@
+"""Orders at a running node of a network that is not synthetic: two persons, and that stopping waits for nobody."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from crypto.keys import seal_keystore
+from node import config, roles
+from node.errors import InputError, NotFound, Refused
+from node.home import HomeLock, create_home
+from node.runner import Opened, Orders
+from tests.fakes.network import Net, SharedTrainer, network, spec
+
+ROW = {"form": "f", "signed_on": "2026-01-01", "signer": "patient", "verified_by": "dr.keller", "until": ""}
+
+
+class Desk:
+    """Somebody at a node, in any role."""
+
+    def __init__(self, net: Net, index: int) -> None:
+        seating = net.seatings[index]
+        home = create_home(seating.home, "member", index)
+        home.keystore_path.write_bytes(seal_keystore(seating.ring, "any", log_n=10))
+        roles.create(home.path)
+        config.write(home.config_path)
+        real = dataclasses.replace(net.network, synthetic=False)
+        node = net.nodes[index]
+        settings = config.load(home.config_path, {})
+        lock = HomeLock(home.path)
+        lock.release()  # the test ends the node
+        self.opened = Opened(home, real, settings, node.participant.store, node, lock)
+        self.orders = Orders(self.opened)
+
+    async def order(self, role: str, name: str, **body: Any) -> dict[str, Any]:
+        path = self.opened.home.path
+        envelope = roles.Signer(path, role, roles.load(path, role)).sign(name, body, "")
+        return await self.orders.carry_out(name, {**body, "authorisation": envelope})
+
+
+@pytest.fixture
+def trainer() -> Any:
+    one = SharedTrainer()
+    yield one
+    one.end()
+
+
+async def test_grants_of_an_import_wait_for_the_clinician_and_its_ends_for_nobody(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.create(spec(rounds=1))
+        await net.until(lambda: bool(net.rounds(1)))
+        desk = Desk(net, 0)
+        vault = net.nodes[0].participant.vault
+        assert vault is not None
+        rows = [
+            {"line": line, "patient_id": f"patient-0-{line}", "document": "{}", **ROW, "form": form_name(net)}
+            for line in (1, 2)
+        ]
+        end = {"line": 3, "patient_id": "patient-0-3", "form": form_name(net), "mark": "withdrawn"}
+        body = {"study": None, "rows": rows, "ends": [end | {"signed_on": "2030-01-01"}]}
+        with pytest.raises(Refused, match="takes two persons"):
+            await desk.order("dpo", "consent.import", **body)
+        assert [one.mark for one in vault.find("patient-0-3")] == ["withdrawn"], "stopping waits for nobody"
+        (waiting,) = (await desk.order("operator", "node.pending"))["orders"]
+        assert waiting["summary"] == "2 grants from FHIR Consents"
+        with pytest.raises(Refused, match="the clinician's to approve"):
+            await desk.order("dpo", "node.approve", order=waiting["order_id"])
+        await desk.order("clinician", "node.approve", order=waiting["order_id"])
+        told = await desk.order("dpo", "consent.import", **body)
+        assert (told["known"], told["refused"]) == (2, [])
+        assert (await desk.order("dpo", "node.pending"))["orders"] == []
+        with pytest.raises(Refused, match="takes two persons"):
+            await desk.order("dpo", "consent.import", **body)
+        alone = await desk.order("dpo", "consent.import", **{**body, "rows": rows[:1]})
+        assert alone["known"] == 1, "one grant is one person's"
+
+
+async def test_exports_and_refusals_take_two_and_withdrawals_one(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.create(spec(rounds=1))
+        await net.until(lambda: bool(net.rounds(1)))
+        desk = Desk(net, 0)
+        for role, name, second, body in (
+            ("clinician", "model.export", "dpo", {"study": None, "round": 9}),
+            ("dpo", "erase.refuse", "clinician", {"erasure": "ab" * 32, "ground": 5, "authority": "DPA"}),
+        ):
+            with pytest.raises(Refused, match=f"waits for the {second}"):
+                await desk.order(role, name, **cast(dict[str, Any], body))
+            order = (await desk.order(role, "node.pending"))["orders"][-1]["order_id"]
+            await desk.order(second, "node.approve", order=order)
+            with pytest.raises(NotFound):  # carried out now: there is no such model, no such erasure
+                await desk.order(role, name, **cast(dict[str, Any], body))
+        told = await desk.order("dpo", "consent.withdraw", patient="patient-0-1")
+        assert len(told["consents"]) == 1
+        asked = await desk.order("dpo", "erase.request", patient="patient-0-2")
+        assert asked["controller"] == 0
+
+
+async def test_an_order_without_a_role_is_refused_and_status_needs_none(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.until(lambda: net.nodes[0].ready)
+        desk = Desk(net, 0)
+        assert (await desk.orders.carry_out("status", {}))["data_shape"]
+        for name in set(roles.ORDERS):
+            with pytest.raises(Refused):
+                await desk.orders.carry_out(name, {})
+        with pytest.raises(InputError, match="unknown order"):
+            await desk.orders.carry_out("vault.open", {})
+
+
+def form_name(net: Net) -> str:
+    (study,) = net.nodes[0].history.studies
+    return str(net.nodes[0].participant.studies[study].study.forms[0]["name"])
