@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -270,3 +271,39 @@ def check(file: Path, network: Path | None) -> None:
     known = None if network is None else parse_network(read_json(network), str(network))
     found = check_proof(data, known)
     answer(found, _shown(found))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reports for people outside
+
+
+out_option = click.option("--out", type=FILE, help="Write it to this file instead of standard output.")
+
+
+def _report(found: Any, text: str, out: Path | None) -> None:
+    """A document: to a file that is named, else to standard output (`--json`: as the answer's data)."""
+    if out is None:
+        answer(found, text.rstrip("\n").split("\n"))
+    else:
+        write_file(out, text.encode(), 0o600)
+        answer({"file": str(out), "bytes": len(text.encode())}, [f"written to {out}"])
+
+
+@audit.command()
+@home_option
+@study_option
+@out_option
+@json_flag
+def provenance(home: Path, study: str | None, out: Path | None) -> None:
+    """Write where a study's models come from, as W3C PROV-JSON: models, updates, rounds, replays, who and when.
+
+    Example: koinon audit provenance --home NET --out lineage.json
+
+    Models replaced by an erasure are marked as invalidated. No patient and no consent is in it, and it cannot show
+    whether a member trained on the data set that it declared.
+    """
+    from node.reports.provenance import provenance as report
+
+    history = common.history_of(home)
+    found = report(history, common.pick_study(history, study), common.network_of(home).contracts)
+    _report(json.loads(found), found + "\n", out)
