@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from node.cli.common import FILE, acting_home, home_option, read_file, read_text
 from node.cli.output import Noun, answer, json_flag, moment, pairs, progress, table
 from node.errors import ExitCode, InputError, NodeError
 from node.home import is_network_home, open_home, write_file
+
+if TYPE_CHECKING:
+    from node.store import Store
 
 MAX_PROOF_BYTES = 64 << 20
 
@@ -307,3 +311,45 @@ def provenance(home: Path, study: str | None, out: Path | None) -> None:
     history = common.history_of(home)
     found = report(history, common.pick_study(history, study), common.network_of(home).contracts)
     _report(json.loads(found), found + "\n", out)
+
+
+@audit.command("record-of-processing")
+@home_option
+@study_option
+@out_option
+@click.option("--format", "form", type=click.Choice(["json", "html", "text"]), default="text", show_default=True)
+@json_flag
+def record_of_processing(home: Path, study: str | None, out: Path | None, form: str) -> None:
+    """Write the record of processing activities (Art. 30 GDPR) from the chain, the specification and the node's log.
+
+    Example: koinon audit record-of-processing --home NET/member-1 --format html --out record.html
+
+    Figures about people are rounded, below ten suppressed. What koinon cannot know is listed for the controller to
+    complete: this is a draft for a data protection officer, not a finished record.
+    """
+    from node.reports import processing
+    from node.study import parse_canonical
+
+    history = common.history_of(home)
+    chosen = list(history.studies) if study is None else [common.pick_study(history, study)]
+    store = _store(home)
+    try:
+        hashes = {one: history.studies[one].created.terms.spec_hash for one in chosen}
+        specs = {one: parse_canonical(store.get(spec)) for one, spec in hashes.items() if store.has(spec)}
+        log = store.log_entries(processing.EXPORT)
+    finally:
+        store.close()
+    network, now = common.network_of(home).raw, int(time.time())
+    found = processing.record_of_processing(history, specs, network, now=now, studies=chosen, log=log)
+    if form == "json":
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = processing.html(found) if form == "html" else processing.text(found)
+    _report(found, text, out)
+
+
+def _store(home: Path) -> Store:
+    from node.home import reading_home
+    from node.store import Store
+
+    return Store(reading_home(home), bytes(32))
