@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -262,18 +262,22 @@ def _canonical(document: Any) -> str:
 @click.option("--network", type=FILE, help="network.json: whose signatures to expect.")
 @json_flag
 def check(file: Path, network: Path | None) -> None:
-    """Check a proof with nothing but the file: no network, no home.
+    """Check a proof, or a file of audit events, with nothing but the file: no network, no home.
 
     Example: koinon audit check proof.json --network network.json
 
     Exit code 3 when anything does not hold. Without --network the issuers are unchecked, and the answer says so.
     """
+    from node import logbook
     from node.home import parse_network, read_json
     from node.proof import check as check_proof
 
     data = read_file(file, "proof", MAX_PROOF_BYTES)
     known = None if network is None else parse_network(read_json(network), str(network))
-    found = check_proof(data, known)
+    if data[: data.find(b"\n")].find(f'"{logbook.SCHEMA}"'.encode()) >= 0:
+        found = logbook.check(data, known)
+    else:
+        found = check_proof(data, known)
     answer(found, _shown(found))
 
 
@@ -353,3 +357,40 @@ def _store(home: Path) -> Store:
     from node.store import Store
 
     return Store(reading_home(home), bytes(32))
+
+
+@audit.command()
+@home_option
+@click.option("--from", "start", metavar="DAY", help="Only events of this UTC day or later (2026-03-14).")
+@click.option("--to", "end", metavar="DAY", help="Only events of this UTC day or earlier.")
+@out_option
+@json_flag
+def events(home: Path, start: str | None, end: str | None, out: Path | None) -> None:
+    """Write the node's own log as FHIR R4B audit events, each with its proof that it was anchored on the chain.
+
+    Example: koinon audit events --home NET/member-1 --from 2026-03-01 --out events.jsonl
+
+    Only anchored lines are written; newer ones wait for the daily anchor. What the node did not log is not here.
+    `koinon audit check events.jsonl --network network.json` checks the file offline.
+    """
+    from node import logbook
+
+    days = (_day(start, "--from"), _day(end, "--to"))
+    acting = acting_home(home)
+    history, store = common.history_of(acting), _store(acting)
+    try:
+        found = logbook.export(common.network_of(acting), history, store, open_home(acting).index, *days)
+        waiting = len(store.log_after(found.last_event, 1 << 20))
+    finally:
+        store.close()
+    progress(f"{len(found.lines) - 1} events; {waiting} newer ones wait for their anchor")
+    _report([json.loads(line) for line in found.lines], b"\n".join(found.lines).decode() + "\n", out)
+
+
+def _day(given: str | None, flag: str) -> str:
+    if given is None:
+        return ""
+    try:
+        return date.fromisoformat(given).isoformat()
+    except ValueError:
+        raise InputError(f"{flag} {given[:40]!r}: a day such as 2026-03-14") from None
