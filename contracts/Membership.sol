@@ -34,6 +34,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
     struct Keys {
         bytes32 peer; // keccak256 of the member's peer id
         uint64 rotatedAt; // by the member itself; zero: never
+        uint64 logged; // entries of its log under anchored roots
     }
 
     /// @dev A roster that rounds opened at or before `until` are still decided with.
@@ -208,6 +209,23 @@ contract Membership is IMembership, Accumulator, EIP712 {
         uint64 now_ = ++_epoch;
         emit AuditorEnded(seat, uint64(block.timestamp), now_);
         _record(keccak256(abi.encode(Tags.RECORD_AUDITOR_ENDED, seat, block.timestamp, now_)));
+    }
+
+    /// @inheritdoc IMembership
+    function anchorLog(uint16 member, bytes32 root, uint64 entries, bytes32 r, bytes32 vs) external {
+        if (!_active.has(member)) revert NotActive(member);
+        Keys storage own = _keys[member];
+        if (entries <= own.logged) revert LogNotLonger(member, entries, own.logged);
+        bytes32 structHash = keccak256(abi.encode(Statements.ANCHOR_LOG, member, root, entries));
+        PackedSignatures.check(member, ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
+        own.logged = entries;
+        emit LogAnchored(member, root, entries);
+        _record(keccak256(abi.encode(Tags.RECORD_LOG_ANCHORED, member, root, entries)));
+    }
+
+    /// @inheritdoc IMembership
+    function loggedBy(uint16 member) external view returns (uint64) {
+        return _keys[member].logged;
     }
 
     /// @inheritdoc IMembership

@@ -30,6 +30,7 @@ __all__ = [
     "Abstain",
     "Admit",
     "Anchor",
+    "AnchorLog",
     "AuditAccess",
     "Authorise",
     "Certificate",
@@ -94,6 +95,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "Revoke(uint64 epoch,uint16 member,address ledger)",
         "Recover(uint64 epoch,uint16 member,bytes32 keysHash)",
         "EndAuditor(uint64 epoch,uint16 seat,address ledger)",
+        "AnchorLog(uint16 member,bytes32 root,uint64 entries)",
     ),
     "training": (
         (
@@ -341,6 +343,15 @@ class EndAuditor(Statement):
     epoch: int
     seat: int
     ledger: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AnchorLog(Statement):
+    """By a member: the lines of its own log after its last anchor, up to and with line `entries`, have this root."""
+
+    member: int
+    root: Digest
+    entries: int
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

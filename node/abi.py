@@ -445,6 +445,11 @@ _CALLS: Final[dict[type, _Row]] = {
     records.AuditorEnding: _Row(
         "membership", "endAuditor", lambda c: {**_ballot(c.votes), "seat": c.seat}, entries=_voters
     ),
+    records.LogAnchoring: _Row(
+        "membership",
+        "anchorLog",
+        lambda c: {**_compact(c.signature), "member": c.member, "root": c.root, "entries": c.entries},
+    ),
     records.FormRegistration: _Row("consent", "registerForm", _fields),
     records.Grants: _Row(
         "consent",

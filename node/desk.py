@@ -32,7 +32,7 @@ from crypto.statements import (
 from fl_engine.errors import PolicyError
 from fl_engine.training import check_erasable
 from node import card as cards
-from node import enrolment, proof, roles
+from node import enrolment, logbook, proof, roles
 from node.card import Card, Origin
 from node.duo import codes_of
 from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
@@ -248,6 +248,10 @@ class Desk:
             raise InputError("name a register of signed forms (--register CSV), or --all in a synthetic home")
         daily = not self.network.synthetic
         done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now, daily=daily)
+        with self._node.store.transaction():
+            for consent in done.minted:
+                body = {"subject": consent.hex(), "study": study.hex()}
+                self._node.store.log(float(now), "consent_granted", body)
         if done.refused and not done.minted:
             raise Refused(
                 f"{len(done.refused)} rows refused; the first, line {done.refused[0].line}: {done.refused[0].why}"
@@ -532,7 +536,8 @@ class Desk:
         if last == self._seen and node.now < self._again_at:
             return
         self._seen, self._again_at = last, node.now + PAUSE_S
-        for duty in (self._work_studies, self._work_withdrawals, self._work_copies, self._work_sets, self._work_audit):
+        duties = (self._work_studies, self._work_withdrawals, self._work_copies, self._work_sets, self._work_audit)
+        for duty in (*duties, self._work_log):
             try:
                 await duty(node)
             except ChainUnreachable:
@@ -631,6 +636,13 @@ class Desk:
             statement = AuditAccess(study, seat, 1, EVERY_ROUND, AUDIT_GROUND)
             signature = sign(statement, self._domains.of(statement), self._ring.ledger)
             await node.send(AuditAnnouncement(study, seat, 1, EVERY_ROUND, AUDIT_GROUND, signature))
+
+    async def _work_log(self, node: Node) -> None:
+        """Anchor our log's lines within a day of being written."""
+        if self._node.me is not None:
+            anchoring = await node.core(logbook.due, self._node, node.now)
+            if anchoring is not None:
+                await node.send(anchoring)
 
     # ----------------------------------------------------------------------------------------------------------------
     # From peers

@@ -43,6 +43,7 @@ from node.records import (
     HeadMoved,
     Joined,
     Left,
+    LogAnchored,
     Logged,
     MemberAdmitted,
     MemberRecovered,
@@ -174,6 +175,7 @@ class History:
 
     def __init__(self) -> None:
         self.registry = Registry()
+        self.logs: dict[int, list[Logged]] = {}  # member -> its LogAnchored, in order
         self.consent_acc = ZERO
         self.unlearning_acc = ZERO
         self.studies: dict[Digest, StudyHistory] = {}
@@ -211,6 +213,9 @@ class History:
                 | AuditorEnded()
             ):
                 self.registry.apply(record)
+            case LogAnchored():
+                self.registry.apply(record)
+                self.logs.setdefault(record.member, []).append(logged)
             case FormRegistered():
                 self._consent(logged, record)
                 self.forms.setdefault(record.form_id, (record, logged.position))

@@ -28,6 +28,7 @@ from node.records import (
     ZERO,
     AuditorEnded,
     AuditorSeated,
+    LogAnchored,
     MemberAdmitted,
     MemberRecovered,
     MemberRemoved,
@@ -37,7 +38,14 @@ from node.records import (
 )
 
 MembershipRecord = (
-    MemberAdmitted | MemberRemoved | MemberRotated | MemberRevoked | MemberRecovered | AuditorSeated | AuditorEnded
+    MemberAdmitted
+    | MemberRemoved
+    | MemberRotated
+    | MemberRevoked
+    | MemberRecovered
+    | AuditorSeated
+    | AuditorEnded
+    | LogAnchored
 )
 """What Membership emits."""
 
@@ -230,6 +238,7 @@ class Registry:
         members: every member ever admitted, by index.
         auditors: every seat ever given, by seat number.
         epoch: the epoch of the last change.
+        logged: entries of each member's own log that are under anchored roots.
         replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
         accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
     """
@@ -240,10 +249,17 @@ class Registry:
         self.auditors: dict[int, Auditor] = {}
         self.epoch = 0
         self.replaced = 0
+        self.logged: dict[int, int] = {}
         self.accumulator = ZERO
 
     def apply(self, record: MembershipRecord) -> None:
         """Take the next record; `LedgerError` for one that Membership cannot have emitted, and nothing changes then."""
+        if isinstance(record, LogAnchored):
+            if record.member not in self.members or record.entries <= self.logged.get(record.member, 0):
+                raise LedgerError(f"member {record.member} anchors {record.entries} entries of its log")
+            self.logged[record.member] = record.entries
+            self.accumulator = accumulate(self.accumulator, record)
+            return
         if record.epoch < self.epoch:
             raise LedgerError(f"{type(record).__name__} of epoch {record.epoch} comes after epoch {self.epoch}")
         match record:

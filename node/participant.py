@@ -34,7 +34,7 @@ from node.keystore import current_ring
 from node.membership import members_of
 from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
 from node.notices import commit_of, hash_of_result, statement_of
-from node.records import ZERO, Result
+from node.records import ZERO, Result, RoundOpened
 from node.round import (
     Aggregated,
     Event,
@@ -110,6 +110,7 @@ class Participant:
     later: tuple[KeyRing, ...] = ()
     _use: dict[Digest, _Use] = field(default_factory=dict)
     _ended: set[Digest] = field(default_factory=set)  # our consents that were ended here, mined or not
+    _refused: set[tuple[Digest, str]] = field(default_factory=set)  # what the log says of the gate since we started
 
     def __post_init__(self) -> None:
         self._read_ended()
@@ -239,7 +240,15 @@ class Participant:
         if self.vault is None or not self.vault.note_withdrawal(consent_id, at=at, mark=mark, reason=reason):
             return False
         self._ended.add(consent_id)
+        self.store.log(float(at), "consent_withdrawn", {"subject": consent_id.hex()})
         return True
+
+    def _note_refusal(self, opened: RoundOpened, consent_id: Digest, fault: str) -> None:
+        """Keep in the log that the gate left a consent out: once a reason, not once a round."""
+        if (consent_id, fault) not in self._refused:
+            self._refused.add((consent_id, fault))
+            body = {"subject": consent_id.hex(), "study": opened.study.hex(), "why": fault}
+            self.store.log(float(opened.opened_at), "consent_refused", body)
 
     def new_withdrawals(self, round_id: Digest) -> WithdrawalKnown | None:
         """What to tell the round's machine about withdrawals since the last call."""
@@ -267,11 +276,14 @@ class Participant:
         arithmetic = self.study(opened.study)
         terms = self.history.studies[opened.study].created.terms
         deadline = last_deadline(terms, opened.opened_at)
-        leaves = [
-            leaf
-            for leaf in self.vault.leaves(opened.study)
-            if leaf.role == ROLE_TRAIN and usable(leaf, self.history, one, deadline) is None
-        ]
+        leaves = []
+        for leaf in self.vault.leaves(opened.study):
+            if leaf.role == ROLE_TRAIN:
+                fault = usable(leaf, self.history, one, deadline)
+                if fault is None:
+                    leaves.append(leaf)
+                else:
+                    self._note_refusal(opened, leaf.consent_id, fault)
         leaves.sort(key=lambda leaf: leaf.leaf_key)
         policy = arithmetic.study.sections["policy"]
         if len(leaves) < policy["min_consents"]:

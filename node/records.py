@@ -112,6 +112,15 @@ class AuditorEnded:
     epoch: int
 
 
+@dataclass(frozen=True, slots=True)
+class LogAnchored:
+    """A segment of a member's own log. `entries`: lines so far, this segment's included. Changes no epoch."""
+
+    member: int
+    root: Digest
+    entries: int
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Events of ConsentRegistry
 
@@ -382,6 +391,7 @@ Record = (
     | MemberRevoked
     | MemberRecovered
     | AuditorEnded
+    | LogAnchored
     | FormRegistered
     | Granted
     | Anchored
@@ -491,6 +501,14 @@ class Recovery:
 class AuditorEnding:
     seat: int
     votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LogAnchoring:
+    member: int
+    root: Digest
+    entries: int
+    signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -790,6 +808,7 @@ Call = (
     | Revocation
     | Recovery
     | AuditorEnding
+    | LogAnchoring
     | FormRegistration
     | Grants
     | Anchoring

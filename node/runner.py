@@ -702,4 +702,8 @@ class Orders:
 
     async def _export(self, body: dict[str, Any]) -> dict[str, Any]:
         height = int(body["round"]) if body.get("round") is not None else None
-        return await export(self._node, self._study(body), height)
+        found = await export(self._node, self._study(body), height)
+        entry = {name: found[name] for name in ("study", "round", "model_root")}
+        entry["recipient"] = str(body.get("recipient") or "")[:200]
+        await self._node.core(self._node.participant.store.log, float(self._node.now), "model_export", entry)
+        return found

@@ -20,6 +20,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +83,10 @@ CREATE TABLE IF NOT EXISTS sent (
     hash BLOB PRIMARY KEY, call_key BLOB NOT NULL, raw BLOB NOT NULL, block INTEGER
 );
 CREATE TABLE IF NOT EXISTS events (id INTEGER PRIMARY KEY, time REAL NOT NULL, kind TEXT NOT NULL, body TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS log_segments (
+    last_event INTEGER PRIMARY KEY, entries INTEGER NOT NULL, root BLOB NOT NULL, signature BLOB NOT NULL,
+    lines BLOB NOT NULL
+);
 """
 
 
@@ -461,6 +466,43 @@ class Store:
         """The local event log, oldest first."""
         rows = self.query("SELECT time, kind, body FROM events WHERE (? IS NULL OR kind = ?) ORDER BY id", kind, kind)
         return [(time, one, json.loads(body)) for time, one, body in rows]
+
+    def log_after(self, number: int, limit: int) -> list[tuple[int, float, str, dict[str, Any]]]:
+        """(number, time, kind, body) of the log's entries after `number`, oldest first, at most `limit`."""
+        rows = self.query("SELECT id, time, kind, body FROM events WHERE id > ? ORDER BY id LIMIT ?", number, limit)
+        return [(number, time, kind, json.loads(body)) for number, time, kind, body in rows]
+
+    def keep_segment(self, segment: LogSegment) -> None:
+        """Keep a segment of the log before its anchor is sent; again for the same lines: with another signature."""
+        self.execute(
+            "INSERT OR REPLACE INTO log_segments VALUES (?, ?, ?, ?, ?)",
+            segment.last_event,
+            segment.entries,
+            segment.root,
+            segment.signature,
+            b"\n".join(segment.lines),
+        )
+
+    def segments(self) -> list[LogSegment]:
+        """The log's segments, oldest first."""
+        rows = self.query("SELECT last_event, entries, root, signature, lines FROM log_segments ORDER BY last_event")
+        return [LogSegment(last, n, Digest(root), sig, tuple(x.split(b"\n"))) for last, n, root, sig, x in rows]
+
+    def last_segment(self) -> LogSegment | None:
+        """The newest segment."""
+        found = self.segments()
+        return found[-1] if found else None
+
+
+@dataclass(frozen=True, slots=True)
+class LogSegment:
+    """Lines of the log that are anchored together. `entries`: lines so far; `last_event`: the newest entry in it."""
+
+    last_event: int
+    entries: int
+    root: Digest
+    signature: bytes  # of AnchorLog
+    lines: tuple[bytes, ...]
 
 
 class SentTransactions:

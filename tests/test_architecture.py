@@ -71,6 +71,7 @@ PURE_NODE = (
 JOINTS = "node node.* crypto crypto.* fl_engine fl_engine.*"
 
 CRYPTO = " crypto crypto.*"
+REPORTS = " node.reports node.reports.*"
 
 HOUSE = (
     # --- crypto: bytes
@@ -137,6 +138,9 @@ HOUSE = (
         "node node.errors node.jsontext node.chain node.chain.* crypto crypto.*",
         "aiohttp eth_abi eth_account eth_bloom eth_hash eth_keys eth_rlp eth_typing eth_utils hexbytes rlp structlog",
     ),
+    # --- node: reports for people outside: no files, no clock, no network; times are only written as dates
+    Row("node/reports/provenance.py", PURE_NODE + CRYPTO, "prov", banned=NO_WORLD - {"datetime"}),
+    Row("node/reports/*", PURE_NODE + REPORTS + CRYPTO, "rfc8785", banned=NO_WORLD - {"datetime"}),
     # --- node: the joints
     Row("node/audit/*", JOINTS, "cryptography numpy rfc8785"),
     Row("node/reports/*", PURE_NODE + " node.reports node.reports.* node.study node.trail" + CRYPTO, ""),

@@ -76,6 +76,9 @@ interface IMembership {
     );
     /// @notice The term of auditor `seat` ended at `termEnd` (Unix seconds), by votes.
     event AuditorEnded(uint16 indexed seat, uint64 termEnd, uint64 epoch);
+    /// @notice `member` stands by the lines of its own log up to and with line `entries` (counted from 1 since the founding):
+    /// those after its anchor before this one are the leaves under `root` (library AnchorTree). Changes no epoch.
+    event LogAnchored(uint16 indexed member, bytes32 root, uint64 entries);
     /// @notice An auditor has `seat` for `study` (zero: every study of the network) until `termEnd` (Unix seconds; zero:
     /// founding auditors, no end).
     event AuditorSeated(
@@ -109,6 +112,8 @@ interface IMembership {
     error KeysNotSigned(uint16 index, address expected, address recovered);
     /// @notice Member `index` changed its keys lately; it may again at `next` (Unix seconds).
     error RotatedLately(uint16 index, uint64 next);
+    /// @notice `member` anchored `anchored` entries of its log already; an anchor names more of them, this one `entries`.
+    error LogNotLonger(uint16 member, uint64 entries, uint64 anchored);
     /// @notice No auditor has `seat`.
     error NoAuditor(uint16 seat);
     /// @notice Votes come in ascending order of member indexes below 32, one each; `member` does not.
@@ -148,6 +153,15 @@ interface IMembership {
 
     /// @notice End the term of auditor `seat` now, by votes EndAuditor(epoch, seat, ledger).
     function endAuditor(uint16 seat, MemberVote[] calldata votes) external;
+
+    /// @notice Anchor the next segment of an active member's own log, by its AnchorLog(member, root, entries). Anybody may
+    /// carry it, nobody twice: `entries` grows.
+    /// @param root Of the segment's lines; what they say is not on the chain.
+    /// @param entries Lines of the log so far, this segment's included.
+    function anchorLog(uint16 member, bytes32 root, uint64 entries, bytes32 r, bytes32 vs) external;
+
+    /// @notice Lines of the log of `member` that are under anchored roots.
+    function loggedBy(uint16 member) external view returns (uint64);
 
     /// @notice Number of changes so far, from 1 (the founding).
     function epoch() external view returns (uint64);

@@ -610,4 +610,37 @@ contract GovernanceTest is Network {
             holds(salt == 0 && extensions.length == 0, "no salt, no extensions");
         }
     }
+
+    // ------------------------------------------------------------------------------------------------- logs
+
+    function anchoring(uint16 member, bytes32 root, uint64 entries) internal view returns (bytes32 r, bytes32 vs) {
+        bytes32 structHash = keccak256(abi.encode(Statements.ANCHOR_LOG, member, root, entries));
+        return sign(memberKey(member), address(membership), structHash);
+    }
+
+    function test_aLogIsAnchoredByItsMemberOnceAndChangesNoEpoch() public {
+        found(3);
+        bytes32 before = membership.accumulator();
+        uint64 epoch = membership.epoch();
+        (bytes32 r, bytes32 vs) = anchoring(1, bytes32("root"), 5);
+        vm.prank(address(0xdead)); // anybody carries it
+        membership.anchorLog(1, bytes32("root"), 5, r, vs);
+        same(membership.loggedBy(1), 5, "entries");
+        same(membership.epoch(), epoch, "epoch");
+        bytes32 record = keccak256(abi.encode(Tags.RECORD_LOG_ANCHORED, uint16(1), bytes32("root"), uint64(5)));
+        same(membership.accumulator(), keccak256(abi.encodePacked(before, record)), "accumulator");
+        vm.expectRevert(abi.encodeWithSelector(IMembership.LogNotLonger.selector, uint16(1), uint64(5), uint64(5)));
+        membership.anchorLog(1, bytes32("root"), 5, r, vs);
+    }
+
+    function test_aLogAnchorOfAnotherIsRefused() public {
+        found(3);
+        (bytes32 r, bytes32 vs) = anchoring(1, bytes32("root"), 5);
+        vm.expectRevert(); // the recovered address is anybody's
+        membership.anchorLog(0, bytes32("root"), 5, r, vs);
+        vm.expectRevert();
+        membership.anchorLog(1, bytes32("root"), 6, r, vs);
+        vm.expectRevert(abi.encodeWithSelector(IMembership.NotActive.selector, uint16(40)));
+        membership.anchorLog(40, bytes32("root"), 5, r, vs);
+    }
 }

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
-from datetime import UTC, datetime
+from datetime import UTC, date, datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,6 +16,9 @@ from node.cli.common import FILE, acting_home, home_option, read_file, read_text
 from node.cli.output import Noun, answer, csv_flag, json_flag, moment, pairs, progress, table
 from node.errors import ExitCode, InputError, LocalError, NodeError, NotFound, Refused
 from node.home import is_network_home, open_home, write_file
+
+if TYPE_CHECKING:
+    from node.store import Store
 
 MAX_PROOF_BYTES = 64 << 20
 TIMES = frozenset({"time", "opened", "sealed", "ended", "requested", "due", "valid_to"})
@@ -394,16 +398,135 @@ def _canonical(document: Any) -> str:
 @click.option("--network", type=FILE, help="network.json: whose signatures to expect.")
 @json_flag
 def check(file: Path, network: Path | None) -> None:
-    """Check a proof with nothing but the file: no network, no home.
+    """Check a proof, or a file of audit events, with nothing but the file: no network, no home.
 
     Example: koinon audit check proof.json --network network.json
 
     Exit code 3 when anything does not hold. Without --network the issuers are unchecked, and the answer says so.
     """
+    from node import logbook
     from node.home import parse_network, read_json
     from node.proof import check as check_proof
 
     data = read_file(file, "proof", MAX_PROOF_BYTES)
     known = None if network is None else parse_network(read_json(network), str(network))
-    found = check_proof(data, known)
+    if data[: data.find(b"\n")].find(f'"{logbook.SCHEMA}"'.encode()) >= 0:
+        found = logbook.check(data, known)
+    else:
+        found = check_proof(data, known)
     answer(found, _shown(found))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Reports for people outside
+
+
+out_option = click.option("--out", type=FILE, help="Write it to this file instead of standard output.")
+
+
+def _report(found: Any, text: str, out: Path | None) -> None:
+    """A document: to a file that is named, else to standard output (`--json`: as the answer's data)."""
+    if out is None:
+        answer(found, text.rstrip("\n").split("\n"))
+    else:
+        write_file(out, text.encode(), 0o600)
+        answer({"file": str(out), "bytes": len(text.encode())}, [f"written to {out}"])
+
+
+@audit.command()
+@home_option
+@study_option
+@out_option
+@json_flag
+def provenance(home: Path, study: str | None, out: Path | None) -> None:
+    """Write where a study's models come from, as W3C PROV-JSON: models, updates, rounds, replays, who and when.
+
+    Example: koinon audit provenance --home NET --out lineage.json
+
+    Models replaced by an erasure are marked as invalidated. No patient and no consent is in it, and it cannot show
+    whether a member trained on the data set that it declared.
+    """
+    from node.reports.provenance import provenance as report
+
+    history = common.history_of(home)
+    found = report(history, common.pick_study(history, study), common.network_of(home).contracts)
+    _report(json.loads(found), found + "\n", out)
+
+
+@audit.command("record-of-processing")
+@home_option
+@study_option
+@out_option
+@click.option("--format", "form", type=click.Choice(["json", "html", "text"]), default="text", show_default=True)
+@json_flag
+def record_of_processing(home: Path, study: str | None, out: Path | None, form: str) -> None:
+    """Write the record of processing activities (Art. 30 GDPR) from the chain, the specification and the node's log.
+
+    Example: koinon audit record-of-processing --home NET/member-1 --format html --out record.html
+
+    Figures about people are rounded, below ten suppressed. What koinon cannot know is listed for the controller to
+    complete: this is a draft for a data protection officer, not a finished record.
+    """
+    from node.reports import processing
+    from node.study import parse_canonical
+
+    history = common.history_of(home)
+    chosen = list(history.studies) if study is None else [common.pick_study(history, study)]
+    store = _store(home)
+    try:
+        hashes = {one: history.studies[one].created.terms.spec_hash for one in chosen}
+        specs = {one: parse_canonical(store.get(spec)) for one, spec in hashes.items() if store.has(spec)}
+        log = store.log_entries(processing.EXPORT)
+    finally:
+        store.close()
+    network, now = common.network_of(home).raw, int(time.time())
+    found = processing.record_of_processing(history, specs, network, now=now, studies=chosen, log=log)
+    if form == "json":
+        text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
+    else:
+        text = processing.html(found) if form == "html" else processing.text(found)
+    _report(found, text, out)
+
+
+def _store(home: Path) -> Store:
+    from node.home import reading_home
+    from node.store import Store
+
+    return Store(reading_home(home), bytes(32))
+
+
+@audit.command()
+@home_option
+@click.option("--from", "start", metavar="DAY", help="Only events of this UTC day or later (2026-03-14).")
+@click.option("--to", "end", metavar="DAY", help="Only events of this UTC day or earlier.")
+@out_option
+@json_flag
+def events(home: Path, start: str | None, end: str | None, out: Path | None) -> None:
+    """Write the node's own log as FHIR R4B audit events, each with its proof that it was anchored on the chain.
+
+    Example: koinon audit events --home NET/member-1 --from 2026-03-01 --out events.jsonl
+
+    Only anchored lines are written; newer ones wait for the daily anchor. What the node did not log is not here.
+    `koinon audit check events.jsonl --network network.json` checks the file offline.
+    """
+    from node import logbook
+
+    days = (_day(start, "--from"), _day(end, "--to"))
+    acting = acting_home(home)
+    history, store = common.history_of(acting), _store(acting)
+    try:
+        found = logbook.export(common.network_of(acting), history, store, open_home(acting).index, *days)
+        waiting = len(store.log_after(found.last_event, 1 << 20))
+    finally:
+        store.close()
+    progress(f"{len(found.lines) - 1} events; {waiting} newer ones wait for their anchor")
+    _report([json.loads(line) for line in found.lines], b"\n".join(found.lines).decode() + "\n", out)
+
+
+def _day(given: str | None, flag: str) -> str:
+    if given is None:
+        return ""
+    try:
+        return date.fromisoformat(given).isoformat()
+    except ValueError:
+        raise InputError(f"{flag} {given[:40]!r}: a day such as 2026-03-14") from None

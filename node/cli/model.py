@@ -108,15 +108,17 @@ def _metric_lines(found: dict[str, Any]) -> list[str]:
 @study_option
 @round_option
 @click.option("--out", type=FILE, required=True, help="Where to write the model (koinon.model/1).")
+@click.option("--recipient", metavar="NAME", help="Who gets it, for the node's log and the record of processing.")
 @json_flag
-def export(home: Path, study: str | None, height: int | None, out: Path) -> None:
+def export(home: Path, study: str | None, height: int | None, out: Path, recipient: str | None) -> None:
     """Write an agreed model to a file.
 
     Example: koinon model export --home NET/member-1 --out model.bin
 
     A copy outside cannot be called back by an erasure: note who gets it. The file is not encrypted.
     """
-    found = common.order(_acting(home), "model.export", {"study": study, "round": height}, LONG_TIMEOUT_S)
+    body = {"study": study, "round": height, **({} if recipient is None else {"recipient": recipient})}
+    found = common.order(_acting(home), "model.export", body, LONG_TIMEOUT_S)
     data = bytes.fromhex(found.pop("model"))
     write_file(out, data)
     found = {**found, "file": str(out), "bytes": len(data)}

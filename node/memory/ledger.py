@@ -45,6 +45,7 @@ from node.records import (
     HospitalWithdrawal,
     Joining,
     Leaving,
+    LogAnchoring,
     Logged,
     Planning,
     Position,
@@ -189,6 +190,8 @@ class MemoryLedger:
                 self._membership.recover(call.member, call.keys, call.votes)
             case AuditorEnding():
                 self._membership.end_auditor(call.seat, call.votes)
+            case LogAnchoring():
+                self._membership.anchor_log(call.member, call.root, call.entries, call.signature)
             case FormRegistration():
                 self._consent.register_form(call.form, call.member, call.signature)
             case Grants():

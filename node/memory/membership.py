@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from crypto.digest import ZERO, Digest
 from crypto.statements import (
     Admit,
+    AnchorLog,
     EndAuditor,
     Keys,
     Recover,
@@ -26,6 +27,7 @@ from node.records import (
     AuditorEnded,
     AuditorSeated,
     KeysInput,
+    LogAnchored,
     MemberAdmitted,
     MemberRecovered,
     MemberRemoved,
@@ -95,6 +97,7 @@ class Membership(Contract):
         self._peers_taken: Slots[bytes, bool] = Slots(machine, False)
         self._peer_of: Slots[int, bytes] = Slots(machine, b"")
         self._rotated_at: Slots[int, int] = Slots(machine, 0)
+        self._logged: Slots[int, int] = Slots(machine, 0)  # entries of members' logs under anchored roots
         self._revoked = Cell(machine, 0)
         self._retired: Cell[tuple[tuple[int, Roster], ...]] = Cell(machine, ())  # (until, roster), by time
         for seat in members:
@@ -204,6 +207,17 @@ class Membership(Contract):
         seat_hash = self._check_seat("auditor", seat)
         self._decide(SeatAuditor(self._roster.value.epoch, seat.ledger, seat_hash, study, term_end), votes)
         self._seat_auditor(seat, study, term_end)
+
+    def anchor_log(self, member: int, root: Digest, entries: int, signature: bytes) -> None:
+        """`anchorLog`: the member's AnchorLog(member, root, entries)."""
+        roster = self._roster.value
+        if not roster.has(member):
+            refuse("NotActive", index=member)
+        if entries <= self._logged[member]:
+            refuse("LogNotLonger", member=member, entries=entries, anchored=self._logged[member])
+        self.check(member, roster.ledger_of(member), AnchorLog(member, root, entries), signature)
+        self._logged[member] = entries
+        self.record(LogAnchored(member, root, entries))
 
     def _decide(self, statement: Statement, votes: Sequence[tuple[int, bytes]]) -> None:
         """A quorum of the active members, and a new epoch."""

@@ -1,0 +1,92 @@
+"""The three reports by the command line, from the homes of a real network on the disk."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+from click.testing import CliRunner
+from prov.model import ProvDocument, ProvEntity
+
+from node.cli.main import koinon
+from node.home import node_homes
+from node.logbook import DAY_S
+from tests.node.audit.audit_kit import make_network, running_chain, running_nodes, until
+
+pytestmark = pytest.mark.slow
+
+
+def koinon_says(*arguments: object) -> tuple[int, str]:
+    result = CliRunner().invoke(koinon, [str(one) for one in arguments])
+    return result.exit_code, result.stdout
+
+
+def data_of(*arguments: object) -> Any:
+    code, said = koinon_says(*arguments, "--json")
+    assert code == 0, said
+    return json.loads(said)["data"]
+
+
+async def anchor(home: Path, url: str) -> None:
+    async with running_nodes(home, url) as nodes:
+        await until(lambda: set(nodes[0].history.logs) == {0, 1, 2})
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A study that ran, and a second day on which the nodes anchored their logs."""
+    path = tmp_path_factory.mktemp("reports") / "net"
+    make_network(path, 1)
+    for one in node_homes(path):
+        with sqlite3.connect(one / "node.db") as database:
+            database.execute("UPDATE events SET time = time - ?", (DAY_S + 1,))
+        database.close()
+    with running_chain(path) as url:
+        trio.run(anchor, path, url)
+    return path
+
+
+def test_the_lineage_of_a_real_study_is_read_back(home: Path, tmp_path: Path) -> None:
+    out = tmp_path / "lineage.json"
+    assert koinon_says("audit", "provenance", "--home", home, "--out", out)[0] == 0
+    document = ProvDocument.deserialize(content=out.read_text(), format="json")
+    assert [one for one in document.get_records(ProvEntity) if "model-" in str(one.identifier)]
+    assert data_of("audit", "provenance", "--home", home) == json.loads(out.read_text())
+
+
+def test_the_record_of_processing_is_written_in_three_forms(home: Path, tmp_path: Path) -> None:
+    member = home / "member-1"
+    found = data_of("audit", "record-of-processing", "--home", member)
+    assert found["activities"][0]["name"] == "audited"
+    assert len(found["activities"][0]["controllers"]) == 3
+    for form, mark in (("json", '"schema"'), ("html", "<h1>"), ("text", "security measures:")):
+        code, said = koinon_says("audit", "record-of-processing", "--home", member, "--format", form)
+        assert code == 0
+        assert mark in said
+    assert koinon_says("audit", "record-of-processing", "--home", member, "--study", "99")[0] == 4
+
+
+def test_events_are_written_checked_and_found_changed(home: Path, tmp_path: Path) -> None:
+    out, member = tmp_path / "events.jsonl", home / "member-2"
+    assert koinon_says("audit", "events", "--home", member, "--out", out)[0] == 0
+    found = data_of("audit", "check", out, "--network", home / "network.json")
+    assert found["member"] == 1
+    assert found["events"] > 0
+    assert found["complete"]
+    assert found["issuers_checked"]
+    roots = [one["root"] for one in found["anchors"]]
+    told = data_of("audit", "trail", "--home", home, "--kind", "log-anchored", "--member", 1)
+    assert len(told) == 1
+    assert roots[0][:12] in told[0]["what"]
+    out.write_bytes(out.read_bytes().replace(b'"outcome":"0"', b'"outcome":"8"', 1))
+    assert koinon_says("audit", "check", out, "--network", home / "network.json")[0] == 3
+    assert koinon_says("audit", "events", "--home", member, "--from", "yesterday")[0] == 2
+    assert koinon_says("audit", "events", "--home", home)[0] == 2
+
+
+def test_the_audit_of_the_network_still_holds(home: Path) -> None:
+    assert koinon_says("audit", "verify", "--home", home)[0] == 0
