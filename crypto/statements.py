@@ -31,6 +31,7 @@ __all__ = [
     "Anchor",
     "AuditAccess",
     "Authorise",
+    "Bundle",
     "Certificate",
     "Close",
     "Commit",
@@ -80,6 +81,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "Admit(uint64 epoch,address ledger,bytes32 seatHash)",
         "Remove(uint64 epoch,uint16 member,address ledger)",
         "SeatAuditor(uint64 epoch,address ledger,bytes32 seatHash,bytes32 study,uint64 termEnd)",
+        "Bundle(string role,uint16 seat,bytes32 manifest)",
     ),
     "training": (
         (
@@ -273,6 +275,15 @@ class SeatAuditor(Statement):
     seat_hash: Digest
     study: Digest
     term_end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle(Statement):
+    """By a member or an auditor (`role`), off chain: the audit bundle whose manifest has this sha256 came from here."""
+
+    role: str
+    seat: int
+    manifest: Digest
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ library Statements {
     bytes32 internal constant REMOVE = keccak256("Remove(uint64 epoch,uint16 member,address ledger)");
     bytes32 internal constant SEAT_AUDITOR =
         keccak256("SeatAuditor(uint64 epoch,address ledger,bytes32 seatHash,bytes32 study,uint64 termEnd)");
+    bytes32 internal constant BUNDLE = keccak256("Bundle(string role,uint16 seat,bytes32 manifest)"); // off chain
 
     // TrainingLedger
     bytes32 internal constant CREATE_STUDY = keccak256(

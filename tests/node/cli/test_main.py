@@ -23,7 +23,7 @@ SURFACE = {
     "study": "create join leave list show spec-template",
     "consent": "grant withdraw show list",
     "erase": "request status receipt verify",
-    "audit": "verify trail round participation prove check",
+    "audit": "verify trail round participation prove check export",
     "model": "show evaluate export lineage",
     "simulate": None,
     "chain": "serve status deploy fund",
