@@ -107,31 +107,38 @@ class BundleReader(HomeReader):
             most = next(most for start, most in _MOST if entry.name.startswith(start))
             hashed = hashlib.sha256()
             offset = archive.member(entry.name, most, entry.size, hashed.update)
-            if hashed.digest() != entry.sha256:
-                raise Fault("sha256 of a member", f"{name}: {entry.name}", entry.sha256, hashed.digest())
+            self._unchanged(entry, hashed.digest())
             self._places[entry.name] = offset, entry
         archive.close()
 
     def member(self, name: str) -> bytes:
-        """A member, whole."""
+        """A member, whole; `Fault` where the file was changed after it was opened."""
         offset, entry = self._places[name]
         self._file.seek(offset)
-        return self._file.read(entry.size)
+        data = self._file.read(entry.size)
+        self._unchanged(entry, sha256(data))
+        return data
+
+    def _unchanged(self, entry: Entry, got: bytes) -> None:
+        if got != entry.sha256:
+            raise Fault("sha256 of a member", f"{self.home.name}: {entry.name}", entry.sha256, got)
 
     def _lines(self, name: str) -> Iterator[tuple[str, bytes]]:
         """(place, line) of a member of lines."""
         offset, entry = self._places[name]
         self._file.seek(offset)
-        left, number = entry.size, 0
+        left, number, hashed = entry.size, 0, hashlib.sha256()
         while left:
             line = self._file.readline(min(left, bundle.MAX_LINE_BYTES))
             number, left = number + 1, left - len(line)
+            hashed.update(line)
             where = f"{name}, line {number}"
             if not line.endswith(b"\n"):
                 raise Fault("line", where, f"a line of at most {bundle.MAX_LINE_BYTES} bytes", f"{len(line)} bytes")
             if line.count(b"{") != 1 or line.count(b"[") > 1:  # before decoding: nesting multiplies memory
                 raise Fault("line", where, "one object with at most one list in it", f"{len(line)} bytes of another")
             yield where, line
+        self._unchanged(entry, hashed.digest())
 
     # --- rows
 
