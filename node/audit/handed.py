@@ -81,7 +81,7 @@ def page_is_the_datas(audit: Audit) -> str | None:
                 specs[number] = audit.arithmetic(number).study
             except NodeError as error:
                 raise Fault("page", bundle.PAGE, "a page made of readable specifications", error.message) from None
-    made = page(about, reader.home_of()[1], audit.history, specs, len(reader.certificates()))
+    made = page(about, audit.network, audit.history, specs, len(reader.certificates()))
     shown = reader.member(bundle.PAGE)
     if made != shown:
         place = next(

@@ -27,7 +27,7 @@ from crypto.keys import KeyRing
 from crypto.statements import struct_hash
 from node import config, jsontext, keystore
 from node.abi import Codec
-from node.audit import checks, handed
+from node.audit import bundle, checks, handed
 from node.audit.bundle import About
 from node.audit.checks import Audit, Check, record_rule
 from node.audit.erasures import erasures_are_clean, purges_are_carried_out
@@ -236,13 +236,21 @@ def _open_bundle(path: Path, network: Network | None) -> Audit:
     store = BundleReader(path)
     try:
         home, own = store.home_of()
-        if network is not None and network.fingerprint != own.fingerprint:
-            raise Fault("network", str(path.name), network.fingerprint, own.fingerprint)
+        if network is not None:
+            equal("network", path.name, network.fingerprint, own.fingerprint)
+            expected, found = _identity(network), _identity(own)
+            for key in sorted({*expected, *found}):
+                equal("network", f"{path.name}: {bundle.NETWORK}, {key}", expected.get(key), found.get(key))
     except BaseException:
         store.close()
         raise
-    # The auditors of a network are under no fingerprint: where the reader has a network.json, its own counts.
-    return _audit(home, own if network is None else network, store, None, "the bundle holds no content keys", None)
+    return _audit(home, own, store, None, "the bundle holds no content keys", None)
+
+
+def _identity(network: Network) -> dict[str, Any]:
+    """All that a network.json says but where its chain and peers are reached, which each home may know otherwise."""
+    seats = {role: [{**seat, "address": ""} for seat in network.raw[role]] for role in ("founders", "auditors")}
+    return {**network.raw, "chain": {**network.raw["chain"], "url": ""}, **seats}
 
 
 def read_records(home: Path) -> list[Logged]:

@@ -56,7 +56,7 @@ def dataset(member: int) -> Dataset:
     )
 
 
-def spec(rounds: int = ROUNDS, model: str = "small-cnn") -> Study:
+def spec(rounds: int = ROUNDS) -> Study:
     """A study that takes everything the data sets have."""
     return parse_sections(
         {
@@ -65,7 +65,7 @@ def spec(rounds: int = ROUNDS, model: str = "small-cnn") -> Study:
             "task": "nuclei",
             "rounds": rounds,
             "data": {"input_shape": list(SHAPE), "classes": 3},
-            "model": {"name": model},
+            "model": {"name": "small-cnn"},
             "training": {"batch_size": 4},
             "policy": {"min_consents": 2},
             "forms": [{"name": "main", "text_sha256": "ab" * 32, "custody": "synthetic", "valid_to": 1_893_456_000}],
@@ -106,12 +106,12 @@ def open_member(path: Path, url: str, peers: MemoryNetwork) -> Node:
 
 
 @asynccontextmanager
-async def running_nodes(home: Path, url: str, limit_s: float = 240.0) -> AsyncIterator[list[Node]]:
-    """All nodes of a network home, up to date with the chain; for `limit_s` seconds at most."""
+async def running_nodes(home: Path, url: str) -> AsyncIterator[list[Node]]:
+    """All nodes of a network home, up to date with the chain."""
     peers = MemoryNetwork()
     nodes: list[Node] = []
     try:
-        with trio.fail_after(limit_s):
+        with trio.fail_after(240):
             async with trio.open_nursery() as nursery:
                 for path in node_homes(home):
                     nodes.append(open_member(path, url, peers))
@@ -130,9 +130,9 @@ async def until(condition: Callable[[], bool]) -> None:
         await trio.sleep(POLL_S)
 
 
-async def run_study(home: Path, url: str, study: Study, limit_s: float = 240.0) -> Digest:
+async def run_study(home: Path, url: str, study: Study) -> Digest:
     """Run all nodes until the study has all its rounds and every home holds what they left."""
-    async with running_nodes(home, url, limit_s) as nodes:
+    async with running_nodes(home, url) as nodes:
         number = await nodes[0].desk.create_study(nodes[0], study)
         await until(lambda: all(_done(node, number) for node in nodes))
     return number

@@ -568,6 +568,19 @@ def test_a_line_that_is_none_is_named(whole: Path, tmp_path: Path, name: str, li
 
 
 @slow
+def test_a_header_nested_deeper_than_any_is_a_failed_check(whole: Path, tmp_path: Path) -> None:
+    members = parts(whole)
+    lines = members[bundle.BLOCKS].splitlines(keepends=True)
+    nested = b"\xc0"
+    for _ in range(3000):
+        length = len(nested).to_bytes(2, "big")
+        nested = (bytes([0xC0 + len(nested)]) if len(nested) < 56 else b"\xf9" + length) + nested
+    lines[0] = rfc8785.dumps({**json.loads(lines[0]), "header": nested.hex()}) + b"\n"
+    members[bundle.BLOCKS] = b"".join(lines)
+    assert statuses(checked(forged(members, tmp_path / "b.zip", signature=UNSIGNED)))["chain"] == "failed"
+
+
+@slow
 @pytest.mark.parametrize("name", [bundle.KEYS, bundle.BLOCKS, bundle.NOTICES])
 def test_a_line_said_twice_is_refused(whole: Path, tmp_path: Path, name: str) -> None:
     members = parts(whole)
@@ -718,12 +731,28 @@ def test_the_command_line_exports_and_verifies(original: Path, tmp_path: Path) -
 
 @slow
 def test_a_bundle_of_another_network_ends_with_three(original: Path, whole: Path, tmp_path: Path) -> None:
-    raw = json.loads((original / "network.json").read_text())
-    raw["founders"].reverse()
-    (tmp_path / "network.json").write_text(json.dumps(raw))
-    code, answer, _ = run("audit", "verify", "--bundle", whole, "--network", tmp_path / "network.json")
-    assert code == ExitCode.VERIFICATION_FAILED
-    assert answer["data"]["first_failure"]["what"] == "network"
+    path = tmp_path / "network.json"
+
+    def verified(change: Callable[[dict[str, Any]], object]) -> tuple[int, dict[str, Any]]:
+        raw = json.loads((original / "network.json").read_text())
+        change(raw)
+        path.write_text(json.dumps(raw))
+        code, answer, _ = run("audit", "verify", "--bundle", whole, "--network", path)
+        return code, answer["data"]
+
+    for change in (
+        lambda raw: raw["founders"].reverse(),
+        lambda raw: raw["chain"].update(genesis_hash="ab" * 32),
+        lambda raw: raw.update(name="another"),
+        lambda raw: raw.update(synthetic=not raw["synthetic"]),
+        lambda raw: raw["auditors"][0].update(sealing_key="ab" * 32),
+    ):
+        code, data = verified(change)
+        assert code == ExitCode.VERIFICATION_FAILED
+        assert data["first_failure"]["what"] == "network"
+    # where a chain and a peer are reached is no part of what a network is
+    assert verified(lambda raw: raw["chain"].update(url="http://elsewhere"))[0] == 0
+    assert verified(lambda raw: raw["auditors"][0].update(address="/ip4/10.0.0.1/tcp/1"))[0] == 0
 
 
 def test_usage_faults_end_with_two(tmp_path: Path) -> None:
