@@ -153,12 +153,14 @@ def carries(about: About, history: History, notice: Notice) -> bool:
     """Whether a statement goes into the bundle.
 
     Left out: withdrawals and requests under way (they open a consent to whoever reads them, and the chain has what
-    became of them), openings of erasures unless sets go along (they say the same of the erased), and what belongs to
-    another study than the one exported.
+    became of them), openings of erasures unless sets go along (they say the same of the erased) or once the erasure
+    is closed (a home forgets them then), and what belongs to another study than the one exported.
     """
     match notice:
         case OpeningNotice():
-            return about.holds == "everything" and _about_batch(about, history, notice.batch)
+            erasure = history.erasures.get(notice.batch)
+            ended = erasure is not None and erasure.closed is not None
+            return about.holds == "everything" and not ended and _about_batch(about, history, notice.batch)
         case TombstoneNotice():
             one = history.rounds.get(notice.subject)
             return about.covers(one.opened.study) if one else _about_batch(about, history, notice.subject)

@@ -147,7 +147,9 @@ class _Export:
                 found[f"contents/{kind}/{root.hex()}"] = root, kind
         return found
 
-    def _commits(self, about: About) -> Iterator[CommitNotice]:
+    def _commits(self, about: About) -> Iterable[CommitNotice]:
+        """The commits that stand on the chain, once each: a home may keep its own as said and as handed back."""
+        found: dict[tuple[Digest, int], CommitNotice] = {}
         for kept in self._store.kept_notices("CommitNotice"):
             notice = kept.notice
             if (
@@ -155,7 +157,8 @@ class _Export:
                 and bundle.carries_commit(self._history, notice)
                 and about.covers(self._history.rounds[notice.round_id].opened.study)
             ):
-                yield notice
+                found[notice.round_id, notice.member] = notice
+        return found.values()
 
     def _blobs(self, about: About, notice: CommitNotice) -> Iterator[tuple[BlobKind, BlobCommit]]:
         """The blobs of a commit that go along, as far as this home can open them."""

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 import rfc8785
+import trio
 from click.testing import CliRunner
 
 from crypto.digest import sha256
@@ -36,7 +37,16 @@ from node.follower import logged_of
 from node.history import History
 from node.home import open_home, read_network
 from node.vault import Vault
-from tests.node.audit.audit_kit import MEMBERS, PATIENTS, ROUNDS, erase_in, make_network
+from tests.node.audit.audit_kit import (
+    MEMBERS,
+    PATIENTS,
+    ROUNDS,
+    erase_in,
+    make_network,
+    running_chain,
+    running_nodes,
+    until,
+)
 
 ROOT = Path(__file__).resolve().parents[3]
 slow = pytest.mark.slow
@@ -175,6 +185,35 @@ def test_after_an_erasure_purged_rounds_are_counted_apart(erased: Path, tmp_path
         report = checked(tmp_path / "b.zip", erased)
         assert report.ok, report.first_failure
         assert (report.rounds_verified, report.rounds_purged) == (ROUNDS, ROUNDS)
+
+
+@slow
+def test_a_delivered_certificate_goes_along_without_its_annex(erased: Path, tmp_path: Path) -> None:
+    net = Path(shutil.copytree(erased, tmp_path / "network"))
+
+    async def deliver(url: str) -> dict[str, Any]:
+        async with running_nodes(net, url) as nodes:
+            document = await nodes[1].erasing.receipt(nodes[1], "MRN-1-03")
+            await until(lambda: all(e.closed for node in nodes for e in node.history.erasures.values()))
+        return document
+
+    with running_chain(net) as url:
+        document = trio.run(deliver, url)
+    made(net, "member-2", tmp_path / "b.zip")
+    members = parts(tmp_path / "b.zip")
+    names = [name for name in members if name.startswith("certificates/")]
+    assert len(names) == 1
+    inside = json.loads(members[names[0]])
+    assert inside == {**document, "annex": None}
+    for secret in (document["annex"]["opening"]["leaf_secret"], document["annex"]["request"]["salt"]):
+        assert secret.encode() not in (tmp_path / "b.zip").read_bytes()
+    report = checked(tmp_path / "b.zip", net)
+    assert report.ok, report.first_failure
+    assert [one.name for one in report.checks if one.status != "passed"] == ["erasures"]  # openings end with the batch
+    assert "closed" in shown(tmp_path / "b.zip")
+    inside["roster"] ^= 1
+    members[names[0]] = rfc8785.dumps(inside) + b"\n"
+    assert statuses(checked(forged(members, tmp_path / "c.zip", signature=UNSIGNED)))["certificates"] == "failed"
 
 
 @slow
