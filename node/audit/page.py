@@ -16,6 +16,7 @@ from typing import Any, Final
 from crypto.digest import Digest
 from crypto.keys import address_text, peer_id_text
 from node.audit.bundle import CONFIDENTIAL, About
+from node.audit.rounds import covered_by_purge
 from node.erasure import GROUNDS, claims, is_overdue, state_of
 from node.history import ErasureHistory, History, RoundHistory, StudyHistory
 from node.home import Network
@@ -193,7 +194,7 @@ def _seats(history: History) -> list[str]:
             _code(address_text(one.ledger)),
             _peer(one.peer_id),
             "all" if not any(one.study) else _code(one.study),
-            _moment(one.term_end),
+            _moment(one.term_end) if one.term_end else "no end",
         )
         for one in history.registry.auditors.values()
     ]
@@ -259,7 +260,7 @@ def _study(history: History, study: StudyHistory, spec: Study | None, names: _Na
 
 
 def _rounds(history: History, study: Digest, names: _Names) -> list[str]:
-    rows = []
+    rows, purged = [], covered_by_purge(history)
     for row in participation(history, study)["rounds"]:
         one = history.rounds[Digest.from_hex(row["round_id"])]
         parts = row["members"]
@@ -271,7 +272,7 @@ def _rounds(history: History, study: Digest, names: _Names) -> list[str]:
                 _named(parts, "committed"),
                 _named(parts, "included"),
                 _left_out(parts),
-                _outcome(one),
+                _outcome(one) + (" (updates purged by an erasure)" if one.opened.round_id in purged else ""),
                 "-"
                 if one.final is None
                 else f"{one.final.signers.bit_count()} votes, {one.opened.quorum} needed: "
@@ -327,7 +328,7 @@ def _withdrawals(about: About, history: History) -> list[str]:
     found = [
         "<h2>Withdrawals</h2>",
         _paragraph(
-            f"{len(rows)} consents were withdrawn. A withdrawal is one consent, at one hospital, for one study; how "
+            f"Consents withdrawn: {len(rows)}. A withdrawal is one consent, at one hospital, for one study; how "
             "many persons that is cannot be read from the chain."
         ),
         _table(("block", "time", "study", *(("consent",) if about.consents else ())), rows),

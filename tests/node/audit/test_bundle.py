@@ -704,6 +704,7 @@ def test_the_page_tells_a_person_and_loads_nothing(erased: Path, tmp_path: Path)
         assert one.final.result.model_root.hex() in text
     assert "other members repeated the addition and got the same bits" in text
     assert "Anything beyond the hospital's signature." in text
+    assert text.count("(updates purged by an erasure)") == ROUNDS
     assert NOTICE in text
     for consent in history.withdrawals:
         assert consent.hex() not in source
