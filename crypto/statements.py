@@ -33,6 +33,7 @@ __all__ = [
     "AnchorLog",
     "AuditAccess",
     "Authorise",
+    "Bundle",
     "Certificate",
     "Close",
     "Commit",
@@ -96,6 +97,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "Recover(uint64 epoch,uint16 member,bytes32 keysHash)",
         "EndAuditor(uint64 epoch,uint16 seat,address ledger)",
         "AnchorLog(uint16 member,bytes32 root,uint64 entries)",
+        "Bundle(string role,uint16 seat,bytes32 manifest)",
     ),
     "training": (
         (
@@ -352,6 +354,15 @@ class AnchorLog(Statement):
     member: int
     root: Digest
     entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle(Statement):
+    """By a member or an auditor (`role`), off chain: the audit bundle whose manifest has this sha256 came from here."""
+
+    role: str
+    seat: int
+    manifest: Digest
 
 
 # --- training ---------------------------------------------------------------------------------------------------------

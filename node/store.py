@@ -57,7 +57,7 @@ from node.wire import decode_notice, encode
 FORMAT = 1
 SENT_KEPT_BLOCKS = 1_000  # below the newest mined: a deeper reorganisation is not repaired by sending again
 MAX_SAID = 32  # notices kept of one member about one round: an honest one signs at most eight
-_SCHEMA = """
+SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS blocks (
     number INTEGER PRIMARY KEY, hash BLOB NOT NULL, timestamp INTEGER NOT NULL, header BLOB NOT NULL,
@@ -142,7 +142,7 @@ class Store:
             self._db.execute("PRAGMA journal_mode=WAL")
             self._db.execute("PRAGMA synchronous=FULL")
             self._db.execute("PRAGMA secure_delete=ON")
-            self._db.executescript(_SCHEMA)
+            self._db.executescript(SCHEMA)
         except sqlite3.DatabaseError as error:
             raise LocalFault(f"{home / 'node.db'}: {error}") from error
         found = self.meta("format")

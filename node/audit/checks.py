@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from crypto.digest import Digest, keccak256
 from crypto.errors import CryptoError, SignatureMismatch
 from crypto.keys import KeyRing
+from crypto.sealing import BlobKind
 from crypto.statements import Domains, Tombstone, recover, struct_hash
 from fl_engine.errors import EngineError
 from node.abi import Codec
-from node.audit.home import DATABASE, Fault, HomeReader, KeptNotice, NotChecked
+from node.audit.bundle import About, left_out
+from node.audit.home import Fault, HomeReader, KeptNotice, NotChecked
 from node.audit.records import (
     Chain,
     equal,
@@ -88,6 +90,7 @@ class Audit:
     verified: set[Digest] = field(default_factory=set)
     purged: set[Digest] = field(default_factory=set)
     rounds: RoundsOutcome | None = None
+    bundle: About | None = None  # what the bundle under audit says of itself; None: a home is under audit
 
     @property
     def history(self) -> History:
@@ -98,6 +101,21 @@ class Audit:
     def me(self) -> int | None:
         """Our member index; None at an auditor."""
         return self.home.index if self.home.role == "member" else None
+
+    def covers(self, study: Digest) -> bool:
+        """Whether what is under audit is about this study; a home is about all."""
+        return self.bundle is None or self.bundle.covers(study)
+
+    def rounds_covered(self) -> Iterator[RoundHistory]:
+        """The rounds of the studies under audit, in the chain's order."""
+        return (one for one in self.history.rounds.values() if self.covers(one.opened.study))
+
+    def left_out(self, one: RoundHistory, member: int, kind: BlobKind) -> str | None:
+        """Why a bundle is without a blob and its key that its home may have had; None: it must have what that has."""
+        if self.bundle is None:
+            return None
+        days = self.arithmetic(one.opened.study).study["policy", "set_retention_days"]
+        return left_out(self.bundle, self.history, one, member, kind, days)
 
     def signers(self) -> tuple[bytes, ...]:
         """The ledger addresses that this node signs with, or ever did; the newest first."""
@@ -166,7 +184,7 @@ def chain_is_whole(audit: Audit) -> str | None:
     """Headers hash and link from the genesis hash of network.json, receipts are theirs, logs are records."""
     parent = audit.network.genesis_hash
     for expected_number, (evidence, stored, stamp) in enumerate(audit.store.evidence()):
-        where = f"{DATABASE}: block {evidence.number}"
+        where = f"{audit.store.file_of('blocks')}: block {evidence.number}"
         equal("block number", where, expected_number, evidence.number)
         equal("block hash", where, stored, keccak256(evidence.header_rlp))
         try:
@@ -266,7 +284,7 @@ def statements_are_signed(audit: Audit) -> str | None:
             unknown += 1
             continue
         _check_signature(audit, kept)
-    for one in audit.history.rounds.values():
+    for one in audit.rounds_covered():
         if one.over:
             missing += len(one.commits) - len(commit_notices(audit, one))
     found = [f"{unknown} statements are about rounds beyond the kept chain"] if unknown else []
@@ -341,7 +359,7 @@ def own_statements_are_single(audit: Audit) -> str | None:
 def votes_are_a_quorum(audit: Audit) -> str | None:
     """For every result, Q of its equal signed votes are here."""
     short, fewest = 0, ""
-    for one in audit.history.rounds.values():
+    for one in audit.rounds_covered():
         if one.final is None:
             continue
         held = {n.member for n in votes_for(audit, one, one.final)}
@@ -360,7 +378,7 @@ def votes_for(audit: Audit, one: RoundHistory, final: RoundFinal) -> Iterator[Vo
             and (notice.attempt, notice.set, notice.result) == (final.attempt, decided, final.result)
             and one.opened.roster >> notice.member & 1
         ):
-            _check_signature(audit, KeptNotice(one.opened.round_id, "VoteNotice", 0, notice.member, False, notice))
+            _check_signature(audit, KeptNotice(one.opened.round_id, "VoteNotice", 0, notice.member, False, b"", notice))
             yield notice
 
 
@@ -372,7 +390,8 @@ def contents_are_their_names(audit: Audit) -> str | None:
     """Every indexed file is there, as long as its row says, and hashes to its name."""
     for root, kind, length in audit.store.index():
         where = audit.store.place(root)
-        holds("kind of a content", f"{DATABASE}: content {root.hex()[:16]}", ", ".join(KINDS), kind in KINDS, kind)
+        place = f"{audit.store.file_of('content')}: content {root.hex()[:16]}"
+        holds("kind of a content", place, ", ".join(KINDS), kind in KINDS, kind)
         if not audit.store.on_disk(root):
             raise Fault("file", where, root, "missing without a tombstone")
         data = audit.store.content(root, kind)
@@ -402,6 +421,8 @@ def studies_are_their_specs(audit: Audit) -> str | None:
     """Every study's specification gives the terms on the chain, its first model is here and of its layout."""
     missing = []
     for study, found in audit.history.studies.items():
+        if not audit.covers(study):
+            continue
         where = f"study {study.hex()[:12]}, initial model"
         try:
             arithmetic = audit.arithmetic(study)

@@ -34,6 +34,8 @@ def purges_are_carried_out(audit: Audit) -> str | None:
         return None
     history = audit.history
     for batch, erasure in history.erasures.items():
+        if not audit.covers(erasure.opened.study):
+            continue
         for (stage, member), attested in erasure.purges.items():
             own = audit.store.own_notice(batch, "PurgeNotice", stage) if member == audit.me else None
             if isinstance(own, PurgeNotice):
@@ -76,12 +78,14 @@ def erasures_are_clean(audit: Audit) -> str | None:
     missing = []
     history = audit.history
     for batch, erasure in history.erasures.items():
-        if erasure.plan is None:
+        if erasure.plan is None or not audit.covers(erasure.opened.study):
             continue
         _plan_follows(audit, batch, erasure, erasure.plan)
         openings = [n for n in audit.store.notices(batch, "OpeningNotice") if isinstance(n, OpeningNotice)]
         if not openings:
             why = "was forgotten when it closed" if erasure.closed is not None else "did not come to this home"
+            if audit.bundle is not None and audit.bundle.holds != "everything":
+                why = f"is left out of a bundle {audit.bundle.holds.replace('-', ' ')}"
             missing.append(f"{erasure_name(batch)}: which leaves it is about {why}")
             continue
         leaves = frozenset(openings[0].leaf_keys)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import sqlite3
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
@@ -63,12 +64,14 @@ class KeptNotice:
     turn: int
     member: int
     own: bool
+    body: bytes
     notice: Notice
+    file: str = DATABASE
 
     @property
     def where(self) -> str:
         """The row, for people."""
-        return f"{DATABASE}: {self.kind} of member {self.member} about {self.subject.hex()[:16]}"
+        return f"{self.file}: {self.kind} of member {self.member} about {self.subject.hex()[:16]}"
 
 
 class HomeReader(Store):
@@ -81,6 +84,9 @@ class HomeReader(Store):
     Raises:
         Fault: there is no database, or it is none.
     """
+
+    files: Mapping[str, str] = MappingProxyType({})
+    """Table -> the file that a fault in its rows is named after, where that is not the database."""
 
     def __init__(self, home: Path, at_rest_key: bytes | None) -> None:
         self.home = home
@@ -116,6 +122,10 @@ class HomeReader(Store):
         except (sqlite3.Error, ValueError, OverflowError) as error:
             raise Fault("file", DATABASE, "a whole SQLite database", error) from None
 
+    def file_of(self, table: str) -> str:
+        """The file that holds a table's rows, for people."""
+        return self.files.get(table, DATABASE)
+
     def check(self) -> None:
         """SQLite's own integrity, and our format number."""
         for (said,) in self.rows("PRAGMA integrity_check(1)"):
@@ -129,7 +139,7 @@ class HomeReader(Store):
         """Kept blocks in order, each with the hash and the timestamp it was stored under."""
         sql = "SELECT number, hash, timestamp, header, receipts FROM blocks ORDER BY number"
         for number, block_hash, timestamp, header, receipts in self.rows(sql):
-            where = f"{DATABASE}: block {number}"
+            where = f"{self.file_of('blocks')}: block {number}"
             try:
                 listed = jsontext.loads(bytes(receipts))
                 encoded = tuple(bytes.fromhex(one) for one in listed)
@@ -144,10 +154,13 @@ class HomeReader(Store):
             "ORDER BY kind, subject, turn, member"
         )
         for subject, name, turn, member, own, body in self.rows(sql, kind, kind):
-            where = f"{DATABASE}: {name} of member {member}"
+            file = self.file_of("notices")
+            where = f"{file}: {name} of member {member}"
             try:
                 notice = decode_notice(body)
-                kept = KeptNotice(Digest(subject), str(name), int(turn), int(member), bool(own), notice)
+                kept = KeptNotice(
+                    Digest(subject), str(name), int(turn), int(member), bool(own), bytes(body), notice, file
+                )
             except (NodeError, CryptoError, TypeError, ValueError) as error:
                 raise Fault("statement", where, "a notice in the wire format", error) from None
             yield kept
@@ -190,7 +203,8 @@ class HomeReader(Store):
         try:
             return self.key(round_id, member, kind)
         except (LocalFault, TypeError, ValueError) as error:
-            where = f"{DATABASE}: content key of round {round_id.hex()[:16]}, member {member}, kind {kind}"
+            whose = f"round {round_id.hex()[:16]}, member {member}, kind {kind}"
+            where = f"{self.file_of('content_keys')}: content key of {whose}"
             raise Fault("content key", where, "a key sealed under this node's keys", error) from None
 
     def has_key(self, round_id: Digest, member: int, kind: int) -> bool:

@@ -78,7 +78,7 @@ class _Rounds:
         """Execute all final rounds; a fault ends its round, and the next one goes on."""
         audit = self._audit
         covered = self._covered
-        for one in audit.history.rounds.values():
+        for one in audit.rounds_covered():
             if one.final is None:
                 continue
             before = set(self._outcome.faults)
@@ -94,7 +94,8 @@ class _Rounds:
             except _Of as fault:
                 self._outcome.faults.setdefault(fault.check, fault.fault)
             except NotChecked as reason:
-                self._outcome.skip("aggregation", str(reason))
+                for name in ("validity", "consent", "aggregation"):
+                    self._outcome.skip(name, str(reason))
             except Fault as fault:
                 self._outcome.faults.setdefault("aggregation", fault)
             else:
@@ -169,6 +170,9 @@ class _Rounds:
             has_key = audit.store.has_key(one.opened.round_id, member, kind)
             if audit.store.has(blob.cipher_root) and has_key:
                 continue
+            left = audit.left_out(one, member, kind)
+            if left is not None and kind is BlobKind.SET:
+                continue
             if not has_key and one.opened.round_id in self._covered:
                 raise _Absent(f"the content key of member {member}'s {what} was purged")
             tombstone = audit.tombstones.get(blob.cipher_root)
@@ -176,6 +180,8 @@ class _Rounds:
                 continue
             if tombstone is not None:
                 raise _Absent(f"the {what} of member {member} was purged")
+            if left is not None:
+                raise _Absent(left)
             reason = had or ("its content key is here" if has_key else None)
             if not audit.store.has(blob.cipher_root) and reason is not None:
                 missing = f"missing without a tombstone ({reason})"
@@ -216,7 +222,8 @@ class _Rounds:
             set_ = self._open(one, member, BlobKind.SET, notice.set, where)
         else:
             partial.append(where)
-            why = f"{where}: its set was deleted at the end of its retention"
+            left = audit.left_out(one, member, BlobKind.SET) or "its set was deleted at the end of its retention"
+            why = f"{where}: {left}"
             self._outcome.skip("validity", why)
             self._outcome.skip("consent", why)
             return self._unjudged(update, said, arithmetic, where)
@@ -295,6 +302,9 @@ class _Rounds:
             return
         where = f"{round_name(one)}, model"
         if root in audit.tombstones:
+            return
+        if audit.bundle is not None and audit.bundle.holds == "headers-only":
+            self._outcome.skip("models", f"{where}: the bundle was made with headers only")
             return
         why = self._held_model(one, final)
         if why is not None:

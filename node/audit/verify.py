@@ -27,15 +27,17 @@ from crypto.keys import KeyRing
 from crypto.statements import struct_hash
 from node import config, jsontext, keystore
 from node.abi import Codec
-from node.audit import checks
+from node.audit import bundle, checks, handed
+from node.audit.bundle import About
 from node.audit.checks import Audit, Check, record_rule
 from node.audit.erasures import erasures_are_clean, purges_are_carried_out
 from node.audit.home import Fault, HomeReader, NotChecked
+from node.audit.packed import BundleReader
 from node.audit.records import Chain, equal
 from node.audit.rounds import REEXECUTED, reexecution
 from node.chain.genesis import chain_folder
 from node.chain.journal import JournalReport, journal_file, verify_journal
-from node.errors import NodeError, NotFound, VerificationFailed
+from node.errors import InputError, NodeError, NotFound, VerificationFailed
 from node.evidence import verify_block
 from node.follower import logged_of
 from node.home import Home, Network, node_homes, open_home, read_network, read_password
@@ -66,6 +68,15 @@ CHECKS: Final[tuple[tuple[str, Check, bool], ...]] = (
     *((name, reexecution(name), True) for name in REEXECUTED),
     ("purges", purges_are_carried_out, True),
     ("erasures", erasures_are_clean, True),
+)
+
+# A bundle: the same, but no database or keystore is in it; "bundle", before all of these, compares every byte.
+BUNDLE_CHECKS: Final[tuple[tuple[str, Check, bool], ...]] = (
+    *(one for one in CHECKS if one[0] not in ("store", "keystore")),
+    ("exporter", handed.exporter_signed, True),
+    ("studies", handed.whole_chain_is_told, True),
+    ("certificates", handed.certificates_hold, True),
+    ("page", handed.page_is_the_datas, True),
 )
 
 
@@ -188,6 +199,60 @@ def verify_network(home: Path) -> Report:
     return Report(tuple(results), len(verified), len(purged))
 
 
+def verify_bundle(path: Path, network: Network | None) -> tuple[Report, About | None]:
+    """Verify an audit bundle with nothing but the file.
+
+    Args:
+        path: the bundle. Nothing is unpacked and nothing is written.
+        network: the network it must be of; None: the one in the bundle, whose fingerprint somebody has to compare.
+
+    Returns:
+        The report, whatever is wrong with the bundle; and what the bundle says of itself, None where it is none.
+
+    Raises:
+        InputError: there is no such file.
+    """
+    outcome = _HomeOutcome()
+    opened: list[Audit] = []
+
+    def open_it() -> None:
+        opened.append(_open_bundle(path, network))
+
+    outcome.results.append(_run("bundle", None, open_it))
+    if not opened:
+        reason = "the bundle could not be opened"
+        outcome.results += [CheckResult(name, SKIPPED, reason) for name, _, _ in BUNDLE_CHECKS]
+        return outcome.report(), None
+    audit = opened[0]
+    try:
+        _run_checks(audit, BUNDLE_CHECKS, None, outcome)
+    finally:
+        audit.store.close()
+    outcome.verified, outcome.purged = audit.verified, audit.purged
+    return outcome.report(), audit.bundle
+
+
+def _open_bundle(path: Path, network: Network | None) -> Audit:
+    store = BundleReader(path)
+    try:
+        home, own = store.home_of()
+        if network is not None:
+            equal("network", path.name, network.fingerprint, own.fingerprint)
+            expected, found = _identity(network), _identity(own)
+            for key in sorted({*expected, *found}):
+                equal("network", f"{path.name}: {bundle.NETWORK}, {key}", expected.get(key), found.get(key))
+    except BaseException:
+        store.close()
+        raise
+    return _audit(home, own, store, (), "the bundle holds no content keys", None)
+
+
+def _identity(network: Network) -> dict[str, Any]:
+    """All that a network.json says but where its chain and peers are reached, which each home may know otherwise."""
+    seats = {role: [{**seat, "address": ""} for seat in network.raw[role]] for role in ("founders", "auditors")}
+    return {**network.raw, "chain": {**network.raw["chain"], "url": ""}, **seats}
+
+
 def read_records(home: Path) -> list[Logged]:
     """All records of the chain as a node's home has kept them, from evidence; nothing needs to run.
 
@@ -223,6 +288,8 @@ def _run(name: str, home: str | None, check: Callable[[], str | None]) -> CheckR
         return CheckResult(name, SKIPPED, str(reason), home)
     except Fault as fault:
         return _failed(name, home, fault)
+    except InputError:  # what was named is not there at all
+        raise
     except Exception as error:  # an audit that stops at what it reads would let any damage hide all other damage
         return _failed(name, home, Fault("check", name, "a check that runs to its end", repr(error)))
     return CheckResult(name, PASSED if why is None else SKIPPED, why or "", home)
@@ -247,7 +314,7 @@ def _verify_home(path: Path, password: str | None, label: str | None, why: str =
         return outcome
     audit = opened[0]
     try:
-        _run_checks(audit, label, outcome)
+        _run_checks(audit, CHECKS, label, outcome)
     finally:
         audit.store.close()
     outcome.hashes, outcome.verified, outcome.purged = audit.hashes, audit.verified, audit.purged
@@ -265,6 +332,13 @@ def _open(path: Path, password: str | None, why: str) -> Audit:
         except Fault as fault:
             no_ring, key_fault = "the keystore did not open", fault
     store = HomeReader(path, keystore.at_rest_key(rings[0]) if rings else None)
+    return _audit(home, network, store, rings, no_ring, key_fault)
+
+
+def _audit(
+    home: Home, network: Network, store: HomeReader, rings: tuple[KeyRing, ...], no_ring: str, key_fault: Fault | None
+) -> Audit:
+    """What is under audit, with a chain that begins empty."""
     hashes: dict[int, Digest] = {}
 
     def block_hash(number: int) -> Digest:
@@ -274,7 +348,8 @@ def _open(path: Path, password: str | None, why: str) -> Audit:
 
     chain = Chain(network.contracts, block_hash)
     domains = network.contracts.domains
-    return Audit(home, network, domains, store, Codec.load(), rings, no_ring, key_fault, chain, hashes)
+    about = store.about if isinstance(store, BundleReader) else None
+    return Audit(home, network, domains, store, Codec.load(), rings, no_ring, key_fault, chain, hashes, bundle=about)
 
 
 def _read_home(path: Path) -> tuple[Home, Network]:
@@ -296,9 +371,11 @@ def _read_keys(home: Home, password: str) -> tuple[KeyRing, ...]:
         raise Fault("keystore", "keystore.json", "a keystore that this password opens", error) from None
 
 
-def _run_checks(audit: Audit, label: str | None, outcome: _HomeOutcome) -> None:
+def _run_checks(
+    audit: Audit, table: tuple[tuple[str, Check, bool], ...], label: str | None, outcome: _HomeOutcome
+) -> None:
     broken = False
-    for name, check, needs_chain in CHECKS:
+    for name, check, needs_chain in table:
         if needs_chain and broken:
             outcome.results.append(CheckResult(name, SKIPPED, "the chain check failed", label))
             continue
@@ -399,4 +476,14 @@ def _nobody_contradicts(outcomes: dict[str, _HomeOutcome]) -> str | None:
     return None
 
 
-__all__ = ["CHECKS", "CheckResult", "Failure", "Report", "read_records", "verify_home", "verify_network"]
+__all__ = [
+    "BUNDLE_CHECKS",
+    "CHECKS",
+    "CheckResult",
+    "Failure",
+    "Report",
+    "read_records",
+    "verify_bundle",
+    "verify_home",
+    "verify_network",
+]

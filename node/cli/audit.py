@@ -36,19 +36,28 @@ def audit() -> None:
 
 
 @audit.command()
-@home_option
+@click.option("--home", type=common.HOME, envvar="KOINON_HOME", help="The home that is meant (or KOINON_HOME).")
+@click.option("--bundle", type=FILE, help="An audit bundle (see `audit export`) instead of a home.")
+@click.option("--network", type=FILE, help="network.json that a bundle must be of; not from whoever made the bundle.")
 @json_flag
-def verify(home: Path) -> None:
+def verify(home: Path | None, bundle: Path | None, network: Path | None) -> None:
     """Execute everything again that a home holds; a network home: every home in it, and the chain's journal.
 
-    Example: koinon audit verify --home NET --json
+    \b
+    Examples: koinon audit verify --home NET --json
+              koinon audit verify --bundle bundle.zip --network network.json
 
     Nothing needs to run and no network is used. Exit code 3 when something does not hold, with the first place and
     both values. `skipped` means this home cannot say; rounds purged by an erasure are covered by votes and tombstones.
     """
     from node.audit.verify import verify_home, verify_network
 
-    if is_network_home(home):
+    about: list[str] = []
+    if bundle is not None:
+        report, about = _verify_bundle(bundle, network)
+    elif home is None or network is not None:
+        raise click.UsageError("--network goes with --bundle" if home else "name either --home or --bundle")
+    elif is_network_home(home):
         report = verify_network(home).to_json()
     else:
         report = verify_home(home, _password(home)).to_json()
@@ -62,7 +71,7 @@ def verify(home: Path) -> None:
         lines.append(f"  got      {failure['got']}")
     else:
         lines.append("ok" if report["complete"] else "ok; not complete: see the skipped checks")
-    answer(report, lines)
+    answer(report, [*about, *lines])
     if not report["ok"]:
         if failure is not None:
             progress(f"koinon: the audit failed: {failure['what']}, {failure['where']}")
@@ -530,3 +539,94 @@ def _day(given: str | None, flag: str) -> str:
         return date.fromisoformat(given).isoformat()
     except ValueError:
         raise InputError(f"{flag} {given[:40]!r}: a day such as 2026-03-14") from None
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# Bundles
+
+
+@audit.command()
+@home_option
+@click.option("--out", type=FILE, required=True, help="The bundle to write; replaced whole or not at all.")
+@study_option
+@click.option("--without-sets", is_flag=True, help="Leave out the sets of consent openings.")
+@click.option("--headers-only", is_flag=True, help="Leave out all contents and content keys; needs no password.")
+@click.option("--consent", "consents", metavar="ID", multiple=True, help="A consent id that the page may show.")
+@json_flag
+def export(
+    home: Path, out: Path, study: str | None, without_sets: bool, headers_only: bool, consents: tuple[str, ...]
+) -> None:
+    """Write what a home may give to an audit as one file, with a page for people and a manifest it signs.
+
+    \b
+    Example: koinon audit export --home NET/auditor --out bundle.zip
+             koinon audit verify --bundle bundle.zip --network network.json
+
+    The file is confidential: it holds content keys, so whoever has it reads the updates. --headers-only holds none, and
+    its check is incomplete. Nothing of the vault is in it. It shows this home's record, not what others kept.
+    """
+    from node import keystore
+    from node.audit.export import export as export_home
+    from node.home import read_network, reading_home
+
+    if without_sets and headers_only:
+        raise click.UsageError("--headers-only leaves the sets out already")
+    opened = open_home(reading_home(home))
+    password = _password(opened.path)
+    found = export_home(
+        opened,
+        read_network(opened.network_path),
+        () if password is None else keystore.load_all(opened, password),
+        out,
+        exported_at=int(time.time()),
+        choose=lambda history: None if study is None else common.pick_study(history, study),
+        holds="headers-only" if headers_only else "without-sets" if without_sets else "everything",
+        consents=tuple(common.digest(one, "--consent") for one in consents),
+    )
+    about = found.about
+    data = {
+        "file": str(out),
+        "bytes": found.size,
+        "members": found.members,
+        "holds": about.holds,
+        "manifest_sha256": found.manifest.hex(),
+        "signed": found.signed,
+        "exported_by": {"role": about.role, "index": about.index, "name": about.name},
+        "study": None if about.study is None else about.study.hex(),
+        "head": {"number": about.head[0], "hash": about.head[1].hex(), "time": about.head[2]},
+        "fingerprint": about.fingerprint,
+    }
+    lines = pairs(**{k: v for k, v in data.items() if not isinstance(v, dict)})
+    if not headers_only:
+        lines.append("CONFIDENTIAL: it holds content keys; keep it as the updates themselves")
+    answer(data, lines)
+
+
+def _verify_bundle(bundle: Path, network: Path | None) -> tuple[dict[str, Any], list[str]]:
+    """The report of a bundle with what it says of itself, and the lines that go before it."""
+    from node.audit.verify import verify_bundle
+    from node.home import parse_network, read_json
+
+    known = None if network is None else parse_network(read_json(network), str(network))
+    report, about = verify_bundle(bundle, known)
+    found = report.to_json()
+    found["bundle"] = None
+    if about is None:
+        return found, []
+    found["bundle"] = {
+        "exported_by": {"role": about.role, "index": about.index, "name": about.name},
+        "exported_at": about.exported_at,
+        "holds": about.holds,
+        "study": None if about.study is None else about.study.hex(),
+        "head": {"number": about.head[0], "hash": about.head[1].hex(), "time": about.head[2]},
+        "fingerprint": about.fingerprint,
+        "network": "unchecked" if known is None else "checked",
+    }
+    lines = pairs(
+        exported_by=f"{about.name} ({about.role} {about.index})",
+        exported=moment(about.exported_at),
+        holds=about.holds,
+        last_block=f"{about.head[0]}, {moment(about.head[2])}",
+        network=about.fingerprint + ("" if known else " (unchecked: compare it, or give --network)"),
+    )
+    return found, lines
