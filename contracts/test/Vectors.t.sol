@@ -117,7 +117,7 @@ contract VectorsTest is Checks {
         holds(signed, "signature");
     }
 
-    /// @dev The words of a statement whose fields are static, read by the names in its type ("a(uint16 b,bytes32 c)").
+    /// @dev The words of a statement, read by the names in its type ("a(uint16 b,bytes32 c)").
     function staticFields(string memory json, string memory prefix, bytes memory t)
         internal
         pure
@@ -141,6 +141,7 @@ contract VectorsTest is Checks {
         if (kind == keccak256("bytes32[]")) {
             return keccak256(abi.encodePacked(vm.parseJsonBytes32Array(json, key)));
         }
+        if (kind == keccak256("string")) return keccak256(bytes(vm.parseJsonString(json, key)));
         if (kind == keccak256("address")) return bytes32(uint256(uint160(vm.parseJsonAddress(json, key))));
         if (kind == keccak256("bool")) return bytes32(uint256(vm.parseJsonBool(json, key) ? 1 : 0));
         return bytes32(vm.parseJsonUint(json, key));
