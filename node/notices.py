@@ -254,7 +254,9 @@ def speakers(notice: Notice, history: History, *, past: bool = False) -> tuple[b
         if erasure is not None:
             opened_at = erasure.opened.opened_at
     elif isinstance(notice, CloseNotice):
-        one = history.round_at(notice.study, notice.branch, notice.height) if notice.study in history.studies else None
+        study = history.studies.get(notice.study)
+        known = study is not None and notice.branch in study.branches  # a stranger may name any
+        one = history.round_at(notice.study, notice.branch, notice.height) if known else None
         return member.ledgers(past=past, since=0 if one is None else one.opened.opened_at)
     if opened_at is None or past:
         return member.ledgers(past=past)
