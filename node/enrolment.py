@@ -218,7 +218,7 @@ def place_due(
     last = vault.last_anchored(study_id)
     if daily and last is not None and today(last) >= today(now):
         return
-    with vault.enrolling():
+    with vault.placing():
         placed = [_place(vault, study_id, form_id, single, now) for form_id in form_ids(study, study_id).values()]
         if any(placed):
             vault.note_anchored(study_id, now)

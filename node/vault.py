@@ -1159,6 +1159,12 @@ class Vault:
         with self._lock, self._linked("enrol") as link, self._use.transaction(), link.transaction():
             yield
 
+    @contextmanager
+    def placing(self) -> Iterator[None]:
+        """Several placings as one act; it names nobody and needs no LINK, so a node does it unattended."""
+        with self._lock, self._use.transaction():
+            yield
+
     def due_for_review(self, day: str) -> tuple[Digest, ...]:
         """Live consents that a representative signed and that were to be looked at again by `day` (YYYY-MM-DD)."""
         return tuple(

@@ -124,6 +124,7 @@ def _anvil(*options: str) -> Iterator[Chain]:
     if not ANVIL.exists():
         pytest.skip(f"no anvil at {ANVIL}: run scripts/setup with node.js present")
     command = [str(ANVIL), "--port", "0", "--chain-id", str(2**40 + secrets.randbelow(2**40)), "--hardfork", "prague"]
+    command += ["--max-persisted-states", "1"]  # else it leaves gigabytes of old states in the home folder
     with subprocess.Popen([*command, "--accounts", "1", *options], stdout=subprocess.PIPE, text=True) as process:
         try:
             yield _anvil_chain(process)

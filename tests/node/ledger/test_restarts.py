@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 @contextmanager
 def running(port: int, chain_id: int, state: Path) -> Iterator[None]:
     command = [str(ANVIL), "--port", str(port), "--chain-id", str(chain_id), "--hardfork", "prague", "--accounts", "1"]
+    command += ["--max-persisted-states", "1"]
     command += ["--block-time", "1", "--state", str(state)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
