@@ -37,6 +37,7 @@ SENTENCES: Final[dict[str, str]] = {
     "MisplacedContract": "the network expects this contract at {expected}, it lies at {got}",
     "KeysNotSigned": "the keys of member {index} want a signature by {expected}, this one is by {recovered}",
     "RotatedLately": "member {index} changed its keys lately; it may again at {next}",
+    "LogNotLonger": "the log of member {member} is anchored up to line {anchored}, line {entries} is not beyond",
     "NoAuditor": "no auditor has seat {seat}",
     "VotesOrder": "votes come one a member in ascending order; the one of member {member} does not",
     "InvalidShortString": "a stored text is not in its short form",

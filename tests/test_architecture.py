@@ -71,7 +71,7 @@ PURE_NODE = (
 JOINTS = "node node.* crypto crypto.* fl_engine fl_engine.*"
 
 CRYPTO = " crypto crypto.*"
-REPORTS = " node.reports node.reports.*"
+REPORTS = " node.reports node.reports.* node.events node.trail node.validity"
 
 HOUSE = (
     # --- crypto: bytes
@@ -143,7 +143,6 @@ HOUSE = (
     Row("node/reports/*", PURE_NODE + REPORTS + CRYPTO, "rfc8785", banned=NO_WORLD - {"datetime"}),
     # --- node: the joints
     Row("node/audit/*", JOINTS, "cryptography numpy rfc8785"),
-    Row("node/reports/*", PURE_NODE + " node.reports node.reports.* node.study node.trail" + CRYPTO, ""),
     Row("node/cli/* node/__main__.py", JOINTS, "click numpy rfc8785 segno structlog tomli_w trio"),
     Row("node/*", JOINTS, "numpy prometheus_client rfc8785 segno structlog tomli_w trio"),
 )

@@ -16,6 +16,7 @@ from crypto.sealing import BlobKind
 from crypto.statements import Domains, Leave, sign
 from node import card as cards
 from node.errors import ChainUnreachable, OutcomeUnknown
+from node.events import EventIndex
 from node.history import RoundHistory
 from node.messages import (
     AbstainNotice,
@@ -48,7 +49,7 @@ from node.records import (
     Withdrawn,
 )
 from node.simulate import roots
-from node.trail import participation, trail
+from node.trail import participation, tell, trail
 from node.validity import Code
 from tests.fakes import byzantine
 from tests.fakes.byzantine import serve_with, signed, speak_with
@@ -306,7 +307,9 @@ async def test_two_commits_of_one_member_end_in_one_result(
         told = net.of(Equivocated)
         assert {(one.member, one.kind) for one in told} == {(LIAR, 1)}
         assert len({one.round_id for one in told}) == len(told)
-        entries = trail(net.ledger.records(0, net.ledger.head().number), kind="equivocated")
+        index = EventIndex()
+        index.extend(tell(net.ledger.records(0, net.ledger.head().number)))
+        entries = trail(index, kind="equivocated")
         assert all("signed two different commits" in one["what"] for one in entries)
         assert participation(net.nodes[0].history, study)["totals"][LIAR]["contradicted"] == len(told)
 

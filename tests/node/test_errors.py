@@ -20,6 +20,7 @@ CODES = {
     errors.InputError: 2,
     errors.VerificationFailed: 3,
     errors.PeerError: 3,
+    errors.ChainDisputed: 3,
     errors.NotFound: 4,
     errors.Refused: 5,
     errors.ChainUnreachable: 6,

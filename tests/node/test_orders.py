@@ -32,7 +32,9 @@ class Desk:
         settings = config.load(home.config_path, {})
         lock = HomeLock(home.path)
         lock.release()  # the test ends the node
-        self.opened = Opened(home, real, settings, node.participant.store, node, lock)
+        # The node's ledger is in memory and no order of these tests asks another: there is no Ethereum client to name.
+        ledger, ring = cast(Any, None), node.participant.ring
+        self.opened = Opened(home, real, settings, node.participant.store, node, ledger, ring, lock)
         self.orders = Orders(self.opened)
 
     async def order(self, role: str, name: str, **body: Any) -> dict[str, Any]:

@@ -140,13 +140,20 @@ async def run_study(home: Path, url: str, study: Study) -> Digest:
     return number
 
 
+@contextmanager
+def as_the_officer(home: Path, node: Node, member: int, act: str) -> Iterator[None]:
+    """A member's LINK, open with its data-protection officer's key."""
+    vault = node.participant.vault
+    assert vault is not None
+    officer = roles.officer_key(roles.load(home / f"member-{member + 1}", "dpo"))
+    with vault.unlocked(officer, roles.witness(node.participant.store, "dpo", act)):
+        yield
+
+
 async def run_erasure(home: Path, url: str, member: int, patient: str) -> Digest:
     """Erase a patient of a member, its study ended, until every node saw the head move and all purges; the batch."""
     async with running_nodes(home, url) as nodes:
-        vault, store = nodes[member].participant.vault, nodes[member].participant.store
-        assert vault is not None
-        officer = roles.officer_key(roles.load(home / f"member-{member + 1}", "dpo"))
-        with vault.unlocked(officer, roles.witness(store, "dpo", "erase.request")):
+        with as_the_officer(home, nodes[member], member, "erase.request"):
             asked = await nodes[member].erasing.request(nodes[member], patient=patient)
         batch = Digest.from_hex(asked["erasure"])
 

@@ -41,6 +41,7 @@ from tests.node.audit.audit_kit import (
     MEMBERS,
     PATIENTS,
     ROUNDS,
+    as_the_officer,
     erase_in,
     make_network,
     running_chain,
@@ -193,7 +194,8 @@ def test_a_delivered_certificate_goes_along_without_its_annex(erased: Path, tmp_
 
     async def deliver(url: str) -> dict[str, Any]:
         async with running_nodes(net, url) as nodes:
-            document = await nodes[1].erasing.receipt(nodes[1], "MRN-1-03")
+            with as_the_officer(net, nodes[1], 1, "erase.receipt"):
+                document = await nodes[1].erasing.receipt(nodes[1], "MRN-1-03")
             await until(lambda: all(e.closed for node in nodes for e in node.history.erasures.values()))
         return document
 
