@@ -71,7 +71,7 @@ PURE_NODE = (
 JOINTS = "node node.* crypto crypto.* fl_engine fl_engine.*"
 
 CRYPTO = " crypto crypto.*"
-REPORTS = " node.reports node.reports.* node.events node.trail node.validity"
+REPORTS = " node.reports node.reports.* node.duo node.events node.trail node.validity"
 
 HOUSE = (
     # --- crypto: bytes

@@ -14,6 +14,7 @@ from html import escape
 from typing import Any, Final
 
 from crypto.digest import Digest
+from node.duo import CODES, IDS, NAMES
 from node.errors import NotFound
 from node.history import ErasureHistory, History, StudyHistory
 from node.membership import members_of
@@ -27,29 +28,7 @@ EXPORT: Final = "model_export"
 """Kind of the log's entries about models that left the node."""
 
 DUO: Final[dict[int, str]] = {
-    0: "NRES, no restriction (DUO:0000004)",
-    1: "GRU, general research use (DUO:0000042)",
-    2: "HMB, health, medical or biomedical research (DUO:0000006)",
-    3: "DS, disease specific research (DUO:0000007)",
-    4: "POA, population origins or ancestry research only (DUO:0000011)",
-    8: "RS, research specific restrictions (DUO:0000012)",
-    9: "NMDS, no general methods research (DUO:0000015)",
-    10: "GSO, genetic studies only (DUO:0000016)",
-    11: "NPUNCU, not for profit, non commercial use only (DUO:0000018)",
-    12: "PUB, publication required (DUO:0000019)",
-    13: "COL, collaboration required (DUO:0000020)",
-    14: "IRB, ethics approval required (DUO:0000021)",
-    15: "GS, geographical restriction (DUO:0000022)",
-    16: "MOR, publication moratorium (DUO:0000024)",
-    17: "TS, time limit on use (DUO:0000025)",
-    18: "US, user specific restriction (DUO:0000026)",
-    19: "PS, project specific restriction (DUO:0000027)",
-    20: "IS, institution specific restriction (DUO:0000028)",
-    21: "RTN, return to database or resource (DUO:0000029)",
-    22: "CC, clinical care use (DUO:0000043)",
-    23: "NPOA, population origins or ancestry research prohibited (DUO:0000044)",
-    24: "NPU, not for profit organisation use only (DUO:0000045)",
-    25: "NCU, non-commercial use only (DUO:0000046)",
+    CODES[code].bit_length() - 1: f"{code}, {NAMES[code]} ({number})" for number, code in IDS.items()
 }
 """Bit of a form's purposes -> term of the GA4GH Data Use Ontology (https://github.com/EBISPOT/DUO). Bits 0 to 7 are
 permissions, bits 8 to 31 modifiers; bits are only ever added."""
