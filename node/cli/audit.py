@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import closing
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -115,15 +116,10 @@ def trail(
 
     Reads the home's copy of the chain; nothing needs to run. Consents given in anchors are not on the chain one by one.
     """
-    from node import trail as told
-    from node.audit.events import event_index
-    from node.home import reading_home
-
     history = common.history_of(home)
     number = None if study is None else common.pick_study(history, study)
-    index = event_index(reading_home(home))
-    rows = told.trail(
-        index,
+    rows = _timeline(
+        home,
         study=number,
         member=None if member is None else _member(member, common.names_of(history)),
         consent=None if consent is None else common.digest(consent, "--consent"),
@@ -140,6 +136,16 @@ def trail(
         ),
         rows,
     )
+
+
+def _timeline(home: Path, **filters: Any) -> list[dict[str, Any]]:
+    """Who did what when, by the home's index of events; `filters` as `EventIndex.find` takes them."""
+    from node.audit.events import event_index
+    from node.home import reading_home
+    from node.trail import trail as tell
+
+    with closing(event_index(reading_home(home))) as index:
+        return tell(index, **filters)
 
 
 def _member(given: str, names: dict[int, str]) -> int:
@@ -193,15 +199,12 @@ def member(home: Path, member: str) -> None:
 
     With --csv: what it did and what names it, in the order of the chain.
     """
-    from node import trail as told
-    from node.audit.events import event_index
-    from node.home import reading_home
     from node.reports.member import member_report
 
     history = common.history_of(home)
     index = _member(member, common.names_of(history))
     found = member_report(history, index, int(time.time()))
-    found["timeline"] = told.trail(event_index(reading_home(home)), member=index)
+    found["timeline"] = _timeline(home, member=index)
     answer(found, _shown(found), found["timeline"])
 
 
@@ -221,8 +224,6 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
     Which rounds used the records is in sealed sets: the hospital that holds the consent, or whoever shows the card,
     reads them. Anywhere else the answer says that it is not known here. With --csv: the rounds.
     """
-    from node import trail as told
-    from node.audit.events import event_index
     from node.card import parse
     from node.home import reading_home
     from node.reports.consent import consent_report
@@ -233,10 +234,10 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
     place: dict[str, Any] = {}
     body: dict[str, Any] = {"from": 1}
     if card is not None:
-        shown = parse(read_file(card, "card", 1 << 16))
+        body["card"] = read_text(card, "card", 1 << 16)
+        shown = parse(body["card"].encode())
         number = shown.consent_id
         place = {"study": shown.origin.study, "hospital": shown.origin.member, "form": shown.form_id}
-        body["card"] = read_text(card, "card", 1 << 16)
     else:
         number = common.digest(str(consent), "--consent")
         body["consent"] = number.hex()
@@ -247,7 +248,7 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
         forms = [one["form_id"] for one in held if one["consent_id"] == number.hex()]
         place["form"] = common.digest(forms[0], "form") if forms else None
     found = consent_report(history, number, **place, uses=None if proven is None else proven["rounds"])
-    found["timeline"] = told.trail(event_index(reading_home(home)), consent=number)
+    found["timeline"] = _timeline(home, consent=number)
     answer(found, _shown(found), found["uses"] if found["uses_known"] else found["timeline"])
 
 
@@ -276,18 +277,14 @@ def erasure(home: Path, erasure: str | None) -> None:
 
     An attestation is a signed word. With --csv: what was done, in the order of the chain.
     """
-    from node import trail as told
-    from node.audit.events import event_index
-    from node.home import reading_home
     from node.reports.erasure import erasure_report, find_erasure
 
     history = common.history_of(home)
     batches = list(history.erasures) if erasure is None else [find_erasure(history, erasure)]
-    index = event_index(reading_home(home))
-    found = []
-    for batch in batches:
-        report = erasure_report(history, batch, int(time.time()))
-        found.append({**report, "timeline": told.trail(index, batch=batch)})
+    found = [
+        {**erasure_report(history, batch, int(time.time())), "timeline": _timeline(home, batch=batch)}
+        for batch in batches
+    ]
     lines = [line for one in found for line in ("", *_shown(one))]
     answer(found, lines or ["no erasure"], [row for one in found for row in one["timeline"]])
 

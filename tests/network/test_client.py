@@ -46,7 +46,7 @@ def anvil() -> Iterator[str]:
     if not ANVIL.exists():
         pytest.skip(f"no anvil at {ANVIL}: run scripts/setup with node.js present")
     command = [str(ANVIL), "--port", "0", "--chain-id", str(2**40 + secrets.randbelow(2**40)), "--hardfork", "prague"]
-    command += ["--accounts", "1", "--block-time", "1"]
+    command += ["--accounts", "1", "--block-time", "1", "--max-persisted-states", "1"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
             assert process.stdout is not None
