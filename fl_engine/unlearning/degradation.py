@@ -52,5 +52,5 @@ MODE: Final = Unlearner(
     needs=frozenset(),
     claims=ALWAYS | {Claim.L2_APPROXIMATE},
     rounds=_rounds,
-    defaults={"keep": 0.5, "erase": 3, "guide": 1},
+    defaults={"keep": 0.5, "erase": 3, "guide": 2},
 )

@@ -194,8 +194,8 @@ def _unlearn(case: Case) -> Rounds:
 
 
 def _program(case: Case, height: int) -> Rounds:
-    agreed, width = case.agreed, case.whole("width") + 1
-    classes = agreed.layout.tensors[-1][1][0]
+    agreed = case.agreed
+    width, classes = feature_width(agreed.layout, case.whole("width")) + 1, agreed.layout.tensors[-1][1][0]
     task = Task(
         "statistics",
         agreed.initial,
@@ -207,8 +207,15 @@ def _program(case: Case, height: int) -> Rounds:
     total = Statistics(np.zeros((width, width), np.int64), np.zeros((width, classes), np.int64), 0)
     for member in sorted(updates):
         total = total + Statistics.unpack(updates[member].delta, width, classes, updates[member].records)
-    head = total.head(case.parameters["regularisation"], agreed.grid)
+    head = total.head(case.parameters["regularisation"] + noise_floor(case, width, len(updates)), agreed.grid)
     return Result(head, {(height, 0): Checkpoint(head, total.records)})
+
+
+def noise_floor(case: Case, width: int, members: int) -> float:
+    """Regularisation, in the units of lambda, that outweighs the noise of all members: three times the spectral norm's
+    half, sqrt(D * members) deviations, so that the noised matrix stays positive definite.
+    """
+    return 3 * case.parameters["noise"] * CLIP * CLIP * sqrt(width * members) / 4.0**FEATURE_BITS
 
 
 def _statistics(network: Probe, task: Task, records: Records, grid: Grid, *, beacon: bytes, member: int) -> LocalUpdate:
@@ -236,9 +243,14 @@ def noised(own: Statistics, noise: float, secret: bytes) -> Statistics:
     return Statistics(own.gram + gram, own.cross + cross, own.records)
 
 
+def feature_width(layout: ParamSpec, width: int) -> int:
+    """How many features a head has: `width`, or all that the backbone gives its own head where that is fewer."""
+    return min(width, layout.tensors[-2][1][1])
+
+
 def head_layout(layout: ParamSpec, width: int) -> ParamSpec:
     """The layout of a head as a model of its own: one tensor [D, C]."""
-    return ParamSpec((("ridge.weight", (width + 1, layout.tensors[-1][1][0])),))
+    return ParamSpec((("ridge.weight", (feature_width(layout, width) + 1, layout.tensors[-1][1][0])),))
 
 
 RIDGE: Final = Unlearner(

@@ -111,7 +111,7 @@ def test_a_head_is_not_released_around_a_single_patient_without_noise(learned: L
     case = replace(case, patients=1, parameters={"width": 4})
     with pytest.raises(PolicyError, match="1 forgotten patients and no noise"):
         unlearn(get_unlearner("ridge"), case, hospitals, network)
-    noisy = replace(case, parameters={"width": 4, "noise": 0.01})
+    noisy = replace(case, parameters={"width": 4, "noise": 0.5})
     first, second = (unlearn(get_unlearner("ridge"), noisy, hospitals, network) for _ in range(2))
     assert np.array_equal(first.result.model, second.result.model)
     quiet = unlearn(get_unlearner("ridge"), replace(case, patients=10), hospitals, network)
