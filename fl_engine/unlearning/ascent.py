@@ -78,16 +78,16 @@ def _climb(network: Probe, task: Task, records: Records, grid: Grid, *, beacon: 
     if len(positions) == 0:
         raise PolicyError("no records to forget at this member")
     start = dequantise(network.spec.check(task.model), grid).astype(np.float64)
-    bound = task.numbers["bound"] * 2.0**-grid.fraction_bits
+    bound = task.number("bound") * 2.0**-grid.fraction_bits
     weights, loss = start.copy(), 0.0
-    enough = task.numbers["stop"] * log(data.classes)
-    for epoch in range(int(task.numbers["epochs"])):
+    enough = task.number("stop") * log(data.classes)
+    for epoch in range(int(task.number("epochs"))):
         for batch in batch_order(positions, task.training, beacon, member)[epoch % task.training.local_epochs]:
             network.set_weights(weights.astype(np.float32))
             loss, gradient = network.gradient(data.x, data.y, batch)
             if loss >= enough:
                 break
-            moved = weights + task.numbers["learning_rate"] * gradient.astype(np.float64) - start
+            moved = weights + task.number("learning_rate") * gradient.astype(np.float64) - start
             length = float(np.sqrt(np.sum(moved * moved)))
             weights = start + moved * min(1.0, bound / length if length > 0 else 1.0)
     return LocalUpdate(quantise(weights - start, grid), len(positions), loss)

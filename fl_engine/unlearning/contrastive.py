@@ -60,21 +60,21 @@ def _contrast(network: Probe, task: Task, records: Records, grid: Grid, *, beaco
         raise PolicyError("no records to forget at this member")
     forgotten = np.ascontiguousarray(data.x[positions])
     start = dequantise(network.spec.check(task.model), grid)
-    network.set_weights(dequantise(network.spec.check(task.anchors[0]), grid))
+    network.set_weights(dequantise(network.spec.check(task.anchor(0)), grid))
     untrained = network.features(forgotten)
     network.set_weights(start)
     trained = network.features(forgotten)
     loss = 0.0
     size = task.training.batch_size
-    for _ in range(int(task.numbers["epochs"])):
+    for _ in range(int(task.number("epochs"))):
         for at in range(0, len(positions), size):
             part = slice(at, at + size)
             loss = network.contrast(
                 forgotten[part],
                 untrained[part],
                 trained[part],
-                task.numbers["temperature"],
-                task.numbers["learning_rate"],
+                task.number("temperature"),
+                task.number("learning_rate"),
             )
     if len(records.retained):
         batches = batch_order(data.positions(records.retained), task.training, beacon, member)[0]

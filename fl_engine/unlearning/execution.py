@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from typing import Protocol, TypeAlias
 
 import numpy as np
 
 from fl_engine.errors import PolicyError, UnknownName
+from fl_engine.ring import Grid
 from fl_engine.training import get_method
 from fl_engine.training.method import LocalUpdate
 from fl_engine.unlearning.unlearner import (
@@ -32,6 +33,22 @@ from fl_engine.unlearning.unlearner import (
     Work,
     check_answer,
 )
+
+
+class Local(Protocol):
+    """What a member must know of the study to carry out a task; an `Agreed` is one."""
+
+    @property
+    def method(self) -> str:
+        """The study's training method."""
+
+    @property
+    def grid(self) -> Grid:
+        """The study's grid."""
+
+    @property
+    def erasable(self) -> bool:
+        """Whether the study accepts erasures."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +121,7 @@ def execute(
 
     def answer(one: Round) -> dict[int, LocalUpdate]:
         return {
-            m: carry_out(task, agreed, hospitals[m], network, works or {}, one.height, m)
+            m: carry_out(task, agreed, hospitals[m], network, works or {}, agreed.beacon(one.height, task.model), m)
             for m, task in one.tasks.items()
         }
 
@@ -112,26 +129,25 @@ def execute(
 
 
 def carry_out(
-    task: Task, agreed: Agreed, records: Records, network: Probe, works: Mapping[str, Work], height: int, member: int
+    task: Task, study: Local, records: Records, network: Probe, works: Mapping[str, Work], beacon: bytes, member: int
 ) -> LocalUpdate:
     """One member's answer to its task: the study's own training, or the work of that name."""
-    beacon = agreed.beacon(height, task.model)
     if task.work == "train":
-        train = get_method(agreed.method).train_local
+        train = get_method(study.method).train_local
         return train(
             network,
             task.model,
             records.data,
             records.retained,
             task.training,
-            agreed.grid,
+            study.grid,
             beacon=beacon,
             member=member,
-            erasable=agreed.erasable,
+            erasable=study.erasable,
         )
     if task.work not in works:
         raise UnknownName("local work", task.work, ("train", *works))
-    return works[task.work](network, task, records, agreed.grid, beacon=beacon, member=member)
+    return works[task.work](network, task, records, study.grid, beacon=beacon, member=member)
 
 
 def replay(rounds: Rounds, updates: Mapping[int, Mapping[int, LocalUpdate]]) -> Run:

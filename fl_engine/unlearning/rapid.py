@@ -65,7 +65,7 @@ def _with_numbers(program: Rounds, numbers: dict[str, float]) -> Rounds:
 
 
 def _fisher(network: Probe, task: Task, records: Records, grid: Grid, *, beacon: bytes, member: int) -> LocalUpdate:
-    if task.numbers["erasable"]:
+    if task.number("erasable"):
         check_erasable(len(records.retained), task.training.batch_size)
     positions = records.data.positions(records.retained)
     start = dequantise(task.model, grid).astype(np.float64)
@@ -81,7 +81,7 @@ def _fisher(network: Probe, task: Task, records: Records, grid: Grid, *, beacon:
             first = _FIRST_MOMENT * first + (1 - _FIRST_MOMENT) * g
             second = _SECOND_MOMENT * second + (1 - _SECOND_MOMENT) * g * g
             root = np.sqrt(second / (1 - _SECOND_MOMENT**step)) + _EPSILON
-            weights -= task.numbers["learning_rate"] * (first / (1 - _FIRST_MOMENT**step)) / root
+            weights -= task.number("learning_rate") * (first / (1 - _FIRST_MOMENT**step)) / root
             losses.append(loss * len(batch))
         loss = sum(losses) / len(positions)
     return LocalUpdate(quantise(weights - start, grid), len(positions), loss)

@@ -220,20 +220,22 @@ def noise_floor(case: Case, width: int, members: int) -> float:
 
 def _statistics(network: Probe, task: Task, records: Records, grid: Grid, *, beacon: bytes, member: int) -> LocalUpdate:
     """What a hospital sends; one that keeps its sums subtracts instead, to the same bits."""
-    data, width = records.data, int(task.numbers["width"])
+    data, width = records.data, int(task.number("width"))
     positions = data.positions(records.retained)
     if len(positions) < MIN_RECORDS:
         raise PolicyError(f"{len(positions)} records: statistics of fewer than {MIN_RECORDS} do not leave a hospital")
     network.set_weights(dequantise(network.spec.check(task.model), grid))
     z = grid_features(network.features(np.ascontiguousarray(data.x[positions])), width)
     own = Statistics.of(z, data.y[positions], data.classes)
-    return LocalUpdate(noised(own, task.numbers["noise"], records.secret).pack(), len(positions), 0.0)
+    return LocalUpdate(noised(own, task.number("noise"), records.secret).pack(), len(positions), 0.0)
 
 
 def noised(own: Statistics, noise: float, secret: bytes) -> Statistics:
     """The statistics with the hospital's noise; the same secret gives the same noise, so keep one a release."""
     if noise <= 0:
         return own
+    if len(secret) != 32:
+        raise PolicyError(f"the secret of the noise has {len(secret)} bytes, expected 32")
     stream, width = Stream(secret, "noise on ridge statistics"), len(own.gram)
     upper = np.triu_indices(width)
     gram = np.zeros_like(own.gram)

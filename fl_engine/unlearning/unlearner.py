@@ -200,6 +200,18 @@ class Task:
     anchors: tuple[Ints, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
 
+    def number(self, name: str) -> float:
+        """A setting, or PolicyError where the task does not say it."""
+        if name not in self.numbers:
+            raise PolicyError(f"task {self.work} lacks the number {name!r}")
+        return self.numbers[name]
+
+    def anchor(self, index: int) -> Ints:
+        """A further model, or PolicyError where the task does not bring it."""
+        if index >= len(self.anchors):
+            raise PolicyError(f"task {self.work} brings {len(self.anchors)} further models, number {index} is needed")
+        return self.anchors[index]
+
 
 @dataclass(frozen=True)
 class Round:
