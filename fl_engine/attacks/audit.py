@@ -20,7 +20,19 @@ from numpy.typing import NDArray
 
 from fl_engine.attacks import ATTACKS
 from fl_engine.attacks.attack import Candidates, Evidence, Floats, Holding
-from fl_engine.attacks.inference import ALPHA, MARGIN, Area, Gap, Rank, area, by_patient, gap, rank, smallest_cohort
+from fl_engine.attacks.inference import (
+    ALPHA,
+    MARGIN,
+    REPLICATES,
+    Area,
+    Gap,
+    Rank,
+    area,
+    by_patient,
+    gap,
+    rank,
+    smallest_cohort,
+)
 from fl_engine.attacks.pair import learned
 from fl_engine.errors import PolicyError
 
@@ -111,6 +123,7 @@ def audit_cohort(
     retained: Candidates | None = None,
     margin: float = MARGIN,
     attacks: tuple[str, ...] = tuple(ATTACKS),
+    replicates: int = REPLICATES,
 ) -> Audit:
     """Audit a cohort of forgotten records against controls that were never used.
 
@@ -126,18 +139,19 @@ def audit_cohort(
             if reference is None:
                 skipped[name] = _NO_REFERENCE
             else:
-                findings.append(_of_models(name, evidence, reference, forgotten, margin))
+                findings.append(_of_models(name, evidence, reference, forgotten, margin, replicates))
             continue
         scores = _scores(name, evidence, asked, positive)
-        found = area(scores, positive, asked.patients)
+        found = area(scores, positive, asked.patients, replicates)
         base = apart = None
         if reference is not None and not _missing(name, reference):
             others = _scores(name, reference, asked, positive)
-            base = area(others, positive, asked.patients)
-            apart = gap(scores, others, positive, asked.patients, margin)
+            base = area(others, positive, asked.patients, replicates)
+            apart = gap(scores, others, positive, asked.patients, margin, replicates)
         findings.append(_finding(name, area=found, reference=base, gap=apart))
     exposed = [
-        None if retained is None or e is None else _exposure(e, retained, controls) for e in (evidence, reference)
+        None if retained is None or e is None else _exposure(e, retained, controls, replicates)
+        for e in (evidence, reference)
     ]
     return _audit("cohort", forgotten, controls, margin, tuple(findings), skipped, *exposed)
 
@@ -161,15 +175,17 @@ def audit_patient(
     return _audit("patient", patient, controls, MARGIN, tuple(findings), skipped)
 
 
-def _of_models(name: str, evidence: Evidence, reference: Evidence, forgotten: Candidates, margin: float) -> Finding:
+def _of_models(
+    name: str, evidence: Evidence, reference: Evidence, forgotten: Candidates, margin: float, replicates: int
+) -> Finding:
     """The forgotten records under the model in question against the same records under the reference: 1/2 is no gap."""
     attack, people = ATTACKS[name], forgotten.patients * 2
     scores = np.concatenate([attack.score(one, forgotten) for one in (evidence, reference)])
     positive = np.arange(len(scores)) < len(forgotten)
     return _finding(
         name,
-        area=area(scores, positive, people),
-        gap=gap(scores, np.zeros(len(scores)), positive, people, margin),
+        area=area(scores, positive, people, replicates),
+        gap=gap(scores, np.zeros(len(scores)), positive, people, margin, replicates),
     )
 
 
@@ -179,9 +195,9 @@ def _scores(name: str, evidence: Evidence, asked: Candidates, positive: NDArray[
     return ATTACKS[name].score(evidence, asked)
 
 
-def _exposure(evidence: Evidence, retained: Candidates, controls: Candidates) -> Area:
+def _exposure(evidence: Evidence, retained: Candidates, controls: Candidates, replicates: int) -> Area:
     asked, positive = _together(retained, controls)
-    return area(ATTACKS["loss"].score(evidence, asked), positive, asked.patients)
+    return area(ATTACKS["loss"].score(evidence, asked), positive, asked.patients, replicates)
 
 
 def _together(forgotten: Candidates, controls: Candidates) -> tuple[Candidates, NDArray[np.bool_]]:

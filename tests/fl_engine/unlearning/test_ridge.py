@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fl_engine.errors import PolicyError, ShapeMismatch
-from fl_engine.params import encode_model
+from fl_engine.params import ParamSpec, encode_model
 from fl_engine.ring import Grid
 from fl_engine.unlearning import get_unlearner
 from fl_engine.unlearning.execution import unlearn
@@ -49,7 +49,7 @@ def test_one_of_a_thousand_patients_is_subtracted_to_the_last_bit() -> None:
     head = left.head(1.0, GRID)
     took = time.process_time() - began
     never = Statistics.of(z[~gone], y[~gone], 3).head(1.0, GRID)
-    layout = head_layout(LAYOUT, 128)
+    layout = ParamSpec((("ridge.weight", (129, 3)),))
     assert encode_model(layout, head) == encode_model(layout, never)
     assert not np.array_equal(head, everybody.head(1.0, GRID))
     assert np.mean(predict(head, z, 3, GRID).argmax(1) == y) > 0.9
@@ -137,3 +137,8 @@ def test_the_noise_has_the_deviation_it_says_and_keeps_the_matrix_symmetric() ->
     value = epsilon(20.0)
     assert value is not None
     assert 0.3 < value < 0.4
+
+
+def test_a_head_has_no_more_features_than_its_backbone() -> None:
+    assert head_layout(LAYOUT, 4).tensors == (("ridge.weight", (5, 3)),)
+    assert head_layout(LAYOUT, 500).tensors == (("ridge.weight", (33, 3)),)
