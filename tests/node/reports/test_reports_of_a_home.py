@@ -33,7 +33,7 @@ def data_of(*arguments: object) -> Any:
 
 async def anchor(home: Path, url: str) -> None:
     async with running_nodes(home, url) as nodes:
-        await until(lambda: set(nodes[0].history.logs) == {0, 1, 2})
+        await until(lambda: all(set(node.history.logs) == {0, 1, 2} for node in nodes))
 
 
 @pytest.fixture(scope="module")
