@@ -497,6 +497,17 @@ def test_confirm_marks_what_the_chain_has_taken_in(world: World) -> None:
     assert world.vault.pending_anchors(world.study) == ()
 
 
+def test_a_grant_that_a_reorganisation_took_out_is_pending_again(world: World) -> None:
+    mint(world)
+    before = world.history()
+    world.enrol()
+    assert world.vault.confirm(before) == 0
+    assert not any(one.granted for one in world.vault.holdings(world.study))
+    assert world.vault.pending_anchors(world.study)
+    assert world.vault.confirm(world.history()) == len(world.vault.holdings(world.study))
+    assert world.vault.pending_anchors(world.study) == ()
+
+
 def withdrawn_history(world: World, *ids: Digest) -> History:
     world.send(*withdraw_calls(withdrawal_notice(world.vault.card(one)) for one in ids))
     return world.history()
