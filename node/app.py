@@ -340,7 +340,9 @@ class Node:
     def _forget_chain(self) -> None:
         self._restarting = True
         if self.participant.vault is not None:
-            self.participant.reapply()  # what the old blocks withdrew stays withdrawn here, whatever the new ones hold
+            self.participant.reapply(
+                self.erasing.outlive
+            )  # what the old blocks withdrew stays withdrawn here, whatever the new ones hold
         self._active.clear()
         self._unready.clear()
         self._not_before.clear()
@@ -389,7 +391,7 @@ class Node:
         if self._restarting:
             self._restarting = False
             if self.participant.vault is not None:
-                count = await self._core(self.participant.reapply)
+                count = await self._core(self.participant.reapply, self.erasing.outlive)
                 log.info("withdrawals and erasures of the chain re-applied", count=count)
         await self._open_machines()
         await self._core(self._server.readmit)
