@@ -340,9 +340,8 @@ class Node:
     def _forget_chain(self) -> None:
         self._restarting = True
         if self.participant.vault is not None:
-            self.participant.reapply(
-                self.erasing.outlive
-            )  # what the old blocks withdrew stays withdrawn here, whatever the new ones hold
+            # What the old blocks withdrew stays withdrawn here, whatever the new ones hold.
+            self.participant.reapply(self.erasing.outlive)
         self._active.clear()
         self._unready.clear()
         self._not_before.clear()
