@@ -111,15 +111,16 @@ def gap(
     _check(scores, positive, patients)
     draws = _draws(positive, patients, replicates)
     apart = auc(scores, positive, draws) - auc(reference, positive, draws)
-    low, high = (float(v) for v in np.quantile(apart, (ALPHA, 1 - ALPHA)))
     people = np.array(patients)
     fewest = min(len(np.unique(people[positive])), len(np.unique(people[~positive])))
+    point = float((auc(scores, positive) - auc(reference, positive))[0])
+    low, high = (float(v) for v in np.quantile(apart, (ALPHA, 1 - ALPHA)))
     verdict = Verdict.OPEN
     if low > margin or high < -margin:
         verdict = Verdict.SEPARATED
     elif -margin < low and high < margin and fewest >= smallest_cohort(margin):
         verdict = Verdict.WITHIN
-    return Gap(float((auc(scores, positive) - auc(reference, positive))[0]), low, high, verdict)
+    return Gap(point, low, high, verdict)
 
 
 def rank(score: float, controls: Floats) -> Rank:
