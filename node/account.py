@@ -22,7 +22,6 @@ from enum import Enum
 from typing import Any, Final, Protocol, cast
 
 import rlp
-from eth_account import Account
 
 from crypto.digest import Digest, keccak256
 from crypto.keys import LedgerKey, address_text
@@ -316,6 +315,9 @@ class SendingAccount:
         }
         if to is not None:
             fields["to"] = address_text(to)
+        # Not at the top: it computes pairings of a curve that nothing here uses, half a second for every process.
+        from eth_account import Account
+
         signed = Account.sign_transaction(fields, self._key.to_bytes())
         return bytes(signed.raw_transaction), Digest(bytes(signed.hash))
 
