@@ -309,7 +309,7 @@ class Node:
             stored = await self._core(self._follower.stored)
         except Reorganised:
             stored = await self._core(self._follower.stored)
-        await self._core(self._apply, stored)
+        await self._core(self._adopt, stored)
 
     async def _follow(self) -> None:
         while True:
@@ -319,8 +319,8 @@ class Node:
                 self.ready = False
                 log.warning("reorganised", error=error.message)
                 self.metrics.reorganisations += 1
+                self._restarting = True
                 await self._stop_beside()
-                await self._core(self._forget_chain)
                 await self._load()
                 await self._send_again()
             except LedgerError as error:
@@ -337,14 +337,17 @@ class Node:
         except LedgerError as error:  # the duties that follow say again what is missing
             log.warning("not sent again", error=error.message)
 
-    def _forget_chain(self) -> None:
-        self._restarting = True
-        if self.participant.vault is not None:
+    def _adopt(self, stored: list[Logged]) -> None:
+        """Put the chain as it was kept in the place of what was read of it: at one stroke, for others look on."""
+        if self.history.last is not None and self.participant.vault is not None:
             self.participant.reapply()  # what the old blocks withdrew stays withdrawn here, whatever the new ones hold
+        history = History()
+        history.apply_all(stored)
+        self.metrics.records += len(stored)
         self._active.clear()
-        self._unready.clear()
         self._not_before.clear()
-        self.participant.forget_chain()
+        self._unready = set(history.rounds)
+        self.participant.read_anew(history)
         self.desk.forget()
         self.erasing.forget()
 

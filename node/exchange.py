@@ -51,8 +51,11 @@ class Exchange:
     # Who
 
     def peer_of(self, member: int) -> bytes:
-        """The libp2p peer id of a member."""
-        return self._node.history.registry.members[member].peer_id
+        """The libp2p peer id of a member; `NotFound` while the registry has no such member."""
+        found = self._node.history.registry.members.get(member)
+        if found is None:
+            raise NotFound(f"member {member} is not in the registry, as far as the chain is read")
+        return found.peer_id
 
     def everyone(self) -> list[bytes]:
         """Every registered peer but us: active members, then auditors."""
