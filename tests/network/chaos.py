@@ -2,7 +2,7 @@
 
 A network is founded on generated scans, its lines are proxies (`links`), studies run back to back. From the seed comes
 a list of faults, each with its time, victim, kind and length: killed, killed after a named write, frozen, cut off from
-the peers or the chain or both; members, the scribe, the chain, the auditor. Afterwards everything is healed, the studies
+the peers or the chain or both; members, the scribe, the chain, the auditor. Afterwards everything is healed, studies
 are waited for, and the whole is audited: see `Chaos.audit`. The same seed gives the same faults at the same times; what
 they meet depends on the machine.
 
@@ -649,12 +649,12 @@ def main() -> int:
             members=given.members,
             rounds=given.rounds,
             longest_s=given.longest,
-            say=lambda line: print(line, file=sys.stderr, flush=True),
+            say=lambda line: sys.stderr.write(line + "\n"),
         )
         report = run.run()
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    print(json.dumps(report) if given.json else "\n".join(lines(report)))
+    sys.stdout.write((json.dumps(report) if given.json else "\n".join(lines(report))) + "\n")
     return 0 if report["ok"] else 3
 
 
