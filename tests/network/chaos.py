@@ -55,11 +55,13 @@ RECOVERY_S = 90.0  # a healed process answers and follows the chain within this
 PATIENCE_S = 240.0  # all studies are over within this, once everything is healed
 NODE_MIB, WORKER_MIB = 400, 800
 WINDOWS = {"scribe_s": 15, "grace_s": 4, "reveal_s": 8, "have_s": 8, "vote_s": 8, "purge_s": 10}
+WARM_S = WINDOWS["scribe_s"] + WINDOWS["grace_s"]  # a member that comes up misses the commit window it comes up in
 SPEC = """
 schema = "koinon.study/1"
 name = "{name}"
 task = "npz-classification"
 rounds = {rounds}
+min_included = {least}
 [data]
 input_shape = [1, {side}, {side}]
 classes = 2
@@ -129,8 +131,8 @@ class Fault:
     windows: list[str] = field(default_factory=list)
 
     def overlaps(self, first: float, last: float) -> bool:
-        """Whether it was felt at any time between two moments."""
-        return self.began <= last and first <= (self.recovered or math.inf)
+        """Whether it was felt at any time between two moments: until its victim can have trained again."""
+        return self.began <= last and first <= (self.recovered + WARM_S if self.recovered else math.inf)
 
     def to_json(self) -> dict[str, Any]:
         """For the report."""
@@ -248,6 +250,7 @@ class Chaos:
         text = SPEC.format(
             name=f"chaos-{number}",
             rounds=self.rounds,
+            least=self.members // 2 + 1,
             side=SIDE,
             windows=windows,
             text="ab" * 32,
@@ -544,13 +547,14 @@ class Chaos:
             )
             n = one.opened.roster.bit_count()
             faulty = {f.victim for f in hurt} - {"auditor"}
-            borne = "chain" not in faulty and len(faulty) <= slack(n, faults(n, 1))
+            left = sum(f"member-{m + 1}" not in faulty for m in members_of(one.opened.roster & ~one.opened.suspended))
+            borne = "chain" not in faulty and len(faulty) <= slack(n, faults(n, 1)) and left > self.members // 2
             if borne and (one.failed is not None or "extension" in lost):
                 self.broken.append(
                     f"round {one.opened.height} of {one.opened.study.hex()[:8]} lost {lost or 'everything'} to "
                     f"{sorted(faulty) or 'nobody'}"
                 )
-        typical = statistics.median(quiet) if quiet else 0.0
+        typical = statistics.median(quiet or [one["seconds"] for one in self.rounds_seen] or [0])
         for fault in self.faults:
             for one in history.rounds.values():
                 if one.ended_at is not None and fault.overlaps(one.opened.opened_at, one.ended_at):

@@ -18,6 +18,7 @@ from node import card as cards
 from node.errors import ChainUnreachable, OutcomeUnknown
 from node.events import EventIndex
 from node.history import RoundHistory
+from node.membership import members_of
 from node.messages import (
     AbstainNotice,
     Accepted,
@@ -265,6 +266,37 @@ async def test_a_frozen_member_is_missed_by_rule_and_catches_up(tmp_path: Path, 
             )
         )
         await agree(net, study)
+
+
+async def test_a_member_and_the_auditor_that_come_back_days_later_hold_everything_and_take_part_again(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, auditor=True) as net:
+        study = await net.create(spec(rounds=2))
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        await net.kill(1)
+        await net.kill(4)
+        await net.finish(study)
+        net.clock.now += 9 * 86_400
+        await net.start(4)
+        await net.start(1)
+        await net.finish(study)
+        for index in (1, 4):
+            store = net.nodes[index].participant.store
+            await net.until(
+                lambda store=store: all(store.has(Digest.from_hex(r)) for r in roots(net.nodes[0], study).values())
+            )
+        audited = net.nodes[4].participant
+
+        def opened(one: RoundHistory) -> set[int]:
+            notices = audited.store.notices(one.opened.round_id, "CommitNotice")
+            return {n.member for n in notices if isinstance(n, CommitNotice) and audited.holds(n)}
+
+        await net.until(lambda: all(set(members_of(result(one).included)) <= opened(one) for one in net.rounds(0)))
+        await agree(net, study)
+        second = await net.play(spec("another"))
+        (one,) = (one for one in net.rounds(0) if one.opened.study == second)
+        assert result(one).included == 0b1111
 
 
 async def test_the_frozen_scribe_delays_and_does_not_stop_a_round(tmp_path: Path, trainer: SharedTrainer) -> None:
