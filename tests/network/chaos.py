@@ -107,7 +107,9 @@ KINDS: dict[str, tuple[int, tuple[str, ...]]] = {
     "cut": (4, ("member", "scribe", "auditor")),  # from every peer
     "offline": (3, ("member", "scribe", "auditor")),  # from peers and chain
     "blind": (3, ("member", "scribe", "auditor")),  # from the chain
+    "slow": (3, ("member", "scribe", "auditor")),  # a bad line to everybody: see `SLOW`
 }
+SLOW: dict[str, float] = {"latency_s": 0.3, "bytes_per_s": 200_000}
 VICTIMS = {"member": 6, "scribe": 3, "auditor": 2, "chain": 2}
 
 
@@ -184,6 +186,7 @@ class Chaos:
     studies: list[Digest] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    late: list[str] = field(default_factory=list)  # who was hurt by nothing but a slow machine
     peak: dict[str, dict[str, int]] = field(default_factory=dict)
     rounds_seen: list[dict[str, Any]] = field(default_factory=list)
     verified: int = 0
@@ -325,14 +328,17 @@ class Chaos:
                 self.net.send(victim, signal.SIGUSR1)
             case "freeze":
                 self.net.send(victim, signal.SIGSTOP)
+            case "slow":
+                for other in self._ends(fault):
+                    self.links.shape(victim, other, **SLOW)
             case _:
                 for other in self._ends(fault):
                     self.links.cut(victim, other)
 
     def _ends(self, fault: Fault) -> Iterator[str]:
-        if fault.kind in ("cut", "offline"):
+        if fault.kind in ("cut", "offline", "slow"):
             yield from (name for name in self.net.names if name != fault.victim)
-        if fault.kind in ("blind", "offline"):
+        if fault.kind in ("blind", "offline", "slow"):
             yield "chain"
 
     def _phase(self, one: RoundHistory | None) -> str:
@@ -359,6 +365,9 @@ class Chaos:
                     self.net.start(victim)
                 case "freeze":
                     self.net.send(victim, signal.SIGCONT)
+                case "slow":
+                    for other in self._ends(fault):
+                        self.links.shape(victim, other)
                 case _:
                     for other in self._ends(fault):
                         self.links.heal(victim, other)
@@ -456,8 +465,9 @@ class Chaos:
         """Check what must hold whatever happened; what does not is in `broken`.
 
         Every statement, round and model again from every home (`koinon audit verify`); heads and models agree; no
-        honest member ever contradicted itself; who is told to have been absent was hurt at that time, and who was
-        away from the opening to the seal is told so; no round lost more than its windows; memory.
+        honest member ever contradicted itself; who is told to have been absent was hurt at that time or had signed
+        nothing, and who was away all the time is not told to have been there; no round lost more than its windows;
+        memory.
         """
         done = subprocess.run(
             [sys.executable, "-m", "node.cli.main", "audit", "verify", "--home", str(self.home), "--json"],
@@ -520,6 +530,13 @@ class Chaos:
                 if part["committed"] and any(f.began < opened - 1 and f.ended > ended + 1 for f in away):
                     self.broken.append(f"{where}: {name} is told to have committed and was away all the time")
 
+    def _signed(self, name: str, one: RoundHistory) -> bool:
+        store = Store(self.net.homes[name], bytes(32))
+        try:
+            return store.own_notice(one.opened.round_id, "CommitNotice") is not None
+        finally:
+            store.close()
+
     def _costs(self, history: History) -> None:
         """Which windows each round lost, and to which faults; no more than the faulty few may cost."""
         quiet: list[float] = []
@@ -549,7 +566,10 @@ class Chaos:
             faulty = {f.victim for f in hurt} - {"auditor"}
             left = sum(f"member-{m + 1}" not in faulty for m in members_of(one.opened.roster & ~one.opened.suspended))
             borne = "chain" not in faulty and len(faulty) <= slack(n, faults(n, 1)) and left > self.members // 2
-            if borne and (one.failed is not None or "extension" in lost):
+            late = any(
+                where.startswith(f"round {one.opened.height} of {one.opened.study.hex()[:8]}") for where in self.late
+            )
+            if borne and not late and (one.failed is not None or "extension" in lost):
                 self.broken.append(
                     f"round {one.opened.height} of {one.opened.study.hex()[:8]} lost {lost or 'everything'} to "
                     f"{sorted(faulty) or 'nobody'}"
@@ -579,6 +599,7 @@ class Chaos:
             "windows_s": WINDOWS,
             "ok": not self.broken,
             "broken": self.broken,
+            "late": self.late,
             "studies": len(self.studies),
             "rounds": self.rounds_seen,
             "rounds_final": sum(1 for one in self.rounds_seen if one["state"] == "final"),
@@ -627,7 +648,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         after = f"  (after '{one['after']}')" if one["after"] else ""
         found.append(f"{when} {cost} {', '.join(one['windows_lost']) or '-'}{after}")
     peaks = (f"{name} {'/'.join(str(mib) for mib in parts.values())}" for name, parts in report["peak_mib"].items())
-    found += ["", f"peak MiB (process/worker): {', '.join(peaks)}", ""]
+    found += ["", *(f"late on this machine, hurt by nothing: {one}" for one in report["late"])]
+    found += [f"peak MiB (process/worker): {', '.join(peaks)}", ""]
     found += [f"BROKEN: {one}" for one in report["broken"]] or ["ok: everything that must hold holds"]
     return found
 
