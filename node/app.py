@@ -340,7 +340,8 @@ class Node:
     def _adopt(self, stored: list[Logged]) -> None:
         """Put the chain as it was kept in the place of what was read of it: at one stroke, for others look on."""
         if self.history.last is not None and self.participant.vault is not None:
-            self.participant.reapply()  # what the old blocks withdrew stays withdrawn here, whatever the new ones hold
+            # What the old blocks withdrew stays withdrawn here, whatever the new ones hold.
+            self.participant.reapply(self.erasing.outlive)
         history = History()
         history.apply_all(stored)
         self.metrics.records += len(stored)
@@ -392,7 +393,7 @@ class Node:
         if self._restarting:
             self._restarting = False
             if self.participant.vault is not None:
-                count = await self._core(self.participant.reapply)
+                count = await self._core(self.participant.reapply, self.erasing.outlive)
                 log.info("withdrawals and erasures of the chain re-applied", count=count)
         await self._open_machines()
         await self._core(self._server.readmit)

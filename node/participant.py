@@ -153,9 +153,9 @@ class Participant:
         if self.vault is not None:
             self._ended = {one.consent_id for one in self.vault.holdings() if one.mark}
 
-    def reapply(self) -> int:
+    def reapply(self, outlive: Callable[[Digest, Digest], None]) -> int:
         """Do again what the chain says was withdrawn and erased: the vault may be a restored one. How many changed."""
-        count = 0 if self.vault is None else self.vault.reapply(self.history)
+        count = 0 if self.vault is None else self.vault.reapply(self.history, outlive)
         self.store.set_meta("reapplied", str(count))
         self._read_ended()
         return count

@@ -1407,7 +1407,7 @@ class Vault:
     # ----------------------------------------------------------------------------------------------------------------
     # Restore guard
 
-    def reapply(self, history: History) -> int:
+    def reapply(self, history: History, outlive: Callable[[Digest, Digest], None] | None = None) -> int:
         """Do again what the chain says was done: a vault may have come back from a backup. Call before any training.
 
         Every consent that is live here and withdrawn on the chain is stopped, and its copy deleted where the form
@@ -1416,11 +1416,16 @@ class Vault:
         is gone already), the copies of all that were stopped just now and may have been meant are deleted: each of
         these people has withdrawn, so none is wronged. Returns how many consents changed; 0 in a vault that is up to
         date.
+
+        Args:
+            history: the chain.
+            outlive: called with batch and consent before a link is destroyed, to `archive` what the backup is too old
+                to have.
         """
         with self._lock:
             stopped: set[str] = set()
             copies: set[str] = set()
-            links: set[str] = set()
+            links: dict[str, Digest] = {}
             for one in self._use.all("consent"):
                 consent_id = Digest.from_hex(one["consent_id"])
                 if one["mark"] == "" and consent_id in history.withdrawals:
@@ -1442,11 +1447,14 @@ class Vault:
                     if one["study"] not in listed:
                         self.suppress_consent(Digest.from_hex(one["consent_id"]))
                 if _LINK_DESTROYED in erasure.steps:
-                    links |= {one["consent_id"] for one in named}
+                    links |= {one["consent_id"]: erasure.opened.batch for one in named}
             with_copy = {one for one in copies if self._has_copy(self._consent(bytes.fromhex(one)))}
             deleted = self.delete_copy(*(Digest.from_hex(one) for one in sorted(with_copy)))
+            if outlive is not None:
+                for doomed, batch in links.items():
+                    outlive(batch, Digest.from_hex(doomed))
             self.destroy_link(*(Digest.from_hex(one) for one in sorted(links)))
-            return len(stopped | links | (with_copy if deleted else set()))
+            return len(stopped | set(links) | (with_copy if deleted else set()))
 
     def _has_copy(self, consent: dict[str, Any]) -> bool:
         return bool(self._person(consent)["copy"])
