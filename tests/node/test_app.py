@@ -15,6 +15,8 @@ from crypto.digest import Digest
 from crypto.sealing import BlobKind
 from crypto.statements import Domains, Leave, sign
 from node import card as cards
+from node import exchange
+from node.app import Node
 from node.errors import ChainUnreachable, OutcomeUnknown
 from node.events import EventIndex
 from node.history import RoundHistory
@@ -29,6 +31,7 @@ from node.messages import (
     Hello,
     Notice,
     Offer,
+    Pull,
     Reply,
     Request,
     VoteNotice,
@@ -297,6 +300,35 @@ async def test_a_member_and_the_auditor_that_come_back_days_later_hold_everythin
         second = await net.play(spec("another"))
         (one,) = (one for one in net.rounds(0) if one.opened.study == second)
         assert result(one).included == 0b1111
+
+
+async def test_a_member_that_comes_up_beside_a_silent_one_hears_the_others_at_once(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "PULL_TIMEOUT_S", 600.0)
+
+    def deaf(node: Node) -> None:
+        """What it asks member 3 to tell is never answered."""
+        ask = node._transport.request
+
+        async def request(peer: bytes, message: Request, timeout_s: float) -> Reply:
+            if isinstance(message, Pull) and peer == net.peer_id(3):
+                await trio.sleep_forever()
+            return await ask(peer, message, timeout_s)
+
+        node._transport.request = request  # type: ignore[method-assign]
+
+    async with network(tmp_path, trainer, 5, arms={1: deaf}) as net:
+        await net.create(spec())
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        first = net.rounds(0)[0].opened.round_id
+        net.hold = True
+        net.freeze(2)  # so that the round waits
+        await net.until(lambda: net.nodes[1].participant.store.own_notice(first, "CommitNotice") is not None)
+        await net.kill(1)
+        await net.start(1)
+        rounds = net.nodes[1].participant.rounds
+        await net.until(lambda: first in rounds and {0, 4} <= rounds[first].facts.answered)
 
 
 async def test_the_frozen_scribe_delays_and_does_not_stop_a_round(tmp_path: Path, trainer: SharedTrainer) -> None:

@@ -15,7 +15,9 @@ from node.events import EventIndex
 from node.history import History
 from node.notices import hash_of_result
 from node.records import Finalisation, Grants, Logged, Record, RoundOpened, Withdrawals
+from node.study import parse_canonical, parse_sections
 from node.trail import KINDS, find_round, lineage, participation, round_report, success, tell, trail
+from tests.fakes.network import spec
 from tests.node.audit.test_records import make_world
 from tests.node.ledger import test_erasure, test_rounds
 from tests.node.ledger.world import World, one_of
@@ -197,6 +199,17 @@ def test_the_study_s_own_rules_say_what_may_be_called_a_success(
     assert found["why"][1:] == ([] if missing is None else [missing])
     assert len(found["took_part"]) + len(found["left_out"]) == 5
     json.dumps(found)
+
+
+def test_a_specification_that_says_nothing_of_success_is_the_one_it_was() -> None:
+    silent = spec()
+    assert b'"success"' not in silent.canonical
+    tree = json.loads(silent.canonical)
+    assert parse_sections({**tree, "success": {"members": 0, "rounds_share": 0.5}}).spec_hash == silent.spec_hash
+    strict = parse_sections({**tree, "success": {"rounds_share": 1.0}})
+    assert strict.spec_hash != silent.spec_hash
+    assert parse_canonical(strict.canonical).sections["success"] == {"members": 0, "rounds_share": 1.0}
+    assert parse_canonical(silent.canonical).sections["success"] == {"members": 0, "rounds_share": 0.5}
 
 
 def test_an_unknown_study_is_not_found(mixed: tuple[World, Digest]) -> None:
