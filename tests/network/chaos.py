@@ -51,8 +51,8 @@ from tests.network.mortal import POINTS
 ROOT = Path(__file__).resolve().parents[2]
 SIDE = 16
 TICK_S = 0.2
-RECOVERY_S = 90.0  # a healed process answers and follows the chain within this
-PATIENCE_S = 240.0  # all studies are over within this, once everything is healed
+RECOVERY_S = 180.0  # a healed process answers and follows the chain within this
+PATIENCE_S = 300.0  # all studies are over within this, once everything is healed
 NODE_MIB, WORKER_MIB = 400, 800
 WINDOWS = {"scribe_s": 15, "grace_s": 4, "reveal_s": 8, "have_s": 8, "vote_s": 8, "purge_s": 10}
 WARM_S = WINDOWS["scribe_s"] + WINDOWS["grace_s"]  # a member that comes up misses the commit window it comes up in
@@ -186,6 +186,7 @@ class Chaos:
     studies: list[Digest] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
+    over: list[str] = field(default_factory=list)  # rounds that lost more than the faults they met may cost
     late: list[str] = field(default_factory=list)  # who was hurt by nothing but a slow machine
     peak: dict[str, dict[str, int]] = field(default_factory=dict)
     rounds_seen: list[dict[str, Any]] = field(default_factory=list)
@@ -566,14 +567,10 @@ class Chaos:
             faulty = {f.victim for f in hurt} - {"auditor"}
             left = sum(f"member-{m + 1}" not in faulty for m in members_of(one.opened.roster & ~one.opened.suspended))
             borne = "chain" not in faulty and len(faulty) <= slack(n, faults(n, 1)) and left > self.members // 2
-            late = any(
-                where.startswith(f"round {one.opened.height} of {one.opened.study.hex()[:8]}") for where in self.late
-            )
+            where = f"round {one.opened.height} of {one.opened.study.hex()[:8]}"
+            late = any(told.startswith(where) for told in self.late)
             if borne and not late and (one.failed is not None or "extension" in lost):
-                self.broken.append(
-                    f"round {one.opened.height} of {one.opened.study.hex()[:8]} lost {lost or 'everything'} to "
-                    f"{sorted(faulty) or 'nobody'}"
-                )
+                self.over.append(f"{where} lost {lost or 'everything'} to {sorted(faulty) or 'nobody'}")
         typical = statistics.median(quiet or [one["seconds"] for one in self.rounds_seen] or [0])
         for fault in self.faults:
             for one in history.rounds.values():
@@ -597,8 +594,9 @@ class Chaos:
             "seconds": round(self.seconds, 1),
             "members": self.members,
             "windows_s": WINDOWS,
-            "ok": not self.broken,
+            "ok": not self.broken and not self.over,
             "broken": self.broken,
+            "over": self.over,
             "late": self.late,
             "studies": len(self.studies),
             "rounds": self.rounds_seen,
@@ -650,7 +648,9 @@ def lines(report: dict[str, Any]) -> list[str]:
     peaks = (f"{name} {'/'.join(str(mib) for mib in parts.values())}" for name, parts in report["peak_mib"].items())
     found += ["", *(f"late on this machine, hurt by nothing: {one}" for one in report["late"])]
     found += [f"peak MiB (process/worker): {', '.join(peaks)}", ""]
-    found += [f"BROKEN: {one}" for one in report["broken"]] or ["ok: everything that must hold holds"]
+    found += [f"MORE THAN PROMISED: {one}" for one in report["over"]]
+    found += [f"BROKEN: {one}" for one in report["broken"]]
+    found += ["ok: everything that must hold holds"] if report["ok"] else []
     return found
 
 
