@@ -12,7 +12,7 @@ import trio
 
 from node.doors import Bell, Counters, Handler, Limits, Quota
 from node.errors import NodeError
-from node.messages import Refusal, Reply, Request
+from node.messages import Offer, Refusal, Reply, Request
 from node.wire import MAX_REASON_BYTES, Unsendable, WireError, decode_request, encode
 
 _log = logging.getLogger(__name__)
@@ -58,7 +58,7 @@ class Service:
         except WireError:
             self.count("malformed")
             raise
-        reason = quota.refuse()
+        reason = quota.refuse(max(1, len(request.notices)) if isinstance(request, Offer) else 1)
         if reason is not None:
             self.count("busy")
             return encode(_refusal("busy", reason))
