@@ -149,16 +149,17 @@ class Bucket:
 
     rate: float
     burst: float
+    clock: Callable[[], float] = trio.current_time
     level: float = field(init=False)
     since: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.level = self.burst
-        self.since = trio.current_time()
+        self.since = self.clock()
 
     def open(self) -> bool:
         """Whether anything is left now."""
-        now = trio.current_time()
+        now = self.clock()
         self.level = min(self.burst, self.level + (now - self.since) * self.rate)
         self.since = now
         return self.level > 0
