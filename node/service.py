@@ -17,6 +17,9 @@ from node.wire import MAX_REASON_BYTES, Unsendable, WireError, decode_request, e
 
 _log = logging.getLogger(__name__)
 
+REFUSED_S = 0.25
+"""What a request over the quota waits for its refusal: a flood is as slow as its streams are few."""
+
 
 def _refusal(code: str, reason: str) -> Refusal:
     text = "".join(letter if letter.isprintable() else " " for letter in reason)
@@ -61,6 +64,7 @@ class Service:
         reason = quota.refuse(max(1, len(request.notices)) if isinstance(request, Offer) else 1)
         if reason is not None:
             self.count("busy")
+            await trio.sleep(REFUSED_S)
             return encode(_refusal("busy", reason))
         try:
             reply = self._encoded(await self._handle(peer_id, request))

@@ -190,15 +190,13 @@ async def test_a_flood_of_notices_and_requests_delays_no_round_and_fills_no_stor
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer) as net:
-        study = await net.create(spec(rounds=2))
+        study = await net.create(spec())
         await net.until(lambda: len(net.rounds(0)) == 1)
         liar = net.nodes[LIAR].participant
         round_id = net.rounds(0)[0].opened.round_id
         forged = AbstainNotice(round_id, 1, b"\x01" * 65)
         unknown = [signed(liar, AbstainNotice(Digest(i.to_bytes(32, "big")), LIAR, b"")) for i in range(MAX_OFFERED)]
-        stones = [
-            signed(liar, TombstoneNotice(LIAR, Digest(i.to_bytes(32, "big")), 1, study, b"")) for i in range(1_000)
-        ]
+        stones = [signed(liar, TombstoneNotice(LIAR, Digest(i.to_bytes(32, "big")), 1, study, b"")) for i in range(400)]
         offers = [Offer((forged,) * MAX_OFFERED), Offer(tuple(unknown))]
         offers += [Offer(tuple(stones[i : i + MAX_OFFERED])) for i in range(0, len(stones), MAX_OFFERED)]
         requests = [*offers, Pull(round_id), Pull(study), GetMap(net.rounds(0)[0].opened.parent_model)]
@@ -213,15 +211,15 @@ async def test_a_flood_of_notices_and_requests_delays_no_round_and_fills_no_stor
 
         async with trio.open_nursery() as nursery:
             for victim in (0, 1, 2):
-                for turn in range(6):  # more than are answered at once
+                for turn in range(5):  # more than are answered at once
                     nursery.start_soon(flood, victim, turn)
             await net.finish(study)
             nursery.cancel_scope.cancel()
         assert refused > 0
-        for one in net.rounds(0):
-            assert outcome(one) == (0, ALL, 0)
-            assert one.ended_at is not None
-            assert one.ended_at - one.opened.opened_at <= whole_round(net, study)
+        (one,) = net.rounds(0)
+        assert outcome(one) == (0, ALL, 0)
+        assert one.ended_at is not None
+        assert one.ended_at - one.opened.opened_at <= whole_round(net, study)
         for node in (net.nodes[i] for i in (0, 1, 2)):
             assert len(node.participant.store.notices_of_kind("AbstainNotice")) == 0
             assert len(node.participant.store.notices_of_kind("TombstoneNotice")) <= EXTRA_BURST + 60
