@@ -242,6 +242,13 @@ class AnnouncesLeaves(Forger):
         return encode_update(update), head[:-4] + MAX_SET_ENTRIES.to_bytes(4, "big") + b"".join(leaves)
 
 
+class Padded(Forger):
+    """A set of 40 MB, although the chain has a handful of its consents."""
+
+    def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
+        return encode_update(update), encode_set(chosen) + bytes(40_000_000)
+
+
 class SwapsLeaves(Forger):
     """Two leaves out of order: a tree of the same leaves that nobody else would build."""
 

@@ -82,7 +82,10 @@ async def test_a_contribution_that_breaks_a_rule_is_left_out_by_its_code_on_chai
 ) -> None:
     liar = programme(*(kind for kind, _ in CONTRIBUTIONS))
     async with network(tmp_path, trainer, makers={LIAR: liar}) as net:
-        study = await net.play(spec(rounds=len(CONTRIBUTIONS), suspend_after=15))
+        study = await net.create(spec(rounds=len(CONTRIBUTIONS), suspend_after=15))
+        for half in (len(CONTRIBUTIONS) // 2, len(CONTRIBUTIONS)):
+            await net.until(lambda half=half: len([one for one in net.rounds(0) if one.over]) >= half)
+        await net.finish(study)
         for one, (kind, code) in zip(net.rounds(0), CONTRIBUTIONS, strict=True):
             assert one.commits.keys() == {0, 1, 2, 3}, kind
             # A rule that everybody can check costs no extension.
@@ -90,14 +93,22 @@ async def test_a_contribution_that_breaks_a_rule_is_left_out_by_its_code_on_chai
         await agree(net, study)
 
 
-async def test_blobs_of_another_member_or_round_open_for_nobody(tmp_path: Path, trainer: SharedTrainer) -> None:
-    liar = programme(byzantine.Thief, byzantine.Replayer)
+async def test_blobs_of_others_or_beyond_what_the_chain_allows_are_unavailable(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    liar = programme(byzantine.Thief, byzantine.Replayer, byzantine.Padded)
     arms = {LIAR: serve_with(byzantine.HandsOnOthersKeys)}
     async with network(tmp_path, trainer, makers={LIAR: liar}, arms=arms) as net:
-        study = await net.play(spec(rounds=2, suspend_after=15))
-        for one in net.rounds(0):
-            # A key is committed to for its round and member, so none fits: unavailable, and nobody is blamed.
-            assert outcome(one) == (1, HONEST, 0)
+        study = await net.create(spec(rounds=3, suspend_after=15))
+        for played in (1, 2, 3):
+            await net.until(lambda played=played: len([one for one in net.rounds(0) if one.over]) >= played)
+        # A key is committed to for its round and member, so none fits; no set has more leaves than the chain has
+        # consents. Unavailable is a fact, and nobody is blamed.
+        assert [outcome(one) for one in net.rounds(0)] == [(1, HONEST, 0)] * 3
+        await net.finish(study)
+        padded = 40_000_000
+        for member in (0, 1, 2):
+            assert all(length < padded for _, _, length in net.nodes[member].participant.store.contents())
         await agree(net, study)
 
 
