@@ -115,6 +115,7 @@ from node.round import (
 )
 from node.round import Sent as Done
 from node.serving import Server, Standing, standing
+from node.store import notice_key
 from node.training import Arithmetic, Trainer, TrainingStopped
 
 log = structlog.get_logger("node")
@@ -803,8 +804,7 @@ class Node:
             self._busy.discard(mark)
 
     def _has_or_purged(self, root: Digest) -> bool:
-        store = self.participant.store
-        return store.has(root) or bool(store.notices(root, "TombstoneNotice"))
+        return self.participant.store.has(root) or self._server.purged(root)
 
     async def _fetch_model(self, root: Digest, length: int, mark: object) -> None:
         try:
@@ -831,7 +831,8 @@ class Node:
         answers = await self._exchange.pull(subject, self.history.registry.active)
         for notices in answers.values():
             for notice in notices:
-                await self._core(self._server.accept, notice)
+                if notice_key(notice)[0] == subject:  # what nobody asked for is not kept on the quiet
+                    await self._core(self._server.accept, notice)
         await self._empty_inbox()
 
     def status(self) -> dict[str, Any]:
