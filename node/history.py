@@ -21,6 +21,7 @@ from node.records import (
     MAX_MEMBERS,
     ZERO,
     Abstained,
+    AddressAnnounced,
     Anchored,
     AuditAccessed,
     AuditorEnded,
@@ -212,6 +213,8 @@ class History:
                 | AuditorSeated()
                 | AuditorEnded()
             ):
+                self.registry.apply(record)
+            case AddressAnnounced():
                 self.registry.apply(record)
             case LogAnchored():
                 self.registry.apply(record)

@@ -317,10 +317,21 @@ async def test_an_address_that_cannot_be_listened_on_is_bad_input(address):
         transport_module.LibP2PTransport(PeerKey(bytes([4]) * 32), address, lambda: Hello(1, bytes(20), 0))
 
 
-async def test_an_address_that_names_another_peer_is_bad_input(sockets):
+@pytest.mark.parametrize("address", ["not an address", "/ip4/300.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1/p2p/{me}"])
+async def test_an_address_that_cannot_be_used_costs_its_peer_the_dial_and_nobody_else_anything(sockets, address):
+    """Addresses are members' own words on the chain."""
+    node, friend = sockets.make(1), sockets.make(3)
+    other = PeerKey(bytes([2]) * 32).peer_id
+    await sockets.start(node)
+    where = await sockets.start(friend)
+    node.set_allowed({other: address.format(me=peer_id_text(node.peer_id)), friend.peer_id: where})
+    friend.set_allowed({node.peer_id: ""})
+    await sockets.connected(node, friend)
+    await sockets.until(node, lambda: "address" in (node.connected()[other].last_error or ""))
+
+
+async def test_an_address_may_name_its_peer(sockets):
     node = sockets.make(1)
     other = PeerKey(bytes([2]) * 32).peer_id
-    with pytest.raises(InputError, match="names peer"):
-        node.set_allowed({other: f"/ip4/127.0.0.1/tcp/1/p2p/{peer_id_text(node.peer_id)}"})
     node.set_allowed({other: f"/dns4/hospital.example/tcp/41001/p2p/{peer_id_text(other)}"})
     assert set(node.connected()) == {other}
