@@ -8,7 +8,8 @@ Rules of this file:
 3. A nonce that another transaction took makes the remembered bytes worthless; then, and only then, the call is signed
    for another nonce. So one call is never mined twice by this account because a reply was lost.
 4. A transaction that blocks pass by is signed again with its nonce and a higher fee: only one of them can be mined.
-5. What was mined is remembered for a while longer, because a reorganisation can take it out of the chain again.
+5. What was mined is remembered for a while longer, because a reorganisation can take it out of the chain again. It is
+   handed in again before its nonce is given to anything else, and whenever something waits behind the gap it left.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ MOST_FEE: Final = 8
 """Higher fees end at this many times what the client suggests: a halted chain must not drive them up for ever."""
 
 _ATTEMPTS: Final = 8
+_EVER: Final = 1 << 62
 _REBROADCAST_S: Final = 1.0
 _KNOWN: Final = ("already known", "known transaction", "already imported", "already in pool", "alreadyknown")
 _NONCE_USED: Final = ("nonce too low", "nonce is too low")
@@ -196,6 +198,7 @@ class SendingAccount:
         self._poll_s = poll_s
         self._sleep = sleep
         self._lock = threading.Lock()
+        self._next_nonce: int | None = None  # after the highest of ours that was ever mined; None: not looked up yet
 
     @property
     def address(self) -> bytes:
@@ -231,6 +234,7 @@ class SendingAccount:
             if receipt is not None:
                 mined = Digest(bytes.fromhex(receipt["transactionHash"][2:]))
                 self._store.settle(key, (mined, quantity(receipt["blockNumber"])))
+                self._next_nonce = max(self._next_nonce or 0, _Terms.of(sent[0][0]).nonce + 1)
                 return receipt
             if nonce is not None:
                 raise LedgerError(f"nonce {nonce} of {address_text(self.address)} was used by another transaction")
@@ -271,9 +275,8 @@ class SendingAccount:
                 self._store.settle(key)  # it failed once, under other circumstances
             limit = gas()
             for attempt in range(_ATTEMPTS):
-                raw, transaction = self._sign(
-                    to, data, limit, self.nonce() if nonce is None else nonce, value, self._fee()
-                )
+                free = self._free_nonce() if nonce is None else nonce
+                raw, transaction = self._sign(to, data, limit, free, value, self._fee())
                 self._store.remember(key, raw, transaction)
                 try:
                     fate = self._broadcast(raw, transaction)
@@ -290,6 +293,28 @@ class SendingAccount:
                 if fate is _Fate.NONCE_WAITING:  # somebody else uses this account, or the client counts late
                     self._sleep(self._poll_s * attempt)
             raise LedgerError(f"the next nonce of {address_text(self.address)} is taken by a transaction still waiting")
+
+    def _free_nonce(self) -> int:
+        """The next nonce. One that we used before is not free: what was mined with it goes in again first."""
+        if self._next_nonce is None:
+            self._next_nonce = max((_Terms.of(raw).nonce + 1 for raw, _ in self._store.mined(-1, _EVER)), default=0)
+        found = self.nonce()
+        if found >= self._next_nonce:
+            return found
+        self._fill_gap(self._next_nonce)
+        return self.nonce()
+
+    def _fill_gap(self, before: int) -> None:
+        """Hand in again what was mined with a nonce below `before` and is not in the chain now.
+
+        After a reorganisation nothing later of this account can be mined until these are.
+        """
+        first = quantity(self._client.call("eth_getTransactionCount", address_text(self.address), "latest"))
+        if first >= before:
+            return
+        for raw, transaction in self._store.mined(-1, _EVER):
+            if first <= _Terms.of(raw).nonce < before:
+                self._broadcast(raw, transaction)
 
     def _sign(
         self, to: bytes | None, data: bytes, gas: int, nonce: int, value: int, fee: dict[str, int]
@@ -373,6 +398,7 @@ class SendingAccount:
                     since_sent = 0.0
                     if self._broadcast(*sent[-1]) is _Fate.NONCE_USED:
                         return self._receipt(sent)
+                    self._fill_gap(_Terms.of(sent[-1][0]).nonce)
                     height = self._height()
                     passed_from = height if passed_from < 0 else passed_from
                     if height - passed_from >= BUMP_BLOCKS:

@@ -189,6 +189,7 @@ class Node:
         self._settled: set[Digest] = set()  # models that are here, or purged for good
         self._not_before: dict[Digest, int] = {}  # study or round -> chain time of the next try for what it lacks
         self._nursery: trio.Nursery | None = None
+        self._beside: dict[str, trio.CancelScope] = {}  # what waits for the chain beside the looks at it
         self._restarting = True
         self._fault: LedgerError | None = None  # why the last look at the chain failed
         self.ready = False
@@ -395,6 +396,7 @@ class Node:
                 self.ready = False
                 log.warning("reorganised", error=error.message)
                 self.metrics.reorganisations += 1
+                await self._stop_beside()
                 await self._core(self._forget_chain)
                 await self._load()
                 await self._send_again()
@@ -413,16 +415,39 @@ class Node:
             log.warning("not sent again", error=error.message)
 
     def _forget_chain(self) -> None:
+        self._restarting = True
         if self.participant.vault is not None:
-            self.participant.reapply()  # what the old blocks withdrew stays withdrawn here, whatever the new ones hold
-        self.participant.history = History()
-        self.desk.forget()
-        self.participant.rounds.clear()
+            # What the old blocks withdrew stays withdrawn here, whatever the new ones hold.
+            self.participant.reapply(self.erasing.outlive)
         self._active.clear()
         self._phases.clear()
         self._unready.clear()
+        self._not_before.clear()
+        self.participant.forget_chain()
+        self.desk.forget()
         self.erasing.forget()
-        self._restarting = True
+
+    def _work_beside(self, name: str, work: Callable[[Node], Awaitable[None]]) -> None:
+        """Start what may wait for a transaction to be mined, unless it still waits: no round is late because of it."""
+        if name not in self._beside:
+            self._beside[name] = trio.CancelScope()
+            self.spawn(self._alone, name, work)
+
+    async def _alone(self, name: str, work: Callable[[Node], Awaitable[None]]) -> None:
+        try:
+            with self._beside[name]:
+                await work(self)
+        except NodeError as error:
+            log.info("later", duty=name, error=error.message)
+        finally:
+            del self._beside[name]
+
+    async def _stop_beside(self) -> None:
+        """End what acts on a chain that is not there any more; whatever was due is due again on the next."""
+        for scope in self._beside.values():
+            scope.cancel()
+        while self._beside:  # noqa: ASYNC110 - moments
+            await trio.sleep(self._poll_s)
 
     async def _look(self) -> None:
         """One look at the chain: read what is final, then let every machine act."""
@@ -443,7 +468,7 @@ class Node:
         if self._restarting:
             self._restarting = False
             if self.participant.vault is not None:
-                count = await self._core(self.participant.reapply)
+                count = await self._core(self.participant.reapply, self.erasing.outlive)
                 log.info("withdrawals and erasures of the chain re-applied", count=count)
         await self._open_machines()
         await self._core(self._server.readmit)
@@ -456,9 +481,9 @@ class Node:
         await self._core(self._retire)
         await self._models()
         self._openings()
-        await self.desk.work(self)
+        self._work_beside("desk", self.desk.work)
         await self.erasing.work(self)
-        await self.duties.work(self)
+        self._work_beside("duties", self.duties.work)
 
     # ----------------------------------------------------------------------------------------------------------------
     # The chain in
@@ -497,9 +522,9 @@ class Node:
             self._nursery.start_soon(self._fetch_study, study, mark)
 
     async def _fetch_study(self, study: Digest, mark: object) -> None:
-        created = self.history.studies[study].created
-        terms = created.terms
         try:
+            created = self.history.studies[study].created
+            terms = created.terms
             await self._exchange.content(terms.spec_hash, "spec", MAX_SPEC_BYTES, created.creator)
             arithmetic = await self._core(self.participant.study, study)
             await self._exchange.content(terms.initial_model, "model", arithmetic.model_length(), created.creator)
@@ -623,7 +648,11 @@ class Node:
         return effects
 
     async def _perform(self, round_id: Digest, effect: Effect) -> None:
-        """Carry one effect out and report how it went. Nothing that fails here may end the node."""
+        """Carry one effect out and report how it went. Nothing that fails here may end the node.
+
+        Only to the machine that asked: another one in its place has read another chain.
+        """
+        asked_by = self.participant.rounds.get(round_id)
         try:
             if isinstance(effect, _COMMITTING):
                 self._check_undisputed()
@@ -631,7 +660,8 @@ class Node:
         except (NodeError, OSError) as error:
             log.info("later", round=round_id.hex()[:8], effect=type(effect).__name__, error=str(error)[:300])
             events = (NotSent(effect, self._now + 1),)
-        await self._step(round_id, *events)
+        if self.participant.rounds.get(round_id) is asked_by:
+            await self._step(round_id, *events)
 
     def _check_undisputed(self) -> None:
         """Raise what the last look at the chain ended with, if it says that the chain cannot be believed now."""
@@ -684,7 +714,15 @@ class Node:
         if self._trainer is None:
             return (TrainingFailed(effect.generation),)
         await self._parent_model(effect.round_id)
+        async with self._training_turn:
+            return await self._train_alone(effect)
+
+    async def _train_alone(self, effect: Train) -> tuple[Event, ...]:
+        assert self._trainer is not None
         mark = ("training", effect.round_id, effect.generation)
+        kept = await self._core(self.participant.kept_commit, effect.round_id)
+        if kept is not None:  # a training for the same round ended while its machine was built anew
+            return (Trained(kept, 0), Held(kept.member))
         job = await self._core(self.participant.prepare, effect.round_id, effect.generation)
         if job is None:
             return (BelowMinimum(),)
@@ -693,15 +731,7 @@ class Node:
         try:
             self.metrics.trainings += 1
             trained = await trio.to_thread.run_sync(
-                self._trainer.train,
-                job.arithmetic,
-                job.rows,
-                job.x,
-                job.y,
-                job.model,
-                job.beacon,
-                job.member,
-                limiter=self._training_turn,
+                self._trainer.train, job.arithmetic, job.rows, job.x, job.y, job.model, job.beacon, job.member
             )
         except TrainingStopped:
             return (TrainingFailed(effect.generation),)
@@ -711,7 +741,9 @@ class Node:
         finally:
             self.metrics.training_s += time.monotonic() - begun
             self._busy.discard(mark)
-        self._check_undisputed()
+        # Hours of work are not thrown away because the chain is being read again.
+        while self._restarting or self.disputed or effect.round_id in self._unready:  # noqa: ASYNC110 - at our pace
+            await trio.sleep(self._poll_s)
         late = await self._core(self.participant.new_withdrawals, effect.round_id)
         if late is not None:
             return (late, TrainingFailed(effect.generation))
@@ -896,8 +928,10 @@ class Node:
     def status(self) -> dict[str, Any]:
         """What `node status` shows."""
         rounds = []
-        for round_id in self._active:
-            machine = self.participant.rounds[round_id]
+        for round_id in list(self._active):
+            machine = self.participant.rounds.get(round_id)
+            if machine is None:
+                continue
             view = machine.phase(self._now)
             rounds.append(
                 {

@@ -118,8 +118,8 @@ class Duties:
         due: dict[object, tuple[Call, int]] = {}
         for report in await node.core(reports, node.history, self._participant.store):
             due[report.opening, report.kind, report.member] = (report, report.opening.roster & ~(1 << report.member))
-        for resumption in resumptions(node.history):
-            due[resumption] = (resumption, roster_of(node.history, resumption.study))
+        for resumption in await node.core(resumptions, node.history):
+            due[resumption] = (resumption, await node.core(roster_of, node.history, resumption.study))
         own = await node.core(announcement, self._participant, self._addresses, self._announce)
         if own is not None:
             due[own] = (own, 1 << me)

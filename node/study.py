@@ -13,6 +13,7 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 import rfc8785
@@ -257,7 +258,22 @@ def _form(where: str, given: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"study spec: {where}.purposes has bits 0x{form['purposes'] & ~KNOWN:x} of no DUO code")
     if not form["purposes"] & PERMISSIONS:
         raise InputError(f"study spec: {where}.purposes has no DUO permission: {', '.join(codes_of(PERMISSIONS))}")
+    if not _starts_a_quarter(form["valid_to"]):
+        raise InputError(
+            f"study spec: {where}.valid_to = {form['valid_to']} must be midnight UTC of the first day of a quarter, in "
+            "unix seconds: dates on chain are no finer"
+        )
     return form
+
+
+def _starts_a_quarter(at: int) -> bool:
+    """Whether a unix time is one that the ledger takes as the end of a form."""
+    days, rest = divmod(at, 86_400)
+    try:
+        day = date(1970, 1, 1) + timedelta(days=days)
+    except OverflowError:
+        return False
+    return rest == 0 and day.day == 1 and day.month % 3 == 1
 
 
 def parse_sections(given: dict[str, Any]) -> Study:

@@ -12,7 +12,6 @@ import structlog.testing
 from crypto.digest import Digest
 from crypto.sealing import BlobKind
 from node import keystore
-from node.erasure import state_of
 from node.metrics import COUNTERS, GAUGES, LABELLED, render
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, network, spec
 
@@ -69,14 +68,15 @@ async def test_no_log_of_a_life_with_an_erasure_names_a_patient_or_a_key(
             asked = await first.erasing.request(first, patient="patient-1-0")
             batch = Digest.from_hex(asked["erasure"])
 
-            def closed() -> bool:
-                one = first.history.erasures.get(batch)
-                return one is not None and state_of(one, first.history).value == "closed"
+            def certified() -> bool:
+                known = batch in first.history.erasures
+                return known and bool(first.erasing.status(batch, first.now)["certificate_ready"])
 
-            await net.until(closed)
+            await net.until(certified, 200.0)
+            await first.erasing.receipt(first, batch)
             await net.kill(3)
             await net.start(3)  # a start logs, too
-            await net.finish(study, at=[3])
+            await net.until(lambda: net.finished(study, 3), 200.0)
             figures = "".join(render(node).decode() for node in net.nodes.values())
     told = [str(event) for event in events] + [record.getMessage() for record in caplog.records] + [figures]
     assert {"patient", "pseudonym", "consent", "ledger key", "content key", "holder"} <= set(secrets.values())
