@@ -450,6 +450,16 @@ _CALLS: Final[dict[type, _Row]] = {
         "anchorLog",
         lambda c: {**_compact(c.signature), "member": c.member, "root": c.root, "entries": c.entries},
     ),
+    records.AddressAnnouncement: _Row(
+        "membership",
+        "announce",
+        lambda c: {
+            **_compact(c.signature),
+            "member": c.member,
+            "number": c.number,
+            "multiaddress": c.multiaddress,
+        },
+    ),
     records.FormRegistration: _Row("consent", "registerForm", _fields),
     records.Grants: _Row(
         "consent",

@@ -151,6 +151,19 @@ def _whole(value: bytes) -> int:
     return int.from_bytes(value, "big")
 
 
+def fee_fields(client: Client) -> dict[str, int]:
+    """The fee that a transaction sent now offers, as its fields have it; all zero on a chain without fees."""
+    base = client.block("latest").get("baseFeePerGas")
+    if base is None:
+        return {"gasPrice": quantity(client.call("eth_gasPrice"))}
+    try:
+        tip = quantity(client.call("eth_maxPriorityFeePerGas"))
+    except RpcError:  # not every client of a consortium knows it
+        tip = 0
+    # Twice the base fee covers the six full blocks by which it can rise meanwhile.
+    return {"type": 2, "maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * quantity(base) + tip}
+
+
 class SendingAccount:
     """One account that pays for transactions: its key, its nonce, its lock.
 
@@ -326,15 +339,7 @@ class SendingAccount:
         return bytes(signed.raw_transaction), Digest(bytes(signed.hash))
 
     def _fee(self) -> dict[str, int]:
-        base = self._client.block("latest").get("baseFeePerGas")
-        if base is None:
-            return {"gasPrice": quantity(self._client.call("eth_gasPrice"))}
-        try:
-            tip = quantity(self._client.call("eth_maxPriorityFeePerGas"))
-        except RpcError:  # not every client of a consortium knows it
-            tip = 0
-        # Twice the base fee covers the six full blocks by which it can rise meanwhile.
-        return {"type": 2, "maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * quantity(base) + tip}
+        return fee_fields(self._client)
 
     def _raised(self, terms: _Terms) -> dict[str, int] | None:
         """A fee that replaces a waiting transaction (clients want a tenth more of both); None beyond `MOST_FEE`."""

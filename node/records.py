@@ -121,6 +121,20 @@ class LogAnchored:
     entries: int
 
 
+@dataclass(frozen=True, slots=True)
+class AddressAnnounced:
+    """Where a member is dialled from here on; empty: nowhere. Changes no epoch."""
+
+    member: int
+    number: int
+    multiaddress: bytes
+
+    @property
+    def text(self) -> str:
+        """The address as text; what is no printable ASCII, and so no address, shows as question marks."""
+        return "".join(chr(one) if 32 <= one < 127 else "?" for one in self.multiaddress)
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Events of ConsentRegistry
 
@@ -392,6 +406,7 @@ Record = (
     | MemberRecovered
     | AuditorEnded
     | LogAnchored
+    | AddressAnnounced
     | FormRegistered
     | Granted
     | Anchored
@@ -508,6 +523,14 @@ class LogAnchoring:
     member: int
     root: Digest
     entries: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddressAnnouncement:
+    member: int
+    number: int
+    multiaddress: bytes
     signature: bytes
 
 
@@ -809,6 +832,7 @@ Call = (
     | Recovery
     | AuditorEnding
     | LogAnchoring
+    | AddressAnnouncement
     | FormRegistration
     | Grants
     | Anchoring
