@@ -37,7 +37,10 @@ from fl_engine.attacks.pair import learned
 from fl_engine.errors import PolicyError
 
 SCHEMA: Final = "koinon.audit-badge/1"
-_DOES_NOT_SHOW: Final = "That nothing is left; what a stronger attack would find; that the models are those in use."
+_DOES_NOT_SHOW: Final = (
+    "That nothing is left; what a stronger attack would find; how far two honest trainings lie apart; that the models "
+    "are those in use."
+)
 _NO_REFERENCE: Final = "a reference model that never had the records"
 _CONTROLS_TOO: Final = "shadow models that learned and unlearned the control patients as well"
 _PATIENT: Final = {

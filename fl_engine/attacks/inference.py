@@ -107,6 +107,9 @@ def gap(
 
     *Within the margin* needs the interval inside it *and* as many patients on either side as could show it at all
     (`smallest_cohort`): an exact method has no gap whatever the number, and that alone would certify one patient.
+
+    The interval is over patients and not over trainings: two honest trainings may lie further apart than the margin, so
+    one gap to one reference that is separated calls for more references before anything is concluded.
     """
     _check(scores, positive, patients)
     draws = _draws(positive, patients, replicates)
