@@ -145,12 +145,14 @@ abstract contract Network is Checks {
         membership = IMembership(
             deploy(
                 abi.encodePacked(
-                    creationCode("Membership"), abi.encode(members, auditors, others[0], others[1], others[2])
+                    creationCode("Membership"),
+                    abi.encode(members, auditors, others[0], others[1], others[2], address(0))
                 )
             )
         );
         consent = IConsentRegistry(deploy(abi.encodePacked(creationCode("ConsentRegistry"), abi.encode(membership))));
-        training = ITrainingLedger(deploy(abi.encodePacked(creationCode("TrainingLedger"), abi.encode(membership))));
+        ITrainingLedger.Continuation[] memory none = new ITrainingLedger.Continuation[](0);
+        training = ITrainingLedger(deploy(abi.encodePacked(creationCode("TrainingLedger"), abi.encode(membership, none))));
         unlearning =
             IUnlearningRegistry(deploy(abi.encodePacked(creationCode("UnlearningRegistry"), abi.encode(membership))));
     }
