@@ -150,7 +150,9 @@ contract Membership is IMembership, Accumulator, EIP712 {
     /// @inheritdoc IMembership
     function succeed(address successor_, MemberVote[] calldata votes) external {
         if (successor_ == address(0) || successor_ == address(this)) revert NotSuccessor(successor_);
-        _checkVotes(keccak256(abi.encode(Statements.SUCCEED, _epoch, successor_)), votes);
+        // A founding that failed, or a wrong address, is mended by another vote; what stands is final.
+        if (_moved && _founded(successor)) revert NetworkMoved(successor);
+        _checkQuorum(keccak256(abi.encode(Statements.SUCCEED, _epoch, successor_)), votes);
         successor = successor_;
         _moved = true;
         uint64 now_ = ++_epoch;
@@ -378,6 +380,16 @@ contract Membership is IMembership, Accumulator, EIP712 {
         return _peers[peerIdHash] || (address(predecessor) != address(0) && predecessor.peerKnown(peerIdHash));
     }
 
+    /// @dev Whether a deployment stands, to its last contract.
+    function _founded(address membership) private view returns (bool) {
+        if (membership.code.length == 0) return false;
+        try IMembership(membership).unlearning() returns (address last) {
+            return last.code.length != 0;
+        } catch {
+            return false;
+        }
+    }
+
     /// @dev Reverts when the network's affairs are decided at another deployment.
     function _checkHere() private view {
         if (_moved) revert NetworkMoved(successor);
@@ -468,10 +480,15 @@ contract Membership is IMembership, Accumulator, EIP712 {
         _firstRetired = _retired.length;
     }
 
-    /// @dev Reverts unless a quorum of the active members signed. A key's wrong signature is the carrier's fault and
-    /// refuses the call; a wallet's wrong answer is the wallet's own affair: it is not counted, and hinders nobody.
+    /// @dev As _checkQuorum, for what is decided where the members are.
     function _checkVotes(bytes32 structHash, MemberVote[] calldata votes) private view {
         _checkHere();
+        _checkQuorum(structHash, votes);
+    }
+
+    /// @dev Reverts unless a quorum of the active members signed. A key's wrong signature is the carrier's fault and
+    /// refuses the call; a wallet's wrong answer is the wallet's own affair: it is not counted, and hinders nobody.
+    function _checkQuorum(bytes32 structHash, MemberVote[] calldata votes) private view {
         uint32 active = _active;
         uint32 voters;
         for (uint256 i; i < votes.length; ++i) {

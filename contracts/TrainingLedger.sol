@@ -160,7 +160,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 tree;
         for (uint256 i; i < c.branches.length; ++i) {
             BranchState memory b = c.branches[i];
-            s.branches[i + 1] = Branch(b.parent, b.baseHeight, b.baseFinals, b.targetFinals, b.origin, b.caughtUp);
+            s.branches[i + 1] = Branch(b.parent, b.baseHeight, b.baseFinals, 0, b.origin, 0);
             tree = keccak256(abi.encode(Tags.TREE, tree, b));
         }
         for (uint256 i; i < c.voids.length; ++i) {

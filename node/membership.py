@@ -34,6 +34,7 @@ from node.records import (
     MemberRemoved,
     MemberRevoked,
     MemberRotated,
+    NetworkSucceeded,
     Record,
 )
 
@@ -45,6 +46,7 @@ MembershipRecord = (
     | MemberRecovered
     | AuditorSeated
     | AuditorEnded
+    | NetworkSucceeded
     | LogAnchored
 )
 """What Membership emits."""
@@ -241,6 +243,7 @@ class Registry:
         logged: entries of each member's own log that are under anchored roots.
         replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
         accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
+        successor: Membership of the deployment that the members go on with; None while they stay.
     """
 
     def __init__(self) -> None:
@@ -251,6 +254,12 @@ class Registry:
         self.replaced = 0
         self.logged: dict[int, int] = {}
         self.accumulator = ZERO
+        self.successor: bytes | None = None
+        self._founding = 0  # the epoch in which a successor seats again whom it found; zero: none has
+
+    def refound(self) -> None:
+        """Go on with the successor's records: it seats everybody who takes part again, in one epoch."""
+        self.accumulator, self.successor, self._founding = ZERO, None, self.epoch + 1
 
     def apply(self, record: MembershipRecord) -> None:
         """Take the next record; `LedgerError` for one that Membership cannot have emitted, and nothing changes then."""
@@ -263,6 +272,16 @@ class Registry:
         if record.epoch < self.epoch:
             raise LedgerError(f"{type(record).__name__} of epoch {record.epoch} comes after epoch {self.epoch}")
         match record:
+            case NetworkSucceeded():
+                self.successor = record.successor
+            case MemberAdmitted() if record.epoch == self._founding:
+                known = self.members.get(record.index)
+                if known is None or not known.active or _seat(known) != _seat(record):
+                    raise LedgerError(f"member {record.index} founds the successor but had another seat before")
+            case AuditorSeated() if record.epoch == self._founding:
+                before = self.auditors.get(record.seat)
+                if before is None or _auditor(before) != _auditor(record):
+                    raise LedgerError(f"auditor seat {record.seat} founds the successor but was another before")
             case MemberAdmitted():
                 if record.index != len(self.members) or record.index >= MAX_MEMBERS:
                     raise LedgerError(f"member index {record.index} is admitted, {len(self.members)} is next")
@@ -394,6 +413,14 @@ class Registry:
     def auditors_of(self, study: bytes, at: int) -> tuple[Auditor, ...]:
         """The seats that may read rounds of `study` at block time `at`, by seat number."""
         return tuple(a for a in self.auditors.values() if a.serves(study, at))
+
+
+def _seat(one: Member | MemberAdmitted) -> tuple[bytes, bytes, bytes, str]:
+    return one.ledger, one.peer_id, one.sealing_key, one.name
+
+
+def _auditor(one: Auditor | AuditorSeated) -> tuple[bytes, bytes, bytes, str, Digest, int]:
+    return one.ledger, one.peer_id, one.sealing_key, one.name, one.study, one.term_end
 
 
 def _keys_of(record: MemberRotated | MemberRecovered) -> Keys:

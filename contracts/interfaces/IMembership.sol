@@ -167,7 +167,8 @@ interface IMembership {
     /// @notice End the term of auditor `seat` now, by votes EndAuditor(epoch, seat, ledger).
     function endAuditor(uint16 seat, MemberVote[] calldata votes) external;
 
-    /// @notice Go on with another deployment, by votes Succeed(epoch, successor). Once, and for good.
+    /// @notice Go on with another deployment, by votes Succeed(epoch, successor). For good once all of it stands; until
+    /// then another vote may name another one.
     /// @param successor_ Where its Membership will lie or lies.
     function succeed(address successor_, MemberVote[] calldata votes) external;
 

@@ -59,14 +59,12 @@ interface ITrainingLedger {
         uint32 erasureWindow;
     }
 
-    /// @notice A branch of a continued study, as the storage of the ledger that it comes from has it.
+    /// @notice A branch of a continued study: where it left its parent, and the lineage of that checkpoint.
     struct BranchState {
         uint16 parent;
         uint32 baseHeight;
         uint32 baseFinals;
-        uint32 targetFinals;
         bytes32 origin;
-        bytes32 caughtUp;
     }
 
     /// @notice 256 heights of a branch: `key` is branch << 32 | height >> 8, a bit is set for a height without a model.

@@ -79,8 +79,6 @@ contract MigrationTest is Network {
         membership.remove(3, votes);
         vm.expectRevert(refusal);
         membership.revoke(3, votes);
-        vm.expectRevert(refusal);
-        membership.succeed(address(0xcafe), votes);
         IMembership.KeysInput memory keys;
         vm.expectRevert(refusal);
         membership.rotate(0, keys, "");
@@ -110,6 +108,20 @@ contract MigrationTest is Network {
         IMembership.SeatInput[] memory seats = seatsOf(3, 2, nextMembership());
         vm.expectRevert(abi.encodeWithSelector(IMembership.NotSuccessor.selector, address(0xbeef)));
         this.foundAgain(seats);
+    }
+
+    function test_whatStandsIsFinalAndWhatDoesNotIsMendedByAnotherVote() public {
+        found(3);
+        IMembership old = membership;
+        succeed(address(0xbeef), 7); // nothing there
+        succeed(address(this), 7); // no deployment
+        succeed(nextMembership(), 7);
+        deployFour(seatsOf(7, 3, nextMembership()), membership, none());
+        membership = old;
+        bytes32 structHash = keccak256(abi.encode(Statements.SUCCEED, membership.epoch(), address(0xbeef)));
+        IMembership.MemberVote[] memory votes = ballot(7, structHash);
+        vm.expectRevert(abi.encodeWithSelector(IMembership.NetworkMoved.selector, membership.successor()));
+        membership.succeed(address(0xbeef), votes);
     }
 
     function test_seatsAreThoseOfThePredecessor() public {
@@ -243,7 +255,7 @@ contract MigrationTest is Network {
         consent.registerForm(form(), 0, r, vs);
     }
 
-    function consentId(uint256 i) internal view returns (bytes32) {
+    function consentId(uint256 i) internal pure returns (bytes32) {
         return keccak256(
             abi.encode(Tags.CONSENT, vm.addr(1000 + i), keccak256(abi.encode("salt", i)), keccak256(abi.encode(i)))
         );
