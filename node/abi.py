@@ -487,7 +487,11 @@ _CALLS: Final[dict[type, _Row]] = {
     records.Withdrawals: _Row(
         "consent",
         "withdraw",
-        lambda c: {"entries": [_fields(one) for one in c.entries]}, timed=True, gas=200_000, entry_gas=100_000, entries=_entries
+        lambda c: {"entries": [_fields(one) for one in c.entries]},
+        timed=True,
+        gas=200_000,
+        entry_gas=100_000,
+        entries=_entries,
     ),
     records.HospitalWithdrawal: _Row("consent", "withdrawByHospital", _fields, entries=lambda c: len(c.path)),
     records.QuorumWithdrawal: _Row("consent", "withdrawByQuorum", _fields, entries=_voters),

@@ -60,9 +60,7 @@ def created_address(deployer: bytes, nonce: int) -> bytes:
     return bytes(keccak256(cast(bytes, rlp.encode([deployer, nonce])))[12:])
 
 
-def plan_deployment(
-    client: EthereumClient, deployer: bytes, before: Contracts | None = None
-) -> PlannedDeployment:
+def plan_deployment(client: EthereumClient, deployer: bytes, before: Contracts | None = None) -> PlannedDeployment:
     """The addresses that a deployment by this account would have if it were its next four transactions.
 
     Args:

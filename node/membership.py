@@ -51,6 +51,9 @@ MembershipRecord = (
 )
 """What Membership emits."""
 
+FOUNDING_EPOCH = 1
+"""Epoch of the first deployment's founding."""
+
 NOBODY = bytes(19) + b"\1"
 """Stands where a revoked key stood (library RosterCode): no key has this address."""
 
@@ -244,6 +247,7 @@ class Registry:
         replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
         accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
         successor: Membership of the deployment that the members go on with; None while they stay.
+        foundings: for each deployment the members and auditors that it was founded with, by index and seat.
     """
 
     def __init__(self) -> None:
@@ -255,11 +259,14 @@ class Registry:
         self.logged: dict[int, int] = {}
         self.accumulator = ZERO
         self.successor: bytes | None = None
-        self._founding = 0  # the epoch in which a successor seats again whom it found; zero: none has
+        self.successions: list[tuple[int, bytes]] = []  # (epoch, successor): every vote for one
+        self.foundings: list[tuple[dict[int, MemberAdmitted], dict[int, AuditorSeated]]] = [({}, {})]
+        self._founding = FOUNDING_EPOCH
 
     def refound(self) -> None:
         """Go on with the successor's records: it seats everybody who takes part again, in one epoch."""
         self.accumulator, self.successor, self._founding = ZERO, None, self.epoch + 1
+        self.foundings.append(({}, {}))
 
     def apply(self, record: MembershipRecord) -> None:
         """Take the next record; `LedgerError` for one that Membership cannot have emitted, and nothing changes then."""
@@ -274,11 +281,12 @@ class Registry:
         match record:
             case NetworkSucceeded():
                 self.successor = record.successor
-            case MemberAdmitted() if record.epoch == self._founding:
+                self.successions.append((record.epoch, record.successor))
+            case MemberAdmitted() if record.epoch == self._founding > FOUNDING_EPOCH:
                 known = self.members.get(record.index)
                 if known is None or not known.active or _seat(known) != _seat(record):
                     raise LedgerError(f"member {record.index} founds the successor but had another seat before")
-            case AuditorSeated() if record.epoch == self._founding:
+            case AuditorSeated() if record.epoch == self._founding > FOUNDING_EPOCH:
                 before = self.auditors.get(record.seat)
                 if before is None or _auditor(before) != _auditor(record):
                     raise LedgerError(f"auditor seat {record.seat} founds the successor but was another before")
@@ -338,6 +346,12 @@ class Registry:
                     record.term_end,
                     record.epoch,
                 )
+        if record.epoch == self._founding:
+            members, auditors = self.foundings[-1]
+            if isinstance(record, MemberAdmitted):
+                members[record.index] = record
+            elif isinstance(record, AuditorSeated):
+                auditors[record.seat] = record
         self.epoch = record.epoch
         self.accumulator = accumulate(self.accumulator, record)
 

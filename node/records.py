@@ -181,7 +181,7 @@ class StudyCreated:
 
 @dataclass(frozen=True, slots=True)
 class StudyContinued:
-    """A study of the deployment before goes on here. `height` is the newest round's; `tree` hashes branches and voids."""
+    """A study of the deployment before goes on here. `height`: the newest round's; `tree`: `Continuation.tree`."""
 
     study: Digest
     joined: int
@@ -898,7 +898,7 @@ class Contracts:
     consent: bytes
     training: bytes
     unlearning: bytes
-    before: Contracts | None = field(default=None, compare=False)
+    before: Contracts | None = field(default=None, compare=False, kw_only=True)
 
     @property
     def line(self) -> tuple[Contracts, ...]:

@@ -122,7 +122,7 @@ class MemoryLedger:
         self._unlearning = UnlearningRegistry(
             self._machine, self.contracts.unlearning, self._membership, self._training
         )
-        self._line: tuple[tuple[Membership, ConsentRegistry], ...] = ((self._membership, self._consent),)
+        self._line = ((self._membership, self._consent),)
         self._close_block(ZERO, self._machine.timestamp, self._machine.commit())
 
     def continued(

@@ -106,9 +106,7 @@ class TrainingLedger(Contract):
                 if word >> bit & 1:
                     self._voids[study, key >> 32, (key & 0xFFFFFFFF) << 8 | bit] = True
         self.machine.emit(
-            StudyContinued(
-                study, s.joined, s.left, s.branch, s.height, s.finals, s.lineage, model, given.tree
-            )
+            StudyContinued(study, s.joined, s.left, s.branch, s.height, s.finals, s.lineage, model, given.tree)
         )
 
     # --- studies
