@@ -69,6 +69,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "member.revoke": (("operator",), False),
     "member.recover": (("operator",), False),
     "member.end-auditor": (("operator",), False),
+    "member.succeed": (("operator",), False),
     "model.evaluate": (("clinician", "researcher"), False),
     "model.export": (("clinician",), False),
     "node.rotate": (("dpo",), True),

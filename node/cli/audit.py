@@ -127,15 +127,12 @@ def trail(
         since=None if since is None else _moment(since, "--since"),
         until=None if until is None else _moment(until, "--until"),
     )
-    header = ("time (UTC)", "block", "transaction", "who", "what", "kind")
-    answer(
-        rows,
-        table(
-            header,
-            [(moment(r["time"]), r["block"], r["transaction"], r["who"], r["what"], r["kind"]) for r in rows],
-        ),
-        rows,
-    )
+    header = ["time (UTC)", "block", "transaction", "who", "what", "kind"]
+    shown = [[moment(r["time"]), r["block"], r["transaction"], r["who"], r["what"], r["kind"]] for r in rows]
+    if history.deployment:  # the network moved: say which deployment an entry is from
+        header.append("deployment")
+        shown = [[*line, row["deployment"]] for line, row in zip(shown, rows, strict=True)]
+    answer(rows, table(header, shown), rows)
 
 
 def _timeline(home: Path, **filters: Any) -> list[dict[str, Any]]:

@@ -17,9 +17,9 @@ from node.cli.output import as_node_error, json_flag
 
 SURFACE = {
     "demo": None,
-    "network": "init up status down",
+    "network": "init up status down plan-successor found-successor",
     "node": "init run status doctor pending approve rotate",
-    "member": "apply approve remove list rotate revoke recover end-auditor",
+    "member": "apply approve remove list rotate revoke recover end-auditor succeed move",
     "study": "create join leave list show spec-template",
     "consent": "grant withdraw withdraw-left show import export list supersede correct forms",
     "erase": "request status receipt audit verify refuse",
