@@ -643,7 +643,7 @@ class Desk:
         if seat is None:
             await node.core(self._open_unattended, node.now)
             return
-        for study, found in self._node.history.studies.items():
+        for study, found in list(self._node.history.studies.items()):
             if any(one.seat == seat for _, one in found.access):
                 continue
             statement = AuditAccess(study, seat, 1, EVERY_ROUND, AUDIT_GROUND)
