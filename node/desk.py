@@ -641,6 +641,7 @@ class Desk:
     async def _work_audit(self, node: Node) -> None:
         seat = self._node.seat
         if seat is None:
+            await node.core(self._open_unattended, node.now)
             return
         for study, found in list(self._node.history.studies.items()):
             if any(one.seat == seat for _, one in found.access):
@@ -648,6 +649,31 @@ class Desk:
             statement = AuditAccess(study, seat, 1, EVERY_ROUND, AUDIT_GROUND)
             signature = sign(statement, self._domains.of(statement), self._ring.ledger)
             await node.send(AuditAnnouncement(study, seat, 1, EVERY_ROUND, AUDIT_GROUND, signature))
+
+    def _open_unattended(self, now: int) -> None:
+        """Where nobody attends (the dpo's password lies beside the node) an announced audit is opened by the node."""
+        if self._node.vault is None or (self._officer is None and self.vault.needs_officer):
+            return
+        for study, found in self._node.history.studies.items():
+            for _, access in found.access:
+                self._node.open_audit(study, access.seat, now, "unattended")
+
+    async def open_audit(self, node: Node, study: Digest, seat: int) -> dict[str, Any]:
+        """Let an auditor whose access is announced on the chain have this study's keys here.
+
+        Raises:
+            Refused: nothing is announced for this seat, or its term is over.
+        """
+        auditor = self._node.history.registry.auditors.get(seat)
+        if auditor is None or not auditor.serves(study, node.now):
+            raise Refused(f"no auditor has seat {seat} for study {study.hex()[:12]} now")
+        announced = [access for _, access in self._node.history.studies[study].access if access.seat == seat]
+        if not announced:
+            raise Refused(
+                f"{auditor.name} has announced no access to study {study.hex()[:12]} on the chain: that is first"
+            )
+        await node.core(self._node.open_audit, study, seat, node.now, "dpo")
+        return {"study": study.hex(), "seat": seat, "auditor": auditor.name, "term_end": auditor.term_end or None}
 
     async def _work_log(self, node: Node) -> None:
         """Anchor our log's lines within a day of being written."""

@@ -59,6 +59,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "consent.cards": (("dpo",), False),
     "audit.prove": (("dpo", "auditor"), False),
     "audit.disclosures": (("dpo",), False),
+    "audit.open": (("dpo",), False),
     "erase.request": (("dpo",), False),
     "erase.status": (("dpo", "auditor"), False),
     "erase.receipt": (("dpo",), True),

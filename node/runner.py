@@ -62,6 +62,7 @@ READS = frozenset(
         "erase.status",
         "audit.prove",
         "audit.disclosures",
+        "audit.open",
         "model.evaluate",
         "model.export",
         "status",
@@ -395,6 +396,7 @@ class Orders:
             "consent.export": self._held,
             "audit.prove": self._prove,
             "audit.disclosures": self._disclosures,
+            "audit.open": self._open_audit,
             "erase.request": self._erase,
             "erase.status": self._erasures,
             "erase.receipt": self._erase_receipt,
@@ -700,6 +702,9 @@ class Orders:
 
     async def _end_auditor(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.end_auditor(self._node, int(body["seat"]))
+
+    async def _open_audit(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.open_audit(self._node, self._study(body), int(body["seat"]))
 
     async def _succeed(self, body: dict[str, Any]) -> dict[str, Any]:
         """Our vote for the next deployment, where we have one, and our seat at it."""

@@ -17,8 +17,8 @@ pragma solidity 0.8.37;
 /// | revocation | quorum | Revoke | the key counts for nothing, at once; the seat stays, inactive |
 /// | recovery | quorum | Recover, and the new key's Keys | the new key, at once; active from the next round on |
 /// | auditor's end | quorum | EndAuditor | announces nothing any more |
-/// | address | the member's key | Announce | changes nothing: where others dial it, and no epoch |
 /// | succession | quorum | Succeed | decides as before; none opens after it |
+/// | address | the member's key | Announce | changes nothing: where others dial it, and no epoch |
 ///
 /// Rounds here are also erasures: plans, purges and verdicts take the keys with which the batch was opened.
 /// After a revocation or recovery every open round is decided with the keys of that moment: a member that rotated in the
