@@ -143,6 +143,7 @@ contract VectorsTest is Checks {
         if (kind == keccak256("bytes32[]")) {
             return keccak256(abi.encodePacked(vm.parseJsonBytes32Array(json, key)));
         }
+        if (kind == keccak256("bytes")) return keccak256(vm.parseJsonBytes(json, key));
         if (kind == keccak256("string")) return keccak256(bytes(vm.parseJsonString(json, key)));
         if (kind == keccak256("address")) return bytes32(uint256(uint160(vm.parseJsonAddress(json, key))));
         if (kind == keccak256("bool")) return bytes32(uint256(vm.parseJsonBool(json, key) ? 1 : 0));
