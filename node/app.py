@@ -526,6 +526,7 @@ class Node:
 
     async def _perform(self, round_id: Digest, effect: Effect) -> None:
         """Carry one effect out and report how it went. Nothing that fails here may end the node."""
+        begun = time.monotonic()
         try:
             if isinstance(effect, _COMMITTING):
                 self._check_undisputed()
@@ -533,6 +534,8 @@ class Node:
         except (NodeError, OSError) as error:
             log.info("later", round=round_id.hex()[:8], effect=type(effect).__name__, error=str(error)[:300])
             events = (NotSent(effect, self._now + 1),)
+        seconds, what = round(time.monotonic() - begun, 4), type(effect).__name__
+        log.debug("effect", round=round_id.hex()[:8], effect=what, member=getattr(effect, "member", None), s=seconds)
         await self._step(round_id, *events)
 
     def _check_undisputed(self) -> None:
@@ -593,6 +596,7 @@ class Node:
         self._busy.add(mark)
         try:
             self.metrics.trainings += 1
+            begun = time.monotonic()
             trained = await trio.to_thread.run_sync(
                 self._trainer.train,
                 job.arithmetic,
@@ -611,6 +615,7 @@ class Node:
             return (TrainingFailed(effect.generation),)
         finally:
             self._busy.discard(mark)
+        log.debug("trained", round=effect.round_id.hex()[:8], s=round(time.monotonic() - begun, 4))
         self._check_undisputed()
         late = await self._core(self.participant.new_withdrawals, effect.round_id)
         if late is not None:
