@@ -3,7 +3,8 @@
 What may live here: tasks, retries, the order in which blocking pieces run. Every rule is elsewhere: what a round does
 (`round`), what an erasure does (`erasure`), what needs keys or data (`participant`), who may be answered (`serving`),
 what people may order (`desk`). The state is touched by one worker thread at a time (`_core`); training, the chain and
-peers are waited for outside it.
+peers are waited for outside it, and work over every byte of a model has a thread of its own (`_long`), so that peers
+are answered meanwhile.
 
 The same class runs a hospital's node over libp2p and an Ethereum client, and a whole simulated study over the
 in-memory doors (`node/simulate.py`).
@@ -120,6 +121,7 @@ from node.training import Arithmetic, Trainer, TrainingStopped
 log = structlog.get_logger("node")
 T = TypeVar("T")
 RETRY_S = 2
+LOOK_PAUSE_S = 0.02  # least pause between two looks at the chain
 KEEP_MACHINES = 4  # ended rounds per node whose machines still answer for their keys and close their results
 
 
@@ -167,6 +169,7 @@ class Node:
         self._addresses = addresses
         self._poll_s = poll_s
         self._core_turn = trio.CapacityLimiter(1)
+        self._long_turn = trio.CapacityLimiter(1)  # one at a time: each holds a few times a model's bytes
         self._chain_turn = trio.CapacityLimiter(4)
         self._training_turn = trio.CapacityLimiter(1)
         self._exchange = Exchange(transport, participant, self._core)
@@ -182,6 +185,7 @@ class Node:
         self._nursery: trio.Nursery | None = None
         self._restarting = True
         self._fault: LedgerError | None = None  # why the last look at the chain failed
+        self._news = trio.Event()  # something is on the chain that we have not read: look now
         self.ready = False
 
     @property
@@ -206,6 +210,10 @@ class Node:
         """One blocking call on the node's state; calls take turns."""
         return await trio.to_thread.run_sync(partial(function, *arguments), limiter=self._core_turn)
 
+    async def _long(self, function: Callable[..., T], *arguments: Any) -> T:
+        """One piece of long work over a model's bytes, which touches nothing that `_core` does."""
+        return await trio.to_thread.run_sync(partial(function, *arguments), limiter=self._long_turn)
+
     async def core(self, function: Callable[..., T], *arguments: Any) -> T:
         """For the control endpoint: a blocking call on the node's state, in turn."""
         return await self._core(function, *arguments)
@@ -218,8 +226,12 @@ class Node:
         )
 
     async def send(self, call: Call) -> Sent:
-        """Carry a call to the chain; sending it again is always safe."""
-        return await self._chain(self._ledger.send, call)
+        """Carry a call to the chain; sending it again is always safe. Then look, and tell the others to."""
+        sent = await self._chain(self._ledger.send, call)
+        self._news.set()
+        domains = self.participant.domains
+        self.spawn(self._exchange.greet, Hello(domains.chain_id, domains.membership, sent.block))
+        return sent
 
     # ----------------------------------------------------------------------------------------------------------------
     # Running
@@ -286,6 +298,8 @@ class Node:
         return Hello(domains.chain_id, domains.membership, max(self._follower.done, 0))
 
     async def _answer(self, peer_id: bytes, request: Request) -> Reply:
+        if isinstance(request, Hello) and request.block > self._follower.done:
+            self._news.set()
         reply = await self._core(self._server.answer, peer_id, request, self._now)
         await self._empty_inbox()
         return reply
@@ -326,7 +340,10 @@ class Node:
                 self.metrics.chain_errors += 1
                 log.warning(_KIND_OF_FAULT.get(type(error), "ledger"), error=error.message)
                 await trio.sleep(1.0)
-            await trio.sleep(self._poll_s)
+            await trio.sleep(min(self._poll_s, LOOK_PAUSE_S))  # a peer may say that there is news as often as it likes
+            with trio.move_on_after(max(0.0, self._poll_s - LOOK_PAUSE_S)):
+                await self._news.wait()
+            self._news = trio.Event()
 
     async def _send_again(self) -> None:
         try:
@@ -560,10 +577,12 @@ class Node:
             case Prefetch(member) | Fetch(member):
                 return await self._fetch(round_id, member, effect, keys=isinstance(effect, Fetch))
             case Judge(member):
-                return (await self._core(node.judge, round_id, member),)
+                return (await self._long(node.verdict, await self._core(node.contribution, round_id, member)),)
             case Aggregate(members):
                 await self._parent_model(round_id)
-                return (await self._core(node.aggregate, round_id, members),)
+                mixture = await self._core(node.mixture, round_id, members)
+                root = None if mixture is None else await self._long(node.new_model, mixture)
+                return (await self._core(node.result, round_id, members, root),)
             case SignAbstain():
                 return (await self._core(node.sign_abstain, round_id),)
             case SignHave():
@@ -616,6 +635,19 @@ class Node:
         finally:
             self._busy.discard(mark)
         log.debug("trained", round=effect.round_id.hex()[:8], s=round(time.monotonic() - begun, 4))
+        overtaken = await self._overtaken(effect)
+        if overtaken:
+            return overtaken
+        sealed = await self._long(self.participant.seal, job, trained)
+        overtaken = await self._overtaken(effect)
+        if overtaken:
+            await self._core(self.participant.discard, sealed)
+            return overtaken
+        notice = await self._core(self.participant.commit, sealed)
+        return (Trained(notice, effect.generation), Held(job.member))
+
+    async def _overtaken(self, effect: Train) -> tuple[Event, ...]:
+        """Why what was trained must not be committed: a withdrawal came meanwhile, or the round went on; else empty."""
         self._check_undisputed()
         late = await self._core(self.participant.new_withdrawals, effect.round_id)
         if late is not None:
@@ -623,8 +655,7 @@ class Node:
         machine = self.participant.rounds.get(effect.round_id)
         if machine is None or machine.facts.withdrawals > effect.generation:
             return (TrainingFailed(effect.generation),)
-        notice = await self._core(self.participant.commit, job, trained)
-        return (Trained(notice, effect.generation), Held(job.member))
+        return ()
 
     async def _ask_peers(self, round_id: Digest, effect: AskPeers) -> tuple[Event, ...]:
         machine = self.participant.rounds.get(round_id)
