@@ -643,7 +643,7 @@ class Node:
         if overtaken:
             await self._core(self.participant.discard, sealed)
             return overtaken
-        notice = await self._core(self.participant.commit, sealed)
+        notice = await self._core(self.participant.commit, job, sealed)
         return (Trained(notice, effect.generation), Held(job.member))
 
     async def _overtaken(self, effect: Train) -> tuple[Event, ...]:

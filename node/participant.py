@@ -100,7 +100,6 @@ class TrainingJob:
 class SealedJob:
     """A training's two blobs, sealed and kept, and the leaves that its set names."""
 
-    job: TrainingJob
     entries: tuple[SetEntry, ...]
     update: Sealed
     set: Sealed
@@ -388,20 +387,20 @@ class Participant:
         sealed_set = seal(encode_set(plain_set), job.round_id, job.member, BlobKind.SET)
         for sealed in (sealed_update, sealed_set):
             self.store.put("cipher", sealed.ciphertext, sealed.commit.cipher_root)
-        return SealedJob(job, entries, sealed_update, sealed_set)
+        return SealedJob(entries, sealed_update, sealed_set)
 
     def discard(self, sealed: SealedJob) -> None:
         """Remove blobs that will not be committed; nobody else has them or their keys."""
         for one in (sealed.update, sealed.set):
             self.store.remove(one.commit.cipher_root)
 
-    def commit(self, sealed: SealedJob) -> CommitNotice:
+    def commit(self, job: TrainingJob, sealed: SealedJob) -> CommitNotice:
         """Sign the commit to sealed blobs that are kept, store it with their keys; the stored notice.
 
         A retrained commit replaces one that was stored but not yet believed by anyone only through the machine: the
         store keeps the first commit of a round for ever, so a second generation must find no first one.
         """
-        job, update, set_ = sealed.job, sealed.update, sealed.set
+        update, set_ = sealed.update, sealed.set
         root = update_root(job.round_id, job.member, update.commit.hash, set_.commit.hash)
         notice = CommitNotice(
             job.round_id, job.member, root, dataset_root(sealed.entries), ZERO, update.commit, set_.commit, b""

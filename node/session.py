@@ -6,7 +6,7 @@ is most of what moving a model between two nodes costs. Here the same bytes go o
 
 - `Session` takes what the socket has, opens all the Noise messages in it, and hands out pieces of the result; what is
   written becomes as many messages as it needs, in one call.
-- `Stream` waits for its window instead of looking every 10 ms, writes two frames a turn, and gives window back by halves.
+- `Stream` waits for its window instead of looking every 10 ms, writes two frames a turn, gives window back by halves.
 
 What may live here: bytes between a socket and a stream. What this file does not know: who may connect, what a peer may
 cost (`transport`), messages (`wire`).

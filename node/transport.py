@@ -33,12 +33,12 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import libp2p.stream_muxer.muxer_multistream as muxer_multistream
 import libp2p.stream_muxer.yamux.yamux as yamux
 import trio
-from libp2p.abc import IMuxedConn, INetConn, INetStream, INetwork, INotifee, IRawConnection
+from libp2p.abc import IMuxedConn, INetConn, INetStream, INetwork, INotifee, IRawConnection, ISecureConn
 from libp2p.crypto.ed25519 import create_new_key_pair
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol
@@ -77,14 +77,12 @@ from node.doors import (
 from node.errors import InputError, LocalFault, NodeError
 from node.messages import Refusal, Reply, Request
 from node.service import Service
+from node.session import NOISE_PAYLOAD_BYTES, Session, Stream
 from node.wire import MAX_REQUEST_BYTES, PROTOCOL, WireError, decode_reply, encode, reply_cap
 
 _log = logging.getLogger(__name__)
 
 HEADER_BYTES: Final = 4
-
-NOISE_PAYLOAD_BYTES: Final = 65519
-"""Plaintext in one Noise message (65535 less a 16-byte tag). A longer yamux frame would travel as two."""
 
 MAX_MUXER_FRAME_BYTES: Final = 256 * 1024
 """Longest yamux frame that is read. go-yamux and this build send 64 KiB at most, rust-yamux 16 KiB."""
@@ -119,7 +117,7 @@ UPGRADE_S: Final = 5.0
 # libp2p, hardened
 
 
-class _YamuxStream(yamux.YamuxStream):
+class _YamuxStream(Stream):
     """A stream whose peer may not send more than its window, nor open streams without end."""
 
     def __init__(self, stream_id: int, conn: yamux.Yamux, is_initiator: bool) -> None:
@@ -147,6 +145,9 @@ def _break(conn: yamux.Yamux, why: str) -> None:
 
 class _Yamux(yamux.Yamux):
     """yamux that closes the connection where the base class only warns, and writes its frames whole."""
+
+    def __init__(self, secured_conn: Any, *arguments: Any, **named: Any) -> None:
+        super().__init__(cast(ISecureConn, Session(secured_conn)), *arguments, **named)
 
     async def handle_incoming(self) -> None:
         try:
