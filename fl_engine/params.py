@@ -133,7 +133,7 @@ def model_length(spec: ParamSpec) -> int:
 def decode_model(
     data: bytes, expected: ParamSpec | None = None, max_parameters: int = MAX_PARAMETERS
 ) -> tuple[ParamSpec, Ints]:
-    """Canonical bytes -> (spec, int32 [P]), or ModelEncodingError.
+    """Canonical bytes -> (spec, int32 [P]: the bytes themselves, read-only), or ModelEncodingError.
 
     Accepts exactly what `encode_model` writes. With `expected`, a model of any other layout is a ShapeMismatch.
     """
@@ -148,7 +148,7 @@ def decode_model(
         raise ModelEncodingError(f"{len(data) - offset} bytes of integers, expected {4 * declared}", offset)
     if expected is not None and spec != expected:
         raise ShapeMismatch("layout of the model", expected.tensors, spec.tensors)
-    return spec, decode_ints(memoryview(data)[offset:], declared)
+    return spec, view_ints(memoryview(data)[offset:], declared)
 
 
 def encode_ints(ints: Ints) -> bytes:

@@ -99,9 +99,13 @@ class Total:
         self._state = self._rule.apply(self._state, view_ints(values, self._arithmetic.size), weight)
 
     def model(self, parent: bytes) -> bytes:
-        """Parent model + the aggregate, as `koinon.model/1` bytes."""
+        """Parent model + the aggregate, as `koinon.model/1` bytes. Nothing can be added afterwards."""
+        delta = self._rule.finish(self._state)
+        del self._state
         _, ints = decode_model(parent)
-        return encode_model(self._arithmetic.layout, add_saturating(ints, self._rule.finish(self._state)))
+        model = add_saturating(ints, delta)
+        del delta
+        return encode_model(self._arithmetic.layout, model)
 
 
 def model_root(data: bytes) -> Digest:
