@@ -52,12 +52,28 @@ def quantise(values: NDArray[np.floating[Any]], grid: Grid) -> Ints:
     return np.clip(scaled, -grid.limit, grid.limit).astype(np.int32)
 
 
+def quantise_difference(after: NDArray[np.float32], before: NDArray[np.float32], grid: Grid) -> Ints:
+    """`quantise(after - before)` of two float32 [P], the difference taken in float64, where it is not rounded again.
+
+    Block by block: in one piece the float64 numbers would be many times the model.
+    """
+    delta = np.empty(len(after), dtype=np.int32)
+    for block in blocks(len(after)):
+        try:
+            delta[block] = quantise(after[block].astype(np.float64) - before[block], grid)
+        except NonFiniteUpdate as fault:
+            raise NonFiniteUpdate(block.start + fault.index, fault.value) from None
+    return delta
+
+
 def dequantise(ints: Ints, grid: Grid) -> NDArray[np.float32]:
     """int32 -> float32, the view that networks compute with: the float32 nearest to q * 2^-F.
 
     Exact for |q| <= 2^24; beyond it the conversion rounds half to even, and the scaling itself is always exact.
     """
-    return ints.astype(np.float32) * np.float32(2.0**-grid.fraction_bits)
+    floats = ints.astype(np.float32)
+    floats *= np.float32(2.0**-grid.fraction_bits)
+    return floats
 
 
 def check_range(ints: Ints, grid: Grid) -> None:

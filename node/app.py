@@ -634,6 +634,7 @@ class Node:
             return (TrainingFailed(effect.generation),)
         finally:
             self._busy.discard(mark)
+        job = job.without_records()
         log.debug("trained", round=effect.round_id.hex()[:8], s=round(time.monotonic() - begun, 4))
         overtaken = await self._overtaken(effect)
         if overtaken:

@@ -95,6 +95,10 @@ class TrainingJob:
     beacon: bytes
     member: int
 
+    def without_records(self) -> TrainingJob:
+        """What is needed after the training: records and model need not wait in memory for the seal."""
+        return replace(self, x=self.x[:0], y=self.y[:0], model=b"")
+
 
 @dataclass(frozen=True, slots=True)
 class SealedJob:
