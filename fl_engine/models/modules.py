@@ -74,7 +74,7 @@ class _ResidualBlock(nn.Module):
         self.conv1 = nn.Conv2d(block.channels_in, channels, 3, block.stride, 1, bias=False)
         self.norm1 = nn.GroupNorm(groups_, channels)
         self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
-        self.norm2 = nn.GroupNorm(groups_, channels)
+        self.last = nn.GroupNorm(groups_, channels)
         self.projects = block.projects
         if block.projects:
             self.conv3 = nn.Conv2d(block.channels_in, channels, 1, block.stride, bias=False)
@@ -83,7 +83,7 @@ class _ResidualBlock(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         shortcut = self.norm3(self.conv3(x)) if self.projects else x
         inner = torch.relu(self.norm1(self.conv1(x)))
-        return torch.relu(self.norm2(self.conv2(inner)) + shortcut)
+        return torch.relu(self.last(self.conv2(inner)) + shortcut)
 
 
 def _resnet(width: int, input_shape: InputShape, classes: int) -> nn.Module:

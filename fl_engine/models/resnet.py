@@ -11,7 +11,8 @@ or processor does not carry the full one.
          the first block of every stage but the first at stride 2
       -> mean-pool to 1 x 1 -> linear -> logits [B, classes]
 
-Convolutions have no bias: the normalisation that follows would take it out again.
+Convolutions have no bias: the normalisation that follows would take it out again. The last normalisation of a block is
+called `last`: its scale begins at zero (`model.py`), so that every block begins as the identity.
 """
 
 from __future__ import annotations
@@ -66,11 +67,11 @@ def groups(width: int) -> int:
     return width // 2
 
 
-def _convolution(name: str, number: str, channels_in: int, channels: int, side: int) -> list[tuple[str, Shape]]:
+def _convolution(convolution: str, norm: str, channels_in: int, channels: int, side: int) -> list[tuple[str, Shape]]:
     return [
-        (f"{name}conv{number}.weight", (channels, channels_in, side, side)),
-        (f"{name}norm{number}.weight", (channels,)),
-        (f"{name}norm{number}.bias", (channels,)),
+        (f"{convolution}.weight", (channels, channels_in, side, side)),
+        (f"{norm}.weight", (channels,)),
+        (f"{norm}.bias", (channels,)),
     ]
 
 
@@ -81,14 +82,14 @@ def _layout(model: str, input_shape: InputShape, classes: int) -> ParamSpec:
     if any(not _MIN_SIDE <= side <= _MAX_SIDE for side in input_shape[1:]):
         raise ShapeMismatch(f"image sides of {model}", f"{_MIN_SIDE}..{_MAX_SIDE} pixels", input_shape[1:])
     width = RESNETS[model]
-    tensors = _convolution("", "1", input_shape[0], width, 7)
+    tensors = _convolution("conv1", "norm1", input_shape[0], width, 7)
     last = width
     for block in blocks(width):
-        tensors += _convolution(f"{block.name}.", "1", block.channels_in, block.channels, 3)
-        tensors += _convolution(f"{block.name}.", "2", block.channels, block.channels, 3)
+        name, last = block.name, block.channels
+        tensors += _convolution(f"{name}.conv1", f"{name}.norm1", block.channels_in, block.channels, 3)
+        tensors += _convolution(f"{name}.conv2", f"{name}.last", block.channels, block.channels, 3)
         if block.projects:
-            tensors += _convolution(f"{block.name}.", "3", block.channels_in, block.channels, 1)
-        last = block.channels
+            tensors += _convolution(f"{name}.conv3", f"{name}.norm3", block.channels_in, block.channels, 1)
     tensors += [("head.weight", (classes, last)), ("head.bias", (classes,))]
     return ParamSpec(tuple(tensors))
 
