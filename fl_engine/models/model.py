@@ -42,8 +42,9 @@ def initial_model(spec: ParamSpec, grid: Grid) -> Ints:
     """The study's first model, int32 [P]: He-uniform weights, biases 0, normalisation scales 1, `.last` scales 0.
 
     He, Zhang, Ren, Sun, *Delving Deep into Rectifiers*, ICCV 2015: variance 2 / fan_in, here uniform on +-sqrt(6 /
-    fan_in). A residual block whose last normalisation begins at 0 is the identity, and the network trains at ordinary
-    learning rates from the first step (Goyal et al., *Accurate, Large Minibatch SGD*, 2017, 5.1). Drawn as integers with a fixed seed: no float is involved, so the bytes are the same everywhere.
+    fan_in). Drawn as integers with a fixed seed: no float is involved, so the bytes are the same everywhere. A residual
+    block whose last normalisation begins at 0 is the identity, and the network trains at ordinary learning rates from
+    the first step (Goyal et al., *Accurate, Large Minibatch SGD*, 2017, section 5.1).
     """
     arrays = {name: _initial_tensor(name, shape, grid) for name, shape in spec.tensors}
     return spec.check(spec.flatten(arrays))
