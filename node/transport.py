@@ -92,14 +92,12 @@ from node.doors import (
 from node.errors import InputError, LocalFault, NodeError
 from node.messages import Refusal, Reply, Request
 from node.service import Service
+from node.session import NOISE_PAYLOAD_BYTES, Session, Stream
 from node.wire import MAX_REQUEST_BYTES, PROTOCOL, WireError, decode_reply, encode, reply_cap
 
 _log = logging.getLogger(__name__)
 
 HEADER_BYTES: Final = 4
-
-NOISE_PAYLOAD_BYTES: Final = 65519
-"""Plaintext in one Noise message (65535 less a 16-byte tag). A longer yamux frame would travel as two."""
 
 MAX_MUXER_FRAME_BYTES: Final = 256 * 1024
 """Longest yamux frame that is read. go-yamux and this build send 64 KiB at most, rust-yamux 16 KiB."""
@@ -172,7 +170,7 @@ MAX_ADDRESSES: Final = 1024
 # libp2p, hardened
 
 
-class _YamuxStream(yamux.YamuxStream):
+class _YamuxStream(Stream):
     """A stream whose peer may not send more than its window, nor open streams without end."""
 
     def __init__(self, stream_id: int, conn: yamux.Yamux, is_initiator: bool) -> None:
@@ -244,7 +242,7 @@ class _Yamux(yamux.Yamux):
     def __init__(self, secured_conn: Any, peer_id: ID, *arguments: Any, **named: Any) -> None:
         self.fault: str | None = None
         """Which limit the peer broke."""
-        self._paced = _Paced(secured_conn, self)
+        self._paced = _Paced(Session(secured_conn), self)
         super().__init__(cast(ISecureConn, self._paced), peer_id, *arguments, **named)
 
     async def handle_incoming(self) -> None:
