@@ -22,7 +22,6 @@ from enum import Enum
 from typing import Any, Final, Protocol, cast
 
 import rlp
-from eth_account import Account
 
 from crypto.digest import Digest, keccak256
 from crypto.keys import LedgerKey, address_text
@@ -150,6 +149,19 @@ class _Terms:
 
 def _whole(value: bytes) -> int:
     return int.from_bytes(value, "big")
+
+
+def fee_fields(client: Client) -> dict[str, int]:
+    """The fee that a transaction sent now offers, as its fields have it; all zero on a chain without fees."""
+    base = client.block("latest").get("baseFeePerGas")
+    if base is None:
+        return {"gasPrice": quantity(client.call("eth_gasPrice"))}
+    try:
+        tip = quantity(client.call("eth_maxPriorityFeePerGas"))
+    except RpcError:  # not every client of a consortium knows it
+        tip = 0
+    # Twice the base fee covers the six full blocks by which it can rise meanwhile.
+    return {"type": 2, "maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * quantity(base) + tip}
 
 
 class SendingAccount:
@@ -320,19 +332,14 @@ class SendingAccount:
         }
         if to is not None:
             fields["to"] = address_text(to)
+        # Not at the top: it computes pairings of a curve that nothing here uses, half a second for every process.
+        from eth_account import Account
+
         signed = Account.sign_transaction(fields, self._key.to_bytes())
         return bytes(signed.raw_transaction), Digest(bytes(signed.hash))
 
     def _fee(self) -> dict[str, int]:
-        base = self._client.block("latest").get("baseFeePerGas")
-        if base is None:
-            return {"gasPrice": quantity(self._client.call("eth_gasPrice"))}
-        try:
-            tip = quantity(self._client.call("eth_maxPriorityFeePerGas"))
-        except RpcError:  # not every client of a consortium knows it
-            tip = 0
-        # Twice the base fee covers the six full blocks by which it can rise meanwhile.
-        return {"type": 2, "maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * quantity(base) + tip}
+        return fee_fields(self._client)
 
     def _raised(self, terms: _Terms) -> dict[str, int] | None:
         """A fee that replaces a waiting transaction (clients want a tenth more of both); None beyond `MOST_FEE`."""

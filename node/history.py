@@ -23,6 +23,7 @@ from node.records import (
     MAX_MEMBERS,
     ZERO,
     Abstained,
+    AddressAnnounced,
     Anchored,
     AuditAccessed,
     AuditorEnded,
@@ -224,6 +225,8 @@ class History:
                 | AuditorSeated()
                 | AuditorEnded()
             ):
+                self.registry.apply(record)
+            case AddressAnnounced():
                 self.registry.apply(record)
             case LogAnchored():
                 self.registry.apply(record)
@@ -432,6 +435,12 @@ class History:
         """The grant that is stored for this consent alone."""
         found = self.grants.get(consent_id)
         return None if found is None else (found.record, found.position)
+
+    def declared(self, study: Digest, member: int) -> int:
+        """The most consents that a set of this member in this study can prove: its grants, and its anchors' leaves."""
+        grants = sum((one.record.study, one.record.member) == (study, member) for one in self.grants.values())
+        anchors = (one.record for one in self.anchors.values())
+        return grants + sum(one.count for one in anchors if (one.study, one.member) == (study, member))
 
     def anchor(self, root: Digest) -> tuple[Anchored, Position] | None:
         """The anchor with this root."""

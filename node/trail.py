@@ -24,6 +24,7 @@ from node.records import (
     MAX_MEMBERS,
     ZERO,
     Abstained,
+    AddressAnnounced,
     Anchored,
     AuditAccessed,
     AuditorEnded,
@@ -221,6 +222,7 @@ _WORDS: Final[dict[type, Teller]] = {
         0, r.name, f"has auditor's seat {r.seat}" + (f" for study {_short(r.study)}" if r.study != ZERO else "")
     ),
     LogAnchored: lambda r, n: _by(n, r.member, f"anchors its log up to entry {r.entries} under {_short(r.root)}"),
+    AddressAnnounced: lambda r, n: _by(n, r.member, f"is dialled at {r.text or 'no address'} from here on"),
     FormRegistered: lambda r, n: _by_contract(f"form {_short(r.form_id)} is registered for study {_short(r.study)}"),
     Granted: lambda r, n: _by(n, r.member, f"grants consent {r.consent_id.hex()} on form {_short(r.form_id)}"),
     Anchored: lambda r, n: _by(
