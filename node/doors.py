@@ -102,6 +102,15 @@ DEFAULT_LIMITS = Limits()
 
 
 @dataclass(slots=True)
+class Traffic:
+    """Requests of one kind that were answered, and the bytes of the messages."""
+
+    requests: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(slots=True)
 class Counters:
     """What went wrong at our door since the start, for metrics."""
 
@@ -125,6 +134,13 @@ class Counters:
     """Connections closed because the peer broke the muxer's limits: window, frame, streams, unread bytes."""
     displaced: int = 0
     """Connections closed before they had proved an id, to make room for later ones."""
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+    """Kind of request -> what was asked of peers. What peers asked of us is in their own figures."""
+
+    def asked(self, kind: str, sent: int, received: int) -> None:
+        """A request of ours was answered: `sent` and `received` bytes of messages, frames and encryption left out."""
+        known = self.traffic.setdefault(kind, Traffic())
+        known.requests, known.sent, known.received = known.requests + 1, known.sent + sent, known.received + received
 
 
 class Bell:
@@ -226,10 +242,8 @@ class Transport(Protocol):
     def set_allowed(self, peers: Mapping[bytes, str]) -> None:
         """Peer id -> multiaddress (empty: it dials us) of everyone we may speak with, as the registry has it now.
 
-        Connections to new peers are made, those to removed peers are ended at once. Our own id is skipped.
-
-        Raises:
-            InputError: an address is no multiaddress, or names another peer.
+        Connections to new peers are made, those to removed peers are ended at once. Our own id is skipped. Addresses
+        are members' own words: one that cannot be used costs its peer the dial, and `last_error` says why.
         """
         ...
 

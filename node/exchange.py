@@ -53,8 +53,11 @@ class Exchange:
     # Who
 
     def peer_of(self, member: int) -> bytes:
-        """The libp2p peer id of a member."""
-        return self._node.history.registry.members[member].peer_id
+        """The libp2p peer id of a member; `NotFound` while the registry has no such member."""
+        found = self._node.history.registry.members.get(member)
+        if found is None:
+            raise NotFound(f"member {member} is not in the registry, as far as the chain is read")
+        return found.peer_id
 
     def everyone(self) -> list[bytes]:
         """Every registered peer but us: active members, then auditors."""
@@ -91,8 +94,16 @@ class Exchange:
                 nursery.start_soon(one, peer)
         return reached
 
-    async def pull(self, subject: Digest, members: int) -> dict[int, tuple[Notice, ...]]:
-        """What each of these members (bitmap) knows about a round, batch or study; silent ones are absent."""
+    async def pull(
+        self,
+        subject: Digest,
+        members: int,
+        heard: Callable[[int, tuple[Notice, ...]], Awaitable[None]] | None = None,
+    ) -> dict[int, tuple[Notice, ...]]:
+        """What each of these members (bitmap) knows about a round, batch or study; silent ones are absent.
+
+        `heard` is called with each answer as it comes: nobody waits for the slowest, who may be frozen.
+        """
         answers: dict[int, tuple[Notice, ...]] = {}
 
         async def one(member: int) -> None:
@@ -103,6 +114,8 @@ class Exchange:
                 return
             if isinstance(reply, Notices):
                 answers[member] = reply.notices
+                if heard is not None:
+                    await heard(member, reply.notices)
 
         async with trio.open_nursery() as nursery:
             for member in members_of(members):

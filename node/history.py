@@ -23,6 +23,7 @@ from node.records import (
     MAX_MEMBERS,
     ZERO,
     Abstained,
+    AddressAnnounced,
     Anchored,
     AuditAccessed,
     AuditorEnded,
@@ -224,6 +225,8 @@ class History:
                 | AuditorSeated()
                 | AuditorEnded()
             ):
+                self.registry.apply(record)
+            case AddressAnnounced():
                 self.registry.apply(record)
             case LogAnchored():
                 self.registry.apply(record)

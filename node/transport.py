@@ -54,8 +54,10 @@ from libp2p.exceptions import ParseError
 from libp2p.host.basic_host import BasicHost
 from libp2p.io.abc import Reader
 from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.swarm import Swarm
@@ -65,6 +67,7 @@ from libp2p.peer.peerstore import PeerStore
 from libp2p.rcmgr.manager import ConnectionScope, ResourceManager
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.security_multistream import SecurityMultistream
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
 from libp2p.utils.varint import read_varint_prefixed_bytes_limited
@@ -608,9 +611,6 @@ class LibP2PTransport:
     def set_allowed(self, peers: Mapping[bytes, str]) -> None:
         """Take the registry as it is now."""
         wanted = {peer_id: address for peer_id, address in peers.items() if peer_id != self.peer_id}
-        for peer_id, address in wanted.items():
-            if address:
-                _parse_address(address, peer_id)
         for peer_id in set(self._peers) - set(wanted):
             peer = self._peers.pop(peer_id)
             peer.scope.cancel()
@@ -638,7 +638,9 @@ class LibP2PTransport:
         body = encode(message)
         with trio.move_on_after(timeout_s):
             async with peer.slots:
-                reply = decode_reply(await self._ask(peer, body, reply_cap(message), timeout_s), message)
+                answer = await self._ask(peer, body, reply_cap(message), timeout_s)
+            self.counters.asked(type(message).__name__, len(body), len(answer))
+            reply = decode_reply(answer, message)
             peer.last_seen = time.time()
             return reply
         raise PeerSilent(f"{peer.name} did not answer {type(message).__name__} within {timeout_s:g} s")
@@ -773,6 +775,8 @@ class LibP2PTransport:
 
     def _state(self, peer: _Peer, state: Link) -> None:
         if peer.state is not state:
+            if Link.CONNECTED in (peer.state, state):
+                _log.info("%s is %s", peer.name, "connected" if state is Link.CONNECTED else "not connected any more")
             peer.state = state
             self._bell.ring()
 
@@ -814,7 +818,9 @@ class LibP2PTransport:
         """One heartbeat. Any answer is a sign of life, unless it says that we are on different networks."""
         message = self._hello()
         with trio.move_on_after(self._limits.silence_s) as scope:
-            body = await self._ask(peer, encode(message), reply_cap(message), self._limits.silence_s)
+            said = encode(message)
+            body = await self._ask(peer, said, reply_cap(message), self._limits.silence_s)
+            self.counters.asked(type(message).__name__, len(said), len(body))
             reply = decode_reply(body, message)
         if scope.cancelled_caught:
             self._service.count("frozen")
@@ -928,3 +934,36 @@ def _reason(error: BaseException) -> str:
         seen.append(str(step)[:200] or type(step).__name__)
         step = step.__cause__
     return ": ".join(dict.fromkeys(seen))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# For `koinon node doctor`
+
+
+def dial_target(address: str) -> tuple[str, int]:
+    """The host (a name or an IP address) and the TCP port of a multiaddress; `InputError` for another kind."""
+    parsed = _parse_address(address.partition("/p2p/")[0])
+    return str(parsed.value_for_protocol(parsed.protocols()[0].code)), int(parsed.value_for_protocol("tcp"))
+
+
+async def identify(stream: trio.SocketStream, key: PeerKey) -> bytes:
+    """Who answers at the other end of a TCP connection, by its own proof: a Noise handshake and nothing after it.
+
+    The other side sees a connection that ends before any protocol begins: no connection of a running node of ours is
+    disturbed, and with the key of a member nobody is counted as a stranger.
+
+    Raises:
+        PeerUnreachable: it speaks no libp2p with Noise, or proves nothing.
+    """
+    pair = create_new_key_pair(key.to_bytes())
+    noise = NoiseTransport(pair, noise_privkey=create_new_noise_key_pair().private_key)
+    raw = RawConnection(TrioTCPStream(stream), True)
+    try:
+        with trio.fail_after(UPGRADE_S):
+            await SecurityMultistream({NOISE_ID: noise}).select_transport(raw, True)
+            secured = await noise.get_pattern().handshake_outbound(raw, None)
+    except trio.TooSlowError:
+        raise PeerUnreachable(f"no Noise handshake within {UPGRADE_S:g} s") from None
+    except Exception as error:  # negotiation, handshake and signature faults, a connection that broke
+        raise PeerUnreachable(f"no Noise handshake: {_reason(error)}") from None
+    return bytes(secured.get_remote_peer().to_bytes())

@@ -13,9 +13,12 @@ import trio
 from crypto.digest import Digest
 from crypto.statements import Domains, Leave, sign
 from node import card as cards
+from node import exchange
+from node.app import Node
 from node.errors import ChainUnreachable, OutcomeUnknown
 from node.events import EventIndex
 from node.history import RoundHistory
+from node.membership import members_of
 from node.messages import (
     AbstainNotice,
     Accepted,
@@ -26,6 +29,7 @@ from node.messages import (
     Hello,
     Notice,
     Offer,
+    Pull,
     Reply,
     Request,
     VoteNotice,
@@ -240,6 +244,66 @@ async def test_a_frozen_member_is_missed_by_rule_and_catches_up(tmp_path: Path, 
             )
         )
         await agree(net, study)
+
+
+async def test_a_member_and_the_auditor_that_come_back_days_later_hold_everything_and_take_part_again(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, auditor=True) as net:
+        study = await net.create(spec(rounds=2))
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        await net.kill(1)
+        await net.kill(4)
+        await net.finish(study)
+        net.clock.now += 9 * 86_400
+        await net.start(4)
+        await net.start(1)
+        await net.finish(study)
+        for index in (1, 4):
+            store = net.nodes[index].participant.store
+            await net.until(
+                lambda store=store: all(store.has(Digest.from_hex(r)) for r in roots(net.nodes[0], study).values())
+            )
+        audited = net.nodes[4].participant
+
+        def opened(one: RoundHistory) -> set[int]:
+            notices = audited.store.notices(one.opened.round_id, "CommitNotice")
+            return {n.member for n in notices if isinstance(n, CommitNotice) and audited.holds(n)}
+
+        await net.until(lambda: all(set(members_of(result(one).included)) <= opened(one) for one in net.rounds(0)))
+        await agree(net, study)
+        second = await net.play(spec("another"))
+        (one,) = (one for one in net.rounds(0) if one.opened.study == second)
+        assert result(one).included == 0b1111
+
+
+async def test_a_member_that_comes_up_beside_a_silent_one_hears_the_others_at_once(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(exchange, "PULL_TIMEOUT_S", 600.0)
+
+    def deaf(node: Node) -> None:
+        """What it asks member 3 to tell is never answered."""
+        ask = node._transport.request
+
+        async def request(peer: bytes, message: Request, timeout_s: float) -> Reply:
+            if isinstance(message, Pull) and peer == net.peer_id(3):
+                await trio.sleep_forever()
+            return await ask(peer, message, timeout_s)
+
+        node._transport.request = request  # type: ignore[method-assign]
+
+    async with network(tmp_path, trainer, 5, arms={1: deaf}) as net:
+        await net.create(spec())
+        await net.until(lambda: len(net.rounds(0)) == 1)
+        first = net.rounds(0)[0].opened.round_id
+        net.hold = True
+        net.freeze(2)  # so that the round waits
+        await net.until(lambda: net.nodes[1].participant.store.own_notice(first, "CommitNotice") is not None)
+        await net.kill(1)
+        await net.start(1)
+        rounds = net.nodes[1].participant.rounds
+        await net.until(lambda: first in rounds and {0, 4} <= rounds[first].facts.answered)
 
 
 async def test_the_frozen_scribe_delays_and_does_not_stop_a_round(tmp_path: Path, trainer: SharedTrainer) -> None:

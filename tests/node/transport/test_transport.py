@@ -26,7 +26,7 @@ from multiaddr import Multiaddr
 from crypto.digest import Digest
 from crypto.keys import PeerKey, peer_id_text
 from node import transport as transport_module
-from node.doors import Link
+from node.doors import Link, PeerUnreachable
 from node.errors import InputError, LocalFault
 from node.messages import Hello, Pull, Refusal, Welcome
 from node.wire import MAX_REQUEST_BYTES, PROTOCOL, decode_reply, encode
@@ -364,10 +364,43 @@ async def test_an_address_that_cannot_be_listened_on_is_bad_input(address):
         transport_module.LibP2PTransport(PeerKey(bytes([4]) * 32), address, lambda: Hello(1, bytes(20), 0))
 
 
-async def test_an_address_that_names_another_peer_is_bad_input(sockets):
+@pytest.mark.parametrize("address", ["not an address", "/ip4/300.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1/p2p/{me}"])
+async def test_an_address_that_cannot_be_used_costs_its_peer_the_dial_and_nobody_else_anything(sockets, address):
+    """Addresses are members' own words on the chain."""
+    node, friend = sockets.make(1), sockets.make(3)
+    other = PeerKey(bytes([2]) * 32).peer_id
+    await sockets.start(node)
+    where = await sockets.start(friend)
+    node.set_allowed({other: address.format(me=peer_id_text(node.peer_id)), friend.peer_id: where})
+    friend.set_allowed({node.peer_id: ""})
+    await sockets.connected(node, friend)
+    await sockets.until(node, lambda: "address" in (node.connected()[other].last_error or ""))
+
+
+async def test_an_address_may_name_its_peer(sockets):
     node = sockets.make(1)
     other = PeerKey(bytes([2]) * 32).peer_id
-    with pytest.raises(InputError, match="names peer"):
-        node.set_allowed({other: f"/ip4/127.0.0.1/tcp/1/p2p/{peer_id_text(node.peer_id)}"})
     node.set_allowed({other: f"/dns4/hospital.example/tcp/41001/p2p/{peer_id_text(other)}"})
     assert set(node.connected()) == {other}
+
+
+async def test_a_handshake_tells_who_answers_and_leaves_nothing_behind(sockets):
+    server = sockets.make(1)
+    where = await sockets.start(server)
+    host, port = transport_module.dial_target(f"{where}/p2p/{peer_id_text(server.peer_id)}")
+    async with await trio.open_tcp_stream(host, port) as stream:
+        assert await transport_module.identify(stream, PeerKey(bytes([9]) * 32)) == server.peer_id
+    assert server.counters.strangers == 0
+
+
+async def test_something_else_at_the_port_proves_nothing(nursery):
+    async def web_page(stream):
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await stream.aclose()
+
+    listeners = await nursery.start(trio.serve_tcp, web_page, 0)
+    port = listeners[0].socket.getsockname()[1]
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        with pytest.raises(PeerUnreachable, match="no Noise handshake"):
+            await transport_module.identify(stream, PeerKey(bytes([9]) * 32))
+    nursery.cancel_scope.cancel()
