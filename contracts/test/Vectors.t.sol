@@ -20,7 +20,7 @@ contract VectorsTest is Checks {
     mapping(bytes32 typeHash => bool) internal known;
 
     function setUp() public {
-        bytes32[39] memory all = [
+        bytes32[40] memory all = [
             Statements.SEAT,
             Statements.ADMIT,
             Statements.REMOVE,
@@ -30,6 +30,7 @@ contract VectorsTest is Checks {
             Statements.REVOKE,
             Statements.RECOVER,
             Statements.END_AUDITOR,
+            Statements.SUCCEED,
             Statements.ANCHOR_LOG,
             Statements.ANNOUNCE,
             Statements.BUNDLE,
@@ -61,7 +62,7 @@ contract VectorsTest is Checks {
             Statements.RECEIPT,
             Statements.CERTIFICATE
         ];
-        for (uint256 i; i < 39; ++i) {
+        for (uint256 i; i < 40; ++i) {
             known[all[i]] = true;
         }
     }
