@@ -145,6 +145,7 @@ contract VectorsTest is Checks {
         }
         if (kind == keccak256("bytes")) return keccak256(vm.parseJsonBytes(json, key));
         if (kind == keccak256("string")) return keccak256(bytes(vm.parseJsonString(json, key)));
+        if (kind == keccak256("bytes")) return keccak256(vm.parseJsonBytes(json, key));
         if (kind == keccak256("address")) return bytes32(uint256(uint160(vm.parseJsonAddress(json, key))));
         if (kind == keccak256("bool")) return bytes32(uint256(vm.parseJsonBool(json, key) ? 1 : 0));
         return bytes32(vm.parseJsonUint(json, key));
