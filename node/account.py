@@ -22,7 +22,6 @@ from enum import Enum
 from typing import Any, Final, Protocol, cast
 
 import rlp
-from eth_account import Account
 
 from crypto.digest import Digest, keccak256
 from crypto.keys import LedgerKey, address_text
@@ -198,7 +197,7 @@ class SendingAccount:
         self._poll_s = poll_s
         self._sleep = sleep
         self._lock = threading.Lock()
-        self._next_nonce: int | None = None  # after the highest of ours that was ever mined; None: not looked up yet
+        self._used: int | None = None  # see `_nonces_used`; None: not looked up yet
 
     @property
     def address(self) -> bytes:
@@ -234,7 +233,7 @@ class SendingAccount:
             if receipt is not None:
                 mined = Digest(bytes.fromhex(receipt["transactionHash"][2:]))
                 self._store.settle(key, (mined, quantity(receipt["blockNumber"])))
-                self._next_nonce = max(self._next_nonce or 0, _Terms.of(sent[0][0]).nonce + 1)
+                self._used = max(self._nonces_used(), _Terms.of(sent[0][0]).nonce + 1)
                 return receipt
             if nonce is not None:
                 raise LedgerError(f"nonce {nonce} of {address_text(self.address)} was used by another transaction")
@@ -294,15 +293,19 @@ class SendingAccount:
                     self._sleep(self._poll_s * attempt)
             raise LedgerError(f"the next nonce of {address_text(self.address)} is taken by a transaction still waiting")
 
+    def _nonces_used(self) -> int:
+        """The nonce after the highest of ours that was ever mined, as far as it is remembered."""
+        if self._used is None:
+            self._used = max((_Terms.of(raw).nonce + 1 for raw, _ in self._store.mined(-1, _EVER)), default=0)
+        return self._used
+
     def _free_nonce(self) -> int:
         """The next nonce. One that we used before is not free: what was mined with it goes in again first."""
-        if self._next_nonce is None:
-            self._next_nonce = max((_Terms.of(raw).nonce + 1 for raw, _ in self._store.mined(-1, _EVER)), default=0)
         found = self.nonce()
-        if found >= self._next_nonce:
-            return found
-        self._fill_gap(self._next_nonce)
-        return self.nonce()
+        if found < self._nonces_used():
+            self._fill_gap(self._nonces_used())
+            found = self.nonce()
+        return found
 
     def _fill_gap(self, before: int) -> None:
         """Hand in again what was mined with a nonce below `before` and is not in the chain now.
@@ -310,7 +313,7 @@ class SendingAccount:
         After a reorganisation nothing later of this account can be mined until these are.
         """
         first = quantity(self._client.call("eth_getTransactionCount", address_text(self.address), "latest"))
-        if first >= before:
+        if first >= min(before, self._nonces_used()):
             return
         for raw, transaction in self._store.mined(-1, _EVER):
             if first <= _Terms.of(raw).nonce < before:
@@ -329,6 +332,9 @@ class SendingAccount:
         }
         if to is not None:
             fields["to"] = address_text(to)
+        # Not at the top: it computes pairings of a curve that nothing here uses, half a second for every process.
+        from eth_account import Account
+
         signed = Account.sign_transaction(fields, self._key.to_bytes())
         return bytes(signed.raw_transaction), Digest(bytes(signed.hash))
 

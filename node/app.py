@@ -117,6 +117,7 @@ from node.round import (
 )
 from node.round import Sent as Done
 from node.serving import Server, Standing, standing
+from node.store import notice_key
 from node.training import Arithmetic, Trainer, TrainingStopped
 
 log = structlog.get_logger("node")
@@ -177,6 +178,7 @@ class Node:
         self._poll_s = poll_s
         self._core_turn = trio.CapacityLimiter(1)
         self._chain_turn = trio.CapacityLimiter(4)
+        self._sending_turn = trio.CapacityLimiter(8)  # of its own: a look never waits for what waits to be mined
         self._training_turn = trio.CapacityLimiter(1)
         self._exchange = Exchange(transport, participant, self._core)
         self._server = Server(participant, self._deliver, lambda: "following" if self.ready else "syncing")
@@ -275,16 +277,18 @@ class Node:
         """For the control endpoint: a blocking call on the node's state, in turn."""
         return await self._core(function, *arguments)
 
-    async def _chain(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def _chain(
+        self, function: Callable[..., T], *arguments: Any, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
         return await trio.to_thread.run_sync(
             partial(function, *arguments),
-            limiter=self._chain_turn,
+            limiter=limiter or self._chain_turn,
             abandon_on_cancel=True,  # type: ignore[call-arg]  # trio-typing's stub is of an older trio
         )
 
     async def send(self, call: Call) -> Sent:
         """Carry a call to the chain; sending it again is always safe."""
-        return await self._chain(self._ledger.send, call)
+        return await self._chain(self._ledger.send, call, limiter=self._sending_turn)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Running
@@ -386,7 +390,7 @@ class Node:
             stored = await self._core(self._follower.stored)
         except Reorganised:
             stored = await self._core(self._follower.stored)
-        await self._core(self._apply, stored)
+        await self._core(self._adopt, stored)
 
     async def _follow(self) -> None:
         while True:
@@ -396,8 +400,8 @@ class Node:
                 self.ready = False
                 log.warning("reorganised", error=error.message)
                 self.metrics.reorganisations += 1
+                self._restarting = True
                 await self._stop_beside()
-                await self._core(self._forget_chain)
                 await self._load()
                 await self._send_again()
             except LedgerError as error:
@@ -414,16 +418,19 @@ class Node:
         except LedgerError as error:  # the duties that follow say again what is missing
             log.warning("not sent again", error=error.message)
 
-    def _forget_chain(self) -> None:
-        self._restarting = True
-        if self.participant.vault is not None:
+    def _adopt(self, stored: list[Logged]) -> None:
+        """Put the chain as it was kept in the place of what was read of it: at one stroke, for others look on."""
+        if self.history.last is not None and self.participant.vault is not None:
             # What the old blocks withdrew stays withdrawn here, whatever the new ones hold.
             self.participant.reapply(self.erasing.outlive)
+        history = History()
+        history.apply_all(stored)
+        self.metrics.records += len(stored)
         self._active.clear()
         self._phases.clear()
-        self._unready.clear()
         self._not_before.clear()
-        self.participant.forget_chain()
+        self._unready = set(history.rounds)
+        self.participant.read_anew(history)
         self.desk.forget()
         self.erasing.forget()
 
@@ -757,13 +764,16 @@ class Node:
         machine = self.participant.rounds.get(round_id)
         if machine is None:
             return ()
-        answers = await self._exchange.pull(round_id, machine.facts.opened.roster)
-        events: list[Event] = []
-        for member, notices in answers.items():
+
+        async def heard(member: int, notices: tuple[Notice, ...]) -> None:
+            events: list[Event] = []
             for notice in notices:
                 events += await self._core(self._take, round_id, notice)
-            events.append(PeerAnswered(member))
-        return (*events, Done(effect))
+            if self.participant.rounds.get(round_id) is machine:
+                await self._step(round_id, *events, PeerAnswered(member))
+
+        await self._exchange.pull(round_id, machine.facts.opened.roster, heard)
+        return (Done(effect),)
 
     def _take(self, round_id: Digest, notice: Notice) -> list[Event]:
         """A pulled notice, checked and kept, as an event of its round."""
@@ -894,8 +904,7 @@ class Node:
             self._busy.discard(mark)
 
     def _has_or_purged(self, root: Digest) -> bool:
-        store = self.participant.store
-        return store.has(root) or bool(store.notices(root, "TombstoneNotice"))
+        return self.participant.store.has(root) or self._server.purged(root)
 
     async def _fetch_model(self, root: Digest, length: int, mark: object) -> None:
         try:
@@ -922,7 +931,8 @@ class Node:
         answers = await self._exchange.pull(subject, self.history.registry.active)
         for notices in answers.values():
             for notice in notices:
-                await self._core(self._server.accept, notice)
+                if notice_key(notice)[0] == subject:  # what nobody asked for is not kept on the quiet
+                    await self._core(self._server.accept, notice)
         await self._empty_inbox()
 
     def status(self) -> dict[str, Any]:

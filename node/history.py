@@ -436,6 +436,12 @@ class History:
         found = self.grants.get(consent_id)
         return None if found is None else (found.record, found.position)
 
+    def declared(self, study: Digest, member: int) -> int:
+        """The most consents that a set of this member in this study can prove: its grants, and its anchors' leaves."""
+        grants = sum((one.record.study, one.record.member) == (study, member) for one in self.grants.values())
+        anchors = (one.record for one in self.anchors.values())
+        return grants + sum(one.count for one in anchors if (one.study, one.member) == (study, member))
+
     def anchor(self, root: Digest) -> tuple[Anchored, Position] | None:
         """The anchor with this root."""
         found = self.anchors.get(root)

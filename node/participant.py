@@ -160,9 +160,9 @@ class Participant:
         self._read_ended()
         return count
 
-    def forget_chain(self) -> None:
-        """Start to read the chain anew: machines and studies follow from it, what we did stays."""
-        self.history = History()
+    def read_anew(self, history: History) -> None:
+        """Go on from another reading of the chain: machines and studies follow from it, what we did stays."""
+        self.history = history
         self.rounds.clear()
         self.studies.clear()
         for use in self._use.values():

@@ -1,7 +1,7 @@
 """The ledger as the rest of the node sees it: typed records, typed calls, one protocol.
 
 What may live here: frozen values, one per contract event and one per contract function, and the `Ledger` protocol
-that carries them. What this file does not know: web3, ABI encoding, sockets, the clock. `node/ledger.py` (any Ethereum
+that carries them. What this file does not know: ABI encoding, sockets, the clock. `node/ledger.py` (any Ethereum
 client), `node/memory/ledger.py` (in process) and the offline audit all speak these types and pass the same tests.
 
 Member sets are bitmaps by member index (`roster & (1 << i)`), times are block timestamps in seconds, roots are

@@ -98,6 +98,11 @@ _TABLE: dict[str, dict[str, tuple[type, Any, Any]]] = {
         "max_round_age_s": (int, 86_400, _SECONDS),
         "public_chain": (bool, False, None),
     },
+    # What may be called a success once all rounds are over (`node/trail.py`): nothing that trains reads it
+    "success": {
+        "members": (int, 0, (0, 32)),  # so many have taken part; 0: every one that joined and did not leave
+        "rounds_share": (float, 0.5, (0.0, 1.0)),  # part of the agreed rounds that includes whoever has taken part
+    },
 }
 _FORM: dict[str, tuple[type, Any, Any]] = {
     "name": (str, REQUIRED, None),
@@ -309,6 +314,8 @@ def parse_sections(given: dict[str, Any]) -> Study:
     if sections["aggregation"]["max_abs"] * 2 ** sections["aggregation"]["fraction_bits"] > 2**31 - 1:
         raise InputError("study spec: aggregation.max_abs * 2^fraction_bits must stay below 2^31: the grid is int32")
     tree: dict[str, Any] = {**sections[""], **{k: v for k, v in sections.items() if k}, "forms": list(checked)}
+    if tree["success"] == _section("success", {}, _TABLE["success"]):
+        del tree["success"]  # younger than the format: a specification that says nothing about it keeps its hash
     canonical = rfc8785.dumps(tree)
     return Study(sections, checked, canonical, content_root("spec", canonical))
 

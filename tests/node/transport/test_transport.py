@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -230,6 +232,51 @@ async def test_bytes_over_the_window_close_the_connection(sockets, server):
                     except Exception:
                         break
             await conn.event_closed.wait()
+
+
+async def test_bytes_that_nobody_has_read_are_few_on_all_streams_together():
+    def conn(unread: int) -> Any:
+        buffers = {1: bytearray(unread // 2), 3: bytearray(unread - unread // 2)}
+        return SimpleNamespace(streams={}, stream_buffers=buffers, event_shutting_down=trio.Event(), peer_id="evil")
+
+    for unread, closes in ((transport_module.MAX_UNREAD_BYTES, False), (transport_module.MAX_UNREAD_BYTES + 1, True)):
+        full = conn(unread)
+        stream = transport_module._YamuxStream(1, full, True)
+        stream.recv_window += 1  # more room is no reason
+        assert not full.event_shutting_down.is_set()
+        stream.recv_window -= 1
+        assert full.event_shutting_down.is_set() is closes
+
+
+async def test_a_flood_of_frames_is_read_slowly_and_content_is_not(autojump_clock):
+    class Endless:
+        """The same frame again and again, read in its pieces."""
+
+        def __init__(self, frame: bytes) -> None:
+            self.pieces = itertools.cycle([frame[:12], frame[12:]] if len(frame) > 12 else [frame])
+
+        async def read(self, n: int | None = None) -> bytes:
+            return next(self.pieces)
+
+    def header(kind: int, flags: int, stream: int, length: int) -> bytes:
+        return struct.pack("!BBHII", 0, kind, flags, stream, length)
+
+    async def seconds(frame: bytes, count: int) -> float:
+        paced = transport_module._Paced(Endless(frame), SimpleNamespace(streams={1: None}))
+        start = trio.current_time()
+        for _ in range(count):
+            await paced.read(12)
+            if len(frame) > 12:
+                await paced.read(len(frame) - 12)
+        return trio.current_time() - start
+
+    ping, content = header(2, 1, 0, 0), header(0, 0, 1, 4096) + bytes(4096)
+    stray, opening = header(0, 0, 9, 4096) + bytes(4096), header(1, 1, 9, 0)
+    rate, burst = transport_module.FRAMES_PER_S, transport_module.FRAME_BURST
+    assert await seconds(ping, 10_000) == pytest.approx((10_000 - burst) / rate, rel=0.1)
+    assert await seconds(opening, 2_000) == pytest.approx((20_000 - burst) / rate, rel=0.1)
+    assert await seconds(stray, 10_000) == pytest.approx((30_000 - burst) / rate, rel=0.1)
+    assert await seconds(content, 10_000) == pytest.approx(0, abs=0.01)
 
 
 async def test_streams_without_end_close_the_connection(server):
