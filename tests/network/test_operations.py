@@ -18,7 +18,7 @@ import pytest
 from node.cli.common import order
 from node.home import read_json, write_json
 from tests.fakes.network import QUARTER_END
-from tests.network.conftest import NAMES, SPEC, Processes, free_ports, wait
+from tests.network.bench import NAMES, SPEC, Processes, free_ports, wait
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
 STOP_S = 60.0  # takes seconds on an idle machine
