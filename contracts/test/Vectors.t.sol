@@ -94,6 +94,11 @@ contract VectorsTest is Checks {
             bytes memory peerId = vm.parseJsonBytes(json, string.concat(at, ".fields.peer_id"));
             bytes32 sealing = vm.parseJsonBytes32(json, string.concat(at, ".fields.sealing_key"));
             same(Statements.hashKeys(uint16(member), ledger, peerId, sealing), structHash, typeText);
+        } else if (typeHash == Statements.ANNOUNCE) {
+            uint256 member = vm.parseJsonUint(json, string.concat(at, ".fields.member"));
+            uint256 number = vm.parseJsonUint(json, string.concat(at, ".fields.number"));
+            bytes memory text = vm.parseJsonBytes(json, string.concat(at, ".fields.multiaddress"));
+            same(keccak256(abi.encode(typeHash, member, number, keccak256(text))), structHash, typeText);
         } else {
             bytes memory words = staticFields(json, string.concat(at, ".fields."), bytes(typeText));
             same(keccak256(abi.encodePacked(typeHash, words)), structHash, typeText);
