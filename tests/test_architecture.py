@@ -105,9 +105,10 @@ HOUSE = (
     # --- node: the doors, one outside library each
     Row("node/wire.py", PURE_NODE + CRYPTO, "msgpack"),
     Row("node/doors.py", PURE_NODE, "trio"),
+    Row("node/session.py", "", "libp2p trio"),
     Row(
         "node/transport.py",
-        PURE_NODE + " node.doors node.service node.wire crypto crypto.*",
+        PURE_NODE + " node.doors node.service node.session node.wire crypto crypto.*",
         "libp2p multiaddr trio structlog",
     ),
     Row(
