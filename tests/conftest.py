@@ -14,9 +14,14 @@ settings.register_profile("explore", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
+SHARED = ("original", "net")
+"""Fixtures of several files that found a whole network: whoever uses one of them runs in one process."""
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a costly fixture runs in one process (`--dist loadgroup`): a file, or all that read one network."""
+    """What shares a costly fixture runs in one process (`--dist loadgroup`): a file, or all that use one network."""
     for item in items:
-        shared = "original" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("original" if shared else str(item.path)))
+        used = getattr(item, "fixturenames", ())
+        group = next((name for name in SHARED if name in used), str(item.path))
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from node.cli.demo import free_ports
+from tests.network.bench import free_ports
 
 pytestmark = [pytest.mark.network, pytest.mark.slow, pytest.mark.timeout(600)]
 
