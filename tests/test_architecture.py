@@ -353,6 +353,7 @@ def test_starting_the_command_line_loads_neither_torch_nor_the_chain_engine() ->
 
 def test_what_the_node_takes_from_the_engine_loads_without_torch() -> None:
     light = "errors params ring rng beacon frames worker_client aggregation trust".split()
+    light += ["unlearning.execution", "attacks.audit"]
     by = reached(tuple(f"fl_engine.{name}" for name in light), import_graph(house_files(), only_at_start=False))
     assert not {name: importer for name, importer in by.items() if name.partition(".")[0] == "torch"}
 
