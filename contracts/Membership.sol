@@ -18,6 +18,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
     using Bitmaps for uint32;
 
     uint256 private constant MAX_MEMBERS = 32;
+    uint256 private constant MAX_ADDRESS_BYTES = 256;
     uint256 private constant MAX_TEXT = 64;
     /// @dev A member changes its own keys no oftener, so that nobody can outrun the votes of the others (each change voids
     /// the votes that name the epoch before it).
@@ -35,6 +36,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         bytes32 peer; // keccak256 of the member's peer id
         uint64 rotatedAt; // by the member itself; zero: never
         uint64 logged; // entries of its log under anchored roots
+        uint64 announced; // number of the address it announced last; zero: none
     }
 
     /// @dev A roster that rounds opened at or before `until` are still decided with.
@@ -221,6 +223,25 @@ contract Membership is IMembership, Accumulator, EIP712 {
         own.logged = entries;
         emit LogAnchored(member, root, entries);
         _record(keccak256(abi.encode(Tags.RECORD_LOG_ANCHORED, member, root, entries)));
+    }
+
+    /// @inheritdoc IMembership
+    function announce(uint16 member, uint64 number, bytes calldata multiaddress, bytes32 r, bytes32 vs) external {
+        if (!_active.has(member)) revert NotActive(member);
+        if (multiaddress.length > MAX_ADDRESS_BYTES) revert AddressLength(multiaddress.length);
+        Keys storage own = _keys[member];
+        if (number <= own.announced) revert AnnouncementNotNewer(member, number, own.announced);
+        bytes32 text = keccak256(multiaddress);
+        bytes32 structHash = keccak256(abi.encode(Statements.ANNOUNCE, member, number, text));
+        PackedSignatures.check(member, ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
+        own.announced = number;
+        emit AddressAnnounced(member, number, multiaddress);
+        _record(keccak256(abi.encode(Tags.RECORD_ADDRESS_ANNOUNCED, member, number, text)));
+    }
+
+    /// @inheritdoc IMembership
+    function announced(uint16 member) external view returns (uint64) {
+        return _keys[member].announced;
     }
 
     /// @inheritdoc IMembership

@@ -31,6 +31,7 @@ __all__ = [
     "Admit",
     "Anchor",
     "AnchorLog",
+    "Announce",
     "AuditAccess",
     "Authorise",
     "Bundle",
@@ -98,6 +99,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "Recover(uint64 epoch,uint16 member,bytes32 keysHash)",
         "EndAuditor(uint64 epoch,uint16 seat,address ledger)",
         "AnchorLog(uint16 member,bytes32 root,uint64 entries)",
+        "Announce(uint16 member,uint64 number,bytes multiaddress)",
         "Bundle(string role,uint16 seat,bytes32 manifest)",
     ),
     "training": (
@@ -356,6 +358,15 @@ class AnchorLog(Statement):
     member: int
     root: Digest
     entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class Announce(Statement):
+    """By a member: others dial it at this multiaddress (empty: nowhere, it dials them). `number` grows."""
+
+    member: int
+    number: int
+    multiaddress: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,10 @@
     op: train, dataset, method, model, training, grid,
         beacon (hex), member, erasable                      model, rows i64                  records, loss, profile
                                                                                              + delta i32
+    op: unlearn, dataset, unlearner, work, numbers, size,
+        model, method, training, grid, beacon (hex),        model, retained rows i64,        records, loss, profile
+        member, erasable                                    forgotten rows i64, secret,      + delta i32
+                                                            anchors (models)
     op: predict, dataset, model, grid                       model, rows i64                  shape [n, classes], loss
                                                                                              + logits f32
     op: compare, datasets, test, model, training, grid,     first model, agreed model,
@@ -22,6 +26,8 @@ carries a patient identifier.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Final
 
 import numpy as np
@@ -34,6 +40,7 @@ from fl_engine.models.model import Model
 from fl_engine.params import Ints, decode_model, encode_ints
 from fl_engine.ring import Grid, dequantise
 from fl_engine.training import Hyperparameters, TrainingData, get_method
+from fl_engine.training.probe import ProbedNetwork
 from fl_engine.training.reference import (
     Member,
     centralised,
@@ -42,8 +49,12 @@ from fl_engine.training.reference import (
     predict,
 )
 from fl_engine.training.sgd import Network, profile
+from fl_engine.unlearning import Records, get_unlearner
+from fl_engine.unlearning.execution import carry_out
+from fl_engine.unlearning.unlearner import Task, check_answer
 
 MAX_DATASETS: Final = 64
+MAX_ANCHORS: Final = 4
 
 
 class Requests:
@@ -56,6 +67,7 @@ class Requests:
             "load": self._load,
             "unload": self._unload,
             "train": self._train,
+            "unlearn": self._unlearn,
             "predict": self._predict,
             "compare": self._compare,
         }
@@ -120,6 +132,35 @@ class Requests:
         response = {"records": update.records, "loss": update.loss, "profile": profile()}
         return response, [encode_ints(update.delta)]
 
+    def _unlearn(self, header: dict[str, Any], buffers: list[bytes]) -> Frame:
+        if not 4 <= len(buffers) <= 4 + MAX_ANCHORS:
+            raise ShapeMismatch("buffers of the request", f"4..{4 + MAX_ANCHORS}", len(buffers))
+        data = self._dataset(_field(header, "dataset", str))
+        model = get_model(_field(header, "model", str))
+        unlearner = get_unlearner(_field(header, "unlearner", str))
+        task = Task(
+            _field(header, "work", str),
+            _model_ints(model, data, buffers[0]),
+            Hyperparameters.from_mapping(_field(header, "training", dict)),
+            _field(header, "size", int),
+            tuple(_model_ints(model, data, one) for one in buffers[4:]),
+            _numbers(header),
+        )
+        rows = [_array(one, "<i8", "rows").astype(np.int64) for one in buffers[1:3]]
+        study = _Study(_field(header, "method", str), _grid(header), _field(header, "erasable", bool))
+        update = carry_out(
+            task,
+            study,
+            Records(data, rows[0], rows[1], buffers[3]),
+            ProbedNetwork(model, data.x.shape[1:], data.classes),
+            unlearner.works,
+            _beacon(_field(header, "beacon", str)),
+            _field(header, "member", int),
+        )
+        check_answer(task, update)
+        response = {"records": update.records, "loss": update.loss, "profile": profile()}
+        return response, [encode_ints(update.delta)]
+
     def _predict(self, header: dict[str, Any], buffers: list[bytes]) -> Frame:
         _count(buffers, 2)
         data = self._dataset(_field(header, "dataset", str))
@@ -161,6 +202,23 @@ class Requests:
         if name not in self._datasets:
             raise UnknownName("data set", name, tuple(self._datasets))
         return self._datasets[name]
+
+
+@dataclass(frozen=True)
+class _Study:
+    """What a task needs of the study: an `fl_engine.unlearning.execution.Local`."""
+
+    method: str
+    grid: Grid
+    erasable: bool
+
+
+def _numbers(header: dict[str, Any]) -> dict[str, float]:
+    values = _field(header, "numbers", dict)
+    for name, value in values.items():
+        if isinstance(value, bool) or not isinstance(value, int | float) or not isfinite(value):
+            raise FrameError(f"request field 'numbers' has {name!r:.40} = {value!r:.40}, expected a finite number")
+    return {str(name): float(value) for name, value in values.items()}
 
 
 def _field(header: dict[str, Any], name: str, kind: type[Any]) -> Any:

@@ -128,6 +128,52 @@ class TrainingWorker:
         delta = decode_ints(buffers[0], len(buffers[0]) // 4)
         return TrainedUpdate(delta, answer["records"], answer["loss"], answer["profile"])
 
+    def unlearn(
+        self,
+        dataset: str,
+        retained: NDArray[np.int64],
+        forgotten: NDArray[np.int64],
+        model_bytes: bytes,
+        *,
+        unlearner: str,
+        work: str,
+        numbers: Mapping[str, float],
+        size: int,
+        anchors: Sequence[bytes] = (),
+        secret: bytes = b"",
+        method: str,
+        model: str,
+        training: Mapping[str, int | float],
+        grid: Grid,
+        beacon: bytes,
+        member: int,
+        erasable: bool,
+    ) -> TrainedUpdate:
+        """Carry out one task of an unlearning method (`fl_engine.unlearning.unlearner.Task`).
+
+        `model_bytes` and `anchors`: `koinon.model/1` bytes; `retained`, `forgotten`: import row numbers; `secret`: the
+        hospital's 32 bytes, where the task adds noise.
+        """
+        header = {
+            "op": "unlearn",
+            "dataset": dataset,
+            "unlearner": unlearner,
+            "work": work,
+            "numbers": dict(numbers),
+            "size": size,
+            "method": method,
+            "model": model,
+            "training": dict(training),
+            "grid": _grid(grid),
+            "beacon": beacon.hex(),
+            "member": member,
+            "erasable": erasable,
+        }
+        rows = [_raw(one, "<i8") for one in (retained, forgotten)]
+        answer, buffers = self._ask(header, [model_bytes, *rows, secret, *anchors])
+        delta = decode_ints(buffers[0], len(buffers[0]) // 4)
+        return TrainedUpdate(delta, answer["records"], answer["loss"], answer["profile"])
+
     def predict(
         self, dataset: str, rows: NDArray[np.int64], model_bytes: bytes, *, model: str, grid: Grid
     ) -> NDArray[np.float32]:

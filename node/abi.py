@@ -1,7 +1,7 @@
 """The contracts' ABI: calls become bytes, logs become records, reverts become errors.
 
 What may live here: one codec over the ABI files of `contracts/artifacts`, and the table of the function that carries
-each call. What this file does not know: JSON-RPC, web3, blocks, keys. `node/ledger.py` decodes what a client tells it
+each call. What this file does not know: JSON-RPC, blocks, keys. `node/ledger.py` decodes what a client tells it
 and the offline audit decodes what `node/evidence.py` proves, both with this codec.
 
 Rules
@@ -481,6 +481,16 @@ _CALLS: Final[dict[type, _Row]] = {
         "membership",
         "anchorLog",
         lambda c: {**_compact(c.signature), "member": c.member, "root": c.root, "entries": c.entries},
+    ),
+    records.AddressAnnouncement: _Row(
+        "membership",
+        "announce",
+        lambda c: {
+            **_compact(c.signature),
+            "member": c.member,
+            "number": c.number,
+            "multiaddress": c.multiaddress,
+        },
     ),
     records.FormRegistration: _Row("consent", "registerForm", _fields),
     records.Grants: _Row(

@@ -8,7 +8,8 @@ Rules of this file:
 3. A nonce that another transaction took makes the remembered bytes worthless; then, and only then, the call is signed
    for another nonce. So one call is never mined twice by this account because a reply was lost.
 4. A transaction that blocks pass by is signed again with its nonce and a higher fee: only one of them can be mined.
-5. What was mined is remembered for a while longer, because a reorganisation can take it out of the chain again.
+5. What was mined is remembered for a while longer, because a reorganisation can take it out of the chain again. It is
+   handed in again before its nonce is given to anything else, and whenever something waits behind the gap it left.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from enum import Enum
 from typing import Any, Final, Protocol, cast
 
 import rlp
-from eth_account import Account
 
 from crypto.digest import Digest, keccak256
 from crypto.keys import LedgerKey, address_text
@@ -35,6 +35,7 @@ MOST_FEE: Final = 8
 """Higher fees end at this many times what the client suggests: a halted chain must not drive them up for ever."""
 
 _ATTEMPTS: Final = 8
+_EVER: Final = 1 << 62
 _REBROADCAST_S: Final = 1.0
 _KNOWN: Final = ("already known", "known transaction", "already imported", "already in pool", "alreadyknown")
 _NONCE_USED: Final = ("nonce too low", "nonce is too low")
@@ -150,6 +151,19 @@ def _whole(value: bytes) -> int:
     return int.from_bytes(value, "big")
 
 
+def fee_fields(client: Client) -> dict[str, int]:
+    """The fee that a transaction sent now offers, as its fields have it; all zero on a chain without fees."""
+    base = client.block("latest").get("baseFeePerGas")
+    if base is None:
+        return {"gasPrice": quantity(client.call("eth_gasPrice"))}
+    try:
+        tip = quantity(client.call("eth_maxPriorityFeePerGas"))
+    except RpcError:  # not every client of a consortium knows it
+        tip = 0
+    # Twice the base fee covers the six full blocks by which it can rise meanwhile.
+    return {"type": 2, "maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * quantity(base) + tip}
+
+
 class SendingAccount:
     """One account that pays for transactions: its key, its nonce, its lock.
 
@@ -183,6 +197,7 @@ class SendingAccount:
         self._poll_s = poll_s
         self._sleep = sleep
         self._lock = threading.Lock()
+        self._used: int | None = None  # see `_nonces_used`; None: not looked up yet
 
     @property
     def address(self) -> bytes:
@@ -218,6 +233,7 @@ class SendingAccount:
             if receipt is not None:
                 mined = Digest(bytes.fromhex(receipt["transactionHash"][2:]))
                 self._store.settle(key, (mined, quantity(receipt["blockNumber"])))
+                self._used = max(self._nonces_used(), _Terms.of(sent[0][0]).nonce + 1)
                 return receipt
             if nonce is not None:
                 raise LedgerError(f"nonce {nonce} of {address_text(self.address)} was used by another transaction")
@@ -258,9 +274,8 @@ class SendingAccount:
                 self._store.settle(key)  # it failed once, under other circumstances
             limit = gas()
             for attempt in range(_ATTEMPTS):
-                raw, transaction = self._sign(
-                    to, data, limit, self.nonce() if nonce is None else nonce, value, self._fee()
-                )
+                free = self._free_nonce() if nonce is None else nonce
+                raw, transaction = self._sign(to, data, limit, free, value, self._fee())
                 self._store.remember(key, raw, transaction)
                 try:
                     fate = self._broadcast(raw, transaction)
@@ -278,6 +293,32 @@ class SendingAccount:
                     self._sleep(self._poll_s * attempt)
             raise LedgerError(f"the next nonce of {address_text(self.address)} is taken by a transaction still waiting")
 
+    def _nonces_used(self) -> int:
+        """The nonce after the highest of ours that was ever mined, as far as it is remembered."""
+        if self._used is None:
+            self._used = max((_Terms.of(raw).nonce + 1 for raw, _ in self._store.mined(-1, _EVER)), default=0)
+        return self._used
+
+    def _free_nonce(self) -> int:
+        """The next nonce. One that we used before is not free: what was mined with it goes in again first."""
+        found = self.nonce()
+        if found < self._nonces_used():
+            self._fill_gap(self._nonces_used())
+            found = self.nonce()
+        return found
+
+    def _fill_gap(self, before: int) -> None:
+        """Hand in again what was mined with a nonce below `before` and is not in the chain now.
+
+        After a reorganisation nothing later of this account can be mined until these are.
+        """
+        first = quantity(self._client.call("eth_getTransactionCount", address_text(self.address), "latest"))
+        if first >= min(before, self._nonces_used()):
+            return
+        for raw, transaction in self._store.mined(-1, _EVER):
+            if first <= _Terms.of(raw).nonce < before:
+                self._broadcast(raw, transaction)
+
     def _sign(
         self, to: bytes | None, data: bytes, gas: int, nonce: int, value: int, fee: dict[str, int]
     ) -> tuple[bytes, Digest]:
@@ -291,19 +332,14 @@ class SendingAccount:
         }
         if to is not None:
             fields["to"] = address_text(to)
+        # Not at the top: it computes pairings of a curve that nothing here uses, half a second for every process.
+        from eth_account import Account
+
         signed = Account.sign_transaction(fields, self._key.to_bytes())
         return bytes(signed.raw_transaction), Digest(bytes(signed.hash))
 
     def _fee(self) -> dict[str, int]:
-        base = self._client.block("latest").get("baseFeePerGas")
-        if base is None:
-            return {"gasPrice": quantity(self._client.call("eth_gasPrice"))}
-        try:
-            tip = quantity(self._client.call("eth_maxPriorityFeePerGas"))
-        except RpcError:  # not every client of a consortium knows it
-            tip = 0
-        # Twice the base fee covers the six full blocks by which it can rise meanwhile.
-        return {"type": 2, "maxPriorityFeePerGas": tip, "maxFeePerGas": 2 * quantity(base) + tip}
+        return fee_fields(self._client)
 
     def _raised(self, terms: _Terms) -> dict[str, int] | None:
         """A fee that replaces a waiting transaction (clients want a tenth more of both); None beyond `MOST_FEE`."""
@@ -368,6 +404,7 @@ class SendingAccount:
                     since_sent = 0.0
                     if self._broadcast(*sent[-1]) is _Fate.NONCE_USED:
                         return self._receipt(sent)
+                    self._fill_gap(_Terms.of(sent[-1][0]).nonce)
                     height = self._height()
                     passed_from = height if passed_from < 0 else passed_from
                     if height - passed_from >= BUMP_BLOCKS:

@@ -12,9 +12,10 @@ in-memory doors (`node/simulate.py`).
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from crypto.digest import Digest
 from crypto.keys import address_text, peer_id_text
 from node.desk import Desk
-from node.doors import Counters, Started, Transport
+from node.doors import Counters, Link, PeerStatus, Started, Transport
 from node.duties import Duties, note_contradiction
 from node.erasing import Erasing
 from node.errors import (
@@ -44,7 +45,7 @@ from node.exchange import MAX_SPEC_BYTES, Exchange
 from node.follower import Follower, Reorganised
 from node.history import History
 from node.jsonrpc import ReplyLost
-from node.membership import Member, members_of
+from node.membership import faults, members_of, quorum
 from node.messages import (
     AbstainNotice,
     CloseNotice,
@@ -94,6 +95,7 @@ from node.round import (
     Observed,
     PeerAnswered,
     Phase,
+    PhaseView,
     PostAbstentions,
     PostCommits,
     PostHaves,
@@ -115,11 +117,14 @@ from node.round import (
 )
 from node.round import Sent as Done
 from node.serving import Server, Standing, standing
+from node.store import notice_key
 from node.training import Arithmetic, Trainer, TrainingStopped
 
 log = structlog.get_logger("node")
 T = TypeVar("T")
 RETRY_S = 2
+BEAT_S = 1.0
+STUCK_S = 60.0  # without a beat: something holds the loop, and a restart is the way out
 KEEP_MACHINES = 4  # ended rounds per node whose machines still answer for their keys and close their results
 
 
@@ -133,6 +138,9 @@ class Metrics:
     chain_errors: int = 0
     reorganisations: int = 0
     started: float = field(default_factory=time.time)
+    training_s: float = 0.0
+    ended: dict[str, int] = field(default_factory=dict)
+    """How rounds ended that this process saw end: "final" or "failed" -> number."""
 
 
 class Node:
@@ -142,9 +150,10 @@ class Node:
         participant: this node's state.
         ledger, transport, trainer: the doors. An auditor has no trainer.
         follower: reads the ledger.
-        addresses: peer id -> multiaddress, for peers whose address we know.
+        addresses: peer id -> multiaddress, as the network's description has it; members announce newer ones on chain.
         desk: acts for people.
         poll_s: pause between two looks at the chain.
+        announce: the multiaddress at which others are to dial this member; empty: say nothing about it.
     """
 
     def __init__(
@@ -157,17 +166,19 @@ class Node:
         addresses: dict[bytes, str],
         desk: Desk,
         poll_s: float,
+        announce: str = "",
     ) -> None:
         self.participant = participant
         self.desk = desk
         self.erasing = Erasing(participant, desk)
-        self.duties = Duties(participant)
+        self.duties = Duties(participant, addresses, announce)
         self.metrics = Metrics()
         self._ledger, self._transport, self._trainer, self._follower = ledger, transport, trainer, follower
         self._addresses = addresses
         self._poll_s = poll_s
         self._core_turn = trio.CapacityLimiter(1)
         self._chain_turn = trio.CapacityLimiter(4)
+        self._sending_turn = trio.CapacityLimiter(8)  # of its own: a look never waits for what waits to be mined
         self._training_turn = trio.CapacityLimiter(1)
         self._exchange = Exchange(transport, participant, self._core)
         self._server = Server(participant, self._deliver, lambda: "following" if self.ready else "syncing")
@@ -180,9 +191,12 @@ class Node:
         self._settled: set[Digest] = set()  # models that are here, or purged for good
         self._not_before: dict[Digest, int] = {}  # study or round -> chain time of the next try for what it lacks
         self._nursery: trio.Nursery | None = None
+        self._beside: dict[str, trio.CancelScope] = {}  # what waits for the chain beside the looks at it
         self._restarting = True
         self._fault: LedgerError | None = None  # why the last look at the chain failed
         self.ready = False
+        self._beaten = time.monotonic()
+        self._phases: dict[Digest, PhaseView] = {}  # as they were last told to the log
 
     @property
     def history(self) -> History:
@@ -193,6 +207,59 @@ class Node:
     def disputed(self) -> bool:
         """Whether the chain cannot be believed now; rounds wait."""
         return isinstance(self._fault, ChainDisputed)
+
+    @property
+    def block(self) -> int:
+        """Number of the newest block that was read, -1 before the first."""
+        return self._follower.done
+
+    @property
+    def open_rounds(self) -> int:
+        """Rounds with a machine."""
+        return len(self._active)
+
+    @property
+    def folder(self) -> Path:
+        """The home."""
+        return self.participant.store.home
+
+    def links(self) -> Mapping[bytes, PeerStatus]:
+        """Every registered peer and how things stand with it. Safe from another thread."""
+        while True:
+            try:
+                return self._transport.connected()
+            except RuntimeError:  # the set of peers changed under the eyes of this thread
+                continue
+
+    @property
+    def alive(self) -> bool:
+        """Whether the loop turns: for a monitor, which restarts a node that is not. Read from another thread."""
+        return time.monotonic() - self._beaten < STUCK_S
+
+    def obstacles(self) -> list[str]:
+        """What keeps this node from taking part now, in words; none: it can. Read from another thread."""
+        found: list[str] = []
+        if self._fault is not None:
+            found.append(f"the chain: {self._fault.kind}")
+        elif not self.ready:
+            found.append("the chain is being read")
+        me, registry = self.participant.me, self.history.registry
+        if me is None or not self.ready:
+            return found
+        member, active = registry.members.get(me), registry.active
+        if member is None or not member.active:
+            return [*found, f"member {me} is not active in the registry"]
+        links = self.links()
+        near = 1 + sum(
+            other.peer_id in links and links[other.peer_id].state is Link.CONNECTED
+            for other in list(registry.members.values())
+            if other.active and other.index != me
+        )
+        n = active.bit_count()
+        needed = quorum(n, faults(n, n))
+        if near < needed:
+            found.append(f"{near} of {n} members are connected, ourselves among them; {needed} decide")
+        return found
 
     @property
     def now(self) -> int:
@@ -210,16 +277,18 @@ class Node:
         """For the control endpoint: a blocking call on the node's state, in turn."""
         return await self._core(function, *arguments)
 
-    async def _chain(self, function: Callable[..., T], *arguments: Any) -> T:
+    async def _chain(
+        self, function: Callable[..., T], *arguments: Any, limiter: trio.CapacityLimiter | None = None
+    ) -> T:
         return await trio.to_thread.run_sync(
             partial(function, *arguments),
-            limiter=self._chain_turn,
+            limiter=limiter or self._chain_turn,
             abandon_on_cancel=True,  # type: ignore[call-arg]  # trio-typing's stub is of an older trio
         )
 
     async def send(self, call: Call) -> Sent:
         """Carry a call to the chain; sending it again is always safe."""
-        return await self._chain(self._ledger.send, call)
+        return await self._chain(self._ledger.send, call, limiter=self._sending_turn)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Running
@@ -232,9 +301,22 @@ class Node:
             await self._load()
             await nursery.start(self._transport.run)
             task_status.started(())
+            nursery.start_soon(self._beat)
             if self._trainer is not None:
                 nursery.start_soon(self._warm, self._trainer)
-            await self._follow()
+            try:
+                await self._follow()
+            finally:
+                # A training in its thread would hold a node that is to stop until its end, which may be hours away.
+                if self._trainer is not None and any(
+                    isinstance(mark, tuple) and mark[0] == "training" for mark in self._busy
+                ):
+                    self._trainer.stop()
+
+    async def _beat(self) -> None:
+        while True:
+            self._beaten = time.monotonic()
+            await trio.sleep(BEAT_S)
 
     async def _warm(self, trainer: Trainer) -> None:
         try:
@@ -308,7 +390,7 @@ class Node:
             stored = await self._core(self._follower.stored)
         except Reorganised:
             stored = await self._core(self._follower.stored)
-        await self._core(self._apply, stored)
+        await self._core(self._adopt, stored)
 
     async def _follow(self) -> None:
         while True:
@@ -318,7 +400,8 @@ class Node:
                 self.ready = False
                 log.warning("reorganised", error=error.message)
                 self.metrics.reorganisations += 1
-                await self._core(self._forget_chain)
+                self._restarting = True
+                await self._stop_beside()
                 await self._load()
                 await self._send_again()
             except LedgerError as error:
@@ -335,16 +418,43 @@ class Node:
         except LedgerError as error:  # the duties that follow say again what is missing
             log.warning("not sent again", error=error.message)
 
-    def _forget_chain(self) -> None:
-        if self.participant.vault is not None:
-            self.participant.reapply()  # what the old blocks withdrew stays withdrawn here, whatever the new ones hold
-        self.participant.history = History()
-        self.desk.forget()
-        self.participant.rounds.clear()
+    def _adopt(self, stored: list[Logged]) -> None:
+        """Put the chain as it was kept in the place of what was read of it: at one stroke, for others look on."""
+        if self.history.last is not None and self.participant.vault is not None:
+            # What the old blocks withdrew stays withdrawn here, whatever the new ones hold.
+            self.participant.reapply(self.erasing.outlive)
+        history = History()
+        history.apply_all(stored)
+        self.metrics.records += len(stored)
         self._active.clear()
-        self._unready.clear()
+        self._phases.clear()
+        self._not_before.clear()
+        self._unready = set(history.rounds)
+        self.participant.read_anew(history)
+        self.desk.forget()
         self.erasing.forget()
-        self._restarting = True
+
+    def _work_beside(self, name: str, work: Callable[[Node], Awaitable[None]]) -> None:
+        """Start what may wait for a transaction to be mined, unless it still waits: no round is late because of it."""
+        if name not in self._beside:
+            self._beside[name] = trio.CancelScope()
+            self.spawn(self._alone, name, work)
+
+    async def _alone(self, name: str, work: Callable[[Node], Awaitable[None]]) -> None:
+        try:
+            with self._beside[name]:
+                await work(self)
+        except NodeError as error:
+            log.info("later", duty=name, error=error.message)
+        finally:
+            del self._beside[name]
+
+    async def _stop_beside(self) -> None:
+        """End what acts on a chain that is not there any more; whatever was due is due again on the next."""
+        for scope in self._beside.values():
+            scope.cancel()
+        while self._beside:  # noqa: ASYNC110 - moments
+            await trio.sleep(self._poll_s)
 
     async def _look(self) -> None:
         """One look at the chain: read what is final, then let every machine act."""
@@ -365,20 +475,22 @@ class Node:
         if self._restarting:
             self._restarting = False
             if self.participant.vault is not None:
-                count = await self._core(self.participant.reapply)
+                count = await self._core(self.participant.reapply, self.erasing.outlive)
                 log.info("withdrawals and erasures of the chain re-applied", count=count)
         await self._open_machines()
         await self._core(self._server.readmit)
         await self._empty_inbox()
+        if not self.ready:
+            log.info("following the chain", block=self._follower.done)
         self.ready = True
         for round_id in list(self._active):
             await self._step(round_id, *await self._core(self._due, round_id, head, final_time))
         await self._core(self._retire)
         await self._models()
         self._openings()
-        await self.desk.work(self)
+        self._work_beside("desk", self.desk.work)
         await self.erasing.work(self)
-        await self.duties.work(self)
+        self._work_beside("duties", self.duties.work)
 
     # ----------------------------------------------------------------------------------------------------------------
     # The chain in
@@ -395,17 +507,14 @@ class Node:
             if machine is not None and not isinstance(record, RoundOpened) and _of_round(record):
                 machine.restore([Observed(one)], self._now)
 
-    def _address_of(self, member: Member) -> str:
-        """Where a member is to be found: the address stays when its peer id changes; empty: it dials us."""
-        known = (self._addresses.get(keys.peer_id, "") for keys in reversed(member.keys))
-        return next((address for address in known if address), "")
-
     def _refresh_peers(self) -> None:
         registry = self.history.registry
-        peers = {m.peer_id: self._address_of(m) for m in registry.members.values() if m.active}
+        members = (member for member in registry.members.values() if member.active)
+        peers = {member.peer_id: registry.address_of(member, self._addresses) for member in members}
         for auditor in registry.auditors.values():
             peers[auditor.peer_id] = self._addresses.get(auditor.peer_id, "")
-        if set(self._transport.connected()) != set(peers) - {self._transport.peer_id}:
+        peers.pop(self._transport.peer_id, None)
+        if {peer: status.address for peer, status in self._transport.connected().items()} != peers:
             self._transport.set_allowed(peers)
 
     def _open_studies(self) -> None:
@@ -420,9 +529,9 @@ class Node:
             self._nursery.start_soon(self._fetch_study, study, mark)
 
     async def _fetch_study(self, study: Digest, mark: object) -> None:
-        created = self.history.studies[study].created
-        terms = created.terms
         try:
+            created = self.history.studies[study].created
+            terms = created.terms
             await self._exchange.content(terms.spec_hash, "spec", MAX_SPEC_BYTES, created.creator)
             arithmetic = await self._core(self.participant.study, study)
             await self._exchange.content(terms.initial_model, "model", arithmetic.model_length(), created.creator)
@@ -475,11 +584,31 @@ class Node:
     def _due(self, round_id: Digest, head: Head, final_time: int) -> tuple[Event, ...]:
         """What the look at the chain means for one round: finality, withdrawals, time."""
         machine = self.participant.rounds[round_id]
+        self._tell_phase(round_id, machine.phase(self._now))
         events: list[Event] = list(machine.finality(head.final_number, final_time))
         withdrawal = self.participant.new_withdrawals(round_id)
         if withdrawal is not None:
             events.append(withdrawal)
         return (*events, Tick())
+
+    def _tell_phase(self, round_id: Digest, view: PhaseView) -> None:
+        """One line in the log for every transition of a round."""
+        before = self._phases.get(round_id)
+        if before is not None and (before.phase, before.attempt) == (view.phase, view.attempt):
+            return
+        self._phases[round_id] = view
+        if view.phase in (Phase.FINAL, Phase.FAILED):
+            self.metrics.ended[view.phase.value] = self.metrics.ended.get(view.phase.value, 0) + 1
+        log.info(
+            "round moved on",
+            round=round_id.hex()[:8],
+            height=self.history.rounds[round_id].opened.height,
+            before=None if before is None else before.phase.value,
+            phase=view.phase.value,
+            attempt=view.attempt,
+            sealed=list(members_of(view.sealed)),
+            deadline=view.deadline,
+        )
 
     def _retire(self) -> None:
         """Forget machines of rounds that ended and have nothing left to do."""
@@ -497,6 +626,7 @@ class Node:
         for round_id in ended[: max(0, len(ended) - KEEP_MACHINES)]:
             del self._active[round_id]
             del self.participant.rounds[round_id]
+            self._phases.pop(round_id, None)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Machines
@@ -525,7 +655,11 @@ class Node:
         return effects
 
     async def _perform(self, round_id: Digest, effect: Effect) -> None:
-        """Carry one effect out and report how it went. Nothing that fails here may end the node."""
+        """Carry one effect out and report how it went. Nothing that fails here may end the node.
+
+        Only to the machine that asked: another one in its place has read another chain.
+        """
+        asked_by = self.participant.rounds.get(round_id)
         try:
             if isinstance(effect, _COMMITTING):
                 self._check_undisputed()
@@ -533,7 +667,8 @@ class Node:
         except (NodeError, OSError) as error:
             log.info("later", round=round_id.hex()[:8], effect=type(effect).__name__, error=str(error)[:300])
             events = (NotSent(effect, self._now + 1),)
-        await self._step(round_id, *events)
+        if self.participant.rounds.get(round_id) is asked_by:
+            await self._step(round_id, *events)
 
     def _check_undisputed(self) -> None:
         """Raise what the last look at the chain ended with, if it says that the chain cannot be believed now."""
@@ -586,23 +721,24 @@ class Node:
         if self._trainer is None:
             return (TrainingFailed(effect.generation),)
         await self._parent_model(effect.round_id)
+        async with self._training_turn:
+            return await self._train_alone(effect)
+
+    async def _train_alone(self, effect: Train) -> tuple[Event, ...]:
+        assert self._trainer is not None
         mark = ("training", effect.round_id, effect.generation)
+        kept = await self._core(self.participant.kept_commit, effect.round_id)
+        if kept is not None:  # a training for the same round ended while its machine was built anew
+            return (Trained(kept, 0), Held(kept.member))
         job = await self._core(self.participant.prepare, effect.round_id, effect.generation)
         if job is None:
             return (BelowMinimum(),)
         self._busy.add(mark)
+        begun = time.monotonic()
         try:
             self.metrics.trainings += 1
             trained = await trio.to_thread.run_sync(
-                self._trainer.train,
-                job.arithmetic,
-                job.rows,
-                job.x,
-                job.y,
-                job.model,
-                job.beacon,
-                job.member,
-                limiter=self._training_turn,
+                self._trainer.train, job.arithmetic, job.rows, job.x, job.y, job.model, job.beacon, job.member
             )
         except TrainingStopped:
             return (TrainingFailed(effect.generation),)
@@ -610,8 +746,11 @@ class Node:
             log.error("training refused by the study's policy", error=error.message)
             return (TrainingFailed(effect.generation),)
         finally:
+            self.metrics.training_s += time.monotonic() - begun
             self._busy.discard(mark)
-        self._check_undisputed()
+        # Hours of work are not thrown away because the chain is being read again.
+        while self._restarting or self.disputed or effect.round_id in self._unready:  # noqa: ASYNC110 - at our pace
+            await trio.sleep(self._poll_s)
         late = await self._core(self.participant.new_withdrawals, effect.round_id)
         if late is not None:
             return (late, TrainingFailed(effect.generation))
@@ -625,13 +764,16 @@ class Node:
         machine = self.participant.rounds.get(round_id)
         if machine is None:
             return ()
-        answers = await self._exchange.pull(round_id, machine.facts.opened.roster)
-        events: list[Event] = []
-        for member, notices in answers.items():
+
+        async def heard(member: int, notices: tuple[Notice, ...]) -> None:
+            events: list[Event] = []
             for notice in notices:
                 events += await self._core(self._take, round_id, notice)
-            events.append(PeerAnswered(member))
-        return (*events, Done(effect))
+            if self.participant.rounds.get(round_id) is machine:
+                await self._step(round_id, *events, PeerAnswered(member))
+
+        await self._exchange.pull(round_id, machine.facts.opened.roster, heard)
+        return (Done(effect),)
 
     def _take(self, round_id: Digest, notice: Notice) -> list[Event]:
         """A pulled notice, checked and kept, as an event of its round."""
@@ -762,8 +904,7 @@ class Node:
             self._busy.discard(mark)
 
     def _has_or_purged(self, root: Digest) -> bool:
-        store = self.participant.store
-        return store.has(root) or bool(store.notices(root, "TombstoneNotice"))
+        return self.participant.store.has(root) or self._server.purged(root)
 
     async def _fetch_model(self, root: Digest, length: int, mark: object) -> None:
         try:
@@ -790,14 +931,17 @@ class Node:
         answers = await self._exchange.pull(subject, self.history.registry.active)
         for notices in answers.values():
             for notice in notices:
-                await self._core(self._server.accept, notice)
+                if notice_key(notice)[0] == subject:  # what nobody asked for is not kept on the quiet
+                    await self._core(self._server.accept, notice)
         await self._empty_inbox()
 
     def status(self) -> dict[str, Any]:
         """What `node status` shows."""
         rounds = []
-        for round_id in self._active:
-            machine = self.participant.rounds[round_id]
+        for round_id in list(self._active):
+            machine = self.participant.rounds.get(round_id)
+            if machine is None:
+                continue
             view = machine.phase(self._now)
             rounds.append(
                 {
@@ -818,6 +962,7 @@ class Node:
         }
         return {
             "ready": self.ready,
+            "waiting_for": self.obstacles(),
             "member": self.participant.me,
             "seat": self.participant.seat,
             "peer_id": peer_id_text(self.participant.ring.peer.peer_id),

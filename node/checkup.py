@@ -49,11 +49,7 @@ def examine(
     """
     expected = network.contracts.chain_id
     client = EthereumClient(url, None, timeout_s=TIMEOUT_S, allow_public_chain=True)
-    if client.chain_id != expected:
-        raise VerificationFailed(f"the chain at {url} has id {client.chain_id}, network.json says {expected}")
-    found = genesis_hash(client)
-    if found != network.genesis_hash:
-        raise VerificationFailed(f"block 0 at {url} is {found.hex()}, network.json says {network.genesis_hash.hex()}")
+    found = check_identity(client, network)
     check_deployment(client, network.contracts)
     latest = client.block("latest")
     number, timestamp, block_hash = quantity(latest["number"]), quantity(latest["timestamp"]), word(latest["hash"])
@@ -77,6 +73,46 @@ def examine(
         "check_urls": list(check_urls),
         "warnings": warnings + witnesses.warnings,
     }
+
+
+def check_identity(client: EthereumClient, network: Network) -> Digest:
+    """The hash of block 0 there, which with the chain id has to be the network's; `VerificationFailed` if not."""
+    expected = network.contracts.chain_id
+    if client.chain_id != expected:
+        raise VerificationFailed(f"the chain at {client.url} has id {client.chain_id}, network.json says {expected}")
+    found = genesis_hash(client)
+    if found != network.genesis_hash:
+        raise VerificationFailed(
+            f"block 0 at {client.url} is {found.hex()}, network.json says {network.genesis_hash.hex()}"
+        )
+    return found
+
+
+def clock_offset(client: EthereumClient, now: Callable[[], float]) -> float | None:
+    """Seconds by which this machine's clock is ahead of the chain's (negative: behind); None where it tells no time.
+
+    A newest block from the future says that we are behind. That we are ahead shows only where the client stamps a
+    pending block by its own clock; some give it the newest block's stamp or have none: a quiet chain proves nothing.
+
+    Raises:
+        LocalFault: more than `AHEAD_S`, either way.
+    """
+    latest = quantity(client.block("latest")["timestamp"])
+    offset = now() - latest
+    if offset >= 0:
+        try:
+            pending = quantity(client.block("pending")["timestamp"])
+        except (RpcError, NotFound):
+            return None
+        if pending <= latest + AHEAD_S:
+            return None
+        offset = now() - pending
+    if abs(offset) > AHEAD_S:
+        side = "behind" if offset < 0 else "ahead of"
+        raise LocalFault(
+            f"this machine's clock is {abs(offset):.0f} s {side} the chain's at {client.url}: set the clock"
+        )
+    return offset
 
 
 def _has(client: EthereumClient, ask: Callable[[EthereumClient], Any]) -> bool:

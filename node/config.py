@@ -24,6 +24,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any]]] = {
     "node": {
         "name": (str, "member"),
         "listen": (str, "/ip4/127.0.0.1/tcp/0"),
+        "announce": (str, ""),
         "control_port": (int, 0),
         "password_file": (str, "password"),
         "dpo_password_file": (str, ""),

@@ -35,12 +35,19 @@ class ControlServer:
         path: where to write the control file (port, token).
         port: 0 lets the system choose.
         commands: (name, body, token of this door) -> data; `NodeError` becomes an error reply with its exit code.
-        ready: whether the node follows the chain and may act.
+        alive: whether the node's loop turns; a monitor restarts a node that says no, or nothing.
+        obstacles: what keeps the node from taking part now, in words; none: it is ready.
         metrics: Prometheus text.
     """
 
     def __init__(
-        self, path: Path, port: int, commands: Commands, ready: Callable[[], bool], metrics: Callable[[], bytes]
+        self,
+        path: Path,
+        port: int,
+        commands: Commands,
+        alive: Callable[[], bool],
+        obstacles: Callable[[], list[str]],
+        metrics: Callable[[], bytes],
     ) -> None:
         token = trio.lowlevel.current_trio_token()
         self._path = path
@@ -62,10 +69,12 @@ class ControlServer:
 
             def do_GET(self) -> None:
                 if self.path == "/healthz":
-                    self._reply(200, b'{"alive":true}')
+                    turns = alive()
+                    self._reply(200 if turns else 503, json.dumps({"alive": turns}).encode())
                 elif self.path == "/readyz":
-                    ok = ready()
-                    self._reply(200 if ok else 503, json.dumps({"ready": ok}).encode())
+                    waits = obstacles()
+                    told = {"ready": not waits, "waiting_for": waits}
+                    self._reply(503 if waits else 200, json.dumps(told).encode())
                 elif self.path == "/metrics":
                     self._reply(200, metrics(), "text/plain; version=0.0.4")
                 else:

@@ -630,7 +630,7 @@ class Desk:
         seat = self._node.seat
         if seat is None:
             return
-        for study, found in self._node.history.studies.items():
+        for study, found in list(self._node.history.studies.items()):
             if any(one.seat == seat for _, one in found.access):
                 continue
             statement = AuditAccess(study, seat, 1, EVERY_ROUND, AUDIT_GROUND)

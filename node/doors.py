@@ -78,6 +78,7 @@ class Limits:
     requests_at_once: int = 4
     """Requests of one peer being handled at the same time; one more is refused as busy."""
     requests_per_s: float = 100.0
+    """Requests of one peer, where each notice in an `Offer` counts as one: that is what costs a signature check."""
     request_burst: float = 400.0
     bytes_per_s: float = 64.0 * (1 << 20)
     """Request and reply bytes of one peer together."""
@@ -101,6 +102,15 @@ DEFAULT_LIMITS = Limits()
 
 
 @dataclass(slots=True)
+class Traffic:
+    """Requests of one kind that were answered, and the bytes of the messages."""
+
+    requests: int = 0
+    sent: int = 0
+    received: int = 0
+
+
+@dataclass(slots=True)
 class Counters:
     """What went wrong at our door since the start, for metrics."""
 
@@ -120,6 +130,17 @@ class Counters:
     """Peers disconnected because they left the allowed set."""
     failed: int = 0
     """Requests on which our handler raised."""
+    broken: int = 0
+    """Connections closed because the peer broke the muxer's limits: window, frame, streams, unread bytes."""
+    displaced: int = 0
+    """Connections closed before they had proved an id, to make room for later ones."""
+    traffic: dict[str, Traffic] = field(default_factory=dict)
+    """Kind of request -> what was asked of peers. What peers asked of us is in their own figures."""
+
+    def asked(self, kind: str, sent: int, received: int) -> None:
+        """A request of ours was answered: `sent` and `received` bytes of messages, frames and encryption left out."""
+        known = self.traffic.setdefault(kind, Traffic())
+        known.requests, known.sent, known.received = known.requests + 1, known.sent + sent, known.received + received
 
 
 class Bell:
@@ -139,27 +160,37 @@ class Bell:
 
 
 @dataclass(slots=True)
-class _Bucket:
+class Bucket:
     """A token bucket that may go into debt by one withdrawal: a reply's size is known only after it was made."""
 
     rate: float
     burst: float
+    clock: Callable[[], float] = trio.current_time
     level: float = field(init=False)
     since: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.level = self.burst
-        self.since = trio.current_time()
+        self.since = self.clock()
 
     def open(self) -> bool:
         """Whether anything is left now."""
-        now = trio.current_time()
+        now = self.clock()
         self.level = min(self.burst, self.level + (now - self.since) * self.rate)
         self.since = now
         return self.level > 0
 
     def take(self, amount: float) -> None:
+        """Take `amount` out, also what is not there."""
         self.level -= amount
+
+    def give(self, amount: float) -> None:
+        """Put `amount` back, up to the burst."""
+        self.level = min(self.burst, self.level + amount)
+
+    def wait_s(self) -> float:
+        """Seconds until something is left."""
+        return 0.0 if self.open() else max(-self.level / self.rate, 1e-3)
 
 
 class Quota:
@@ -168,20 +199,20 @@ class Quota:
     def __init__(self, limits: Limits) -> None:
         """Start with full buckets. Called inside a trio run: the buckets read its clock."""
         self._limits = limits
-        self._requests = _Bucket(limits.requests_per_s, limits.request_burst)
-        self._bytes = _Bucket(limits.bytes_per_s, limits.bytes_burst)
+        self._requests = Bucket(limits.requests_per_s, limits.request_burst)
+        self._bytes = Bucket(limits.bytes_per_s, limits.bytes_burst)
         self._running = 0
         self.streams = 0
 
-    def refuse(self) -> str | None:
-        """Why one more request is too much now, or None; a request that is let in has been counted."""
+    def refuse(self, weight: int = 1) -> str | None:
+        """Why one more request is too much now, or None; one that is let in has been counted as `weight` requests."""
         if self._running >= self._limits.requests_at_once:
             return f"{self._running} requests are being handled already"
         if not self._requests.open():
             return f"more than {self._limits.requests_per_s:g} requests a second"
         if not self._bytes.open():
             return f"more than {self._limits.bytes_per_s:g} bytes a second"
-        self._requests.take(1)
+        self._requests.take(weight)
         self._running += 1
         return None
 
@@ -211,10 +242,8 @@ class Transport(Protocol):
     def set_allowed(self, peers: Mapping[bytes, str]) -> None:
         """Peer id -> multiaddress (empty: it dials us) of everyone we may speak with, as the registry has it now.
 
-        Connections to new peers are made, those to removed peers are ended at once. Our own id is skipped.
-
-        Raises:
-            InputError: an address is no multiaddress, or names another peer.
+        Connections to new peers are made, those to removed peers are ended at once. Our own id is skipped. Addresses
+        are members' own words: one that cannot be used costs its peer the dial, and `last_error` says why.
         """
         ...
 

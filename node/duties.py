@@ -1,4 +1,5 @@
-"""What a member owes the chain beside its rounds and erasures: reports of contradictions, and rounds nobody opened.
+"""What a member owes the chain beside its rounds and erasures: reports of contradictions, rounds nobody opened, and
+where it is dialled.
 
 A contradiction is two different statements of one member where the protocol allows one: two commits of a round, two
 haves or two votes of an attempt. It is in the store before anything is said about it; from then on it is reported until
@@ -9,11 +10,12 @@ so members take turns: the first at once, each next one a while later, and only 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 import structlog
 
-from crypto.statements import Commit, Have, Vote, struct_hash
+from crypto.statements import Announce, Commit, Have, Vote, sign, struct_hash
 from node.erasing import Surroundings
 from node.erasure import roster_of
 from node.errors import CallReverted, ChainUnreachable, NodeError
@@ -22,7 +24,7 @@ from node.membership import members_of
 from node.messages import CommitNotice, HaveNotice, Notice, VoteNotice
 from node.notices import statement_of
 from node.participant import Participant
-from node.records import Call, EquivocationReport, Evidence, Opening, Resumption
+from node.records import AddressAnnouncement, Call, EquivocationReport, Evidence, Opening, Resumption
 from node.store import Store
 
 log = structlog.get_logger(__name__)
@@ -83,12 +85,28 @@ def resumptions(history: History) -> list[Resumption]:
     return [Resumption(study) for study in history.studies if history.could_open(study)]
 
 
+def announcement(node: Participant, addresses: Mapping[bytes, str], wanted: str) -> AddressAnnouncement | None:
+    """What puts our address on the chain, None while others find `wanted` there or in the network's description.
+
+    Made from the chain's records alone, so a lost reply or a crash costs one more look, never a second announcement.
+    """
+    registry, me = node.history.registry, node.me
+    member = registry.members.get(me) if me is not None else None
+    if member is None or not member.active or not wanted or registry.address_of(member, addresses) == wanted:
+        return None
+    number = registry.announced.get(member.index, (0, ""))[0] + 1
+    statement = Announce(member.index, number, wanted.encode())
+    signature = sign(statement, node.domains.of(statement), node.ring.ledger)
+    return AddressAnnouncement(member.index, number, statement.multiaddress, signature)
+
+
 class Duties:
     """Carries them out, in turn with the other members."""
 
-    def __init__(self, participant: Participant) -> None:
-        """Owe nothing yet; what is due is read from store and chain at every look."""
+    def __init__(self, participant: Participant, addresses: Mapping[bytes, str], announce: str = "") -> None:
+        """Owe nothing yet; what is due is read from store and chain at every look. See `node.app.Node`."""
         self._participant = participant
+        self._addresses, self._announce = addresses, announce
         self._due_since: dict[object, int] = {}
         self._refused: set[object] = set()
 
@@ -100,8 +118,11 @@ class Duties:
         due: dict[object, tuple[Call, int]] = {}
         for report in await node.core(reports, node.history, self._participant.store):
             due[report.opening, report.kind, report.member] = (report, report.opening.roster & ~(1 << report.member))
-        for resumption in resumptions(node.history):
-            due[resumption] = (resumption, roster_of(node.history, resumption.study))
+        for resumption in await node.core(resumptions, node.history):
+            due[resumption] = (resumption, await node.core(roster_of, node.history, resumption.study))
+        own = await node.core(announcement, self._participant, self._addresses, self._announce)
+        if own is not None:
+            due[own] = (own, 1 << me)
         self._due_since = {key: self._due_since.get(key, node.now) for key in due}
         self._refused &= set(due)
         for key, (call, members) in due.items():
@@ -115,7 +136,7 @@ class Duties:
         except CallReverted as error:
             # Somebody was first (AlreadyKnown, NothingToOpen): the chain's records will say so. Anything else will not
             # become right by being said again.
-            if error.error not in ("AlreadyKnown", "NothingToOpen"):
+            if error.error not in ("AlreadyKnown", "NothingToOpen", "AnnouncementNotNewer"):
                 self._refused.add(key)
                 log.error("refused", call=type(call).__name__, error=error.message)
         except ChainUnreachable:

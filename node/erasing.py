@@ -391,7 +391,7 @@ class Erasing:
         text = f"{GROUNDS[ground]}; complaint authority named: {authority}"
         for consent in self._consents(batch):
             if self._is_linked(consent):
-                self._archive(batch, erasure, consent, decision="refused", ground=text)
+                self._archive(erasure, consent, self._uses(batch), decision="refused", ground=text)
 
     async def extend(self, node: Surroundings, erasure: Digest, days: int, reason: str) -> tuple[int, str]:
         """Extend the due date of a batch of ours by so many days, once (Art. 12(3) GDPR).
@@ -423,7 +423,7 @@ class Erasing:
         for consent in self._consents(batch):
             if self._is_linked(consent):
                 text = f"to {_day(due_at)}: {reason}"
-                self._archive(batch, erasure, consent, decision="extended", extension=text)
+                self._archive(erasure, consent, self._uses(batch), decision="extended", extension=text)
 
     def _erasure(self, batch: Digest) -> ErasureHistory:
         found = self._history.erasures.get(batch)
@@ -1328,7 +1328,7 @@ class Erasing:
         erasure, consents = self._erasure(batch), self._consents(batch)
         linked = [one for one in consents if self._is_linked(one)]
         for consent in linked:
-            self._archive(batch, erasure, consent)
+            self._archive(erasure, consent, self._uses(batch))
         self._vault.destroy_link(*linked)
         for name in ("first-use", "delivered"):
             self._store.set_meta(f"{name} {batch.hex()}", "")
@@ -1336,11 +1336,19 @@ class Erasing:
             self._store.forget_notices(consent, "ErasureNotice")
         self._store.checkpoint()
 
+    def outlive(self, batch: Digest, consent: Digest) -> None:
+        """Archive an erased consent of a vault that came back from a backup made before its erasure."""
+        erasure, uses, ground = self._erasure(batch), self._uses(batch), ""
+        if not uses:  # lost with an older state of this home: what may have been is told, as what it is
+            uses = self._possible_uses(erasure)
+            ground = "the sets are lost: these are the days of every round in which it may have been used"
+        self._archive(erasure, consent, uses, ground=ground)
+
     def _archive(
         self,
-        batch: Digest,
         erasure: ErasureHistory,
         consent: Digest,
+        uses: dict[Digest, bool],
         *,
         decision: str = "erased",
         ground: str = "",
@@ -1348,7 +1356,6 @@ class Erasing:
     ) -> None:
         """What the law makes us keep: the decision and its days, nothing that leads to the consent."""
         history, study = self._history, erasure.opened.study
-        uses = self._uses(batch)
         used = sorted(history.rounds[one].opened.opened_at for one, found in uses.items() if found)
         received = erasure.opened.due_at - DUE_S
         self._vault.archive(
@@ -1363,6 +1370,18 @@ class Erasing:
             recipients=sorted({name for one, found in uses.items() if found for name in recipients(history, one)}),
             extension=extension,
         )
+
+    def _possible_uses(self, erasure: ErasureHistory) -> dict[Digest, bool]:
+        """Every round of the study before this erasure in which something of the hospital's was included."""
+        opened = erasure.opened
+        return {
+            one.opened.round_id: True
+            for one in self._history.rounds.values()
+            if one.opened.study == opened.study
+            and one.opened.opened_at <= opened.opened_at
+            and one.final is not None
+            and one.final.result.included >> opened.controller & 1
+        }
 
     async def _forget(self, node: Surroundings, batch: Digest) -> None:
         await node.core(self._forget_here, batch)

@@ -32,6 +32,8 @@ KEY_ATTEMPTS = 6
 KEY_PAUSE_S = 0.1
 MAX_SPEC_BYTES = 256 * 1024
 MAX_SET_BYTES = 64 << 20  # some 100 000 consents with their anchor paths
+SET_HEAD_BYTES = 128  # what a set has beside its leaves, rounded up
+MAX_LEAF_BYTES = 1024  # a leaf with an anchor path of 20 steps has 895
 UPDATE_HEADER_BYTES = 256  # what an update has beside metrics and integers, rounded up
 
 RunCore = Callable[..., Awaitable[Any]]
@@ -51,8 +53,11 @@ class Exchange:
     # Who
 
     def peer_of(self, member: int) -> bytes:
-        """The libp2p peer id of a member."""
-        return self._node.history.registry.members[member].peer_id
+        """The libp2p peer id of a member; `NotFound` while the registry has no such member."""
+        found = self._node.history.registry.members.get(member)
+        if found is None:
+            raise NotFound(f"member {member} is not in the registry, as far as the chain is read")
+        return found.peer_id
 
     def everyone(self) -> list[bytes]:
         """Every registered peer but us: active members, then auditors."""
@@ -89,8 +94,16 @@ class Exchange:
                 nursery.start_soon(one, peer)
         return reached
 
-    async def pull(self, subject: Digest, members: int) -> dict[int, tuple[Notice, ...]]:
-        """What each of these members (bitmap) knows about a round, batch or study; silent ones are absent."""
+    async def pull(
+        self,
+        subject: Digest,
+        members: int,
+        heard: Callable[[int, tuple[Notice, ...]], Awaitable[None]] | None = None,
+    ) -> dict[int, tuple[Notice, ...]]:
+        """What each of these members (bitmap) knows about a round, batch or study; silent ones are absent.
+
+        `heard` is called with each answer as it comes: nobody waits for the slowest, who may be frozen.
+        """
         answers: dict[int, tuple[Notice, ...]] = {}
 
         async def one(member: int) -> None:
@@ -101,6 +114,8 @@ class Exchange:
                 return
             if isinstance(reply, Notices):
                 answers[member] = reply.notices
+                if heard is not None:
+                    await heard(member, reply.notices)
 
         async with trio.open_nursery() as nursery:
             for member in members_of(members):
@@ -129,7 +144,13 @@ class Exchange:
         """
         update = ciphertext_length(UPDATE_HEADER_BYTES + MAX_METRICS_BYTES + 4 * parameters)
         await self.content(notice.update.cipher_root, "cipher", update, notice.member)
-        await self.content(notice.set.cipher_root, "cipher", MAX_SET_BYTES, notice.member)
+        await self.content(notice.set.cipher_root, "cipher", await self._run(self._set_bound, notice), notice.member)
+
+    def _set_bound(self, notice: CommitNotice) -> int:
+        """The longest ciphertext of a set of consents that the chain has; nobody is to fetch 64 MiB of noise."""
+        one = self._node.history.rounds.get(notice.round_id)
+        leaves = 0 if one is None else self._node.history.declared(one.opened.study, notice.member)
+        return min(MAX_SET_BYTES, ciphertext_length(SET_HEAD_BYTES + MAX_LEAF_BYTES * leaves))
 
     async def keys(self, notice: CommitNotice) -> None:
         """Fetch both content keys of a commit from any holder; a bad wrap means "ask another".
@@ -142,7 +163,7 @@ class Exchange:
 
     async def set_blob(self, notice: CommitNotice) -> None:
         """Fetch the ciphertext and the key of a commit's set alone."""
-        await self.content(notice.set.cipher_root, "cipher", MAX_SET_BYTES, notice.member)
+        await self.content(notice.set.cipher_root, "cipher", await self._run(self._set_bound, notice), notice.member)
         await self._ensure_key(notice, BlobKind.SET)
 
     async def _ensure_key(self, notice: CommitNotice, kind: BlobKind) -> None:

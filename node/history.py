@@ -10,17 +10,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from crypto.commitments import lineage, link
 from crypto.digest import Digest
 from crypto.digest import accumulate as roll
 from crypto.statements import Commit, OpenErasure, struct_hash
 from fl_engine.trust import beta
+from node.errors import NotFound
 from node.membership import Registry, accumulate, bitmap_of, members_of
 from node.records import (
     MAX_MEMBERS,
     ZERO,
     Abstained,
+    AddressAnnounced,
     Anchored,
     AuditAccessed,
     AuditorEnded,
@@ -62,6 +65,16 @@ from node.records import (
     VerdictsGiven,
     Withdrawn,
 )
+
+V = TypeVar("V")
+
+
+class Known(dict[Digest, V]):
+    """What a node knows by id. A task may ask for what went away while it waited: a reorganisation took it."""
+
+    def __missing__(self, key: Digest) -> V:
+        """Say so, as an error of a node: it is no bug, and ends no process."""
+        raise NotFound(f"{key.hex()} is not on the chain, as far as it is read")
 
 
 @dataclass(slots=True)
@@ -201,13 +214,13 @@ class History:
         self.logs: dict[int, list[Logged]] = {}  # member -> its LogAnchored, in order
         self.consent_acc = ZERO
         self.unlearning_acc = ZERO
-        self.studies: dict[Digest, StudyHistory] = {}
-        self.rounds: dict[Digest, RoundHistory] = {}
+        self.studies: Known[StudyHistory] = Known()
+        self.rounds: Known[RoundHistory] = Known()
         self.forms: dict[Digest, tuple[FormRegistered, Position]] = {}
         self.grants: dict[Digest, GrantHistory] = {}
         self.anchors: dict[Digest, AnchorHistory] = {}
         self.withdrawals: dict[Digest, tuple[Withdrawn, Position]] = {}
-        self.erasures: dict[Digest, ErasureHistory] = {}
+        self.erasures: Known[ErasureHistory] = Known()
         self.skipped: list[Logged] = []
         self.equivocations: list[Logged] = []
         self.last: Position | None = None
@@ -235,6 +248,8 @@ class History:
                 | AuditorSeated()
                 | AuditorEnded()
             ):
+                self.registry.apply(record)
+            case AddressAnnounced():
                 self.registry.apply(record)
             case LogAnchored():
                 self.registry.apply(record)
@@ -450,6 +465,12 @@ class History:
         """The grant that is stored for this consent alone."""
         found = self.grants.get(consent_id)
         return None if found is None else (found.record, found.position)
+
+    def declared(self, study: Digest, member: int) -> int:
+        """The most consents that a set of this member in this study can prove: its grants, and its anchors' leaves."""
+        grants = sum((one.record.study, one.record.member) == (study, member) for one in self.grants.values())
+        anchors = (one.record for one in self.anchors.values())
+        return grants + sum(one.count for one in anchors if (one.study, one.member) == (study, member))
 
     def anchor(self, root: Digest) -> tuple[Anchored, Position] | None:
         """The anchor with this root."""

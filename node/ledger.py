@@ -13,14 +13,14 @@ may still land: that is harmless, because every statement is idempotent.
 
 from __future__ import annotations
 
+import itertools
+import json
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import requests
-from web3 import HTTPProvider
-from web3.types import RPCEndpoint
 
 from crypto.digest import Digest
 from crypto.errors import EncodingError
@@ -116,7 +116,7 @@ class EthereumClient:
         self._chain_id = chain_id
         self._allow_public_chain = allow_public_chain
         self._known = False
-        self._provider = _BoundedProvider(url, token, timeout_s)
+        self._connection = _BoundedConnection(url, token, timeout_s)
 
     @property
     def chain_id(self) -> int:
@@ -174,7 +174,7 @@ class EthereumClient:
 
     def _request(self, method: str, params: list[Any]) -> Any:
         try:
-            answer = self._provider.make_request(RPCEndpoint(method), params)
+            answer = self._connection.ask(method, params)
         except requests.RequestException as error:
             self._known = False
             if isinstance(error, requests.ReadTimeout):
@@ -200,11 +200,13 @@ class EthereumClient:
         return answer.get("result")
 
 
-class _BoundedProvider(HTTPProvider):
+class _BoundedConnection:
     """One request, one answer of bounded size, within a bounded time, from the address that was asked and no other."""
 
     def __init__(self, url: str, token: str | None, timeout_s: float) -> None:
+        self._url = url
         self._timeout_s = timeout_s
+        self._numbers = itertools.count(1)
         self._session = requests.Session()
         # A proxy of the environment has no business between this process and a chain on the same machine.
         self._session.trust_env = urlsplit(url).hostname not in ("127.0.0.1", "::1", "localhost")
@@ -212,13 +214,20 @@ class _BoundedProvider(HTTPProvider):
         self._session.headers["Accept-Encoding"] = "identity"  # what is counted is what was sent
         if token is not None:
             self._session.headers["Authorization"] = f"Bearer {token}"
-        super().__init__(url, session=self._session, exception_retry_configuration=None)
 
-    def _make_request(self, method: RPCEndpoint, request_data: bytes) -> bytes:
-        url, deadline = str(self.endpoint_uri), time.monotonic() + self._timeout_s
+    def ask(self, method: str, params: list[Any]) -> Any:
+        """The client's answer as JSON, whatever it says.
+
+        Raises:
+            requests.RequestException: no answer.
+            ReplyLost, ChainUnreachable: an answer that is none.
+            ValueError, RecursionError: not JSON.
+        """
+        url, deadline = self._url, time.monotonic() + self._timeout_s
+        request = {"jsonrpc": "2.0", "id": next(self._numbers), "method": method, "params": params}
         body = bytearray()
         with self._session.post(
-            url, request_data, timeout=self._timeout_s, stream=True, allow_redirects=False
+            url, json.dumps(request), timeout=self._timeout_s, stream=True, allow_redirects=False
         ) as response:
             # read1 returns what is there: a line that gives a byte now and then must not outlast the deadline.
             while piece := response.raw.read1(1 << 16):
@@ -231,9 +240,8 @@ class _BoundedProvider(HTTPProvider):
                 said = f"{url} answers {method} with HTTP {response.status_code} {str(response.reason)[:40]}"
                 # A gateway's 5xx may come after the request went through; a 4xx says that it did not.
                 raise ReplyLost(said) if response.status_code >= 500 else ChainUnreachable(said)
-        answer = bytes(body)
-        check_depth(answer)  # the decoder would overrun the stack (node/jsontext.py)
-        return answer
+        check_depth(bytes(body))  # the decoder would overrun the stack (node/jsontext.py)
+        return json.loads(body)
 
 
 class Web3Ledger:

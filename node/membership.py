@@ -1,7 +1,7 @@
 """Who takes part: the roster's arithmetic, and the registry of members and auditors folded from the chain's records.
 
 What may live here: pure functions of member sets (bitmaps by member index), and one projection that takes Membership's
-records in order. What this file does not know: keys' secrets, peers' addresses, the chain, the clock.
+records in order. What this file does not know: keys' secrets, connections, the chain, the clock.
 
 The numbers are the contracts' (`contracts/libraries/Quorum.sol`); every node and the chain compute the same ones:
 
@@ -17,7 +17,7 @@ Below four members f is 0: crash tolerance only.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
 
 from crypto import digest
@@ -26,6 +26,7 @@ from node.errors import LedgerError
 from node.records import (
     MAX_MEMBERS,
     ZERO,
+    AddressAnnounced,
     AuditorEnded,
     AuditorSeated,
     LogAnchored,
@@ -46,6 +47,7 @@ MembershipRecord = (
     | AuditorSeated
     | AuditorEnded
     | LogAnchored
+    | AddressAnnounced
 )
 """What Membership emits."""
 
@@ -118,7 +120,7 @@ def scribes(roster: int, suspended: int, height: int) -> tuple[int, ...]:
 # --------------------------------------------------------------------------------------------------------------------
 # Accumulators
 
-_DYNAMIC = frozenset({"peer_id", "name"})
+_DYNAMIC = frozenset({"peer_id", "name", "multiaddress"})
 """Fields that are `bytes` or `string` in Solidity: the record hash takes their keccak256. All others are one word."""
 
 
@@ -238,6 +240,7 @@ class Registry:
         members: every member ever admitted, by index.
         auditors: every seat ever given, by seat number.
         epoch: the epoch of the last change.
+        announced: member -> the number and text of the address it announced last.
         logged: entries of each member's own log that are under anchored roots.
         replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
         accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
@@ -250,6 +253,7 @@ class Registry:
         self.epoch = 0
         self.replaced = 0
         self.logged: dict[int, int] = {}
+        self.announced: dict[int, tuple[int, str]] = {}
         self.accumulator = ZERO
 
     def apply(self, record: MembershipRecord) -> None:
@@ -258,6 +262,12 @@ class Registry:
             if record.member not in self.members or record.entries <= self.logged.get(record.member, 0):
                 raise LedgerError(f"member {record.member} anchors {record.entries} entries of its log")
             self.logged[record.member] = record.entries
+            self.accumulator = accumulate(self.accumulator, record)
+            return
+        if isinstance(record, AddressAnnounced):
+            if record.member not in self.members or record.number <= self.announced.get(record.member, (0, ""))[0]:
+                raise LedgerError(f"member {record.member} announces address number {record.number}")
+            self.announced[record.member] = (record.number, record.text)
             self.accumulator = accumulate(self.accumulator, record)
             return
         if record.epoch < self.epoch:
@@ -331,6 +341,18 @@ class Registry:
         if last.until is None:
             last = replace(last, until=record.epoch, ended_at=record.at, revoked=revoked)
         return (*member.keys[:-1], last)
+
+    def address_of(self, member: Member, first: Mapping[bytes, str]) -> str:
+        """Where a member is dialled; empty: it dials us.
+
+        Args:
+            first: peer id -> the address that the network's description has for it. It counts while the member has
+                announced none, and stays when its peer id changes.
+        """
+        if member.index in self.announced:
+            return self.announced[member.index][1]
+        known = (first.get(keys.peer_id, "") for keys in reversed(member.keys))
+        return next((address for address in known if address), "")
 
     def keys_of(self, index: int | None) -> list[tuple[bytes, bytes, bytes]]:
         """Ledger address, peer id and sealing key of every set of keys this member ever had, in order."""

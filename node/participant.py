@@ -29,7 +29,7 @@ from crypto.statements import Abstain, Commit, Domains, Have, Plan, Purged, Stat
 from fl_engine.trust import beta
 from node.consent import Leaf, last_deadline, original_opening, usable
 from node.errors import LocalError, LocalFault, NotFound
-from node.history import Branch, History, RoundHistory
+from node.history import Branch, History, Known, RoundHistory
 from node.keystore import current_ring
 from node.membership import members_of
 from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
@@ -104,7 +104,7 @@ class Participant:
     store: Store
     vault: Vault | None
     history: History = field(default_factory=History)
-    rounds: dict[Digest, Round] = field(default_factory=dict)
+    rounds: Known[Round] = field(default_factory=Known)
     studies: dict[Digest, Arithmetic] = field(default_factory=dict)
     seed_of: Callable[[Branch, int], Digest] = lambda branch, height: branch.seed
     later: tuple[KeyRing, ...] = ()
@@ -153,12 +153,20 @@ class Participant:
         if self.vault is not None:
             self._ended = {one.consent_id for one in self.vault.holdings() if one.mark}
 
-    def reapply(self) -> int:
+    def reapply(self, outlive: Callable[[Digest, Digest], None]) -> int:
         """Do again what the chain says was withdrawn and erased: the vault may be a restored one. How many changed."""
-        count = 0 if self.vault is None else self.vault.reapply(self.history)
+        count = 0 if self.vault is None else self.vault.reapply(self.history, outlive)
         self.store.set_meta("reapplied", str(count))
         self._read_ended()
         return count
+
+    def read_anew(self, history: History) -> None:
+        """Go on from another reading of the chain: machines and studies follow from it, what we did stays."""
+        self.history = history
+        self.rounds.clear()
+        self.studies.clear()
+        for use in self._use.values():
+            use.reported = 0  # the new machines have heard of nothing yet
 
     # ----------------------------------------------------------------------------------------------------------------
     # Studies
@@ -313,6 +321,14 @@ class Participant:
         return self.study(opened.study).study.beacon(
             study.created.terms.initial_model, seed, opened.height, opened.parent_model
         )
+
+    def kept_commit(self, round_id: Digest) -> CommitNotice | None:
+        """Our commit of a round if one is stored with all that it opens; there is never a second one."""
+        notice = self.store.own_notice(round_id, "CommitNotice")
+        if not isinstance(notice, CommitNotice) or not self.holds(notice):
+            return None
+        self._remember_use(notice)
+        return notice
 
     def commit(self, job: TrainingJob, trained: LocalTraining) -> CommitNotice:
         """Seal the update and its set, sign the commit, store everything; the stored notice.

@@ -1,7 +1,7 @@
 """The ledger as the rest of the node sees it: typed records, typed calls, one protocol.
 
 What may live here: frozen values, one per contract event and one per contract function, and the `Ledger` protocol
-that carries them. What this file does not know: web3, ABI encoding, sockets, the clock. `node/ledger.py` (any Ethereum
+that carries them. What this file does not know: ABI encoding, sockets, the clock. `node/ledger.py` (any Ethereum
 client), `node/memory/ledger.py` (in process) and the offline audit all speak these types and pass the same tests.
 
 Member sets are bitmaps by member index (`roster & (1 << i)`), times are block timestamps in seconds, roots are
@@ -119,6 +119,20 @@ class LogAnchored:
     member: int
     root: Digest
     entries: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddressAnnounced:
+    """Where a member is dialled from here on; empty: nowhere. Changes no epoch."""
+
+    member: int
+    number: int
+    multiaddress: bytes
+
+    @property
+    def text(self) -> str:
+        """The address as text; what is no printable ASCII, and so no address, shows as question marks."""
+        return "".join(chr(one) if 32 <= one < 127 else "?" for one in self.multiaddress)
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -413,6 +427,7 @@ Record = (
     | MemberRecovered
     | AuditorEnded
     | LogAnchored
+    | AddressAnnounced
     | FormRegistered
     | Granted
     | Anchored
@@ -530,6 +545,14 @@ class LogAnchoring:
     member: int
     root: Digest
     entries: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AddressAnnouncement:
+    member: int
+    number: int
+    multiaddress: bytes
     signature: bytes
 
 
@@ -868,6 +891,7 @@ Call = (
     | Recovery
     | AuditorEnding
     | LogAnchoring
+    | AddressAnnouncement
     | FormRegistration
     | Grants
     | Anchoring

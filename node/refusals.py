@@ -37,6 +37,8 @@ SENTENCES: Final[dict[str, str]] = {
     "MisplacedContract": "the network expects this contract at {expected}, it lies at {got}",
     "KeysNotSigned": "the keys of member {index} want a signature by {expected}, this one is by {recovered}",
     "RotatedLately": "member {index} changed its keys lately; it may again at {next}",
+    "AnnouncementNotNewer": "member {member} has announced address number {announced}, number {number} is not newer",
+    "AddressLength": "the address has {length} bytes, at most 256 are allowed",
     "LogNotLonger": "the log of member {member} is anchored up to line {anchored}, line {entries} is not beyond",
     "NoAuditor": "no auditor has seat {seat}",
     "VotesOrder": "votes come one a member in ascending order; the one of member {member} does not",

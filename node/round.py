@@ -576,7 +576,7 @@ def _stands_for(notice: CommitNotice, logged: Logged) -> bool:
 
 
 def _invalid(result: Result) -> int:
-    return bitmap_of(i for i in range(32) if result.codes >> 4 * i & 15)
+    return bitmap_of(i for i in range((result.codes.bit_length() + 3) // 4) if result.codes >> 4 * i & 15)
 
 
 def _decides(result: Result) -> int:
@@ -1284,7 +1284,7 @@ def _ours(facts: Facts, member: int, what: str) -> None:
 def _of_roster(facts: Facts, round_id: bytes, member: int, among: int) -> None:
     if round_id != facts.opened.round_id:
         raise PeerError(f"notice is for round {round_id.hex()}, not {facts.opened.round_id.hex()}")
-    if not 0 <= member < 32 or not among >> member & 1:
+    if member < 0 or not among >> member & 1:
         raise PeerError(f"member {member} has no such statement to make in round {facts.opened.round_id.hex()}")
 
 
@@ -1445,7 +1445,7 @@ def _take_close(facts: Facts, notice: CloseNotice) -> None:
 
 def record_held(facts: Facts, event: Held) -> None:
     """A member's blobs and keys are here"""
-    if not 0 <= event.member < 32 or not facts.contributors >> event.member & 1:
+    if event.member < 0 or not facts.contributors >> event.member & 1:
         raise LocalError(f"blobs of member {event.member}, which does not contribute to this round")
     facts.held |= 1 << event.member
 

@@ -41,7 +41,7 @@ from node.reports import disclosures
 from node.store import SentTransactions, Store
 from node.study import parse_toml
 from node.training import Trainer
-from node.transport import LibP2PTransport
+from node.transport import LibP2PTransport, dial_target
 from node.vault import Annex, Vault
 from node.witnesses import Witnesses
 
@@ -130,16 +130,24 @@ def open_node(path: Path, **flags: Any) -> Opened:
             ring.peer, settings["node", "listen"], lambda: Hello(contracts.chain_id, contracts.membership, 0)
         )
         trainer = Trainer(settings["training", "timeout_s"]) if vault is not None else None
-        addresses = {seat.peer_id: seat.address for seat in (*network.founders, *network.auditors)}
+        announce = settings["node", "announce"]
+        if announce:
+            dial_target(announce)
         others = [EthereumClient(url, contracts.chain_id, timeout_s=3.0) for url in settings["chain", "check_urls"]]
         witnesses = Witnesses(settings["chain", "url"], others, time.monotonic)
         follower = Follower(ledger, store, codec, witnesses)
         poll_s = settings["chain", "poll_ms"] / 1000
-        node = Node(participant, ledger, transport, trainer, follower, addresses, desk, poll_s)
+        addresses = first_addresses(network)
+        node = Node(participant, ledger, transport, trainer, follower, addresses, desk, poll_s, announce)
     except BaseException:
         lock.release()
         raise
     return Opened(home, network, settings, store, node, ledger, ring, lock)
+
+
+def first_addresses(network: Network) -> dict[bytes, str]:
+    """Peer id -> multiaddress, as the network's description has them. Members announce newer ones on the chain."""
+    return {seat.peer_id: seat.address for seat in (*network.founders, *network.auditors)}
 
 
 def officer_of(home: Home, settings: config.Config) -> Callable[[], bytes] | None:
@@ -185,7 +193,8 @@ async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any]
                     opened.home.control_path,
                     opened.settings["node", "control_port"],
                     Orders(opened).carry_out,
-                    lambda: node.ready,
+                    lambda: node.alive,
+                    node.obstacles,
                     lambda: render(node),
                 ),
             ):

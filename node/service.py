@@ -12,10 +12,13 @@ import trio
 
 from node.doors import Bell, Counters, Handler, Limits, Quota
 from node.errors import NodeError
-from node.messages import Refusal, Reply, Request
+from node.messages import Offer, Refusal, Reply, Request
 from node.wire import MAX_REASON_BYTES, Unsendable, WireError, decode_request, encode
 
 _log = logging.getLogger(__name__)
+
+REFUSED_S = 0.25
+"""What a request over the quota waits for its refusal: a flood is as slow as its streams are few."""
 
 
 def _refusal(code: str, reason: str) -> Refusal:
@@ -58,9 +61,10 @@ class Service:
         except WireError:
             self.count("malformed")
             raise
-        reason = quota.refuse()
+        reason = quota.refuse(max(1, len(request.notices)) if isinstance(request, Offer) else 1)
         if reason is not None:
             self.count("busy")
+            await trio.sleep(REFUSED_S)
             return encode(_refusal("busy", reason))
         try:
             reply = self._encoded(await self._handle(peer_id, request))

@@ -11,14 +11,18 @@ round, after the seal is final, and in a replay only to whoever attested that th
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+import structlog
+
 from crypto.digest import ContentMap, Digest
 from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, wrap
+from node.doors import Bucket
 from node.duties import note_contradiction
 from node.errors import NodeError, NotFound
 from node.history import History
@@ -56,8 +60,18 @@ from node.participant import Participant
 from node.records import MAX_MEMBERS
 from node.round import LAST_ATTEMPT, Revealed
 
+log = structlog.get_logger("serving")
 MAX_NOTICES = 256  # of one Pull: every kind and attempt of a full roster fits
 MAX_EARLY = 64  # notices of one peer that wait for the chain: it is behind by a round, not by more
+SHARE = 0.5
+SHARE_BURST_S = 5.0
+"""Of the state's one thread (it also judges, signs and steps the rounds), what answering may take: this part of its
+processor time in the long run, divided by the registered peers, and that many seconds at once for each. A chunk takes
+0.2 ms, a notice 0.1 ms, a key 0.4 ms."""
+EXTRA_PER_S = 0.1
+EXTRA_BURST = 256.0
+"""Notices of one peer that belong to no round, batch or study of this chain: votes of governance, cards, tombstones.
+Such a notice can be made up without end, and is kept."""
 PRIVATE = (WithdrawalNotice, ErasureNotice, OpeningNotice)
 """Notices that are handed to whom they concern and never to whoever asks."""
 
@@ -66,6 +80,7 @@ class Standing(Enum):
     """What the chain, as far as it was read, says of a notice's subject."""
 
     PLACED = "there is such a round, batch or study, and its member may say this there"
+    EXTRA = "it needs no place"
     EARLY = "nothing on the chain yet"
     WRONG = "its member has no such statement to make there"
 
@@ -94,8 +109,10 @@ def standing(notice: Notice, history: History) -> Standing:
             return Standing.PLACED if fits else Standing.WRONG
         case PlanNotice() | PurgeNotice() | VerdictNotice():
             return Standing.PLACED if notice.batch in history.erasures else Standing.EARLY
+        case OpeningNotice():
+            return Standing.PLACED  # it is checked against its batch
         case _:
-            return Standing.PLACED
+            return Standing.EXTRA
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,12 +134,36 @@ class Server:
         self._status = status
         self._maps: dict[Digest, ContentMap] = {}
         self._early: dict[int | None, deque[Notice]] = {}
+        self._shares: dict[bytes, Bucket] = {}
+        self._extras: dict[int | None, Bucket] = {}
+        self._over: set[bytes] = set()
 
     def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
         """The reply to a peer's request at chain time `now`."""
         asker = self._asker(peer_id, now)
         if asker is None:
             return Refusal("not-allowed", "you are not in the registry")
+        share = self._share(peer_id)
+        if not share.open():
+            if peer_id not in self._over:  # once, or the log is the next thing to be flooded
+                log.warning("a peer has used up its share of this node", member=asker.member, seat=asker.seat)
+                self._over.add(peer_id)
+            return Refusal("busy", "you have used up your share of this node's time")
+        self._over.discard(peer_id)
+        began = time.thread_time()
+        try:
+            return self._answer(asker, request, now)
+        finally:
+            share.take(time.thread_time() - began)
+
+    def _share(self, peer_id: bytes) -> Bucket:
+        registry = self._node.history.registry
+        rate = SHARE / max(1, registry.active.bit_count() + len(registry.auditors))
+        share = self._shares.setdefault(peer_id, Bucket(rate, SHARE_BURST_S, time.monotonic))
+        share.rate = rate
+        return share
+
+    def _answer(self, asker: Asker, request: Request, now: int) -> Reply:
         try:
             match request:
                 case Hello():
@@ -158,9 +199,14 @@ class Server:
     # ----------------------------------------------------------------------------------------------------------------
     # Content
 
+    def purged(self, content: Digest) -> bool:
+        """Whether this node purged a content: others' tombstones speak of their own copies."""
+        stones = self._node.store.notices(content, "TombstoneNotice")
+        return any(getattr(stone, "member", None) == self._node.me for stone in stones)
+
     def _content(self, root: Digest) -> bytes:
         if not self._node.store.has(root):
-            if self._node.store.notices(root, "TombstoneNotice"):
+            if self.purged(root):
                 raise NotFound(f"content {root.hex()} was purged")
             raise NotFound(f"content {root.hex()} is not here")
         return self._node.store.get(root)
@@ -202,7 +248,7 @@ class Server:
         kind = BlobKind(request.kind)
         key = node.store.key(round_id, member, kind)
         if key is None:
-            purged = any(node.store.notices(blob, "TombstoneNotice") for blob in self._blobs(round_id, member))
+            purged = any(self.purged(blob) for blob in self._blobs(round_id, member))
             return Refusal("purged" if purged else "not-found", "the key is not here")
         if member == node.me and machine is not None:
             node.store.set_meta(f"revealed {round_id.hex()}", str(now))
@@ -258,11 +304,20 @@ class Server:
                 note_contradiction(self._node.store, notice)
             if self._node.store.knows(notice):
                 return False
+            if place is Standing.EXTRA and asker is not None and not self._may_add(asker):
+                return False
             if not isinstance(notice, WithdrawalNotice):
                 self._node.store.remember(notice, own=False)
             self._deliver(notice)
         except NodeError:
             return False
+        return True
+
+    def _may_add(self, asker: Asker) -> bool:
+        extra = self._extras.setdefault(asker.member, Bucket(EXTRA_PER_S, EXTRA_BURST, time.monotonic))
+        if not extra.open():
+            return False
+        extra.take(1)
         return True
 
     def readmit(self) -> None:

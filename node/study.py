@@ -13,6 +13,7 @@ import math
 import re
 import tomllib
 from dataclasses import dataclass
+from datetime import date, timedelta
 from typing import Any
 
 import rfc8785
@@ -96,6 +97,11 @@ _TABLE: dict[str, dict[str, tuple[type, Any, Any]]] = {
         "suspend_rounds": (int, 3, (1, 14)),
         "max_round_age_s": (int, 86_400, _SECONDS),
         "public_chain": (bool, False, None),
+    },
+    # What may be called a success once all rounds are over (`node/trail.py`): nothing that trains reads it
+    "success": {
+        "members": (int, 0, (0, 32)),  # so many have taken part; 0: every one that joined and did not leave
+        "rounds_share": (float, 0.5, (0.0, 1.0)),  # part of the agreed rounds that includes whoever has taken part
     },
 }
 _FORM: dict[str, tuple[type, Any, Any]] = {
@@ -257,7 +263,22 @@ def _form(where: str, given: dict[str, Any]) -> dict[str, Any]:
         raise InputError(f"study spec: {where}.purposes has bits 0x{form['purposes'] & ~KNOWN:x} of no DUO code")
     if not form["purposes"] & PERMISSIONS:
         raise InputError(f"study spec: {where}.purposes has no DUO permission: {', '.join(codes_of(PERMISSIONS))}")
+    if not _starts_a_quarter(form["valid_to"]):
+        raise InputError(
+            f"study spec: {where}.valid_to = {form['valid_to']} must be midnight UTC of the first day of a quarter, in "
+            "unix seconds: dates on chain are no finer"
+        )
     return form
+
+
+def _starts_a_quarter(at: int) -> bool:
+    """Whether a unix time is one that the ledger takes as the end of a form."""
+    days, rest = divmod(at, 86_400)
+    try:
+        day = date(1970, 1, 1) + timedelta(days=days)
+    except OverflowError:
+        return False
+    return rest == 0 and day.day == 1 and day.month % 3 == 1
 
 
 def parse_sections(given: dict[str, Any]) -> Study:
@@ -293,6 +314,8 @@ def parse_sections(given: dict[str, Any]) -> Study:
     if sections["aggregation"]["max_abs"] * 2 ** sections["aggregation"]["fraction_bits"] > 2**31 - 1:
         raise InputError("study spec: aggregation.max_abs * 2^fraction_bits must stay below 2^31: the grid is int32")
     tree: dict[str, Any] = {**sections[""], **{k: v for k, v in sections.items() if k}, "forms": list(checked)}
+    if tree["success"] == _section("success", {}, _TABLE["success"]):
+        del tree["success"]  # younger than the format: a specification that says nothing about it keeps its hash
     canonical = rfc8785.dumps(tree)
     return Study(sections, checked, canonical, content_root("spec", canonical))
 

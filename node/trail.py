@@ -11,7 +11,7 @@ transactions, so a transaction is shown by its place in its block, or by its has
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -24,6 +24,7 @@ from node.records import (
     MAX_MEMBERS,
     ZERO,
     Abstained,
+    AddressAnnounced,
     Anchored,
     AuditAccessed,
     AuditorEnded,
@@ -240,6 +241,7 @@ _WORDS: Final[dict[type, Teller]] = {
         0, r.name, f"has auditor's seat {r.seat}" + (f" for study {_short(r.study)}" if r.study != ZERO else "")
     ),
     LogAnchored: lambda r, n: _by(n, r.member, f"anchors its log up to entry {r.entries} under {_short(r.root)}"),
+    AddressAnnounced: lambda r, n: _by(n, r.member, f"is dialled at {r.text or 'no address'} from here on"),
     FormRegistered: lambda r, n: _by_contract(f"form {_short(r.form_id)} is registered for study {_short(r.study)}"),
     Granted: lambda r, n: _by(n, r.member, f"grants consent {r.consent_id.hex()} on form {_short(r.form_id)}"),
     Anchored: lambda r, n: _by(
@@ -414,6 +416,54 @@ def participation(history: History, study: Digest) -> dict[str, Any]:
         ]
         totals.append({"member": index, "name": _Names(history).member(index), **counts, "missed": missed})
     return {"study": study.hex(), "rounds": rows, "totals": totals}
+
+
+def success(history: History, study: Digest, rules: Mapping[str, Any]) -> dict[str, Any]:
+    """Whether a study may be called a success by the rules of its own specification, and if not, why.
+
+    Args:
+        history: the chain as far as it is known.
+        study: the study.
+        rules: section `success` of its specification. How many records a member trained on is on no chain, so no rule
+            is about that.
+
+    Returns:
+        {success, took_part: [names], left_out: [{name, included}], rounds_agreed, why: [sentences]} about the rounds
+        that led to the newest model. A study that is not over is no success yet.
+
+    Raises:
+        NotFound: no such study.
+    """
+    _known(history, study)
+    found, names = history.studies[study], _Names(history)
+    path = [one.final for one in history.path(study, found.active_branch) if one.final is not None]
+    agreed = [final for final in path if final.result.outcome == 1]
+    joined = sorted(found.joined - found.left)
+    included = {member: sum(final.result.included >> member & 1 for final in agreed) for member in joined}
+    enough = [m for m in joined if agreed and included[m] >= max(1, rules["rounds_share"] * len(agreed))]
+    why = []
+    if not history.finished(study):
+        why.append(f"{found.head.finals} of {found.created.terms.rounds} rounds are over")
+    if not agreed:
+        why.append("no round led to a model")
+    wanted = rules["members"] or len(joined)
+    if len(enough) < wanted:
+        why.append(f"{len(enough)} members took part, {wanted} are wanted")
+    return {
+        "success": not why,
+        "took_part": [names.member(member) for member in enough],
+        "left_out": [{"name": names.member(m), "included": included[m]} for m in joined if m not in enough],
+        "rounds_agreed": len(agreed),
+        "why": why,
+    }
+
+
+def success_line(found: dict[str, Any]) -> str:
+    """What :func:`success` found, in one line for people."""
+    if found["success"]:
+        return f"a success by the study's own rules: {len(found['took_part'])} members took part"
+    out = ", ".join(f"{one['name']} ({one['included']} of {found['rounds_agreed']})" for one in found["left_out"])
+    return f"NO success by the study's own rules: {'; '.join(found['why'])}" + (f"; left out: {out}" if out else "")
 
 
 def _known(history: History, study: Digest) -> None:

@@ -19,9 +19,12 @@ What libp2p 0.8.1 does by itself, and what is done about it here: it offers plai
 otherwise (only Noise and yamux are given); it refuses to dial a peer for 60 s after one failed dial (`unblock_peer`);
 it keeps a task and one of its inbound slots for ever for every connection that it has accepted (`_Swarm`); it lets a
 fault in one stream's negotiation reach the task of the connection (`_Swarm`); it only warns when a peer sends more than
-its window (`_Yamux`); it listens with SO_REUSEPORT, so that a second process on the same port would not be noticed
-(`_check_free`); it dials whom it knows by itself (`_NoDials`); it runs Identify with every peer and takes the addresses
-that a peer claims (left out); and cancelled, it keeps its port open (`run`).
+its window, and takes small frames as fast as they come (`_Yamux`); it reads as long a line as a stranger announces
+(`_read_line`); it checks whatever kind of key a stranger shows (`_read_identity`); it lets the handshakes of one
+address take every place (`_Lobby`); it keeps all the connections of one peer that come within 20 s (`_crowd`); it
+listens with SO_REUSEPORT, so that a second process on the same port would not be noticed (`_check_free`); it dials whom
+it knows by itself (`_NoDials`); it runs Identify with every peer and takes the addresses that a peer claims (left out);
+and cancelled, it keeps its port open (`run`).
 """
 
 from __future__ import annotations
@@ -29,23 +32,32 @@ from __future__ import annotations
 import logging
 import random
 import socket
+import struct
 import time
 from collections import OrderedDict, deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from ipaddress import ip_address
+from typing import Any, Final, cast
 
+import libp2p.protocol_muxer.multiselect_communicator as multiselect
+import libp2p.security.noise.messages as noise_messages
 import libp2p.stream_muxer.muxer_multistream as muxer_multistream
 import libp2p.stream_muxer.yamux.yamux as yamux
 import trio
-from libp2p.abc import IMuxedConn, INetConn, INetStream, INetwork, INotifee, IRawConnection
-from libp2p.crypto.ed25519 import create_new_key_pair
+from libp2p.abc import IMuxedConn, INetConn, INetStream, INetwork, INotifee, IRawConnection, ISecureConn
+from libp2p.crypto.ed25519 import Ed25519PublicKey, create_new_key_pair
+from libp2p.crypto.keys import KeyType, PublicKey
 from libp2p.crypto.x25519 import create_new_key_pair as create_new_noise_key_pair
 from libp2p.custom_types import StreamHandlerFn, TProtocol
+from libp2p.exceptions import ParseError
 from libp2p.host.basic_host import BasicHost
+from libp2p.io.abc import Reader
 from libp2p.io.exceptions import ConnectionClosedError
+from libp2p.io.trio import TrioTCPStream
 from libp2p.network.auto_connector import AutoConnector
 from libp2p.network.config import ConnectionConfig, RetryConfig
+from libp2p.network.connection.raw_connection import RawConnection
 from libp2p.network.exceptions import SwarmException
 from libp2p.network.stream.exceptions import StreamEOF
 from libp2p.network.swarm import Swarm
@@ -55,14 +67,17 @@ from libp2p.peer.peerstore import PeerStore
 from libp2p.rcmgr.manager import ConnectionScope, ResourceManager
 from libp2p.security.noise.transport import PROTOCOL_ID as NOISE_ID
 from libp2p.security.noise.transport import Transport as NoiseTransport
+from libp2p.security.security_multistream import SecurityMultistream
 from libp2p.transport.tcp.tcp import TCP
 from libp2p.transport.upgrader import TransportUpgrader
+from libp2p.utils.varint import read_varint_prefixed_bytes_limited
 from multiaddr import Multiaddr
 
 from crypto.keys import PeerKey, peer_id_text
 from node.doors import (
     DEFAULT_LIMITS,
     Bell,
+    Bucket,
     Counters,
     Handler,
     HelloSource,
@@ -93,8 +108,33 @@ MAX_WINDOW_BYTES: Final = 2 * 1024 * 1024
 """How far a stream's receive window may grow: two chunks (go-yamux: 16 MiB)."""
 
 MAX_STREAMS_PER_CONNECTION: Final = 64
-"""Streams that one connection may have, negotiated or not (go-yamux: 256 not yet accepted). With their windows and
-three connections this bounds what a hostile member can make us hold."""
+"""Streams that one connection may have, negotiated or not (go-yamux: 256 not yet accepted)."""
+
+MAX_UNREAD_BYTES: Final = 8 * 1024 * 1024
+"""Bytes of one connection that have come and were not read yet, on all its streams: five answers of a chunk that we
+asked for, and three full requests. A peer may have `MAX_CONNECTIONS_PER_PEER` times as much."""
+
+MAX_CONNECTIONS_PER_PEER: Final = 3
+"""Two dials that cross, and one whose other end is gone and not missed yet. The oldest goes."""
+
+FRAMES_PER_S: Final = 500.0
+FRAME_BURST: Final = 5000.0
+"""Muxer frames of one connection; above them it is read slower, so that a flood waits in its sender's socket. A frame
+takes some 100 us of one core here: 500 a second are a twentieth of it. Every `BYTES_A_FRAME` bytes of content in
+either direction allow one more (go-yamux sends 65 536 bytes a frame, rust-yamux 16 384)."""
+
+BYTES_A_FRAME: Final = 2048
+NEW_STREAM_FRAMES: Final = 10
+"""What opening a stream counts for: it starts a task and a negotiation (compare HTTP/2's rapid reset, 2023)."""
+
+MAX_LINE_BYTES: Final = 1024
+"""A line of multistream-select, as in go-multistream; ours have less than 32 bytes."""
+
+NEGOTIATION_S: Final = 10
+"""From a new stream to its protocol."""
+
+BARRED_S: Final = 30.0
+"""A peer that broke the muxer's limits is not spoken with for this long."""
 
 STALL_S: Final = 5.0
 """A muxer frame that the socket does not take within this closes the connection (yamux waits as long for a window)."""
@@ -113,6 +153,19 @@ CLOSE_S: Final = 2.0
 
 UPGRADE_S: Final = 5.0
 """TCP accept to a finished Noise and yamux handshake."""
+
+MAX_HANDSHAKES: Final = 128
+MAX_HANDSHAKES_PER_ADDRESS: Final = 48
+"""Sockets that have not proved an allowed id yet; one more closes the oldest, as sshd's MaxStartups (100) does at
+random. A handshake takes 0.3 s; 32 members behind one address may all dial at once."""
+
+FAILURES_PER_S: Final = 5.0
+FAILURE_BURST: Final = 100.0
+"""Handshakes of one address that ended without an allowed id; above them its sockets are closed unread. Each costs us
+some milliseconds of a core."""
+
+MAX_ADDRESSES: Final = 1024
+"""Addresses whose failures are remembered."""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -137,16 +190,62 @@ class _YamuxStream(yamux.YamuxStream):
     def recv_window(self, value: int) -> None:
         if value < 0:
             _break(self.conn, f"{-value} bytes over the window of stream {self.stream_id}")
+        if value < self._window and sum(map(len, self.conn.stream_buffers.values())) > MAX_UNREAD_BYTES:
+            _break(self.conn, f"more than {MAX_UNREAD_BYTES} bytes sent ahead of their readers")
         self._window = value
 
 
 def _break(conn: yamux.Yamux, why: str) -> None:
-    _log.warning("closing the connection of %s: %s", conn.peer_id, why)
+    if getattr(conn, "fault", None) is None:
+        _log.warning("closing the connection of %s: %s", conn.peer_id, why)
+        conn.fault = why  # type: ignore[attr-defined]
     conn.event_shutting_down.set()  # ends the read loop; `_Yamux.handle_incoming` cleans up after it
 
 
+class _Paced:
+    """A secured connection that is read no faster than its frames are worth."""
+
+    def __init__(self, inner: Any, conn: _Yamux) -> None:
+        self._inner = inner
+        self._conn = conn
+        self._left = Bucket(FRAMES_PER_S, FRAME_BURST)
+        self._body = 0  # bytes of the present frame's content that are still to come
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+    async def read(self, n: int | None = None) -> bytes:
+        data: bytes = await self._inner.read(n)
+        if self._body:
+            self._body -= len(data)
+        elif len(data) == yamux.HEADER_SIZE:
+            self._left.take(self._frame(data))
+            await trio.sleep(self._left.wait_s())
+        return data
+
+    def earn(self, size: int) -> None:
+        """Content of this many bytes has passed."""
+        self._left.give(size / BYTES_A_FRAME)
+
+    def _frame(self, header: bytes) -> float:
+        """What a frame counts for; its body comes next."""
+        _, kind, flags, stream_id, length = struct.unpack(yamux.YAMUX_HEADER_FORMAT, header)
+        count = float(NEW_STREAM_FRAMES if flags & yamux.FLAG_SYN and kind != yamux.TYPE_PING else 1)
+        if kind == yamux.TYPE_DATA:
+            self._body = length
+            # What goes into a stream is bounded by its window; what belongs to none is thrown away, and is not free.
+            count += length / BYTES_A_FRAME * (-1 if stream_id in self._conn.streams else 1)
+        return count
+
+
 class _Yamux(yamux.Yamux):
-    """yamux that closes the connection where the base class only warns, and writes its frames whole."""
+    """yamux that closes the connection where the base class only warns, is paced, and writes its frames whole."""
+
+    def __init__(self, secured_conn: Any, peer_id: ID, *arguments: Any, **named: Any) -> None:
+        self.fault: str | None = None
+        """Which limit the peer broke."""
+        self._paced = _Paced(secured_conn, self)
+        super().__init__(cast(ISecureConn, self._paced), peer_id, *arguments, **named)
 
     async def handle_incoming(self) -> None:
         try:
@@ -166,11 +265,68 @@ class _Yamux(yamux.Yamux):
         async with self._write_lock:
             with trio.CancelScope(deadline=trio.current_time() + STALL_S, shield=True) as scope:
                 await self.secured_conn.write(data)
+        self._paced.earn(len(data) - yamux.HEADER_SIZE)
         if scope.cancelled_caught:
-            _break(self, f"the socket took nothing for {STALL_S:g} s")
+            _log.info("closing the connection of %s: its socket took nothing for %g s", self.peer_id, STALL_S)
+            self.event_shutting_down.set()
             await self.secured_conn.close()
             raise ConnectionClosedError("socket stalled", transport="tcp")
         await trio.lowlevel.checkpoint()
+
+
+async def _read_line(reader: Reader) -> bytes:
+    """One line of multistream-select. libp2p's own reads as much as is announced, before anybody has proved an id."""
+    line = await read_varint_prefixed_bytes_limited(reader, MAX_LINE_BYTES)
+    if line[-1:] != b"\n":
+        raise ParseError("not a line")
+    return line[:-1]
+
+
+def _read_identity(data: bytes) -> PublicKey:
+    """The Ed25519 key that a handshake shows. Other kinds have no seat here, and may cost much to check."""
+    key = PublicKey.deserialize_from_protobuf(data)
+    if key.key_type != KeyType.Ed25519.value:
+        raise ValueError("not an Ed25519 identity")
+    return Ed25519PublicKey.from_bytes(key.data)
+
+
+class _Lobby:
+    """The sockets that have not proved an allowed id yet, oldest first, and the failures of their addresses."""
+
+    def __init__(self, displaced: Callable[[], None]) -> None:
+        self._waiting: dict[IRawConnection, str] = {}
+        self._failures: OrderedDict[str, Bucket] = OrderedDict()
+        self._displaced = displaced
+
+    async def enter(self, raw: IRawConnection) -> None:
+        """Take a socket in, making room if there is none; `SwarmException` if its address has failed too often."""
+        address = _network_of(raw.get_remote_address())
+        failures = self._failures.setdefault(address, Bucket(FAILURES_PER_S, FAILURE_BURST))
+        self._failures.move_to_end(address)
+        if len(self._failures) > MAX_ADDRESSES:
+            self._failures.popitem(last=False)
+        if not failures.open():
+            raise SwarmException(f"too many failed handshakes of {address}")
+        failures.take(1)
+        same = [one for one, where in self._waiting.items() if where == address]
+        if len(same) >= MAX_HANDSHAKES_PER_ADDRESS or len(self._waiting) >= MAX_HANDSHAKES:
+            oldest = same[0] if len(same) >= MAX_HANDSHAKES_PER_ADDRESS else next(iter(self._waiting))
+            del self._waiting[oldest]
+            self._displaced()
+            await oldest.close()
+        self._waiting[raw] = address
+
+    def leave(self, raw: IRawConnection, *, proved: bool) -> None:
+        """The handshake is over; one that proved an allowed id was no failure."""
+        address = self._waiting.pop(raw, None) or _network_of(raw.get_remote_address())
+        if proved and address in self._failures:
+            self._failures[address].give(1)
+
+
+def _network_of(address: tuple[str, int] | None) -> str:
+    """What one guest controls: an IPv4 address, or the /64 that an IPv6 address is in."""
+    host = "" if address is None else address[0]
+    return ":".join(ip_address(host).exploded.split(":")[:4]) if ":" in host else host
 
 
 class _NoDials(AutoConnector):
@@ -184,8 +340,9 @@ class _NoDials(AutoConnector):
 class _Swarm(Swarm):
     """A swarm that lets go of what a closed connection held, and keeps a stream's fault inside the stream."""
 
-    def __init__(self, *arguments: Any, **named: Any) -> None:
+    def __init__(self, lobby: _Lobby, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._lobby = lobby
         self.auto_connector = _NoDials(self)
 
     async def sever(self, peer_id: ID | None = None) -> None:
@@ -197,7 +354,13 @@ class _Swarm(Swarm):
                 _log.debug("closing a connection of %s: %s", conn.muxed_conn.peer_id, error)
 
     async def upgrade_inbound_raw_conn(self, raw_conn: IRawConnection, maddr: Multiaddr) -> IMuxedConn:
-        muxed = await super().upgrade_inbound_raw_conn(raw_conn, maddr)
+        await self._lobby.enter(raw_conn)
+        proved = False
+        try:
+            muxed = await super().upgrade_inbound_raw_conn(raw_conn, maddr)
+            proved = True
+        finally:
+            self._lobby.leave(raw_conn, proved=proved)
         # The caller waits for the end of the swarm and only then gives its inbound slot back.
         await muxed.event_closed.wait()  # type: ignore[attr-defined]
         raise SwarmException("closed")
@@ -233,6 +396,8 @@ class _Gate(ResourceManager):
             if peer_id is not None and not self._transport.allows(peer_id.to_bytes()):
                 self._transport.stranger(str(peer_id), direction)
                 return None
+            if peer_id is not None and self._transport.barred(peer_id.to_bytes()):
+                return None
             return super().open_connection(peer_id, endpoint_ip, direction)
         except Exception:
             # libp2p lets a connection pass when its resource manager raises.
@@ -248,9 +413,17 @@ class _Watch(INotifee):
 
     async def connected(self, network: INetwork, conn: INetConn) -> None:
         self._transport.moved(conn.muxed_conn.peer_id.to_bytes())
+        await self._crowd(network, conn.muxed_conn.peer_id)
 
     async def disconnected(self, network: INetwork, conn: INetConn) -> None:
+        fault = getattr(conn.muxed_conn, "fault", None)
+        if fault is not None:
+            self._transport.broke(conn.muxed_conn.peer_id.to_bytes(), fault)
         self._transport.moved(conn.muxed_conn.peer_id.to_bytes())
+
+    async def _crowd(self, network: INetwork, peer_id: ID) -> None:
+        for conn in network.get_connections(peer_id)[:-MAX_CONNECTIONS_PER_PEER]:
+            await conn.muxed_conn.secured_conn.close()  # type: ignore[attr-defined]
 
     async def opened_stream(self, network: INetwork, stream: INetStream) -> None: ...
 
@@ -268,10 +441,22 @@ def _harden() -> None:
     yamux.YamuxStream = _YamuxStream  # type: ignore[misc]
     # It builds its own yamux, whatever class it is given for the protocol.
     muxer_multistream.Yamux = _Yamux  # type: ignore[attr-defined]
+    multiselect.read_delim = _read_line  # type: ignore[attr-defined]
+    noise_messages.deserialize_public_key = _read_identity  # type: ignore[attr-defined]
     # Its debug lines name every frame; its dials of a peer that is away would fill a log at error level.
     logging.getLogger("libp2p").setLevel(logging.WARNING)
-    for noisy in ("libp2p.transport.tcp.tcp", "libp2p.network.swarm", "libp2p.host.basic_host"):
+    # What a peer does wrong inside its connection is a line a frame; this file says once why it ended.
+    for noisy in _NOISY:
         logging.getLogger(noisy).setLevel(logging.CRITICAL)
+
+
+_NOISY: Final = (
+    "libp2p.transport.tcp.tcp",
+    "libp2p.network.swarm",
+    "libp2p.host.basic_host",
+    "libp2p.stream_muxer.yamux.yamux",
+    "libp2p.security.noise",
+)
 
 
 async def _reset(stream: INetStream) -> None:
@@ -333,6 +518,7 @@ class _Peer:
     state: Link = Link.DOWN
     last_seen: float | None = None
     last_error: str | None = None
+    barred_until: float = 0.0
 
     @property
     def name(self) -> str:
@@ -425,9 +611,6 @@ class LibP2PTransport:
     def set_allowed(self, peers: Mapping[bytes, str]) -> None:
         """Take the registry as it is now."""
         wanted = {peer_id: address for peer_id, address in peers.items() if peer_id != self.peer_id}
-        for peer_id, address in wanted.items():
-            if address:
-                _parse_address(address, peer_id)
         for peer_id in set(self._peers) - set(wanted):
             peer = self._peers.pop(peer_id)
             peer.scope.cancel()
@@ -455,7 +638,9 @@ class LibP2PTransport:
         body = encode(message)
         with trio.move_on_after(timeout_s):
             async with peer.slots:
-                reply = decode_reply(await self._ask(peer, body, reply_cap(message), timeout_s), message)
+                answer = await self._ask(peer, body, reply_cap(message), timeout_s)
+            self.counters.asked(type(message).__name__, len(body), len(answer))
+            reply = decode_reply(answer, message)
             peer.last_seen = time.time()
             return reply
         raise PeerSilent(f"{peer.name} did not answer {type(message).__name__} within {timeout_s:g} s")
@@ -469,6 +654,7 @@ class LibP2PTransport:
             self._swarm,
             default_protocols=OrderedDict({TProtocol(PROTOCOL): self._on_stream}),
             disable_identify_address_discovery=True,
+            negotiate_timeout=NEGOTIATION_S,
             announce_addrs=[],
         )
         for notifee in [n for n in self._swarm.notifees if type(n).__name__ == "_IdentifyNotifee"]:
@@ -507,6 +693,18 @@ class LibP2PTransport:
         _log.info("refused a connection (%s) of %s: not a peer of this network", direction, name)
         self._service.count("strangers")
 
+    def barred(self, peer_id: bytes) -> bool:
+        """Whether this peer broke a limit a moment ago."""
+        peer = self._peers.get(peer_id)
+        return peer is not None and trio.current_time() < peer.barred_until
+
+    def broke(self, peer_id: bytes, why: str) -> None:
+        """A connection of this peer was closed because it broke a limit."""
+        self._service.count("broken")
+        if peer_id in self._peers:
+            self._peers[peer_id].barred_until = trio.current_time() + BARRED_S
+            self._peers[peer_id].last_error = why
+
     def moved(self, peer_id: bytes) -> None:
         """A connection of this peer was made or lost."""
         if peer_id in self._peers:
@@ -521,6 +719,7 @@ class LibP2PTransport:
         peer_id = ID.from_pubkey(key_pair.public_key)
         store.add_key_pair(peer_id, key_pair)
         swarm = _Swarm(
+            _Lobby(lambda: self._service.count("displaced")),
             peer_id,
             store,
             TransportUpgrader({NOISE_ID: noise}, {TProtocol(yamux.PROTOCOL_ID): _Yamux}),
@@ -528,6 +727,7 @@ class LibP2PTransport:
             retry_config=RetryConfig(max_retries=0),  # this file redials
             connection_config=ConnectionConfig(
                 max_connections=MAX_CONNECTIONS,
+                max_connections_per_peer=MAX_CONNECTIONS_PER_PEER,
                 high_watermark=MAX_CONNECTIONS,
                 min_connections=0,
                 low_watermark=0,
@@ -560,10 +760,10 @@ class LibP2PTransport:
                     self._state(peer, Link.CONNECTING)
                     await self._connect(peer)
                     await self._greet(peer)
-                    pause = self._limits.redial_min_s
                     while True:
                         await self._wait_while_connected(peer, self._limits.heartbeat_s)
                         await self._greet(peer)
+                        pause = self._limits.redial_min_s  # one that lets us in to throw us out is dialled ever later
                 except NodeError as error:  # the peer's silence or answer, or a hello that cannot be said now
                     if error.message != peer.last_error:
                         _log.info("no connection to %s: %s", peer.name, error)
@@ -575,6 +775,8 @@ class LibP2PTransport:
 
     def _state(self, peer: _Peer, state: Link) -> None:
         if peer.state is not state:
+            if Link.CONNECTED in (peer.state, state):
+                _log.info("%s is %s", peer.name, "connected" if state is Link.CONNECTED else "not connected any more")
             peer.state = state
             self._bell.ring()
 
@@ -596,6 +798,8 @@ class LibP2PTransport:
     async def _connect(self, peer: _Peer) -> None:
         if self._live(peer):
             return
+        if self.barred(peer.peer_id):
+            raise PeerUnreachable(f"{peer.name} broke a limit: {peer.last_error}")
         if not peer.address or self._host is None or self._swarm is None:
             raise PeerUnreachable(f"{peer.name} has not connected to us, and we know no address of it")
         try:
@@ -614,7 +818,9 @@ class LibP2PTransport:
         """One heartbeat. Any answer is a sign of life, unless it says that we are on different networks."""
         message = self._hello()
         with trio.move_on_after(self._limits.silence_s) as scope:
-            body = await self._ask(peer, encode(message), reply_cap(message), self._limits.silence_s)
+            said = encode(message)
+            body = await self._ask(peer, said, reply_cap(message), self._limits.silence_s)
+            self.counters.asked(type(message).__name__, len(said), len(body))
             reply = decode_reply(body, message)
         if scope.cancelled_caught:
             self._service.count("frozen")
@@ -728,3 +934,36 @@ def _reason(error: BaseException) -> str:
         seen.append(str(step)[:200] or type(step).__name__)
         step = step.__cause__
     return ": ".join(dict.fromkeys(seen))
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# For `koinon node doctor`
+
+
+def dial_target(address: str) -> tuple[str, int]:
+    """The host (a name or an IP address) and the TCP port of a multiaddress; `InputError` for another kind."""
+    parsed = _parse_address(address.partition("/p2p/")[0])
+    return str(parsed.value_for_protocol(parsed.protocols()[0].code)), int(parsed.value_for_protocol("tcp"))
+
+
+async def identify(stream: trio.SocketStream, key: PeerKey) -> bytes:
+    """Who answers at the other end of a TCP connection, by its own proof: a Noise handshake and nothing after it.
+
+    The other side sees a connection that ends before any protocol begins: no connection of a running node of ours is
+    disturbed, and with the key of a member nobody is counted as a stranger.
+
+    Raises:
+        PeerUnreachable: it speaks no libp2p with Noise, or proves nothing.
+    """
+    pair = create_new_key_pair(key.to_bytes())
+    noise = NoiseTransport(pair, noise_privkey=create_new_noise_key_pair().private_key)
+    raw = RawConnection(TrioTCPStream(stream), True)
+    try:
+        with trio.fail_after(UPGRADE_S):
+            await SecurityMultistream({NOISE_ID: noise}).select_transport(raw, True)
+            secured = await noise.get_pattern().handshake_outbound(raw, None)
+    except trio.TooSlowError:
+        raise PeerUnreachable(f"no Noise handshake within {UPGRADE_S:g} s") from None
+    except Exception as error:  # negotiation, handshake and signature faults, a connection that broke
+        raise PeerUnreachable(f"no Noise handshake: {_reason(error)}") from None
+    return bytes(secured.get_remote_peer().to_bytes())

@@ -1212,15 +1212,16 @@ class Vault:
                     "form_id": anchor.form_id.hex(),
                     "root": anchor.root.hex(),
                     "count": anchor.count,
+                    "on_chain": False,
                 }
                 self._use.put("anchor", anchor.root, tree)
 
     def pending_anchors(self, study: Digest) -> tuple[PendingAnchor, ...]:
-        """Anchors of the study that `confirm` has not seen on the chain, in the order they were made."""
+        """Anchors of the study that `confirm` does not see on the chain, in the order they were made."""
         return tuple(
             PendingAnchor(study, Digest.from_hex(one["form_id"]), Digest.from_hex(one["root"]), one["count"])
             for one in self._use.all("anchor")
-            if one["study"] == study.hex()
+            if one["study"] == study.hex() and not one["on_chain"]
         )
 
     def pending_grants(self, study: Digest) -> tuple[Holding, ...]:
@@ -1236,7 +1237,9 @@ class Vault:
             )
 
     def confirm(self, history: History) -> int:
-        """Note which grants the chain has taken in; returns how many consents became granted by this call.
+        """Note which grants the chain has; returns how many consents became granted by this call.
+
+        Whatever the chain does not have, or not any more (a reorganisation), is pending: it will be posted again.
 
         A hospital that copies our root or consent id out of our transaction and is mined first grants nothing of ours,
         but keeps us from posting it. An anchor's consents then wait for another anchor; a consent whose id was taken is
@@ -1245,7 +1248,7 @@ class Vault:
         with self._lock, self._use.transaction():
             count = 0
             for one in self._use.all("consent"):
-                if one["granted"] or one["proof"] is None:
+                if one["proof"] is None:
                     continue
                 found: Granted | Anchored | None = None
                 if one["proof"]["kind"] == 0:
@@ -1254,15 +1257,17 @@ class Vault:
                 else:
                     anchor = history.anchors.get(Digest.from_hex(one["proof"]["root"]))
                     found = anchor.record if anchor else None
-                if found is None:
-                    continue
-                if (found.study.hex(), found.form_id.hex(), found.member) == (
+                ours = found is not None and (found.study.hex(), found.form_id.hex(), found.member) == (
                     one["study"],
                     one["form_id"],
                     one["member"],
-                ):
-                    one["granted"] = True
-                    count += 1
+                )
+                if one["granted"] == ours and (ours or found is None):
+                    continue
+                count += ours
+                one["granted"] = ours
+                if found is None or ours:
+                    pass
                 elif isinstance(found, Anchored):
                     one["proof"] = None
                 elif one["mark"] == "":
@@ -1270,8 +1275,9 @@ class Vault:
                 self._use.put("consent", bytes.fromhex(one["consent_id"]), one)
             for row in self._use.all("anchor"):
                 root = Digest.from_hex(row["root"])
-                if root in history.anchors:
-                    self._use.delete("anchor", root)
+                if row["on_chain"] != (root in history.anchors):
+                    row["on_chain"] = root in history.anchors
+                    self._use.put("anchor", root, row)
             return count
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -1408,7 +1414,7 @@ class Vault:
     # ----------------------------------------------------------------------------------------------------------------
     # Restore guard
 
-    def reapply(self, history: History) -> int:
+    def reapply(self, history: History, outlive: Callable[[Digest, Digest], None] | None = None) -> int:
         """Do again what the chain says was done: a vault may have come back from a backup. Call before any training.
 
         Every consent that is live here and withdrawn on the chain is stopped, and its copy deleted where the form
@@ -1417,11 +1423,16 @@ class Vault:
         is gone already), the copies of all that were stopped just now and may have been meant are deleted: each of
         these people has withdrawn, so none is wronged. Returns how many consents changed; 0 in a vault that is up to
         date.
+
+        Args:
+            history: the chain.
+            outlive: called with batch and consent before a link is destroyed, to `archive` what the backup is too old
+                to have.
         """
         with self._lock:
             stopped: set[str] = set()
             copies: set[str] = set()
-            links: set[str] = set()
+            links: dict[str, Digest] = {}
             for one in self._use.all("consent"):
                 consent_id = Digest.from_hex(one["consent_id"])
                 if one["mark"] == "" and consent_id in history.withdrawals:
@@ -1443,11 +1454,14 @@ class Vault:
                     if one["study"] not in listed:
                         self.suppress_consent(Digest.from_hex(one["consent_id"]))
                 if _LINK_DESTROYED in erasure.steps:
-                    links |= {one["consent_id"] for one in named}
+                    links |= {one["consent_id"]: erasure.opened.batch for one in named}
             with_copy = {one for one in copies if self._has_copy(self._consent(bytes.fromhex(one)))}
             deleted = self.delete_copy(*(Digest.from_hex(one) for one in sorted(with_copy)))
+            if outlive is not None:
+                for doomed, batch in links.items():
+                    outlive(batch, Digest.from_hex(doomed))
             self.destroy_link(*(Digest.from_hex(one) for one in sorted(links)))
-            return len(stopped | links | (with_copy if deleted else set()))
+            return len(stopped | set(links) | (with_copy if deleted else set()))
 
     def _has_copy(self, consent: dict[str, Any]) -> bool:
         return bool(self._person(consent)["copy"])

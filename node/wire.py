@@ -53,8 +53,15 @@ MAX_MAP_REPLY_BYTES: Final = 34 * (MAX_CONTENT_BYTES // CHUNK_BYTES) + 64
 MAX_NOTICES_BYTES: Final = 1024 * 1024
 """An `Offer` or a `Notices`, as long as a gossipsub message. All notices of a round of 32 members fit six times."""
 
-MAX_NOTICES: Final = 2048
-"""Notices in one message. A round of 32 members with three extensions has at most 32 x 9 = 288."""
+MAX_NOTICES: Final = 512
+"""Notices in one answer. A round of 32 members with three extensions has at most 32 x 9 = 288."""
+
+MAX_OFFERED: Final = 64
+"""Notices in one `Offer`, each of which costs the receiver a signature check. An honest node offers one at a time."""
+
+MAX_LISTS: Final = 16 * 1024
+"""Arrays in one message, at any depth: two full openings in an `Offer` have 8 202. An empty array is one byte on the
+wire and 64 in memory."""
 
 MAX_OPENING_REQUESTS: Final = 4096
 """Requests in one erasure batch: an `OpeningNotice` of about 410 KiB, so that two fit an `Offer`."""
@@ -292,7 +299,9 @@ class _AnyNotice:
     def unpack(self, value: Any, at: str) -> Any:
         if type(value) is not list or not value:
             raise _Fault(at, "a notice expected")
-        if type(value[0]) is not str or value[0] not in NOTICE_TAGS:
+        if type(value[0]) is not str:
+            raise _Fault(at, f"a kind of notice expected, {_kind_of(value[0])} given")  # not shown: it may be deep
+        if value[0] not in NOTICE_TAGS:
             raise _Fault(at, f"{value[0]!r:.40} is no kind of notice")
         return KINDS[value[0]].struct.unpack(value[1:], f"{at}.{value[0]}")
 
@@ -444,7 +453,7 @@ _REQUESTS = (
     _row("get-map", messages.GetMap, MAX_SMALL_BYTES, ("root", _DIGEST)),
     _row("get-chunk", messages.GetChunk, MAX_SMALL_BYTES, ("root", _DIGEST), ("index", _U32)),
     _row("get-key", messages.GetKey, MAX_SMALL_BYTES, ("round_id", _DIGEST), ("member", _U16), ("kind", _UInt(8, 1))),
-    _row("offer", messages.Offer, MAX_NOTICES_BYTES, ("notices", _List(_NOTICE, MAX_NOTICES))),
+    _row("offer", messages.Offer, MAX_NOTICES_BYTES, ("notices", _List(_NOTICE, MAX_OFFERED))),
     _row("pull", messages.Pull, MAX_SMALL_BYTES, ("subject", _DIGEST)),
 )
 
@@ -540,7 +549,8 @@ def _decode(body: bytes, tags: frozenset[str], wanted: str) -> object:
         # Map and extension types are in no field; every length is bounded by what is really there.
         value = msgpack.unpackb(
             body, raw=False, use_list=True, strict_map_key=True, timestamp=0, max_map_len=0, max_ext_len=0,
-            max_array_len=len(body), max_str_len=len(body), max_bin_len=len(body),
+            max_array_len=min(len(body), MAX_LISTS), max_str_len=len(body), max_bin_len=len(body),
+            list_hook=_ListCount(),
         )  # fmt: skip
     except msgpack.ExtraData as error:
         raise WireError(kind.tag, f"{len(error.extra)} bytes after the end") from None
@@ -553,6 +563,19 @@ def _decode(body: bytes, tags: frozenset[str], wanted: str) -> object:
     if msgpack.packb([VERSION, kind.tag, *kind.struct.pack(message, kind.tag)], use_bin_type=True) != body:
         raise WireError(kind.tag, "not the canonical encoding")
     return message
+
+
+class _ListCount:
+    """Ends the reading of a message that is made of arrays."""
+
+    def __init__(self) -> None:
+        self._left = MAX_LISTS
+
+    def __call__(self, value: list[Any]) -> list[Any]:
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError(f"more than {MAX_LISTS} arrays")
+        return value
 
 
 def _kind(body: bytes, tags: frozenset[str], wanted: str) -> Kind:

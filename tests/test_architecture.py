@@ -113,7 +113,7 @@ HOUSE = (
     Row(
         "node/ledger.py",
         PURE_NODE + " node.abi node.account node.evidence node.jsonrpc node.jsontext crypto crypto.*",
-        "web3 requests rlp",
+        "requests rlp",
     ),
     Row("node/account.py", PURE_NODE + " node.jsonrpc crypto crypto.*", "eth_account rlp"),
     Row("node/deployment.py", PURE_NODE + " node.abi node.account node.jsonrpc node.ledger crypto crypto.*", "rlp"),
@@ -439,7 +439,7 @@ def test_a_source_that_breaks_the_house_is_caught(path: str, source: str, fault:
             "node/round.py",
             "from __future__ import annotations\nimport struct\nfrom crypto import digest\nfrom . import errors",
         ),
-        ("node/ledger.py", "import json, threading, time\nfrom web3 import Web3"),
+        ("node/ledger.py", "import json, threading, time\nimport requests"),
         ("node/chain/server.py", "import asyncio\nfrom aiohttp import web\nfrom node.chain import evm"),
         ("node/chain/evm.py", "from eth.chains.base import MiningChain"),
         ("fl_engine/worker.py", "import torch\nfrom fl_engine import params"),

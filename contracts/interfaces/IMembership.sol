@@ -17,6 +17,7 @@ pragma solidity 0.8.37;
 /// | revocation | quorum | Revoke | the key counts for nothing, at once; the seat stays, inactive |
 /// | recovery | quorum | Recover, and the new key's Keys | the new key, at once; active from the next round on |
 /// | auditor's end | quorum | EndAuditor | announces nothing any more |
+/// | address | the member's key | Announce | changes nothing: where others dial it, and no epoch |
 ///
 /// Rounds here are also erasures: plans, purges and verdicts take the keys with which the batch was opened.
 /// After a revocation or recovery every open round is decided with the keys of that moment: a member that rotated in the
@@ -79,6 +80,9 @@ interface IMembership {
     /// @notice `member` stands by the lines of its own log up to and with line `entries` (counted from 1 since the founding):
     /// those after its anchor before this one are the leaves under `root` (library AnchorTree). Changes no epoch.
     event LogAnchored(uint16 indexed member, bytes32 root, uint64 entries);
+    /// @notice `member` is dialled at `multiaddress` from here on; empty: nowhere, it dials the others. Changes no epoch.
+    /// Bytes and not a text: whether they are one is for the readers to judge, and must stop none of them.
+    event AddressAnnounced(uint16 indexed member, uint64 number, bytes multiaddress);
     /// @notice An auditor has `seat` for `study` (zero: every study of the network) until `termEnd` (Unix seconds; zero:
     /// founding auditors, no end).
     event AuditorSeated(
@@ -114,6 +118,10 @@ interface IMembership {
     error RotatedLately(uint16 index, uint64 next);
     /// @notice `member` anchored `anchored` entries of its log already; an anchor names more of them, this one `entries`.
     error LogNotLonger(uint16 member, uint64 entries, uint64 anchored);
+    /// @notice `member` has announced address number `announced` already; a new one has a greater number than `number`.
+    error AnnouncementNotNewer(uint16 member, uint64 number, uint64 announced);
+    /// @notice `length` bytes where at most 256 are wanted.
+    error AddressLength(uint256 length);
     /// @notice No auditor has `seat`.
     error NoAuditor(uint16 seat);
     /// @notice Votes come in ascending order of member indexes below 32, one each; `member` does not.
@@ -159,6 +167,14 @@ interface IMembership {
     /// @param root Of the segment's lines; what they say is not on the chain.
     /// @param entries Lines of the log so far, this segment's included.
     function anchorLog(uint16 member, bytes32 root, uint64 entries, bytes32 r, bytes32 vs) external;
+
+    /// @notice Say where an active member is dialled, by its Announce(member, number, multiaddress). Anybody may carry it,
+    /// nobody twice: `number` grows.
+    /// @param multiaddress As libp2p writes it, in ASCII, such as /dns4/koinon.hospital.example/tcp/41001; at most 256 bytes.
+    function announce(uint16 member, uint64 number, bytes calldata multiaddress, bytes32 r, bytes32 vs) external;
+
+    /// @notice Number of the address that `member` announced last; zero: none.
+    function announced(uint16 member) external view returns (uint64);
 
     /// @notice Lines of the log of `member` that are under anchored roots.
     function loggedBy(uint16 member) external view returns (uint64);

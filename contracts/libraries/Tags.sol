@@ -30,6 +30,7 @@ library Tags {
     bytes32 internal constant RECORD_MEMBER_REVOKED = keccak256("koinon/record-member-revoked/1");
     bytes32 internal constant RECORD_MEMBER_RECOVERED = keccak256("koinon/record-member-recovered/1");
     bytes32 internal constant RECORD_AUDITOR_ENDED = keccak256("koinon/record-auditor-ended/1");
+    bytes32 internal constant RECORD_ADDRESS_ANNOUNCED = keccak256("koinon/record-address-announced/1");
     bytes32 internal constant RECORD_LOG_ANCHORED = keccak256("koinon/record-log-anchored/1");
     bytes32 internal constant RECORD_FORM_REGISTERED = keccak256("koinon/record-form-registered/1");
     bytes32 internal constant RECORD_GRANTED = keccak256("koinon/record-granted/1");

@@ -643,4 +643,50 @@ contract GovernanceTest is Network {
         vm.expectRevert(abi.encodeWithSelector(IMembership.NotActive.selector, uint16(40)));
         membership.anchorLog(40, bytes32("root"), 5, r, vs);
     }
+
+    // -------------------------------------------------------------------------------------------- addresses
+
+    function announcing(uint16 member, uint64 number, bytes memory text) internal view returns (bytes32 r, bytes32 vs) {
+        bytes32 structHash = keccak256(abi.encode(Statements.ANNOUNCE, member, number, keccak256(text)));
+        return sign(memberKey(member), address(membership), structHash);
+    }
+
+    function test_aMemberSaysWhereItIsDialledAndChangesNoEpoch() public {
+        found(3);
+        bytes32 before = membership.accumulator();
+        uint64 epoch = membership.epoch();
+        (bytes32 r, bytes32 vs) = announcing(1, 1, "/dns4/one.example/tcp/41001");
+        vm.prank(address(0xdead)); // anybody carries it
+        membership.announce(1, 1, "/dns4/one.example/tcp/41001", r, vs);
+        same(membership.announced(1), 1, "number");
+        same(membership.epoch(), epoch, "epoch");
+        bytes32 text = keccak256("/dns4/one.example/tcp/41001");
+        bytes32 record = keccak256(abi.encode(Tags.RECORD_ADDRESS_ANNOUNCED, uint16(1), uint64(1), text));
+        same(membership.accumulator(), keccak256(abi.encodePacked(before, record)), "accumulator");
+        (r, vs) = announcing(1, 7, "");
+        membership.announce(1, 7, "", r, vs); // it dials the others
+        (r, vs) = announcing(1, 7, "/ip4/192.0.2.1/tcp/1");
+        vm.expectRevert(
+            abi.encodeWithSelector(IMembership.AnnouncementNotNewer.selector, uint16(1), uint64(7), uint64(7))
+        );
+        membership.announce(1, 7, "/ip4/192.0.2.1/tcp/1", r, vs);
+    }
+
+    function test_anAddressOfAnotherOrAVeryLongOneIsRefused() public {
+        found(3);
+        bytes memory text = "/ip4/192.0.2.1/tcp/1";
+        (bytes32 r, bytes32 vs) = announcing(1, 1, text);
+        vm.expectRevert(); // the recovered address is anybody's
+        membership.announce(0, 1, text, r, vs);
+        vm.expectRevert();
+        membership.announce(1, 2, text, r, vs);
+        vm.expectRevert();
+        membership.announce(1, 1, "/ip4/192.0.2.2/tcp/1", r, vs);
+        vm.expectRevert(abi.encodeWithSelector(IMembership.NotActive.selector, uint16(40)));
+        membership.announce(40, 1, text, r, vs);
+        bytes memory long = new bytes(257);
+        (r, vs) = announcing(1, 1, long);
+        vm.expectRevert(abi.encodeWithSelector(IMembership.AddressLength.selector, uint256(257)));
+        membership.announce(1, 1, long, r, vs);
+    }
 }

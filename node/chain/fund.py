@@ -1,6 +1,6 @@
 """Coin for a newcomer: a transfer signed with the operator's key, which only the home that made the chain has.
 
-Plain HTTP from the standard library, so that neither web3 nor a running node is needed.
+Plain HTTP from the standard library, so that no running node is needed.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from eth_account import Account
 from eth_utils.address import to_checksum_address
 
 from node import jsontext
@@ -94,6 +93,8 @@ def fund(
 
 
 def _send(client: _Client, chain_id: int, key: bytes, address: bytes, wei: int) -> str:
+    from eth_account import Account  # not at the top, for the reason in `SendingAccount._sign`
+
     operator = Account.from_key(key).address
     gas_price = int(client.call("eth_gasPrice"), 16)
     for attempt in range(ATTEMPTS):

@@ -15,8 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from eth_account import Account
-
+from crypto.keys import LedgerKey
 from node import jsontext
 from node.chain.errors import GenesisError
 from node.chain.files import write_private
@@ -122,16 +121,16 @@ def create_genesis(
     path = folder / "genesis.json"
     if path.exists():
         raise GenesisError(f"{path} is there already: a chain is made once")
-    operator = Account.create()
+    operator = LedgerKey.generate()
     allocation = {_address("0x" + bytes(key).hex()): _wei(bytes(key).hex(), str(wei)) for key, wei in members.items()}
-    allocation[bytes.fromhex(operator.address[2:])] = OPERATOR_WEI
+    allocation[operator.address] = OPERATOR_WEI
     genesis = ChainGenesis(
         chain_id=_bounded("chain_id", chain_id or _random_chain_id(), 1, MAX_CHAIN_ID),
         timestamp=_bounded("timestamp", int(time.time()) if timestamp is None else timestamp, 1, MAX_TIMESTAMP),
         allocation=allocation,
     )
     # The key first: a chain whose operator key is missing cannot fund anyone, a key without a chain is only litter.
-    write_private(operator_key_file(home), (operator.key.hex().removeprefix("0x") + "\n").encode("ascii"))
+    write_private(operator_key_file(home), (operator.to_bytes().hex() + "\n").encode("ascii"))
     write_private(path, genesis.to_bytes())
     return genesis
 

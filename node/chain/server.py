@@ -4,7 +4,7 @@ Who may call: by default only this machine (loopback), and no web page that some
 must name this machine and the body must be declared as JSON, which a page of another site cannot do). Another address
 is bound only if that was asked for, and then every call needs the bearer token.
 
-asyncio, unlike the node: aiohttp comes with web3, and this process shares nothing with a node but HTTP.
+asyncio, unlike the node: this process shares nothing with a node but HTTP.
 """
 
 from __future__ import annotations

@@ -317,12 +317,14 @@ def participation(home: Path, study: str | None) -> None:
 
     Example: koinon audit participation --home NET
 
-    It says who was there, not who was good.
+    It says who was there, not who was good, and whether the study's own rules allow to call it a success.
     """
     from node import trail as told
 
     history = common.history_of(home)
-    found = told.participation(history, common.pick_study(history, study))
+    number = common.pick_study(history, study)
+    success = common.success_of(home, history, number)
+    found = {**told.participation(history, number), "success": success}
     names = [name for name in told.COUNTED if name != "asked"]
     lines = table(
         ("member", "name", "asked", *(name.replace("_", " ") for name in names)),
@@ -331,6 +333,7 @@ def participation(home: Path, study: str | None) -> None:
     for one in found["totals"]:
         for miss in one["missed"]:
             lines.append(f"{one['name']} missed round {miss['height']} of branch {miss['branch']}: {miss['missed']}")
+    lines.append("the specification is not here" if success is None else told.success_line(success))
     answer(found, lines)
 
 

@@ -223,6 +223,22 @@ def status_or_none(home: Path, timeout_s: float = 5.0) -> dict[str, Any] | None:
         return None
 
 
+def success_of(home: Path, history: History, study: Digest) -> dict[str, Any] | None:
+    """Whether a study may be called a success (`node.trail.success`); None while its specification is not here."""
+    from node.store import Store
+    from node.study import parse_canonical
+    from node.trail import success
+
+    store = Store(reading_home(home), bytes(32))
+    try:
+        spec = parse_canonical(store.get(history.studies[study].created.terms.spec_hash))
+    except NotFound:
+        return None
+    finally:
+        store.close()
+    return success(history, study, spec.sections["success"])
+
+
 def history_of(home: Path) -> History:
     """The chain as the home (a network home: its auditor) has kept it; nothing needs to run."""
     from node import runner

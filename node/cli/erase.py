@@ -241,6 +241,47 @@ def receipt(
         answer({"certificate": text}, [text])
 
 
+@erase.command("audit")
+@click.option("--after", type=FILE, required=True, help="The model in question (koinon model export).")
+@click.option("--records", type=FILE, required=True, help="Data file of who was erased; one patient or several.")
+@click.option("--controls", type=FILE, required=True, help="Data file of patients like them who were never used.")
+@click.option("--before", type=FILE, help="A model of before that is still held: adds the attacks on the pair.")
+@click.option("--never", type=FILE, multiple=True, help="A model that never had the records; may be repeated.")
+@click.option("--population", type=FILE, help="Data file of further patients like them.")
+@click.option("--fraction-bits", type=click.IntRange(0, 30), default=24, show_default=True, help="Of the study's grid.")
+@click.option("--out", type=FILE, help="Write the badge (JSON) here too.")
+@json_flag
+def audit(
+    after: Path,
+    records: Path,
+    controls: Path,
+    before: Path | None,
+    never: tuple[Path, ...],
+    population: Path | None,
+    fraction_bits: int,
+    out: Path | None,
+) -> None:
+    """Attack a model with files of your own: does it still tell who was erased? No home, no network.
+
+    Example: koinon erase audit --after new.bin --records erased.csv --controls never.csv --never base.bin
+
+    One patient gets a rank among the controls and a p-value, several are compared with a model that never had them.
+    Nothing found is no proof that nothing is left. The data files are yours: nothing of them is kept. A patient's own
+    badge is for the patient and not for a chain.
+    """
+    import json
+
+    from node.exposure import audit_files
+
+    found = audit_files(
+        after, records, controls, before=before, never=never, population=population, fraction_bits=fraction_bits
+    )
+    badge = found.to_json()
+    if out is not None:
+        write_file(out, (json.dumps(badge, indent=2, allow_nan=False) + "\n").encode(), 0o600)
+    answer(badge, [FIRST_LINE, *found.table().split("\n")])
+
+
 @erase.command("verify")
 @click.argument("certificate", type=FILE)
 @click.option("--network", type=FILE, help="network.json: whose signatures to expect.")

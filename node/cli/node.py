@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import secrets
 import shutil
-import socket
 import sys
-from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ import click
 
 from node.cli.common import FILE, HOME, ROLES, home_option, order, status_or_none
 from node.cli.output import Noun, answer, configure_logging, json_flag, moment, pairs, progress, table
-from node.errors import InputError, LocalFault, NodeError, Refused
+from node.errors import LocalFault, Refused
 from node.home import open_home
 
 PENDING = -1
@@ -38,6 +37,7 @@ def node() -> None:
 @click.option("--data", type=FILE, required=True, help="The hospital's records: .npz, .csv or .tsv.")
 @click.option("--patient-column", default="patient_id", help="Patient column of a CSV or TSV file.")
 @click.option("--listen", default="/ip4/127.0.0.1/tcp/0", show_default=True, help="Address to listen on.")
+@click.option("--announce", default="", help="Address at which others dial it, if it is not the one it listens on.")
 @click.option("--chain-url", help="Where this machine reaches the chain (default: as network.json says).")
 @click.option("--register", type=FILE, help="CSV of signed forms.")
 @json_flag
@@ -48,6 +48,7 @@ def init(
     data: Path,
     patient_column: str,
     listen: str,
+    announce: str,
     chain_url: str | None,
     register: Path | None,
 ) -> None:
@@ -80,6 +81,7 @@ def init(
             made.config_path,
             node__name=name,
             node__listen=listen,
+            node__announce=announce,
             chain__url=chain_url or network.chain_url,
             study__register="" if register is None else str(register.resolve()),
         )
@@ -284,116 +286,21 @@ def rotate(home: Path, subject: str) -> None:
 @home_option
 @json_flag
 def doctor(home: Path) -> None:
-    """Look for what would stop this node: home, settings, keys, vault, chain, port, clock, disk.
+    """Look for what would stop this node, hop by hop, and say how to mend it. It changes nothing.
 
     Example: koinon node doctor --home NET/member-1
 
-    It changes nothing. It does not talk to peers. Exit code: that of the first thing that is wrong.
+    Home, settings, password, keys, records, disk, chain (name, TCP, chain id, contracts), clock, seat, fees, port, and
+    the way to every peer (address, DNS, TCP, Noise, identity, protocol). The node may run or not. What is skipped waits
+    for what failed above it. Exit code: that of the first thing that is wrong; warnings are none.
     """
-    opened = open_home(home)
-    results: list[dict[str, Any]] = []
-    faults: list[NodeError] = []
+    from node.doctor import examine
 
-    def check(name: str, what: Callable[[], str]) -> None:
-        try:
-            results.append({"name": name, "status": "passed", "why": what()})
-        except NodeError as error:
-            faults.append(error)
-            results.append({"name": name, "status": "failed", "why": error.message})
-
-    told = status_or_none(home)
-    check("settings", lambda: _settings(home))
-    check("network", lambda: _network(home))
-    check("keys and vault", lambda: _keys(home))
-    check("roles", lambda: _roles(home))
-    check("chain", lambda: _chain(home))
-    check("listening address", lambda: "in use by this node" if told is not None else _listen(home))
-    check("disk", lambda: _disk(home))
-    answer(
-        {"ok": not faults, "running": told is not None, "role": opened.role, "checks": results},
-        table(("check", "status", "why"), [(one["name"], one["status"], one["why"]) for one in results]),
-    )
-    if faults:
-        sys.exit(int(faults[0].exit_code))
-
-
-def _settings(home: Path) -> str:
-    from node import config
-
-    opened = open_home(home)
-    config.load(opened.config_path)
-    return f"{opened.config_path.name}, role {opened.role}, index {opened.index}"
-
-
-def _network(home: Path) -> str:
-    from node.home import read_network
-
-    network = read_network(home / "network.json")
-    return f"{network.name}, fingerprint {network.fingerprint[:12]}"
-
-
-def _keys(home: Path) -> str:
-    from crypto.errors import CryptoError
-    from node import config, keystore
-    from node.home import read_password
-    from node.vault import Vault
-
-    opened = open_home(home)
-    password = read_password(opened, config.load(opened.config_path)["node", "password_file"])
-    try:
-        ring = keystore.load(opened, password)
-        if opened.role == "member":
-            Vault.open(opened.vault_path, keystore.at_rest_key(ring)).close()
-    except CryptoError as error:
-        raise LocalFault(str(error)) from error
-    mode = (opened.path / "password").stat().st_mode & 0o077 if (opened.path / "password").exists() else 0
-    if mode:
-        raise LocalFault(f"{opened.path / 'password'} can be read by others: chmod 600")
-    return "the password opens them"
-
-
-def _roles(home: Path) -> str:
-    from node import roles
-
-    roles.addresses(home)
-    here = [role for role in roles.ROLES if roles.password_path(home, role).exists()]
-    for role in here:
-        if roles.password_path(home, role).stat().st_mode & 0o077:
-            raise LocalFault(f"{roles.password_path(home, role)} can be read by others: chmod 600")
-    return f"passwords in this home: {', '.join(here) or 'none'}"
-
-
-def _chain(home: Path) -> str:
-    from node import config
-    from node.checkup import examine
-    from node.home import read_network
-
-    opened = open_home(home)
-    settings = config.load(opened.config_path)
-    url, others = settings["chain", "url"], settings["chain", "check_urls"]
-    found = examine(read_network(opened.network_path), url, others)
-    told = [f"{url}, block {found['block']}"] + [f"compared with {one}" for one in others]
-    return "; ".join([*told, *(f"warning: {one}" for one in found["warnings"])])
-
-
-def _listen(home: Path) -> str:
-    from node import config
-
-    address = config.load(open_home(home).config_path)["node", "listen"]
-    parts = address.split("/")
-    if len(parts) < 5 or parts[1] not in ("ip4", "ip6") or parts[3] != "tcp" or not parts[4].isdigit():
-        raise InputError(f"node.listen = {address}: an address such as /ip4/127.0.0.1/tcp/41001 is expected")
-    with socket.socket(socket.AF_INET if parts[1] == "ip4" else socket.AF_INET6) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((parts[2], int(parts[4])))
-        except OSError as error:
-            raise LocalFault(f"{address}: {error.strerror}") from error
-    return f"{address} is free"
-
-
-def _disk(home: Path) -> str:
-    free = shutil.disk_usage(home).free
-    if free < 256 << 20:
-        raise LocalFault(f"{free >> 20} MiB free on the disk of {home}, 256 are needed")
-    return f"{free >> 30} GiB free"
+    case, found = examine(home)
+    opened, failed = case.home, [one for one in found if one.status == "failed"]
+    told = [{key: value for key, value in asdict(one).items() if key != "exit_code"} for one in found]
+    lines = table(("check", "status", "why"), [(one.name, one.status, one.why) for one in found])
+    lines += [f"{one.name}: {one.fix}" for one in found if one.fix]
+    answer({"ok": not failed, "running": case.told is not None, "role": opened.role, "checks": told}, lines)
+    if failed:
+        sys.exit(int(failed[0].exit_code))

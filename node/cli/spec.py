@@ -196,6 +196,10 @@ suspend_after = 2                # missed rounds
 suspend_rounds = 3
 max_round_age_s = 86400
 
+[success]                        # what may be called a success when all rounds are over (`koinon audit participation`)
+members = 0                      # so many have taken part; 0: every one that joined
+rounds_share = 0.5               # part of the agreed rounds that includes whoever has taken part
+
 [[forms]]                        # what patients sign; a consent names one of these
 name = "main"
 text_sha256 = "{text}"   # of the text that is signed

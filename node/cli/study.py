@@ -58,17 +58,22 @@ def create(home: Path, given: spec.Given, wait: bool, timeout: float | None) -> 
     lines = [f"study {found['study']}"]
     if wait:
         history = wait_for(home, found["study"], timeout)
-        found = {**found, **_roots(history, found["study"])}
+        found = {**found, **_roots(home, history, found["study"])}
         lines += [f"round {height}  model {root}" for height, root in found["model_roots"].items()]
+        if found["success"] is not None:
+            from node.trail import success_line
+
+            lines.append(success_line(found["success"]))
     else:
         lines.append(f"watch it: koinon study show --home {home} --study {found['study'][:12]}")
     answer(found, lines)
 
 
-def _roots(history: History, given: str) -> dict[str, Any]:
+def _roots(home: Path, history: History, given: str) -> dict[str, Any]:
     number = common.pick_study(history, given)
     return {
         "finished": history.finished(number),
+        "success": common.success_of(home, history, number),
         "model_roots": {str(h): root for h, root in common.model_roots(history, number).items()},
     }
 
@@ -258,6 +263,7 @@ def show(home: Path, study: str | None) -> None:
     from node.home import reading_home
     from node.store import Store
     from node.study import parse_canonical
+    from node.trail import success, success_line
 
     history = common.history_of(home)
     number = common.pick_study(history, study)
@@ -300,6 +306,7 @@ def show(home: Path, study: str | None) -> None:
         ],
         "rounds_of_branch": rounds,
         "model_roots": {str(h): root for h, root in common.model_roots(history, number).items()},
+        "success": None if text is None else success(history, number, text["success"]),
     }
     lines = [
         f"study {number.hex()}",
@@ -307,6 +314,8 @@ def show(home: Path, study: str | None) -> None:
         f"joined: {', '.join(names.get(i, str(i)) for i in data['joined'])}",
         f"branch {found.active_branch} trains, branch {found.serving_branch} serves",
     ]
+    if data["success"] is not None and history.finished(number):
+        lines.append(success_line(data["success"]))
     lines += table(
         ("round", "branch", "state", "included", "model"),
         [

@@ -24,6 +24,7 @@ from node.memory.training import TrainingLedger
 from node.memory.unlearning import UnlearningRegistry
 from node.records import (
     Abstentions,
+    AddressAnnouncement,
     Admission,
     Anchoring,
     AuditAnnouncement,
@@ -193,6 +194,8 @@ class MemoryLedger:
                 self._membership.end_auditor(call.seat, call.votes)
             case LogAnchoring():
                 self._membership.anchor_log(call.member, call.root, call.entries, call.signature)
+            case AddressAnnouncement():
+                self._membership.announce(call.member, call.number, call.multiaddress, call.signature)
             case FormRegistration():
                 self._consent.register_form(call.form, call.member, call.signature)
             case Grants():

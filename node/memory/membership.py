@@ -9,6 +9,7 @@ from crypto.digest import ZERO, Digest
 from crypto.statements import (
     Admit,
     AnchorLog,
+    Announce,
     EndAuditor,
     Keys,
     Recover,
@@ -24,6 +25,7 @@ from node.membership import NOBODY, bitmap_of, faults, quorum
 from node.memory.machine import Cell, Contract, Machine, Slots, refuse
 from node.records import (
     MAX_MEMBERS,
+    AddressAnnounced,
     AuditorEnded,
     AuditorSeated,
     KeysInput,
@@ -38,6 +40,8 @@ from node.records import (
 
 LONGEST_TEXT = 64
 """Bytes of a peer id or a name; at least one."""
+LONGEST_ADDRESS = 256
+"""Bytes of an announced multiaddress."""
 ROTATION_INTERVAL_S = 7 * 86_400
 """A member changes its own keys no oftener."""
 
@@ -98,6 +102,7 @@ class Membership(Contract):
         self._peer_of: Slots[int, bytes] = Slots(machine, b"")
         self._rotated_at: Slots[int, int] = Slots(machine, 0)
         self._logged: Slots[int, int] = Slots(machine, 0)  # entries of members' logs under anchored roots
+        self._announced: Slots[int, int] = Slots(machine, 0)  # number of the address a member announced last
         self._revoked = Cell(machine, 0)
         self._retired: Cell[tuple[tuple[int, Roster], ...]] = Cell(machine, ())  # (until, roster), by time
         for seat in members:
@@ -218,6 +223,19 @@ class Membership(Contract):
         self.check(member, roster.ledger_of(member), AnchorLog(member, root, entries), signature)
         self._logged[member] = entries
         self.record(LogAnchored(member, root, entries))
+
+    def announce(self, member: int, number: int, multiaddress: bytes, signature: bytes) -> None:
+        """`announce`: the member's Announce(member, number, multiaddress)."""
+        roster, length = self._roster.value, len(multiaddress)
+        if not roster.has(member):
+            refuse("NotActive", index=member)
+        if length > LONGEST_ADDRESS:
+            refuse("AddressLength", length=length)
+        if number <= self._announced[member]:
+            refuse("AnnouncementNotNewer", member=member, number=number, announced=self._announced[member])
+        self.check(member, roster.ledger_of(member), Announce(member, number, multiaddress), signature)
+        self._announced[member] = number
+        self.record(AddressAnnounced(member, number, multiaddress))
 
     def _decide(self, statement: Statement, votes: Sequence[tuple[int, bytes]]) -> None:
         """A quorum of the active members, and a new epoch."""

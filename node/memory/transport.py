@@ -205,7 +205,9 @@ class MemoryTransport:
         with trio.CancelScope(deadline=trio.current_time() + timeout_s) as scope, receiver:
             peer.calls.add(scope)
             try:
-                reply = decode_reply(await receiver.receive(), message)
+                answer = await receiver.receive()
+                self.counters.asked(type(message).__name__, len(body), len(answer))
+                reply = decode_reply(answer, message)
             except trio.EndOfChannel:
                 raise PeerSilent(f"{peer_id.hex()}: the connection broke before its answer") from None
             finally:

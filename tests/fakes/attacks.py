@@ -2,12 +2,9 @@
 
 The attacker reads a member's home with that member's own keys: every model in any file, every update whose ciphertext
 and content key are there. It looks for two results that differ by the erased records alone, an old one and a replayed
-one from the same parent, and asks of a candidate how well it explains the difference: by the cosine between its
-gradient and the difference, and by how much its loss differs between the two. Where only the replayed one is left it
-does the same with that one and its parent, which is then all there is.
-
-Source: Salem, Bhattacharya, Backes, Fritz, Zhang, *Updates-Leak*, USENIX Security 2020, and Chen et al., *When Machine
-Unlearning Jeopardizes Privacy*, CCS 2021: a model before and after is what tells.
+one from the same parent, and runs the engine's own attacks on the pair (`fl_engine.attacks`): the cosine between a
+candidate's gradient and the difference, and how much its loss differs between the two. Where only the replayed one is
+left it does the same with that one and its parent, which is then all there is.
 """
 
 from __future__ import annotations
@@ -20,18 +17,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.func import functional_call, grad, vmap
-from torch.nn import functional
 
 from crypto.blobs import UpdatePlain, decode_update
 from crypto.digest import Digest
 from crypto.sealing import BlobKind, open_blob
+from fl_engine.attacks import Candidates, Evidence, View
+from fl_engine.attacks.attack import losses
+from fl_engine.attacks.gradient import cosines
+from fl_engine.attacks.inference import rank
+from fl_engine.attacks.loss import differences
 from fl_engine.data.dataset import Dataset
 from fl_engine.models import get_model
 from fl_engine.params import MAGIC, decode_ints, decode_model
-from fl_engine.training.sgd import Network
+from fl_engine.training.probe import ProbedNetwork
 from node.history import History, RoundHistory
 from node.messages import CommitNotice
 from node.store import Store
@@ -138,17 +137,6 @@ def _update(store: Store, notice: CommitNotice) -> UpdatePlain | None:
 # The attack
 
 
-@dataclass(frozen=True, slots=True)
-class View:
-    """Two points in weight space and the difference a record of the first but not of the second has made, all [P]."""
-
-    parent: Floats
-    with_record: Floats
-    without: Floats
-    change: Floats
-    is_pair: bool
-
-
 def global_view(loot: Loot, history: History, study: Digest, erased: int) -> View:
     """The agreed models of the oldest and the newest line after their first agreed round, or the newest and its parent.
 
@@ -198,46 +186,30 @@ def _lines(history: History, study: Digest) -> tuple[RoundHistory, RoundHistory]
 
 
 class Attacker:
-    """Computes what candidates would have done to a study's network."""
+    """Runs the engine's attacks on a study's network."""
 
     def __init__(self, study: Study) -> None:
-        self._network = Network(get_model(study["model", "name"]), study.input_shape, study["data", "classes"])
-
-    def losses(self, weights: Floats, x: NDArray[np.float32], y: NDArray[np.int64]) -> Floats:
-        """Cross-entropy of each candidate, float64 [n]."""
-        logits = self.logits(weights, x).astype(np.float64)
-        top = logits.max(axis=1)
-        total: Floats = np.log(np.exp(logits - top[:, None]).sum(axis=1)) + top - logits[np.arange(len(y)), y]
-        return total
+        self._network = ProbedNetwork(get_model(study["model", "name"]), study.input_shape, study["data", "classes"])
 
     def logits(self, weights: Floats, x: NDArray[np.float32]) -> NDArray[np.float32]:
         """What the network says of each candidate, float32 [n, classes]."""
         self._network.set_weights(weights.astype(np.float32))
         return self._network.predict(x)
 
-    def cosines(self, view: View, x: NDArray[np.float32], y: NDArray[np.int64]) -> Floats:
-        """Cosine between each candidate's descent direction at the parent and the change, float64 [n]."""
-        self._network.set_weights(view.parent.astype(np.float32))
-        module = self._network.module
-        parameters = {name: p.detach() for name, p in module.named_parameters()}
-
-        def loss(given: dict[str, torch.Tensor], one: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
-            return functional.cross_entropy(functional_call(module, given, (one[None],)), label[None])
-
-        found = vmap(grad(loss), in_dims=(None, 0, 0))(parameters, torch.from_numpy(x), torch.from_numpy(y))
-        flat = torch.cat([found[name].reshape(len(x), -1) for name in parameters], dim=1).numpy().astype(np.float64)
-        norms = np.linalg.norm(flat, axis=1) * np.linalg.norm(view.change)
-        scores: Floats = -(flat @ view.change) / np.maximum(norms, 1e-30)
-        return scores
+    def losses(self, weights: Floats, x: NDArray[np.float32], y: NDArray[np.int64]) -> Floats:
+        """Cross-entropy of each candidate, float64 [n]."""
+        return losses(self.logits(weights, x).astype(np.float64), y)
 
     def ranks(self, view: View, record: Dataset, controls: Dataset) -> dict[str, float]:
         """By each score, the share of controls that look more like the erased record (ties half): 0 is found first.
 
         `record` holds the erased record alone. For one that left no trace the share is uniform on 0..1.
         """
-        x, y = np.concatenate([record.x, controls.x]), np.concatenate([record.y, controls.y])
-        scores = {
-            "cosine": self.cosines(view, x, y),
-            "loss": self.losses(view.without, x, y) - self.losses(view.with_record, x, y),
-        }
-        return {name: float(np.mean(one[1:] > one[0]) + np.mean(one[1:] == one[0]) / 2) for name, one in scores.items()}
+        asked = _candidates(record).and_then(_candidates(controls))
+        evidence = Evidence(self._network, view.without, view)
+        scores = {"cosine": cosines(evidence, view, asked), "loss": differences(evidence, view, asked)}
+        return {name: rank(float(one[0]), one[1:]).share for name, one in scores.items()}
+
+
+def _candidates(data: Dataset) -> Candidates:
+    return Candidates(data.x, data.y, data.patients)

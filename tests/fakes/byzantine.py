@@ -1,7 +1,8 @@
 """Members that break one rule each, through the real protocol: everything they send is encoded, signed and delivered.
 
-A `Forger` changes what it commits to, a `LyingServer` what it answers, a `TwoFacedExchange` what it tells whom. A node
-is armed with the last two after it was built; the first is used in place of `Participant`.
+A `Forger` changes what it commits to, a `LyingServer` what it answers, a `TwoFacedExchange` what it tells whom, a
+`censor` what it carries to the chain. A node is armed with all but the first after it was built; the first is used in
+place of `Participant`. A `programme` of forgers or of servers is one member that breaks another rule in every round.
 """
 
 from __future__ import annotations
@@ -13,20 +14,47 @@ from typing import Any
 
 import numpy as np
 
-from crypto.blobs import SetEntry, SetPlain, UpdatePlain, dataset_root, encode_set, encode_update
+from crypto.blobs import (
+    MAX_SET_ENTRIES,
+    MAX_VALUES,
+    SET_MAGIC,
+    SetEntry,
+    SetPlain,
+    UpdatePlain,
+    dataset_root,
+    encode_set,
+    encode_update,
+)
 from crypto.commitments import update_root
-from crypto.digest import Digest
-from crypto.sealing import BlobCommit, BlobKind, seal, wrap
+from crypto.digest import CHUNK_BYTES, MAX_CONTENT_BYTES, Digest, content_root
+from crypto.sealing import BlobCommit, BlobKind, Sealed, seal, wrap
 from crypto.statements import sign
 from node.app import Node
 from node.exchange import Exchange
-from node.messages import CommitNotice, GetKey, HaveNotice, KeyReply, Notice, Refusal, Reply, Request, VoteNotice
+from node.messages import (
+    ChunkReply,
+    CommitNotice,
+    GetKey,
+    HaveNotice,
+    KeyReply,
+    MapReply,
+    Notice,
+    Notices,
+    Pull,
+    Refusal,
+    Reply,
+    Request,
+    VoteNotice,
+    Welcome,
+)
 from node.notices import commit_of, statement_of
 from node.participant import Participant, TrainingJob
 from node.records import ZERO
-from node.round import SignedAbstain, SignedHave, SignedVote, SignHave, SignVote
+from node.round import Effect, Post, PostResult, SignedAbstain, SignedHave, SignedVote, SignHave, SignVote
+from node.round import Sent as Done
 from node.serving import Asker, Server
 from node.training import LocalTraining
+from node.wire import MAX_NOTICES
 
 
 class Forger(Participant):
@@ -55,13 +83,22 @@ class Forger(Participant):
         update = UpdatePlain(job.round_id, job.member, trained.records, trained.profile, salt, b"{}", trained.values)
         return update, SetPlain(job.round_id, job.member, Digest(os.urandom(32)), entries)
 
+    def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
+        """The bytes that it seals."""
+        return encode_update(update), encode_set(chosen)
+
+    def spoil(self, sealed: Sealed) -> Sealed:
+        """What becomes of a sealed blob before it is committed to."""
+        return sealed
+
     def commit_to(self, update: UpdatePlain, chosen: SetPlain, round_id: Digest | None = None) -> CommitNotice:
         """Seal, sign and store a commit of ours to these plaintexts."""
         where = self.current if round_id is None else round_id
         assert self.me is not None
+        me, plain = self.me, self.plaintexts(update, chosen)
         sealed = [
-            seal(encode_update(update), where, self.me, BlobKind.UPDATE),
-            seal(encode_set(chosen), where, self.me, BlobKind.SET),
+            self.spoil(seal(data, where, me, kind))
+            for data, kind in zip(plain, (BlobKind.UPDATE, BlobKind.SET), strict=True)
         ]
         for one in sealed:
             self.store.put("cipher", one.ciphertext)
@@ -129,6 +166,172 @@ class WrongPlainHash(Forger):
 
     def alter(self, update: BlobCommit, chosen: BlobCommit) -> tuple[BlobCommit, BlobCommit]:
         return replace(update, plain_hash=Digest(os.urandom(32))), chosen
+
+
+class MintedRecords(Forger):
+    """More records of one consent than the study allows, in set and update alike."""
+
+    def forge(self, update: UpdatePlain, chosen: SetPlain) -> tuple[UpdatePlain, SetPlain]:
+        grown = replace(chosen.entries[0], records=1_000_000)
+        more = update.records - chosen.entries[0].records + 1_000_000
+        self.full = (grown, *chosen.entries[1:])
+        return replace(update, records=more), replace(chosen, entries=self.full)
+
+    full: tuple[SetEntry, ...] = ()
+
+    def tree(self, chosen: SetPlain) -> Digest:
+        return dataset_root(self.full)
+
+
+class OthersConsents(Forger):
+    """Trains, as it says, on the patients of another hospital, whose set it saw in the round before."""
+
+    full: tuple[SetEntry, ...] = ()
+
+    def forge(self, update: UpdatePlain, chosen: SetPlain) -> tuple[UpdatePlain, SetPlain]:
+        notice = next(
+            n
+            for n in self.store.notices(_before(self), "CommitNotice")
+            if isinstance(n, CommitNotice) and n.member == 0
+        )
+        self.full = self.open_set(notice).entries
+        return replace(update, records=sum(one.records for one in self.full)), replace(chosen, entries=self.full)
+
+    def tree(self, chosen: SetPlain) -> Digest:
+        return dataset_root(self.full)
+
+
+def _before(member: Forger) -> Digest:
+    """The round before the present one."""
+    opened = member.history.rounds[member.current].opened
+    branch = member.history.studies[opened.study].branches[opened.branch]
+    return branch.rounds[opened.height - 1]
+
+
+class Garbage(Forger):
+    """Seals noise, well."""
+
+    def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
+        return os.urandom(1000), os.urandom(1000)
+
+
+class GarbageCiphertext(Forger):
+    """Commits to noise that no key opens."""
+
+    def spoil(self, sealed: Sealed) -> Sealed:
+        noise = os.urandom(len(sealed.ciphertext))
+        return replace(
+            sealed, ciphertext=noise, commit=replace(sealed.commit, cipher_root=content_root("cipher", noise))
+        )
+
+
+class Announces(Forger):
+    """Announces as many integers as may be, and sends few: a reader that believes it allocates 512 MiB."""
+
+    def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
+        honest = encode_update(update)
+        at = len(honest) - len(update.values) - 8
+        return honest[:at] + MAX_VALUES.to_bytes(8, "big") + update.values, encode_set(chosen)
+
+
+class AnnouncesLeaves(Forger):
+    """Announces as many leaves as may be, and sends few."""
+
+    def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
+        head, leaves = _parts(encode_set(chosen), len(chosen.entries))
+        return encode_update(update), head[:-4] + MAX_SET_ENTRIES.to_bytes(4, "big") + b"".join(leaves)
+
+
+class Padded(Forger):
+    """A set of 40 MB, although the chain has a handful of its consents."""
+
+    def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
+        return encode_update(update), encode_set(chosen) + bytes(40_000_000)
+
+
+class SwapsLeaves(Forger):
+    """Two leaves out of order: a tree of the same leaves that nobody else would build."""
+
+    def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
+        head, leaves = _parts(encode_set(chosen), len(chosen.entries))
+        return encode_update(update), head + b"".join([leaves[1], leaves[0], *leaves[2:]])
+
+
+class RepeatsLeaf(Forger):
+    """The first leaf twice, counted twice."""
+
+    def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
+        head, leaves = _parts(encode_set(chosen), len(chosen.entries))
+        more = replace(update, records=update.records + chosen.entries[0].records)
+        count = (len(leaves) + 1).to_bytes(4, "big")
+        return encode_update(more), head[:-4] + count + b"".join([leaves[0], *leaves])
+
+
+def _parts(data: bytes, count: int) -> tuple[bytes, list[bytes]]:
+    """Head and leaves of an encoded set whose consents have grants of their own: such leaves are equally long."""
+    head = len(SET_MAGIC) + 32 + 2 + 32 + 4
+    size = (len(data) - head) // count
+    assert head + size * count == len(data)
+    return data[:head], [data[at : at + size] for at in range(head, len(data), size)]
+
+
+class DeepMetrics(Forger):
+    """Metrics that a careless reader recurses into until its stack ends."""
+
+    def forge(self, update: UpdatePlain, chosen: SetPlain) -> tuple[UpdatePlain, SetPlain]:
+        deep = 20_000
+        return replace(update, metrics=b'{"a":' + b"[" * deep + b"]" * deep + b"}"), chosen
+
+
+class NoLeaves(Forger):
+    """An update that stands on nobody's record."""
+
+    def forge(self, update: UpdatePlain, chosen: SetPlain) -> tuple[UpdatePlain, SetPlain]:
+        return replace(update, records=0), replace(chosen, entries=())
+
+    def tree(self, chosen: SetPlain) -> Digest:
+        return dataset_root(())
+
+
+class Replayer(Forger):
+    """Commits to the very blobs that it committed to in the round before."""
+
+    def commit(self, job: TrainingJob, trained: LocalTraining) -> CommitNotice:
+        said = self.store.notices(_before(self), "CommitNotice")
+        return _recommit(self, next(n for n in said if isinstance(n, CommitNotice) and n.member == self.me))
+
+
+class Thief(Forger):
+    """Commits to another member's blobs of this round, which it cannot open yet."""
+
+    def commit(self, job: TrainingJob, trained: LocalTraining) -> CommitNotice:
+        said = self.store.notices(job.round_id, "CommitNotice")
+        theirs = [n for n in said if isinstance(n, CommitNotice) and n.member != self.me]
+        if not theirs:
+            raise OSError("nothing to steal yet")
+        return _recommit(self, theirs[0])
+
+
+def _recommit(liar: Forger, old: CommitNotice) -> CommitNotice:
+    assert liar.me is not None
+    root = update_root(liar.current, liar.me, old.update.hash, old.set.hash)
+    notice = CommitNotice(liar.current, liar.me, root, old.dataset_root, ZERO, old.update, old.set, b"")
+    return liar._say(notice, commit_of(notice))
+
+
+def programme(*acts: type[Forger]) -> type[Forger]:
+    """One member that does in round 1 what the first class does, in round 2 what the second does, and so on."""
+
+    class Programme(Forger):
+        def commit(self, job: TrainingJob, trained: LocalTraining) -> CommitNotice:
+            height = self.history.rounds[job.round_id].opened.height
+            self.__class__ = acts[height - 1]  # type: ignore[assignment]
+            try:
+                return self.commit(job, trained)
+            finally:
+                self.__class__ = Programme  # type: ignore[assignment]
+
+    return Programme
 
 
 class KeepsWithdrawn(Participant):
@@ -238,6 +441,87 @@ class GarbageWrap(LyingServer):
         return KeyReply(os.urandom(len(honest)))
 
 
+class HandsOnOthersKeys(LyingServer):
+    """Wraps, as the key of its own blob, the key of whoever's blob it committed to: of another member or round."""
+
+    def _key(self, asker: Asker, request: GetKey, now: int) -> Reply:
+        node = self._node
+        commits = [n for n in node.store.notices_of_kind("CommitNotice") if isinstance(n, CommitNotice)]
+        mine = next((n for n in commits if (n.round_id, n.member) == (request.round_id, node.me)), None)
+        for other in commits if mine is not None and request.member == node.me else []:
+            key = node.store.key(other.round_id, other.member, BlobKind(request.kind))
+            if mine is not None and other is not mine and other.update == mine.update and key is not None:
+                return KeyReply(wrap(key, asker.sealing_key, request.round_id, request.member, BlobKind(request.kind)))
+        return super()._key(asker, request, now)
+
+
+class SpoiledChunks(LyingServer):
+    """Answers the victims' requests for content with noise of the right length."""
+
+    def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
+        reply = super().answer(peer_id, request, now)
+        asker = self._asker(peer_id, now)
+        if isinstance(reply, ChunkReply) and asker is not None and asker.member in self.victims:
+            return ChunkReply(os.urandom(len(reply.data)))
+        return reply
+
+
+class WrongMap(LyingServer):
+    """Answers the victims' requests for a content's map with another map, well formed, of 2 GiB."""
+
+    def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
+        reply = super().answer(peer_id, request, now)
+        asker = self._asker(peer_id, now)
+        if isinstance(reply, MapReply) and asker is not None and asker.member in self.victims:
+            return MapReply(MAX_CONTENT_BYTES, (os.urandom(32),) * (MAX_CONTENT_BYTES // CHUNK_BYTES))
+        return reply
+
+
+class LateReveal(LyingServer):
+    """Gives no key of its own before the last second in which it may be of use."""
+
+    def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
+        if isinstance(request, GetKey) and request.member == self._node.me:
+            machine = self._node.rounds.get(request.round_id)
+            deadline = None if machine is None else machine.phase(now).deadline
+            if deadline is not None and now < deadline:
+                return Refusal("not-yet", "soon")
+        return super().answer(peer_id, request, now)
+
+
+class OtherReply(LyingServer):
+    """Answers what was not asked."""
+
+    def wrong(self, asker: Asker, request: GetKey) -> Reply:
+        return Welcome(0, "hello")
+
+
+class JunkNotices(LyingServer):
+    """Answers a Pull with as many notices as fit, of the right round, signed by nobody."""
+
+    def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
+        reply = super().answer(peer_id, request, now)
+        if isinstance(request, Pull) and isinstance(reply, Notices):
+            junk = tuple(HaveNotice(request.subject, 0, 1, n, os.urandom(65)) for n in range(MAX_NOTICES))
+            return Notices((*reply.notices, *junk)[:MAX_NOTICES])
+        return reply
+
+
+def serving_programme(*acts: type[LyingServer]) -> type[LyingServer]:
+    """A server that behaves like the first class while round 1 is the newest, then like the second, and so on."""
+
+    class Programme(LyingServer):
+        def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
+            height = max((one.opened.height for one in self._node.history.rounds.values()), default=1)
+            self.__class__ = acts[min(height, len(acts)) - 1]  # type: ignore[assignment]
+            try:
+                return self.answer(peer_id, request, now)
+            finally:
+                self.__class__ = Programme  # type: ignore[assignment]
+
+    return Programme
+
+
 def serve_with(kind: type[LyingServer], *victims: int) -> Callable[[Node], None]:
     """Arms a node with a lying server."""
 
@@ -276,6 +560,69 @@ def speak_with(face: Callable[[Participant, Notice], Notice], *victims: int) -> 
         exchange.victims = victims
         exchange.face = lambda notice: face(node.participant, notice)  # type: ignore[method-assign]
         node._exchange = exchange
+
+    return arm
+
+
+def second_commit(participant: Participant, notice: Notice) -> Notice:
+    """Another commit to another set blob for the same round, with a genuine signature."""
+    if not isinstance(notice, CommitNotice):
+        return notice
+    plain = participant.open_set(notice)
+    other = seal(encode_set(plain), notice.round_id, notice.member, BlobKind.SET)
+    participant.store.put("cipher", other.ciphertext)
+    root = update_root(notice.round_id, notice.member, notice.update.hash, other.commit.hash)
+    return signed(participant, replace(notice, update_root=root, set=other.commit))  # type: ignore[no-any-return]
+
+
+def second_have(participant: Participant, notice: Notice) -> Notice:
+    """Another have for the same attempt: of itself alone."""
+    if not isinstance(notice, HaveNotice):
+        return notice
+    return signed(participant, replace(notice, bitmap=1 << notice.member))  # type: ignore[no-any-return]
+
+
+def second_vote(participant: Participant, notice: Notice) -> Notice:
+    """Another vote for the same attempt: for a model that nobody computed."""
+    if not isinstance(notice, VoteNotice):
+        return notice
+    result = replace(notice.result, model_root=Digest(b"\x66" * 32))
+    return signed(participant, replace(notice, result=result))  # type: ignore[no-any-return]
+
+
+def second_of_everything(participant: Participant, notice: Notice) -> Notice:
+    """Two commits, two haves, two votes."""
+    for face in (second_commit, second_have, second_vote):
+        notice = face(participant, notice)
+    return notice
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What it carries to the chain
+
+
+def censor(victim: int) -> Callable[[Node], None]:
+    """Arms a node so that it leaves a member out of all it carries, in the last second, among junk, and no result."""
+
+    def arm(node: Any) -> None:
+        honest = node._post
+
+        async def post(round_id: Digest, effect: Effect) -> Any:
+            if isinstance(effect, PostResult):
+                raise OSError("no result from me")
+            if isinstance(effect, Post):
+                machine = node.participant.rounds[round_id]
+                deadline = machine.phase(node.now).deadline
+                if deadline is not None and node.now < deadline - 1:
+                    raise OSError("not before the last second")
+                chosen = [n for n in effect.notices if n.member != victim]
+                junk = [replace(n, signature=os.urandom(65)) for n in effect.notices]
+                nobody = [replace(n, member=31) for n in effect.notices]
+                await honest(round_id, replace(effect, notices=(*junk, *chosen, *chosen, *nobody)))
+                return (Done(effect),)
+            return await honest(round_id, effect)
+
+        node._post = post
 
     return arm
 

@@ -8,7 +8,7 @@ ledger may lose replies or be out of reach, and every line between two members m
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -141,6 +141,13 @@ class WatchedNode(Node):
         finally:
             self.under_way -= 1
             self.happened += 1
+
+    async def _alone(self, name: str, work: Callable[[Node], Awaitable[None]]) -> None:
+        self.under_way += 1
+        try:
+            await super()._alone(name, work)
+        finally:
+            self.under_way -= 1
 
     async def _look(self) -> None:
         await super()._look()

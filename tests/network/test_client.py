@@ -87,12 +87,18 @@ def net(anvil: str, liar: Endpoint, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def test_a_study_survives_reorganisations_during_its_rounds(net: OnClient) -> None:
+    def reorganise(depth: int) -> None:
+        before = {name: net.metric(name, "reorganisations_total") for name in NAMES}
+        net.rpc("anvil_reorg", depth, [])
+        for name in NAMES:
+            wait(lambda name=name: net.metric(name, "reorganisations_total") > before[name], f"{name} notices")
+
     study = net.create("reorganised", rounds=2, scribe_s=30)
-    net.wait_round(study, 1)
-    before = {name: net.metric(name, "reorganisations_total") for name in NAMES}
-    net.rpc("anvil_reorg", 3, [])
     for name in NAMES:
-        wait(lambda name=name: net.metric(name, "reorganisations_total") > before[name], f"{name} notices")
+        wait(lambda name=name: study in net.history(name).studies, f"{name} reads of the study")
+    reorganise(4)  # with the study itself: what says that it exists falls out, and what members say about it
+    net.wait_round(study, 1)
+    reorganise(3)
     net.wait_finished(study)
     net.agree(study)
 

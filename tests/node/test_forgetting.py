@@ -59,7 +59,7 @@ def study_spec(name: str, *, rounds: int, epochs: int, batch: int, rate: float) 
             "model": {"name": "mlp"},
             "training": {"local_epochs": epochs, "batch_size": batch, "learning_rate": rate},
             "aggregation": {},
-            "windows": {"scribe_s": 14, "grace_s": 4, "reveal_s": 12, "have_s": 16, "vote_s": 12, "purge_s": 12},
+            "windows": {"scribe_s": 60, "grace_s": 10, "reveal_s": 60, "have_s": 60, "vote_s": 60, "purge_s": 60},
             "policy": {"min_consents": 2},
             "forms": [{"name": "f", "text_sha256": "ab" * 32, "custody": "synthetic", "valid_to": QUARTER_END}],
         }

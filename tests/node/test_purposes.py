@@ -12,7 +12,7 @@ import pytest
 from node.duo import CODES, KNOWN, PERMISSIONS, codes_of
 from node.errors import InputError
 from node.purposes import DEMANDS, PERMITS, mask_of, refusal
-from tests.node.consent_kit import study_spec
+from tests.node.consent_kit import QUARTER_END, study_spec
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -128,3 +128,9 @@ def test_a_specification_names_codes_or_duo_ids() -> None:
     assert study_spec(purposes=["GRU", "DUO:0000015"]).forms[0]["purposes"] == CODES["GRU"] | CODES["NMDS"]
     with pytest.raises(InputError, match="'XYZ' is no DUO code"):
         study_spec(purposes=["XYZ"])
+
+
+def test_a_form_ends_where_the_ledger_takes_its_end() -> None:
+    for valid_to in (1, QUARTER_END - 1, QUARTER_END + 86_400, QUARTER_END + 31 * 86_400, 2**40 - 1):
+        with pytest.raises(InputError, match="first day of a quarter"):
+            study_spec(valid_to=valid_to)

@@ -842,6 +842,7 @@ class Shell:
     def restart(self) -> None:
         """kill -9: what was stored and what is on the chain is all there is."""
         self.machine, self.up = self._new(), True
+        self.world.todo = [(shell, effect) for shell, effect in self.world.todo if shell is not self]
         records = [Observed(entry) for entry in self.world.chain.records[: self.seen]]
         self.machine.restore([*records, *self.stored], self.world.chain.time)
         self.tell(Restarted())
@@ -916,7 +917,10 @@ class Shell:
     def sign(self, kind: str, attempt: int, statement: object, event: Event) -> None:
         self.stored.append(event)  # stored before it is signed
         self.signed.append((kind, attempt, statement))
-        self.tell(event)
+        if self.world.rng.random() < self.world.kills:
+            self.restart()  # stored, and nobody has heard of it
+        else:
+            self.tell(event)
 
     def statements(self) -> list[Event]:
         facts = self.machine.facts
@@ -945,8 +949,11 @@ class World:
         mute: Iterable[int] = (),
         loss: float = 0.2,
         crashes: float = 0.0,
+        kills: float = 0.0,
     ) -> None:
-        self.n, self.rng, self.dead, self.loss, self.crashes = n, rng, dead or {}, loss, crashes
+        """`crashes`: chance of a restart in each second; `kills`: right after what is stored, and after each effect."""
+        self.n, self.rng, self.dead, self.loss = n, rng, dead or {}, loss
+        self.crashes, self.kills = crashes, kills
         self.suspended, self.failing, self.mute = suspended, frozenset(failing), frozenset(mute)
         self.chain = Chain(n, suspended)
         self.todo: list[tuple[Shell, Effect]] = []
@@ -1004,6 +1011,8 @@ class World:
             shell, effect = self.todo.pop(self.rng.randrange(len(self.todo)))
             if shell.up:
                 shell.do(effect)
+                if self.rng.random() < self.kills:
+                    shell.restart()
 
     def assert_nobody_signed_twice(self) -> None:
         for shell in self.shells:
@@ -1068,6 +1077,15 @@ def test_crashes_at_any_moment_make_nobody_sign_twice(n: int, seed: int) -> None
     world.assert_nobody_signed_twice()
     ends = [entry.record for entry in world.chain.records if isinstance(entry.record, RoundFinal | RoundFailed)]
     assert len(ends) == 1
+
+
+@settings(max_examples=5, deadline=None)
+@given(st.integers(4, 7), SEEDS)
+def test_kills_after_any_effect_cost_windows_and_no_round(n: int, seed: int) -> None:
+    world = World(n, Random(seed), kills=0.05, loss=0.1)
+    world.run()
+    world.assert_nobody_signed_twice()
+    assert world.result().result.included.bit_count() >= n - faults(n, 10)
 
 
 @FEW

@@ -194,6 +194,8 @@ async def test_what_comes_early_waits_in_memory_and_counts_once_the_chain_names_
         study = await net.create(spec(rounds=2))
         await net.until(lambda: net.finished(study, 0) and net.finished(study, 1))
         node = net.nodes[0]
+        # Once both closes of both rounds are with it, nothing is left for it to do in the round that is hidden from it.
+        await net.until(lambda: len(node.participant.store.notices_of_kind("CloseNotice")) == 4)
         last = net.rounds(0)[-1].opened.round_id
         hidden = node.history.rounds.pop(last)
         late = signed(net.nodes[1].participant, HaveNotice(last, 1, 3, 0, b""))

@@ -15,7 +15,9 @@ from node.events import EventIndex
 from node.history import History
 from node.notices import hash_of_result
 from node.records import Finalisation, Grants, Logged, Record, RoundOpened, Withdrawals
-from node.trail import KINDS, find_round, lineage, participation, round_report, tell, trail
+from node.study import parse_canonical, parse_sections
+from node.trail import KINDS, find_round, lineage, participation, round_report, success, tell, trail
+from tests.fakes.network import spec
 from tests.node.audit.test_records import make_world
 from tests.node.ledger import test_erasure, test_rounds
 from tests.node.ledger.world import World, one_of
@@ -182,9 +184,38 @@ def test_a_suspended_member_is_not_asked_and_misses_nothing() -> None:
     assert all(not part["asked"] and part["missed"] is None for part in suspended)
 
 
+@pytest.mark.parametrize(
+    "members, share, missing",
+    [(0, 0.5, None), (5, 0.5, None), (0, 0.6, "2 members took part, 5 are wanted"), (2, 1.0, None)],
+)
+def test_the_study_s_own_rules_say_what_may_be_called_a_success(
+    members: int, share: float, missing: str | None, mixed: tuple[World, Digest]
+) -> None:
+    """Round 1 includes all five, round 2 members 0 and 2; two more are to come."""
+    world, study = mixed
+    found = success(folded(world), study, {"members": members, "rounds_share": share})
+    assert found["rounds_agreed"] == 2
+    assert not found["success"], "it is not over"
+    assert found["why"][1:] == ([] if missing is None else [missing])
+    assert len(found["took_part"]) + len(found["left_out"]) == 5
+    json.dumps(found)
+
+
+def test_a_specification_that_says_nothing_of_success_is_the_one_it_was() -> None:
+    silent = spec()
+    assert b'"success"' not in silent.canonical
+    tree = json.loads(silent.canonical)
+    assert parse_sections({**tree, "success": {"members": 0, "rounds_share": 0.5}}).spec_hash == silent.spec_hash
+    strict = parse_sections({**tree, "success": {"rounds_share": 1.0}})
+    assert strict.spec_hash != silent.spec_hash
+    assert parse_canonical(strict.canonical).sections["success"] == {"members": 0, "rounds_share": 1.0}
+    assert parse_canonical(silent.canonical).sections["success"] == {"members": 0, "rounds_share": 0.5}
+
+
 def test_an_unknown_study_is_not_found(mixed: tuple[World, Digest]) -> None:
     history = folded(mixed[0])
-    for ask in (participation, lineage):
+    rules = {"members": 0, "rounds_share": 0.5}
+    for ask in (participation, lineage, lambda history, study: success(history, study, rules)):
         with pytest.raises(NotFound):
             ask(history, Digest(b"\x05" * 32))
 

@@ -497,6 +497,17 @@ def test_confirm_marks_what_the_chain_has_taken_in(world: World) -> None:
     assert world.vault.pending_anchors(world.study) == ()
 
 
+def test_a_grant_that_a_reorganisation_took_out_is_pending_again(world: World) -> None:
+    mint(world)
+    before = world.history()
+    world.enrol()
+    assert world.vault.confirm(before) == 0
+    assert not any(one.granted for one in world.vault.holdings(world.study))
+    assert world.vault.pending_anchors(world.study)
+    assert world.vault.confirm(world.history()) == len(world.vault.holdings(world.study))
+    assert world.vault.pending_anchors(world.study) == ()
+
+
 def withdrawn_history(world: World, *ids: Digest) -> History:
     world.send(*withdraw_calls(withdrawal_notice(world.vault.card(one)) for one in ids))
     return world.history()
@@ -526,13 +537,14 @@ def test_reapply_leaves_a_superseded_consent_superseded(world: World) -> None:
     assert world.vault.rows([0], role=1)[0].shape == (1, 1, 2, 2)
 
 
-def erasure(world: World, history: History, root: Digest, *steps: int) -> None:
-    """Tell the history about a batch of member 1 that has taken these steps."""
+def erasure(world: World, history: History, root: Digest, *steps: int) -> Digest:
+    """Tell the history about a batch of member 1 that has taken these steps; the batch."""
     batch = Digest(b"\x99" * 32)
     assert history.last is not None
     records = [ErasureOpened(batch, world.study, MEMBER, MEMBER, root, NOW + 99, NOW + 50)]
     for n, record in enumerate([*records, *(ErasureStepped(batch, step, (ZERO,)) for step in steps)], start=1):
         history.apply(Logged(Position(history.last.block + 1, n), ZERO, NOW + 50, ZERO, record))
+    return batch
 
 
 @pytest.mark.parametrize("erased", [1, 2])
@@ -548,13 +560,15 @@ def test_a_restored_vault_forgets_again_what_was_erased(tmp_path: Path, erased: 
         vault.note_withdrawal(one, at=NOW)
         vault.suppress_consent(one)
     vault.destroy_link(*ids)
-    erasure(world, history, requests_root(requests), 1, 2, 3, 4)
+    batch = erasure(world, history, requests_root(requests), 1, 2, 3, 4)
     assert vault.reapply(history) == 0
     vault.close()
     shutil.rmtree(world.path)
     shutil.copytree(tmp_path / "backup", world.path)
     vault = Vault.open(world.path, AT_REST)
-    assert vault.reapply(history) == erased
+    told: list[tuple[Digest, Digest]] = []
+    assert vault.reapply(history, lambda batch, consent: told.append((batch, consent))) == erased
+    assert sorted(told) == sorted((batch, one) for one in ids), "what must outlive the link is kept before it goes"
     assert vault.reapply(history) == 0
     assert len(vault.leaves(world.study)) == 6 - erased
     assert len(files(world.path / "data")) == 6 - erased

@@ -42,8 +42,6 @@ from tests.node.audit.audit_kit import (
     PATIENTS,
     ROUNDS,
     as_the_officer,
-    erase_in,
-    make_network,
     running_chain,
     running_nodes,
     until,
@@ -51,20 +49,6 @@ from tests.node.audit.audit_kit import (
 
 ROOT = Path(__file__).resolve().parents[3]
 slow = pytest.mark.slow
-
-
-@pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("bundle") / "network"
-    make_network(home)
-    return home
-
-
-@pytest.fixture(scope="session")
-def erased(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = Path(shutil.copytree(original, tmp_path_factory.mktemp("bundle-erased") / "network"))
-    erase_in(home, 1, "MRN-1-03")
-    return home
 
 
 @pytest.fixture(scope="session")
@@ -180,17 +164,17 @@ def test_other_zip_programs_read_it(whole: Path) -> None:
 
 
 @slow
-def test_after_an_erasure_purged_rounds_are_counted_apart(erased: Path, tmp_path: Path) -> None:
+def test_after_an_erasure_purged_rounds_are_counted_apart(purged: Path, tmp_path: Path) -> None:
     for name in ("auditor", "member-1", "member-2"):
-        made(erased, name, tmp_path / "b.zip")
-        report = checked(tmp_path / "b.zip", erased)
+        made(purged, name, tmp_path / "b.zip")
+        report = checked(tmp_path / "b.zip", purged)
         assert report.ok, report.first_failure
         assert (report.rounds_verified, report.rounds_purged) == (ROUNDS, ROUNDS)
 
 
 @slow
-def test_a_delivered_certificate_goes_along_without_its_annex(erased: Path, tmp_path: Path) -> None:
-    net = Path(shutil.copytree(erased, tmp_path / "network"))
+def test_a_delivered_certificate_goes_along_without_its_annex(purged: Path, tmp_path: Path) -> None:
+    net = Path(shutil.copytree(purged, tmp_path / "network"))
 
     async def deliver(url: str) -> dict[str, Any]:
         async with running_nodes(net, url) as nodes:
@@ -219,10 +203,10 @@ def test_a_delivered_certificate_goes_along_without_its_annex(erased: Path, tmp_
 
 
 @slow
-def test_without_sets_the_aggregation_is_checked_and_the_sets_are_skipped(erased: Path, tmp_path: Path) -> None:
+def test_without_sets_the_aggregation_is_checked_and_the_sets_are_skipped(purged: Path, tmp_path: Path) -> None:
     for name in ("auditor", "member-2"):
-        made(erased, name, tmp_path / "b.zip", holds="without-sets")
-        report = checked(tmp_path / "b.zip", erased)
+        made(purged, name, tmp_path / "b.zip", holds="without-sets")
+        report = checked(tmp_path / "b.zip", purged)
         found = statuses(report)
         assert report.ok, report.first_failure
         assert not report.complete
@@ -235,14 +219,14 @@ def test_without_sets_the_aggregation_is_checked_and_the_sets_are_skipped(erased
 
 @slow
 def test_headers_only_has_no_content_and_no_key_needs_no_password_and_is_incomplete(
-    erased: Path, tmp_path: Path
+    purged: Path, tmp_path: Path
 ) -> None:
-    found = made(erased, "auditor", tmp_path / "b.zip", holds="headers-only", keys=False)
+    found = made(purged, "auditor", tmp_path / "b.zip", holds="headers-only", keys=False)
     assert not found.signed
     members = parts(tmp_path / "b.zip")
     assert members[bundle.KEYS] == b""
     assert not [name for name in members if name.startswith("contents/")]
-    report = checked(tmp_path / "b.zip", erased)
+    report = checked(tmp_path / "b.zip", purged)
     states = statuses(report)
     assert report.ok, report.first_failure
     assert not report.complete
@@ -324,18 +308,18 @@ def history_of(home: Path) -> History:
 
 
 @slow
-def test_nothing_of_the_vault_and_no_secret_of_the_keystore_is_in_a_bundle(erased: Path, tmp_path: Path) -> None:
+def test_nothing_of_the_vault_and_no_secret_of_the_keystore_is_in_a_bundle(purged: Path, tmp_path: Path) -> None:
     for name in ("member-1", "member-2"):
-        made(erased, name, tmp_path / "b.zip")
+        made(purged, name, tmp_path / "b.zip")
         data = (tmp_path / "b.zip").read_bytes()
-        home = open_home(erased / name)
-        ring = keystore.load(home, password(erased, name))
+        home = open_home(purged / name)
+        ring = keystore.load(home, password(purged, name))
         secrets = [ring.ledger.to_bytes(), ring.sealing.to_bytes(), ring.peer.to_bytes(), keystore.at_rest_key(ring)]
         vault = Vault.open(home.vault_path, keystore.at_rest_key(ring))
         for leaf in vault.holdings():
             card = vault.card(leaf.consent_id)
             secrets += [value for value in vars_of(card) if isinstance(value, bytes) and len(value) == 65]
-        secrets.append(password(erased, name).encode())
+        secrets.append(password(purged, name).encode())
         for secret in secrets:
             assert secret not in data
             assert secret.hex().encode() not in data
@@ -694,13 +678,13 @@ def shown(path: Path) -> str:
 
 
 @slow
-def test_the_page_tells_a_person_and_loads_nothing(erased: Path, tmp_path: Path) -> None:
-    made(erased, "auditor", tmp_path / "b.zip")
+def test_the_page_tells_a_person_and_loads_nothing(purged: Path, tmp_path: Path) -> None:
+    made(purged, "auditor", tmp_path / "b.zip")
     text = shown(tmp_path / "b.zip")
     source = parts(tmp_path / "b.zip")[bundle.PAGE].decode()
     assert source.index("CONFIDENTIAL") < source.index("<h2>")
     assert not re.search(r"https?:|url\(|@import|javascript:", source)
-    history = history_of(erased / "auditor")
+    history = history_of(purged / "auditor")
     for one in history.rounds.values():
         assert one.final is not None
         assert one.final.result.model_root.hex() in text
@@ -716,12 +700,12 @@ def test_the_page_tells_a_person_and_loads_nothing(erased: Path, tmp_path: Path)
 
 
 @slow
-def test_a_consent_is_shown_only_when_it_is_named(erased: Path, tmp_path: Path) -> None:
-    withdrawn = next(iter(history_of(erased / "auditor").withdrawals))
-    code, _, _ = run("audit", "export", "--home", erased, "--out", tmp_path / "b.zip", "--consent", withdrawn.hex())
+def test_a_consent_is_shown_only_when_it_is_named(purged: Path, tmp_path: Path) -> None:
+    withdrawn = next(iter(history_of(purged / "auditor").withdrawals))
+    code, _, _ = run("audit", "export", "--home", purged, "--out", tmp_path / "b.zip", "--consent", withdrawn.hex())
     assert code == 0
     assert withdrawn.hex() in shown(tmp_path / "b.zip")
-    assert checked(tmp_path / "b.zip", erased).ok
+    assert checked(tmp_path / "b.zip", purged).ok
 
 
 @slow

@@ -28,7 +28,7 @@ from node.records import Logged, RoundFinal
 from node.store import Store
 from node.trail import tell
 from node.wire import encode
-from tests.node.audit.audit_kit import MEMBERS, ROUNDS, erase_in, make_network
+from tests.node.audit.audit_kit import MEMBERS, ROUNDS
 
 pytestmark = pytest.mark.slow
 
@@ -79,24 +79,9 @@ class Net:
         return [record.result.model_root for record in records if isinstance(record, RoundFinal)]
 
 
-@pytest.fixture(scope="session")
-def original(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    home = tmp_path_factory.mktemp("audit") / "network"
-    make_network(home)
-    return home
-
-
-@pytest.fixture(scope="session")
-def erased_original(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same network after an erasure at member-2: both rounds purged and replayed."""
-    home = Path(shutil.copytree(original, tmp_path_factory.mktemp("erased") / "network"))
-    erase_in(home, 1, "MRN-1-03")
-    return home
-
-
 @pytest.fixture
-def erased(erased_original: Path, tmp_path: Path) -> Net:
-    return Net(Path(shutil.copytree(erased_original, tmp_path / "network")))
+def erased(purged: Path, tmp_path: Path) -> Net:
+    return Net(Path(shutil.copytree(purged, tmp_path / "network")))
 
 
 @pytest.fixture

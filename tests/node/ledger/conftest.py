@@ -116,8 +116,8 @@ def anvil() -> Iterator[Chain]:
 
 @pytest.fixture(scope="session")
 def timed() -> Iterator[Chain]:
-    """A block each half second whether or not there is anything for it, as consortia have it."""
-    yield from _anvil("--block-time", "0.5")
+    """A block at each stroke of a clock, whether or not there is anything for it, as consortia have it."""
+    yield from _anvil("--block-time", "0.1")
 
 
 def _anvil(*options: str) -> Iterator[Chain]:

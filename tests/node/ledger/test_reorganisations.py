@@ -94,6 +94,27 @@ def test_a_reorganisation_below_the_depth_is_read_again_and_what_fell_out_is_sen
     node.look()
 
 
+def test_what_is_said_before_a_reorganisation_is_noticed_takes_no_nonce_of_what_fell_out(
+    chain: Chain, reader: ReaderMaker, real: World
+) -> None:
+    node = reader(chain.url)
+    world_ = sending(node, chain)
+    node.look()
+    fork = node.follower.done
+    terms = world_.terms()
+    consent, entry = world_.patient("later")
+    world_.send(StudyCreation(terms, world_.sign(0, terms)))
+    node.look()
+    rpc(chain, "anvil_reorg", node.follower.done - fork, [])
+    world_.send(Withdrawals((entry,)))
+    with pytest.raises(Reorganised):
+        node.look()
+    node.again()
+    node.look()
+    assert study_id(struct_hash(terms)) in node.history.studies
+    assert consent in node.history.withdrawals
+
+
 def test_a_reorganisation_during_a_restart_is_noticed_at_the_first_look(
     chain: Chain, reader: ReaderMaker, real: World
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from prov.model import ProvDocument, ProvEntity
 from node.cli.main import koinon
 from node.home import node_homes
 from node.logbook import DAY_S
-from tests.node.audit.audit_kit import make_network, running_chain, running_nodes, until
+from tests.node.audit.audit_kit import running_chain, running_nodes, until
 
 pytestmark = pytest.mark.slow
 
@@ -33,14 +34,13 @@ def data_of(*arguments: object) -> Any:
 
 async def anchor(home: Path, url: str) -> None:
     async with running_nodes(home, url) as nodes:
-        await until(lambda: set(nodes[0].history.logs) == {0, 1, 2})
+        await until(lambda: all(set(node.history.logs) == {0, 1, 2} for node in nodes))
 
 
 @pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def home(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A study that ran, and a second day on which the nodes anchored their logs."""
-    path = tmp_path_factory.mktemp("reports") / "net"
-    make_network(path, 1)
+    path = Path(shutil.copytree(original, tmp_path_factory.mktemp("reports") / "network"))
     for one in node_homes(path):
         with sqlite3.connect(one / "node.db") as database:
             database.execute("UPDATE events SET time = time - ?", (DAY_S + 1,))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,7 +26,7 @@ from multiaddr import Multiaddr
 from crypto.digest import Digest
 from crypto.keys import PeerKey, peer_id_text
 from node import transport as transport_module
-from node.doors import Link
+from node.doors import Link, PeerUnreachable
 from node.errors import InputError, LocalFault
 from node.messages import Hello, Pull, Refusal, Welcome
 from node.wire import MAX_REQUEST_BYTES, PROTOCOL, decode_reply, encode
@@ -232,6 +234,51 @@ async def test_bytes_over_the_window_close_the_connection(sockets, server):
             await conn.event_closed.wait()
 
 
+async def test_bytes_that_nobody_has_read_are_few_on_all_streams_together():
+    def conn(unread: int) -> Any:
+        buffers = {1: bytearray(unread // 2), 3: bytearray(unread - unread // 2)}
+        return SimpleNamespace(streams={}, stream_buffers=buffers, event_shutting_down=trio.Event(), peer_id="evil")
+
+    for unread, closes in ((transport_module.MAX_UNREAD_BYTES, False), (transport_module.MAX_UNREAD_BYTES + 1, True)):
+        full = conn(unread)
+        stream = transport_module._YamuxStream(1, full, True)
+        stream.recv_window += 1  # more room is no reason
+        assert not full.event_shutting_down.is_set()
+        stream.recv_window -= 1
+        assert full.event_shutting_down.is_set() is closes
+
+
+async def test_a_flood_of_frames_is_read_slowly_and_content_is_not(autojump_clock):
+    class Endless:
+        """The same frame again and again, read in its pieces."""
+
+        def __init__(self, frame: bytes) -> None:
+            self.pieces = itertools.cycle([frame[:12], frame[12:]] if len(frame) > 12 else [frame])
+
+        async def read(self, n: int | None = None) -> bytes:
+            return next(self.pieces)
+
+    def header(kind: int, flags: int, stream: int, length: int) -> bytes:
+        return struct.pack("!BBHII", 0, kind, flags, stream, length)
+
+    async def seconds(frame: bytes, count: int) -> float:
+        paced = transport_module._Paced(Endless(frame), SimpleNamespace(streams={1: None}))
+        start = trio.current_time()
+        for _ in range(count):
+            await paced.read(12)
+            if len(frame) > 12:
+                await paced.read(len(frame) - 12)
+        return trio.current_time() - start
+
+    ping, content = header(2, 1, 0, 0), header(0, 0, 1, 4096) + bytes(4096)
+    stray, opening = header(0, 0, 9, 4096) + bytes(4096), header(1, 1, 9, 0)
+    rate, burst = transport_module.FRAMES_PER_S, transport_module.FRAME_BURST
+    assert await seconds(ping, 10_000) == pytest.approx((10_000 - burst) / rate, rel=0.1)
+    assert await seconds(opening, 2_000) == pytest.approx((20_000 - burst) / rate, rel=0.1)
+    assert await seconds(stray, 10_000) == pytest.approx((30_000 - burst) / rate, rel=0.1)
+    assert await seconds(content, 10_000) == pytest.approx(0, abs=0.01)
+
+
 async def test_streams_without_end_close_the_connection(server):
     async with host(2) as bare:
         peer = await dial(bare, server.address, server.peer_id)
@@ -317,10 +364,43 @@ async def test_an_address_that_cannot_be_listened_on_is_bad_input(address):
         transport_module.LibP2PTransport(PeerKey(bytes([4]) * 32), address, lambda: Hello(1, bytes(20), 0))
 
 
-async def test_an_address_that_names_another_peer_is_bad_input(sockets):
+@pytest.mark.parametrize("address", ["not an address", "/ip4/300.0.0.1/tcp/1", "/ip4/127.0.0.1/tcp/1/p2p/{me}"])
+async def test_an_address_that_cannot_be_used_costs_its_peer_the_dial_and_nobody_else_anything(sockets, address):
+    """Addresses are members' own words on the chain."""
+    node, friend = sockets.make(1), sockets.make(3)
+    other = PeerKey(bytes([2]) * 32).peer_id
+    await sockets.start(node)
+    where = await sockets.start(friend)
+    node.set_allowed({other: address.format(me=peer_id_text(node.peer_id)), friend.peer_id: where})
+    friend.set_allowed({node.peer_id: ""})
+    await sockets.connected(node, friend)
+    await sockets.until(node, lambda: "address" in (node.connected()[other].last_error or ""))
+
+
+async def test_an_address_may_name_its_peer(sockets):
     node = sockets.make(1)
     other = PeerKey(bytes([2]) * 32).peer_id
-    with pytest.raises(InputError, match="names peer"):
-        node.set_allowed({other: f"/ip4/127.0.0.1/tcp/1/p2p/{peer_id_text(node.peer_id)}"})
     node.set_allowed({other: f"/dns4/hospital.example/tcp/41001/p2p/{peer_id_text(other)}"})
     assert set(node.connected()) == {other}
+
+
+async def test_a_handshake_tells_who_answers_and_leaves_nothing_behind(sockets):
+    server = sockets.make(1)
+    where = await sockets.start(server)
+    host, port = transport_module.dial_target(f"{where}/p2p/{peer_id_text(server.peer_id)}")
+    async with await trio.open_tcp_stream(host, port) as stream:
+        assert await transport_module.identify(stream, PeerKey(bytes([9]) * 32)) == server.peer_id
+    assert server.counters.strangers == 0
+
+
+async def test_something_else_at_the_port_proves_nothing(nursery):
+    async def web_page(stream):
+        await stream.send_all(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+        await stream.aclose()
+
+    listeners = await nursery.start(trio.serve_tcp, web_page, 0)
+    port = listeners[0].socket.getsockname()[1]
+    async with await trio.open_tcp_stream("127.0.0.1", port) as stream:
+        with pytest.raises(PeerUnreachable, match="no Noise handshake"):
+            await transport_module.identify(stream, PeerKey(bytes([9]) * 32))
+    nursery.cancel_scope.cancel()

@@ -1,0 +1,26 @@
+"""`rollback`: go back to the model before the first use and run the study's own rounds again without the records.
+
+Exact: what results is, bit for bit, the study that never had the records, under the new lineage's beacons and the same
+roster. The cost is every round since the first use; nothing but the checkpoint is kept for it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fl_engine.unlearning.unlearner import ALWAYS, Case, Claim, Need, Rounds, Unlearner, federated
+
+
+def _rounds(case: Case) -> Rounds:
+    start = case.past.model(case.first_use - 1)
+    return (yield from federated(case, start, case.remaining, case.first_use, case.target))
+
+
+ROLLBACK: Final = Unlearner(
+    name="rollback",
+    exact=True,
+    source="checkpoint and replay: training again without the records (Bourtoule et al., S&P 2021)",
+    needs=frozenset({Need.CHECKPOINT}),
+    claims=ALWAYS | {Claim.L2, Claim.L3},
+    rounds=_rounds,
+)
