@@ -39,6 +39,8 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     uint8 private constant MEMBER = 1; // role of IMembership.seatOf
 
     IMembership private immutable MEMBERSHIP;
+    /// @dev What ended there has ended here, also when it ends later; what was granted there counts here.
+    IConsentRegistry private immutable PREDECESSOR;
 
     FormData[] private _forms; // number n at n - 1
     bytes32[] private _formIds;
@@ -51,6 +53,8 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     constructor(IMembership membership) EIP712("koinon", "1") {
         if (membership.consent() != address(this)) revert MisplacedContract(membership.consent(), address(this));
         MEMBERSHIP = membership;
+        IMembership before = membership.predecessor();
+        PREDECESSOR = IConsentRegistry(address(before) == address(0) ? address(0) : before.consent());
     }
 
     /// @inheritdoc IConsentRegistry
@@ -194,8 +198,8 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     ) external {
         uint256 slot = _consents[consentId];
         if (slot >> AT_WITHDRAWN != 0) revert AlreadyWithdrawn(consentId);
-        (uint32 form, uint16 hospital) = _granted(consentId, anchorRoot, index, path);
-        if (form == 0 || hospital != member) revert NotGrantedBy(consentId, member);
+        (bool granted, uint16 hospital,) = _granted(consentId, anchorRoot, index, path);
+        if (!granted || hospital != member) revert NotGrantedBy(consentId, member);
         bytes32 structHash = keccak256(abi.encode(Statements.WITHDRAW_BY_HOSPITAL, member, consentId));
         // A removed hospital may still end its patients' consents: the address stands in the roster's code for good.
         PackedSignatures.check(member, MEMBERSHIP.ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
@@ -223,25 +227,33 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IConsentRegistry
-    function withdrawnAt(bytes32 consentId) external view returns (uint64) {
-        return uint64(_consents[consentId] >> AT_WITHDRAWN);
+    function withdrawnAt(bytes32 consentId) public view returns (uint64 at) {
+        at = uint64(_consents[consentId] >> AT_WITHDRAWN);
+        if (address(PREDECESSOR) != address(0)) {
+            uint64 before = PREDECESSOR.withdrawnAt(consentId);
+            if (before != 0 && (at == 0 || before < at)) at = before;
+        }
     }
 
     /// @inheritdoc IConsentRegistry
-    function grantOf(bytes32 consentId) external view returns (GrantView memory) {
+    function grantOf(bytes32 consentId) public view returns (GrantView memory) {
         uint256 slot = _consents[consentId];
         uint32 form = uint32(slot);
-        if (form == 0) return GrantView(0, 0, 0, 0);
+        if (form == 0) {
+            return address(PREDECESSOR) == address(0) ? GrantView(0, 0, 0, 0) : PREDECESSOR.grantOf(consentId);
+        }
         return GrantView(
             _formIds[form - 1], _forms[form - 1].study, uint16(slot >> AT_MEMBER), uint40(slot >> AT_GRANTED)
         );
     }
 
     /// @inheritdoc IConsentRegistry
-    function anchorOf(bytes32 root) external view returns (AnchorView memory) {
+    function anchorOf(bytes32 root) public view returns (AnchorView memory) {
         uint256 slot = _anchors[root];
         uint32 form = uint32(slot);
-        if (form == 0) return AnchorView(0, 0, 0, 0, 0);
+        if (form == 0) {
+            return address(PREDECESSOR) == address(0) ? AnchorView(0, 0, 0, 0, 0) : PREDECESSOR.anchorOf(root);
+        }
         return AnchorView(
             _formIds[form - 1],
             _forms[form - 1].study,
@@ -252,9 +264,10 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IConsentRegistry
-    function formOf(bytes32 formId) external view returns (FormData memory form) {
+    function formOf(bytes32 formId) public view returns (FormData memory form) {
         uint32 number = _formNumber[formId];
         if (number != 0) form = _forms[number - 1];
+        else if (address(PREDECESSOR) != address(0)) form = PREDECESSOR.formOf(formId);
     }
 
     /// @inheritdoc IConsentRegistry
@@ -263,9 +276,9 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         view
         returns (bool)
     {
-        if (_consents[consentId] >> AT_WITHDRAWN != 0) return false;
-        (uint32 form,) = _granted(consentId, anchorRoot, index, path);
-        return form != 0 && block.timestamp < _forms[form - 1].validTo;
+        if (withdrawnAt(consentId) != 0) return false;
+        (bool granted,, bytes32 formId) = _granted(consentId, anchorRoot, index, path);
+        return granted && block.timestamp < formOf(formId).validTo;
     }
 
     /// @inheritdoc IConsentRegistry
@@ -318,19 +331,19 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         }
     }
 
-    /// @dev The form and hospital of a consent that is stored (`anchorRoot` zero) or in an anchor; form zero: neither.
+    /// @dev The hospital and form of a consent that is stored (`anchorRoot` zero) or in an anchor, here or before.
     function _granted(bytes32 consentId, bytes32 anchorRoot, uint256 index, bytes32[] calldata path)
         private
         view
-        returns (uint32 form, uint16 member)
+        returns (bool granted, uint16 member, bytes32 formId)
     {
         if (anchorRoot == 0) {
-            uint256 slot = _consents[consentId];
-            return (uint32(slot), uint16(slot >> AT_MEMBER));
+            GrantView memory stored = grantOf(consentId);
+            return (stored.formId != 0, stored.member, stored.formId);
         }
-        uint256 anchored = _anchors[anchorRoot];
-        if (anchored != 0 && AnchorTree.contains(anchorRoot, uint32(anchored >> AT_COUNT), consentId, index, path)) {
-            return (uint32(anchored), uint16(anchored >> AT_MEMBER));
+        AnchorView memory anchored = anchorOf(anchorRoot);
+        if (anchored.formId != 0 && AnchorTree.contains(anchorRoot, anchored.count, consentId, index, path)) {
+            return (true, anchored.member, anchored.formId);
         }
     }
 
@@ -351,6 +364,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         uint256 found = _consents[consentId];
         if (found != 0) return uint32(found) != 0 ? Skips.DUPLICATE : Skips.WRONG_PHASE;
         if (consentId == 0) return Skips.MALFORMED;
+        if (address(PREDECESSOR) != address(0) && PREDECESSOR.withdrawnAt(consentId) != 0) return Skips.WRONG_PHASE;
         _consents[consentId] = slot;
         return 0;
     }

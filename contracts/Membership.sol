@@ -51,12 +51,13 @@ contract Membership is IMembership, Accumulator, EIP712 {
         bytes32 study;
     }
 
-    // One slot: where the addresses lie, the epoch, who takes part, and when a member last rotated its keys (zero when a
-    // revocation or recovery came after it).
+    // One slot: where the addresses lie, the epoch, who takes part, when a member last rotated its keys (zero when a
+    // revocation or recovery came after it), and whether the network has a successor.
     address private _roster;
-    uint24 private _epoch;
+    uint16 private _epoch;
     uint32 private _active;
     uint40 private _rotatedAt;
+    bool private _moved;
 
     uint32 private _revoked;
     Retired[] private _retired;
@@ -67,6 +68,10 @@ contract Membership is IMembership, Accumulator, EIP712 {
     mapping(address ledger => Seat) private _seats;
     mapping(bytes32 peerIdHash => bool) private _peers;
 
+    /// @inheritdoc IMembership
+    IMembership public immutable predecessor;
+    /// @inheritdoc IMembership
+    address public successor;
     /// @inheritdoc IMembership
     address public immutable consent;
     /// @inheritdoc IMembership
@@ -79,33 +84,82 @@ contract Membership is IMembership, Accumulator, EIP712 {
     /// @param consent_ Where the deployer's next contract, the ConsentRegistry, will lie.
     /// @param training_ Where the TrainingLedger will lie.
     /// @param unlearning_ Where the UnlearningRegistry will lie.
+    /// @param predecessor_ Membership of the deployment that this one continues, whose members voted for this address; zero:
+    /// none. Then every index and seat given there has an entry: its own address and a Seat for this contract, or, when it is
+    /// inactive there, an empty one.
     constructor(
         SeatInput[] memory members,
         SeatInput[] memory auditors,
         address consent_,
         address training_,
-        address unlearning_
+        address unlearning_,
+        IMembership predecessor_
     ) EIP712("koinon", "1") {
-        if (members.length < 2) revert TooFewFounders(members.length);
         if (members.length > MAX_MEMBERS) revert NetworkFull(members.length);
         consent = consent_;
         training = training_;
         unlearning = unlearning_;
+        predecessor = predecessor_;
+        if (address(predecessor_) != address(0)) {
+            _continue(predecessor_, members, auditors);
+            return;
+        }
+        if (members.length < 2) revert TooFewFounders(members.length);
         _epoch = 1;
         bytes memory addresses;
         for (uint256 i; i < members.length; ++i) {
-            _seat(MEMBER, uint16(i), members[i], Statements.ROLE_MEMBER);
+            _foundMember(uint16(i), members[i], 1);
             addresses = abi.encodePacked(addresses, members[i].ledger);
-            _keys[uint16(i)].peer = keccak256(members[i].peerId);
-            _logMember(uint16(i), members[i], 1);
         }
         _roster = RosterCode.store(addresses);
         _active = uint32((uint256(1) << members.length) - 1);
         for (uint256 i; i < auditors.length; ++i) {
-            _seat(AUDITOR, uint16(i), auditors[i], Statements.ROLE_AUDITOR);
-            _auditors.push(Auditor(auditors[i].ledger, 0, bytes32(0)));
-            _logAuditor(uint16(i), auditors[i], bytes32(0), 0, 1);
+            _foundAuditor(uint16(i), auditors[i], bytes32(0), 0, 1);
         }
+    }
+
+    /// @dev The founding of a successor: same indexes, addresses, terms and numbers of log lines; the next epoch.
+    function _continue(IMembership old, SeatInput[] memory members, SeatInput[] memory auditors) private {
+        if (old.successor() != address(this)) revert NotSuccessor(old.successor());
+        uint256 given = old.indexCount();
+        if (members.length != given) revert SeatsWanted(given, members.length);
+        uint256 seats = old.auditorCount();
+        if (auditors.length != seats) revert SeatsWanted(seats, auditors.length);
+        uint64 epoch_ = old.epoch() + 1;
+        (_epoch, _active, _revoked) = (uint16(epoch_), old.activeMembers(), old.revokedMembers());
+        bytes memory addresses;
+        for (uint16 i; i < given; ++i) {
+            address ledger = old.ledgerOf(i);
+            addresses = abi.encodePacked(addresses, ledger);
+            _keys[i].logged = old.loggedBy(i);
+            if (_active.has(i)) {
+                if (members[i].ledger != ledger) revert SeatChanged(i, ledger, members[i].ledger);
+                _foundMember(i, members[i], epoch_);
+            }
+        }
+        _roster = RosterCode.store(addresses);
+        for (uint16 i; i < seats; ++i) {
+            (address ledger, bytes32 study, uint64 termEnd) = old.auditorOf(i);
+            if (termEnd == 0 || block.timestamp < termEnd) {
+                if (auditors[i].ledger != ledger) revert SeatChanged(i, ledger, auditors[i].ledger);
+                _foundAuditor(i, auditors[i], study, termEnd, epoch_);
+            } else {
+                _auditors.push(Auditor(ledger, termEnd, study));
+            }
+        }
+    }
+
+    /// @inheritdoc IMembership
+    function succeed(address successor_, MemberVote[] calldata votes) external {
+        if (successor_ == address(0) || successor_ == address(this)) revert NotSuccessor(successor_);
+        // A founding that failed, or a wrong address, is mended by another vote; what stands is final.
+        if (_moved && _founded(successor)) revert NetworkMoved(successor);
+        _checkQuorum(keccak256(abi.encode(Statements.SUCCEED, _epoch, successor_)), votes);
+        successor = successor_;
+        _moved = true;
+        uint64 now_ = ++_epoch;
+        emit NetworkSucceeded(successor_, now_);
+        _record(keccak256(abi.encode(Tags.RECORD_NETWORK_SUCCEEDED, successor_, now_)));
     }
 
     /// @inheritdoc IMembership
@@ -137,6 +191,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
 
     /// @inheritdoc IMembership
     function rotate(uint16 index, KeysInput calldata keys, bytes calldata signature) external {
+        _checkHere();
         if (!_active.has(index)) revert NotActive(index);
         Keys storage own = _keys[index];
         if (own.rotatedAt != 0 && block.timestamp < own.rotatedAt + ROTATION_INTERVAL) {
@@ -215,6 +270,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
 
     /// @inheritdoc IMembership
     function anchorLog(uint16 member, bytes32 root, uint64 entries, bytes32 r, bytes32 vs) external {
+        _checkHere();
         if (!_active.has(member)) revert NotActive(member);
         Keys storage own = _keys[member];
         if (entries <= own.logged) revert LogNotLonger(member, entries, own.logged);
@@ -335,16 +391,67 @@ contract Membership is IMembership, Accumulator, EIP712 {
         return (_roster, _epoch, _active, _accumulated());
     }
 
+    /// @inheritdoc IMembership
+    function roundSnapshot() external view returns (address, uint64, uint32, bytes32) {
+        return (_roster, _epoch, _moved ? 0 : _active, _accumulated());
+    }
+
+    /// @inheritdoc IMembership
+    function peerKnown(bytes32 peerIdHash) public view returns (bool) {
+        return _peers[peerIdHash] || (address(predecessor) != address(0) && predecessor.peerKnown(peerIdHash));
+    }
+
+    /// @dev Whether a deployment stands, to its last contract.
+    function _founded(address membership) private view returns (bool) {
+        if (membership.code.length == 0) return false;
+        try IMembership(membership).unlearning() returns (address last) {
+            return last.code.length != 0;
+        } catch {
+            return false;
+        }
+    }
+
+    /// @dev Reverts when the network's affairs are decided at another deployment.
+    function _checkHere() private view {
+        if (_moved) revert NetworkMoved(successor);
+    }
+
     /// @dev Checks an applicant and its own statement, and takes its address and peer id out of circulation.
     function _seat(uint8 role, uint16 index, SeatInput memory seat, bytes32 roleHash)
         private
         returns (bytes32 seatHash)
     {
+        _takeLedger(seat.ledger, Seat(role, index));
+        _takePeer(seat.peerId);
+        return _checkSeat(seat, roleHash);
+    }
+
+    /// @dev A founder keeps the address and peer id that it has at a predecessor.
+    function _foundMember(uint16 index, SeatInput memory seat, uint64 epoch_) private {
+        _foundSeat(Seat(MEMBER, index), seat, Statements.ROLE_MEMBER);
+        _keys[index].peer = keccak256(seat.peerId);
+        _logMember(index, seat, epoch_);
+    }
+
+    function _foundAuditor(uint16 number, SeatInput memory seat, bytes32 study, uint64 termEnd, uint64 epoch_) private {
+        _foundSeat(Seat(AUDITOR, number), seat, Statements.ROLE_AUDITOR);
+        _auditors.push(Auditor(seat.ledger, termEnd, study));
+        _logAuditor(number, seat, study, termEnd, epoch_);
+    }
+
+    function _foundSeat(Seat memory where, SeatInput memory seat, bytes32 roleHash) private {
+        if (seat.ledger == address(0) || _seats[seat.ledger].role != 0) revert LedgerTaken(seat.ledger);
+        _seats[seat.ledger] = where;
+        bytes32 peer = _checkPeer(seat.peerId);
+        if (_peers[peer]) revert PeerTaken(seat.peerId);
+        _peers[peer] = true;
+        _checkSeat(seat, roleHash);
+    }
+
+    function _checkSeat(SeatInput memory seat, bytes32 roleHash) private view returns (bytes32 seatHash) {
         uint256 nameLength = bytes(seat.name).length;
         if (nameLength == 0 || nameLength > MAX_TEXT) revert NameLength(nameLength);
         if (seat.sealingKey == 0) revert NoSealingKey(seat.ledger);
-        _takeLedger(seat.ledger, Seat(role, index));
-        _takePeer(seat.peerId);
         seatHash = Statements.hashSeat(roleHash, seat.peerId, seat.sealingKey, seat.name);
         (bool signed, address recovered) = Signers.check(seat.ledger, _hashTypedDataV4(seatHash), seat.signature);
         if (!signed) revert SeatNotSigned(seat.ledger, recovered);
@@ -366,15 +473,25 @@ contract Membership is IMembership, Accumulator, EIP712 {
     }
 
     function _takeLedger(address ledger, Seat memory seat) private {
-        if (ledger == address(0) || _seats[ledger].role != 0) revert LedgerTaken(ledger);
+        if (ledger == address(0) || _seats[ledger].role != 0 || _seatedBefore(ledger)) revert LedgerTaken(ledger);
         _seats[ledger] = seat;
     }
 
+    function _seatedBefore(address ledger) private view returns (bool) {
+        if (address(predecessor) == address(0)) return false;
+        (uint8 role,,) = predecessor.seatOf(ledger);
+        return role != 0;
+    }
+
     function _takePeer(bytes memory peerId) private {
-        if (peerId.length == 0 || peerId.length > MAX_TEXT) revert PeerIdLength(peerId.length);
-        bytes32 peer = keccak256(peerId);
-        if (_peers[peer]) revert PeerTaken(peerId);
+        bytes32 peer = _checkPeer(peerId);
+        if (peerKnown(peer)) revert PeerTaken(peerId);
         _peers[peer] = true;
+    }
+
+    function _checkPeer(bytes memory peerId) private pure returns (bytes32) {
+        if (peerId.length == 0 || peerId.length > MAX_TEXT) revert PeerIdLength(peerId.length);
+        return keccak256(peerId);
     }
 
     /// @dev Open rounds too are decided with this roster from now on, and with no earlier one.
@@ -384,9 +501,15 @@ contract Membership is IMembership, Accumulator, EIP712 {
         _firstRetired = _retired.length;
     }
 
+    /// @dev As _checkQuorum, for what is decided where the members are.
+    function _checkVotes(bytes32 structHash, MemberVote[] calldata votes) private view {
+        _checkHere();
+        _checkQuorum(structHash, votes);
+    }
+
     /// @dev Reverts unless a quorum of the active members signed. A key's wrong signature is the carrier's fault and
     /// refuses the call; a wallet's wrong answer is the wallet's own affair: it is not counted, and hinders nobody.
-    function _checkVotes(bytes32 structHash, MemberVote[] calldata votes) private view {
+    function _checkQuorum(bytes32 structHash, MemberVote[] calldata votes) private view {
         uint32 active = _active;
         uint32 voters;
         for (uint256 i; i < votes.length; ++i) {

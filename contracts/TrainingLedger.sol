@@ -126,11 +126,43 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     mapping(bytes32 roundId => mapping(uint256 attempt => uint256)) private _haves;
     mapping(bytes32 evidence => bool) private _known; // equivocations reported and audits announced
 
-    constructor(IMembership membership) EIP712("koinon", "1") {
+    /// @param continued Studies of the predecessor, if there is one, that go on here; no later call can bring one.
+    constructor(IMembership membership, Continuation[] memory continued) EIP712("koinon", "1") {
         if (membership.training() != address(this)) revert MisplacedContract(membership.training(), address(this));
         MEMBERSHIP = membership;
         CONSENT = IConsentRegistry(membership.consent());
         UNLEARNING = membership.unlearning();
+        for (uint256 i; i < continued.length; ++i) {
+            _continue(ITrainingLedger(membership.predecessor().training()), continued[i]);
+        }
+    }
+
+    /// @dev In the creation code only. Where a study stands is read where it stood; its tree is the deployer's word, which
+    /// every member checks against its own copy of the history. Suspensions end with the old deployment.
+    function _continue(ITrainingLedger old, Continuation memory c) private {
+        StudyTerms memory t = c.terms;
+        bytes32 study = keccak256(abi.encode(Tags.STUDY, keccak256(abi.encode(Statements.CREATE_STUDY, t))));
+        StudyView memory v = old.studyOf(study);
+        if (v.openRound != 0 || v.forkState != NO_FORK) revert StudyNotAtRest(study, v.openRound, v.forkState);
+        Study storage s = _studies[study];
+        if (Course.unwrap(s.course) != 0) revert StudyKnown(study);
+        _begin(s, t);
+        s.course = s.course.withJoined(v.joined).withBranch(uint16(v.branch));
+        s.roll = s.roll.withLeft(v.left);
+        (, uint32 finalHeight, bytes32 lineage, bytes32 model,,) = old.head(study);
+        (s.lineage, s.model) = (lineage, model);
+        s.round = Round.wrap(0).standing(v.height, v.finals, finalHeight);
+        bytes32 tree;
+        for (uint256 i; i < c.branches.length; ++i) {
+            BranchState memory b = c.branches[i];
+            s.branches[i + 1] = Branch(b.parent, b.baseHeight, b.baseFinals, 0, 0, 0);
+            tree = keccak256(abi.encode(Tags.TREE, tree, b));
+        }
+        for (uint256 i; i < c.voids.length; ++i) {
+            s.voids[c.voids[i].key] = c.voids[i].word;
+            tree = keccak256(abi.encode(Tags.TREE, tree, c.voids[i]));
+        }
+        emit StudyContinued(study, v.joined, v.left, v.branch, v.height, v.finals, lineage, model, tree);
     }
 
     // ----------------------------------------------------------------------------------------------- studies
@@ -146,6 +178,12 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (!t.invited.has(t.member)) revert NotInvited(study, t.member);
         _checkTerms(t, members.active);
         _checkSigner(members.pointer, t.member, structHash, r, vs);
+        _begin(s, t);
+        emit StudyCreated(study, t);
+    }
+
+    /// @dev The words that follow from the terms.
+    function _begin(Study storage s, StudyTerms memory t) private {
         s.course = Course.wrap(
             uint256(t.rounds) | uint256(t.f) << 24 | uint256(t.minIncluded) << 32 | uint256(t.suspendAfter) << 40
                 | uint256(t.suspendRounds) << 44 | (uint256(t.scribeSeconds) + t.graceSeconds) << 48
@@ -157,7 +195,6 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         );
         s.model = t.initialModel;
         s.initialModel = t.initialModel;
-        emit StudyCreated(study, t);
     }
 
     /// @inheritdoc ITrainingLedger
@@ -595,6 +632,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             return false;
         }
         uint32 roster = course.joined() & members.active;
+        // No round opens any more where the network has a successor, but an erasure that began here ends here.
+        if (roster == 0 && course.fork() == REPLAYING) roster = course.joined() & MEMBERSHIP.activeMembers();
         uint256 n = roster.count();
         if (n < 2) return false;
         round = round.next(roster, Conduct.suspended(conduct) & roster, course.window());
@@ -1042,7 +1081,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     }
 
     function _members() private view returns (Members memory m) {
-        (m.pointer, m.epoch, m.active, m.accumulator) = MEMBERSHIP.snapshot();
+        (m.pointer, m.epoch, m.active, m.accumulator) = MEMBERSHIP.roundSnapshot();
     }
 
     /// @dev The keys that decide a round opened at `openedAt`.

@@ -64,6 +64,7 @@ __all__ = [
     "Seat",
     "SeatAuditor",
     "Statement",
+    "Succeed",
     "Tombstone",
     "Verdict",
     "Vote",
@@ -74,11 +75,13 @@ __all__ = [
     "from_compact",
     "pack_signatures",
     "recover",
+    "recover_any",
     "sign",
     "struct_hash",
     "to_compact",
     "unpack_signatures",
     "verify",
+    "verify_any",
 ]
 
 MAX_TEXT_BYTES: Final = 256
@@ -98,6 +101,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "Revoke(uint64 epoch,uint16 member,address ledger)",
         "Recover(uint64 epoch,uint16 member,bytes32 keysHash)",
         "EndAuditor(uint64 epoch,uint16 seat,address ledger)",
+        "Succeed(uint64 epoch,address successor)",
         "AnchorLog(uint16 member,bytes32 root,uint64 entries)",
         "Announce(uint16 member,uint64 number,bytes multiaddress)",
         "Bundle(string role,uint16 seat,bytes32 manifest)",
@@ -349,6 +353,14 @@ class EndAuditor(Statement):
     epoch: int
     seat: int
     ledger: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Succeed(Statement):
+    """A vote of a member: the network goes on with the deployment whose Membership is `successor`, at this epoch."""
+
+    epoch: int
+    successor: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -721,18 +733,30 @@ def _separator(chain_id: int, contract: bytes) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class Domains:
-    """The four domains of one network; picks the right one for a statement."""
+    """The four domains of one deployment; picks the right one for a statement.
+
+    `before`: those of the deployments that this one continues, the newest first. What was signed for them stands.
+    """
 
     chain_id: int
     membership: bytes
     training: bytes
     consent: bytes
     unlearning: bytes
+    before: tuple[Domains, ...] = ()
 
     def of(self, statement: Statement | type[Statement]) -> Domain:
         """The domain in which this statement (or every one of this type) is signed."""
         contract: bytes = getattr(self, statement.contract())
         return Domain(self.chain_id, contract)
+
+    def every(self, statement: Statement | type[Statement]) -> tuple[Domain, ...]:
+        """The domains in which it may have been signed: this deployment's, then those of the ones before it.
+
+        No statement means another thing in another of them: each names a round, an epoch, a consent or a batch that
+        exists once in the whole line of deployments.
+        """
+        return (self.of(statement), *(one.of(statement) for one in self.before))
 
 
 def encode_data(statement: Statement) -> bytes:
@@ -776,6 +800,20 @@ def verify(statement: Statement, domain: Domain, signature: bytes, expected: byt
     address = recover_address(digest(statement, domain), signature)
     if address is None or address != expected:
         raise SignatureMismatch(expected, address)
+
+
+def recover_any(statement: Statement, domains: Domains, signature: bytes) -> tuple[bytes, ...]:
+    """The addresses that signed, one for each domain of :meth:`Domains.every`; as :func:`recover`."""
+    return tuple(recover(statement, domain, signature) for domain in domains.every(statement))
+
+
+def verify_any(statement: Statement, domains: Domains, signature: bytes, expected: bytes) -> Domain:
+    """The domain of the line of deployments in which `expected` signed; raises as :func:`verify`."""
+    for domain in domains.every(statement):
+        if recover_address(digest(statement, domain), signature) == expected:
+            return domain
+    verify(statement, domains.of(statement), signature, expected)
+    raise AssertionError("verify raises")
 
 
 # --- signatures as the contracts take them ---------------------------------------------------------------------------

@@ -29,7 +29,7 @@ from crypto.statements import CreateStudy, encode_data, to_compact
 from node import records
 from node.errors import CallReverted, LedgerError, LocalFault
 from node.evidence import RawLog
-from node.records import Call, Contracts, Record, Result, SeatInput
+from node.records import Call, Continuation, Contracts, Record, Result, SeatInput
 from node.refusals import refusal
 
 ARTIFACTS: Final = Path(__file__).resolve().parent.parent / "contracts" / "artifacts"
@@ -265,6 +265,8 @@ class Codec:
             EncodingError: a field does not fit its Solidity type.
         """
         row = _CALLS[type(call)]
+        if isinstance(call, records.Withdrawals) and call.deployment is not None:
+            contracts = contracts.line[call.deployment]
         arguments = row.arguments(call)
         return EncodedCall(
             to=getattr(contracts, row.contract),
@@ -393,6 +395,16 @@ def seat_argument(seat: SeatInput) -> dict[str, object]:
     }
 
 
+def continuation_argument(one: Continuation) -> dict[str, object]:
+    """A study as the TrainingLedger of the next deployment is created with it."""
+    names = ("parent", "baseHeight", "baseFinals", "origin")
+    return {
+        "terms": _fields(one.terms),
+        "branches": [dict(zip(names, branch, strict=True)) for branch in one.branches],
+        "voids": [{"key": key, "word": word} for key, word in one.voids],
+    }
+
+
 def _keys_argument(keys: records.KeysInput) -> dict[str, object]:
     return {
         "ledger": keys.ledger,
@@ -477,6 +489,9 @@ _CALLS: Final[dict[type, _Row]] = {
     records.AuditorEnding: _Row(
         "membership", "endAuditor", lambda c: {**_ballot(c.votes), "seat": c.seat}, entries=_voters
     ),
+    records.Succession: _Row(
+        "membership", "succeed", lambda c: {**_ballot(c.votes), "successor_": c.successor}, entries=_voters
+    ),
     records.LogAnchoring: _Row(
         "membership",
         "anchorLog",
@@ -512,7 +527,13 @@ _CALLS: Final[dict[type, _Row]] = {
         entries=lambda c: sum(1 + len(one.roots) for one in c.entries),
     ),
     records.Withdrawals: _Row(
-        "consent", "withdraw", _fields, timed=True, gas=200_000, entry_gas=100_000, entries=_entries
+        "consent",
+        "withdraw",
+        lambda c: {"entries": [_fields(one) for one in c.entries]},
+        timed=True,
+        gas=200_000,
+        entry_gas=100_000,
+        entries=_entries,
     ),
     records.HospitalWithdrawal: _Row("consent", "withdrawByHospital", _fields, entries=lambda c: len(c.path)),
     records.QuorumWithdrawal: _Row("consent", "withdrawByQuorum", _fields, entries=_voters),

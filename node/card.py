@@ -227,7 +227,7 @@ def check_network(card: Card, network: Network) -> None:
         raise VerificationFailed(
             f"card: issued on network {card.origin.network}, this is network {network.fingerprint} ({network.name})"
         )
-    if card.origin.contracts != network.contracts:
+    if card.origin.contracts not in network.contracts.line:
         raise VerificationFailed("card: its contracts are not those of the network whose fingerprint it bears")
 
 

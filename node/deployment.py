@@ -16,12 +16,20 @@ import rlp
 
 from crypto.digest import Digest, keccak256
 from crypto.keys import LedgerKey, address_text
-from node.abi import ARTIFACTS, CONTRACTS, Artifact, encode_arguments, load_artifact, seat_argument
+from node.abi import (
+    ARTIFACTS,
+    CONTRACTS,
+    Artifact,
+    continuation_argument,
+    encode_arguments,
+    load_artifact,
+    seat_argument,
+)
 from node.account import MemorySentStore, SendingAccount
 from node.errors import LedgerError, VerificationFailed
 from node.jsonrpc import data, quantity, word
 from node.ledger import EthereumClient
-from node.records import Contracts, SeatInput
+from node.records import Continuation, Contracts, SeatInput
 
 ORDER: Final = ("membership", "consent", "training", "unlearning")
 """Deployment order, one nonce each: Membership first, because it names the others."""
@@ -52,15 +60,18 @@ def created_address(deployer: bytes, nonce: int) -> bytes:
     return bytes(keccak256(cast(bytes, rlp.encode([deployer, nonce])))[12:])
 
 
-def plan_deployment(client: EthereumClient, deployer: bytes) -> PlannedDeployment:
+def plan_deployment(client: EthereumClient, deployer: bytes, before: Contracts | None = None) -> PlannedDeployment:
     """The addresses that a deployment by this account would have if it were its next four transactions.
+
+    Args:
+        before: the deployment on this chain that it will continue, if it does.
 
     Raises:
         ChainUnreachable, LedgerError: as :class:`EthereumClient`.
     """
     nonce = quantity(client.call("eth_getTransactionCount", address_text(deployer), "pending"))
     addresses = {field: created_address(deployer, nonce + place) for place, field in enumerate(ORDER)}
-    return PlannedDeployment(deployer, nonce, Contracts(chain_id=client.chain_id, **addresses))
+    return PlannedDeployment(deployer, nonce, Contracts(client.chain_id, **addresses, before=before))
 
 
 def deploy(
@@ -70,9 +81,12 @@ def deploy(
     members: Sequence[SeatInput],
     auditors: Sequence[SeatInput] = (),
     *,
+    studies: Sequence[Continuation] = (),
     artifacts: Sequence[Artifact] | None = None,
 ) -> None:
     """Carry out a planned deployment and check that the contracts lie where they were planned.
+
+    One that was interrupted goes on where it ended.
 
     Args:
         client: the chain.
@@ -80,6 +94,7 @@ def deploy(
         planned: what the founders signed for.
         members: founders in index order, each with its own Seat statement for the planned Membership.
         auditors: founding auditors likewise.
+        studies: of the deployment before (`planned.contracts.before`), if there is one: those that go on here.
         artifacts: others than those that come with this package.
 
     Raises:
@@ -91,20 +106,20 @@ def deploy(
     by_name = {one.name: one for one in artifacts or [load_artifact(name, ARTIFACTS) for name in CONTRACTS.values()]}
     account = SendingAccount(client, key, MemorySentStore())
     contracts = planned.contracts
-    if account.nonce() != planned.nonce:
-        raise LedgerError(
-            f"nonce {planned.nonce} was planned for, {account.nonce()} is next: plan the deployment again"
-        )
+    done = _created(client, planned, account.nonce())
     founding = {
         "members": [seat_argument(seat) for seat in members],
         "auditors": [seat_argument(seat) for seat in auditors],
         "consent_": contracts.consent,
         "training_": contracts.training,
         "unlearning_": contracts.unlearning,
+        "predecessor_": bytes(20) if contracts.before is None else contracts.before.membership,
     }
-    for place, field in enumerate(ORDER):
+    for place, field in list(enumerate(ORDER))[done:]:
         artifact = by_name[CONTRACTS[field]]
         arguments = founding if field == "membership" else {"membership": contracts.membership}
+        if field == "training":
+            arguments = {**arguments, "continued": [continuation_argument(one) for one in studies]}
         code = artifact.bytecode + encode_arguments(_constructor_inputs(artifact), arguments)
         _create(client, account, artifact.name, code, planned.nonce + place)
     check_deployment(client, contracts)
@@ -141,6 +156,16 @@ def check_deployment(client: EthereumClient, contracts: Contracts) -> None:
 def genesis_hash(client: EthereumClient) -> Digest:
     """Hash of block 0: with the chain id, what tells one chain from another."""
     return word(client.block(0)["hash"])
+
+
+def _created(client: EthereumClient, planned: PlannedDeployment, nonce: int) -> int:
+    """How many of the planned contracts an interrupted deployment made already."""
+    done = nonce - planned.nonce
+    made = [getattr(planned.contracts, field) for field in ORDER[: max(0, done)]]
+    codes = (client.call("eth_getCode", address_text(address), "latest") for address in made)
+    if not 0 <= done <= len(ORDER) or any(data(code) == b"" for code in codes):
+        raise LedgerError(f"nonce {planned.nonce} was planned for, {nonce} is next: plan the deployment again")
+    return done
 
 
 def _create(client: EthereumClient, account: SendingAccount, name: str, code: bytes, nonce: int) -> None:

@@ -16,7 +16,7 @@ import structlog
 
 from crypto.commitments import study_id
 from crypto.digest import Digest, sha256
-from crypto.keys import KeyRing
+from crypto.keys import KeyRing, address_text
 from crypto.sealing import BlobKind
 from crypto.statements import (
     AuditAccess,
@@ -157,6 +157,7 @@ class Desk:
         Raises:
             InputError: the spec and the initial model do not fit each other or our data.
         """
+        self._check_here()
         _check_purpose(study)
         arithmetic = Arithmetic(study)
         model = arithmetic.initial() if initial is None else initial
@@ -194,11 +195,21 @@ class Desk:
         found = self._node.history.studies[study]
         if self.member in found.joined:
             return
+        self._check_here()
         if not found.created.terms.invited >> self.member & 1:
             raise Refused(f"we are not invited to study {study.hex()[:12]}")
         self._check_terms(study, found.created.terms)
         statement = Join(study, self.member)
         await node.send(Joining(study, self.member, sign(statement, self._domains.of(statement), self._ring.ledger)))
+
+    def _check_here(self) -> None:
+        """Refuse where the members go on elsewhere: nothing begins at this deployment any more."""
+        successor = self._node.history.registry.successor
+        if successor is not None:
+            raise Refused(
+                f"the network moved to the deployment at {address_text(successor)}: take its network.json with "
+                "`koinon member move`"
+            )
 
     def _check_terms(self, study: Digest, terms: CreateStudy) -> None:
         spec = self._node.study(study).study
@@ -476,7 +487,7 @@ class Desk:
     async def post_withdrawals(self, node: Node) -> bool:
         """Carry every withdrawal we know and the chain does not; whether all are on their way."""
         due = await node.core(self._due_withdrawals)
-        for call in enrolment.withdraw_calls(due):
+        for call in enrolment.withdraw_calls(due, self._domains):
             try:
                 await node.send(call)
             except ChainUnreachable:
@@ -552,7 +563,8 @@ class Desk:
         for study, found in list(self._node.history.studies.items()):
             if study not in self._node.studies:
                 continue
-            if found.created.creator == self._node.me and len(found.forms) < len(self._node.studies[study].study.forms):
+            lacks_forms = len(found.registered) < len(self._node.studies[study].study.forms)
+            if found.created.creator == self._node.me and lacks_forms:
                 await self._register_forms(node, study)
                 continue
             await self._post_grants(node, study)
@@ -564,7 +576,7 @@ class Desk:
         found = self._node.history.studies[study]
         if not found.created.terms.invited >> self.member & 1:
             return
-        if len(found.forms) < len(self._node.studies[study].study.forms):
+        if len(found.registered) < len(self._node.studies[study].study.forms):
             return  # the creator has not registered them yet
         mark = ("enrolled", study)
         if self._node.store.meta(f"enrolled {study.hex()}") is None:
@@ -629,6 +641,7 @@ class Desk:
     async def _work_audit(self, node: Node) -> None:
         seat = self._node.seat
         if seat is None:
+            await node.core(self._open_unattended, node.now)
             return
         for study, found in list(self._node.history.studies.items()):
             if any(one.seat == seat for _, one in found.access):
@@ -636,6 +649,31 @@ class Desk:
             statement = AuditAccess(study, seat, 1, EVERY_ROUND, AUDIT_GROUND)
             signature = sign(statement, self._domains.of(statement), self._ring.ledger)
             await node.send(AuditAnnouncement(study, seat, 1, EVERY_ROUND, AUDIT_GROUND, signature))
+
+    def _open_unattended(self, now: int) -> None:
+        """Where nobody attends (the dpo's password lies beside the node) an announced audit is opened by the node."""
+        if self._node.vault is None or (self._officer is None and self.vault.needs_officer):
+            return
+        for study, found in self._node.history.studies.items():
+            for _, access in found.access:
+                self._node.open_audit(study, access.seat, now, "unattended")
+
+    async def open_audit(self, node: Node, study: Digest, seat: int) -> dict[str, Any]:
+        """Let an auditor whose access is announced on the chain have this study's keys here.
+
+        Raises:
+            Refused: nothing is announced for this seat, or its term is over.
+        """
+        auditor = self._node.history.registry.auditors.get(seat)
+        if auditor is None or not auditor.serves(study, node.now):
+            raise Refused(f"no auditor has seat {seat} for study {study.hex()[:12]} now")
+        announced = [access for _, access in self._node.history.studies[study].access if access.seat == seat]
+        if not announced:
+            raise Refused(
+                f"{auditor.name} has announced no access to study {study.hex()[:12]} on the chain: that is first"
+            )
+        await node.core(self._node.open_audit, study, seat, node.now, "dpo")
+        return {"study": study.hex(), "seat": seat, "auditor": auditor.name, "term_end": auditor.term_end or None}
 
     async def _work_log(self, node: Node) -> None:
         """Anchor our log's lines within a day of being written."""

@@ -64,7 +64,7 @@ def reports(history: History, store: Store) -> list[EquivocationReport]:
         assert isinstance(a, Commit | Vote | Have)
         assert isinstance(b, Commit | Vote | Have)
         one = history.rounds.get(a.round_id)
-        if one is None or (a.round_id, first.member, KINDS[type(a)]) in named:
+        if one is None or one.deployment != history.deployment or (a.round_id, first.member, KINDS[type(a)]) in named:
             continue
         found.append(
             EquivocationReport(

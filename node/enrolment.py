@@ -25,7 +25,7 @@ from crypto.blobs import AnchorProof
 from crypto.digest import Digest
 from crypto.keys import LedgerKey
 from crypto.merkle import AnchorTree, anchor_count
-from crypto.statements import Anchor, Grant, RegisterForm, sign, struct_hash
+from crypto.statements import Anchor, Domains, Grant, RegisterForm, Withdraw, sign, struct_hash, verify_any
 from node.card import Origin, withdrawal_notice
 from node.consent import STOP_AND_DELETE, ConsentFacts, ConsentState, GrantProof, state_of
 from node.errors import InputError, NotFound, Refused
@@ -88,7 +88,7 @@ def form_registrations(study: Study, origin: Origin, key: LedgerKey, history: Hi
     To be sent after the study is created and before any grant; a form that another member registered first reverts
     with `FormKnown`, which is as good.
     """
-    there = history.studies[origin.study].forms if origin.study in history.studies else {}
+    there = history.studies[origin.study].registered if origin.study in history.studies else set()
     calls = []
     for form in study.form_statements(origin.study):
         form_id = struct_hash(form)
@@ -318,11 +318,20 @@ def consent_state(one: Holding, history: History, now: int) -> ConsentState:
     )
 
 
-def withdraw_calls(notices: Iterable[WithdrawalNotice]) -> tuple[Withdrawals, ...]:
+def withdraw_calls(notices: Iterable[WithdrawalNotice], domains: Domains) -> tuple[Withdrawals, ...]:
     """Withdrawals of any hospital's consents (from cards or from the vault) as calls, in mixed batches.
 
-    Sorted by consent id, which is a hash: the order tells nothing about the hospitals or the times.
+    Sorted by consent id, which is a hash: the order tells nothing about the hospitals or the times. Each goes to the
+    deployment that its card was signed for; a card keeps its word where it was given.
     """
-    sorted_notices = sorted({one.consent_id: one for one in notices}.items())
-    entries = [WithdrawalEntry(one.holder, one.holder_salt, one.binding, one.signature) for _, one in sorted_notices]
-    return tuple(Withdrawals(tuple(entries[at : at + BATCH])) for at in range(0, len(entries), BATCH))
+    calls: list[Withdrawals] = []
+    entries: dict[int, list[WithdrawalEntry]] = {}
+    for _, one in sorted({one.consent_id: one for one in notices}.items()):
+        statement = Withdraw(one.consent_id)
+        domain = verify_any(statement, domains, one.signature, one.holder)
+        place = len(domains.before) - domains.every(statement).index(domain)
+        entries.setdefault(place, []).append(WithdrawalEntry(one.holder, one.holder_salt, one.binding, one.signature))
+    for place, some in entries.items():
+        deployment = None if place == len(domains.before) else place
+        calls += [Withdrawals(tuple(some[at : at + BATCH]), deployment) for at in range(0, len(some), BATCH)]
+    return tuple(calls)

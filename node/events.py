@@ -17,12 +17,12 @@ from typing import Any, Final
 from crypto.digest import Digest
 
 FILE: Final = "events.db"
-FORMAT: Final = 1
+FORMAT: Final = 2
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS event (
     block INTEGER, log INTEGER, block_hash BLOB, time INTEGER, "transaction" TEXT,
     kind TEXT, study BLOB, round BLOB, batch BLOB, consent BLOB, subject BLOB,
-    members INTEGER, any_study INTEGER, who TEXT, what TEXT,
+    members INTEGER, any_study INTEGER, who TEXT, what TEXT, deployment INTEGER,
     PRIMARY KEY (block, log));
 CREATE INDEX IF NOT EXISTS event_study ON event (study);
 CREATE INDEX IF NOT EXISTS event_round ON event (round);
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS followed (number INTEGER PRIMARY KEY, hash BLOB);
 class Event:
     """One record of the chain, told. `members`: a bitmap of who it is by or about; `transaction`: see `trail`.
 
+    `deployment`: which of the network's it is from, counted from 0.
     `any_study`: the chain does not say which study it is for (the withdrawal of an anchored consent), so it is shown
     for every one.
     """
@@ -55,10 +56,11 @@ class Event:
     any_study: bool
     who: str
     what: str
+    deployment: int
 
     def row(self) -> dict[str, Any]:
         """What a list of events shows."""
-        shown = ("time", "block", "transaction", "who", "kind", "what")
+        shown = ("time", "block", "transaction", "who", "kind", "what", "deployment")
         return {name: getattr(self, name) for name in shown}
 
 

@@ -64,20 +64,22 @@ class Reorganised(LedgerError):
 
 
 def logged_of(block: VerifiedBlock, codec: Codec, contracts: Contracts) -> list[Logged]:
-    """The four contracts' records in a verified block, in order. `transaction` is the index inside the block."""
+    """The records of every deployment in a verified block, in order. `transaction` is the index inside the block."""
     found = []
     for log in block.logs:
-        record = codec.record(log, contracts)
-        if record is not None:
-            found.append(
-                Logged(
-                    Position(block.number, log.log_index),
-                    block.block_hash,
-                    block.timestamp,
-                    Digest(log.transaction_index.to_bytes(32, "big")),
-                    record,
+        for deployment, one in enumerate(contracts.line):
+            record = codec.record(log, one)
+            if record is not None:
+                found.append(
+                    Logged(
+                        Position(block.number, log.log_index),
+                        block.block_hash,
+                        block.timestamp,
+                        Digest(log.transaction_index.to_bytes(32, "big")),
+                        record,
+                        deployment,
+                    )
                 )
-            )
     return found
 
 

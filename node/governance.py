@@ -24,6 +24,7 @@ from crypto.statements import (
     Rotate,
     Seat,
     Statement,
+    Succeed,
     WithdrawByQuorum,
     sign,
     struct_hash,
@@ -40,6 +41,7 @@ from node.messages import (
     RemovalNotice,
     RevocationNotice,
     RotationNotice,
+    SuccessionNotice,
 )
 from node.notices import Ballot, check, statement_of
 from node.participant import Participant
@@ -54,6 +56,7 @@ from node.records import (
     Revocation,
     Rotation,
     SeatInput,
+    Succession,
 )
 from node.store import notice_key
 
@@ -182,6 +185,27 @@ class Governance:
         signature = self._node.sign(vote)
         return await self._vote(node, LeftConsentNotice(vote.epoch, hospital, consent, self._member, signature))
 
+    async def succeed(self, node: Node, successor: bytes) -> dict[str, Any]:
+        """Vote to go on with the deployment whose Membership will lie at `successor`.
+
+        Raises:
+            Refused: an erasure is between its plan and its close; it ends where its rounds are replayed.
+        """
+        registry = self._node.history.registry
+        if registry.successor == successor:
+            return {"votes": [], "needed": registry.needed, "decided": True}
+        under_way = [
+            batch.hex()[:16]
+            for batch, one in self._node.history.erasures.items()
+            if one.plan is not None and one.closed is None
+        ]
+        if under_way:
+            raise Refused(
+                f"erasure {under_way[0]} is planned and not closed: it is closed first, then the network moves"
+            )
+        vote = Succeed(self._epoch, successor)
+        return await self._vote(node, SuccessionNotice(vote.epoch, successor, self._member, self._node.sign(vote)))
+
     async def _vote(self, node: Node, notice: Ballot) -> dict[str, Any]:
         check(notice, self._node.history, self._node.domains)
         registry = self._node.history.registry
@@ -270,6 +294,8 @@ def call_of(notice: Ballot, votes: tuple[tuple[int, bytes], ...]) -> Call:
             return Recovery(notice.target, keys, votes)
         case AuditorEndNotice():
             return AuditorEnding(notice.seat, votes)
+        case SuccessionNotice():
+            return Succession(notice.ledger, votes)
         case LeftConsentNotice():
             return QuorumWithdrawal(notice.hospital, notice.consent_id, votes)
 

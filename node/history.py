@@ -17,7 +17,7 @@ from crypto.digest import Digest
 from crypto.digest import accumulate as roll
 from crypto.statements import Commit, OpenErasure, struct_hash
 from fl_engine.trust import beta
-from node.errors import NotFound
+from node.errors import ChainDisputed, NotFound
 from node.membership import Registry, accumulate, bitmap_of, members_of
 from node.records import (
     MAX_MEMBERS,
@@ -31,6 +31,7 @@ from node.records import (
     BaseProof,
     BranchCreated,
     Committed,
+    Continuation,
     EntrySkipped,
     Equivocated,
     ErasureAuthorised,
@@ -55,12 +56,14 @@ from node.records import (
     MemberRemoved,
     MemberRevoked,
     MemberRotated,
+    NetworkSucceeded,
     Position,
     PurgesAttested,
     ReplayOpened,
     RoundFailed,
     RoundFinal,
     RoundOpened,
+    StudyContinued,
     StudyCreated,
     VerdictsGiven,
     Withdrawn,
@@ -83,6 +86,7 @@ class RoundHistory:
 
     opened: RoundOpened
     position: Position
+    deployment: int = 0
     logged: list[Logged] = field(default_factory=list)
     commits: dict[int, Committed] = field(default_factory=dict)
     abstained: set[int] = field(default_factory=set)
@@ -127,6 +131,7 @@ class StudyHistory:
     joined: set[int] = field(default_factory=set)
     left: set[int] = field(default_factory=set)
     forms: dict[Digest, FormRegistered] = field(default_factory=dict)
+    registered: set[Digest] = field(default_factory=set)  # forms that the newest deployment knows
     branches: dict[int, Branch] = field(default_factory=dict)
     active_branch: int = 0
     serving_branch: int = 0
@@ -207,10 +212,18 @@ class ErasureHistory:
 
 
 class History:
-    """Fold records with `apply`; then ask. Applying a record twice is a programming error, not tolerated silently."""
+    """Fold records with `apply`; then ask. Applying a record twice is a programming error, not tolerated silently.
+
+    Where the network goes on with a second deployment the history goes on too: `deployment` is whose records it
+    follows, counted from 0, and what the ones before log later (`late`) changes nothing but that a withdrawal ends a
+    consent, wherever it was given. Erasures that had no plan yet are opened again where the members are now.
+    """
 
     def __init__(self) -> None:
         self.registry = Registry()
+        self.deployment = 0
+        self.foundings: list[Logged] = []  # the first record of each deployment after the first
+        self.late: list[Logged] = []
         self.logs: dict[int, list[Logged]] = {}  # member -> its LogAnchored, in order
         self.consent_acc = ZERO
         self.unlearning_acc = ZERO
@@ -236,11 +249,22 @@ class History:
         """Fold the next record of the chain."""
         if self.last is not None and logged.position <= self.last:
             raise ValueError(f"record at {logged.position} comes after {self.last}")
-        self.last = logged.position
+        if logged.deployment < self.deployment:
+            self.last = logged.position
+            self._late(logged)
+            return
+        if logged.deployment > self.deployment:
+            self._refound(logged)
         record = logged.record
+        if isinstance(record, StudyContinued):
+            self._check_continued(record)
+        self.last = logged.position
         match record:
+            case StudyContinued():
+                self.studies[record.study].registered.clear()
             case (
-                MemberAdmitted()
+                NetworkSucceeded()
+                | MemberAdmitted()
                 | MemberRemoved()
                 | MemberRotated()
                 | MemberRevoked()
@@ -259,16 +283,17 @@ class History:
                 self.forms.setdefault(record.form_id, (record, logged.position))
                 if record.study in self.studies:
                     self.studies[record.study].forms[record.form_id] = record
+                    self.studies[record.study].registered.add(record.form_id)
             case Granted():
                 self._consent(logged, record)
-                self.grants[record.consent_id] = GrantHistory(record, logged.position)
+                self.grants.setdefault(record.consent_id, GrantHistory(record, logged.position))
             case Anchored():
                 self._consent(logged, record)
                 for root in record.roots:
-                    self.anchors[root] = AnchorHistory(record, logged.position)
+                    self.anchors.setdefault(root, AnchorHistory(record, logged.position))
             case Withdrawn():
                 self._consent(logged, record)
-                self.withdrawals[record.consent_id] = (record, logged.position)
+                self.withdrawals.setdefault(record.consent_id, (record, logged.position))
             case StudyCreated():
                 study = StudyHistory(record, logged.position)
                 initial = record.terms.initial_model
@@ -282,7 +307,7 @@ class History:
             case AuditAccessed():
                 self.studies[record.study].access.append((logged, record))
             case RoundOpened():
-                self.rounds[record.round_id] = RoundHistory(record, logged.position, [logged])
+                self.rounds[record.round_id] = RoundHistory(record, logged.position, logged.deployment, [logged])
                 study = self.studies[record.study]
                 study.active_branch = record.branch
                 study.branches[record.branch].rounds[record.height] = record.round_id
@@ -312,6 +337,34 @@ class History:
                 study.active_branch = record.branch
             case _:
                 self._erasure(logged)
+
+    def _refound(self, logged: Logged) -> None:
+        """The first record of the deployment that the members go on with: its accumulators begin anew."""
+        if self.registry.successor is None:
+            raise ChainDisputed(f"deployment {logged.deployment} begins, but the members named no successor before")
+        self.deployment = logged.deployment
+        self.foundings.append(logged)
+        self.registry.refound()
+        self.consent_acc = self.unlearning_acc = ZERO
+        self._consent_accs.append((logged.position, logged.timestamp, ZERO))
+        self.erasures = Known({batch: one for batch, one in self.erasures.items() if one.plan or one.refused})
+
+    def _check_continued(self, said: StudyContinued) -> None:
+        """What the new deployment says of a study has to be what its history here says."""
+        if said.study not in self.studies:
+            raise ChainDisputed(f"study {said.study.hex()} is continued, but there was none")
+        found = self.continued(said.study)
+        for name in StudyContinued.__slots__:
+            ours, theirs = getattr(found, name), getattr(said, name)
+            if ours != theirs:
+                raise ChainDisputed(
+                    f"study {said.study.hex()} is continued with {name} {theirs}, its history has {ours}"
+                )
+
+    def _late(self, logged: Logged) -> None:
+        self.late.append(logged)
+        if isinstance(logged.record, Withdrawn):
+            self.withdrawals.setdefault(logged.record.consent_id, (logged.record, logged.position))
 
     def _consent(self, logged: Logged, record: FormRegistered | Granted | Anchored | Withdrawn) -> None:
         self.consent_acc = accumulate(self.consent_acc, record)
@@ -432,6 +485,41 @@ class History:
             limit = one.base_height if limit is None else min(limit, one.base_height)
         return [found[height] for height in sorted(found)]
 
+    def continued(self, study: Digest) -> StudyContinued:
+        """What a deployment that continued this study now would say of it."""
+        one = self.studies[study]
+        head = one.head
+        height = max(head.rounds, default=head.base_height)
+        model = head.models[max(h for h in head.models if h <= height)]
+        return StudyContinued(
+            study,
+            bitmap_of(one.joined - one.left),
+            bitmap_of(one.left),
+            one.active_branch,
+            height,
+            head.finals,
+            self.lineage(study, one.active_branch),
+            model,
+            self.continuation(study).tree,
+        )
+
+    def continuation(self, study: Digest) -> Continuation:
+        """The study as the next deployment is founded with it."""
+        one = self.studies[study]
+        branches: list[tuple[int, int, int, Digest]] = []
+        voids: dict[int, int] = {}
+        for number, branch in sorted(one.branches.items()):
+            for height, round_id in branch.rounds.items():
+                ended = self.rounds[round_id]
+                if ended.over and (ended.final is None or ended.final.result.outcome != 1):
+                    key = number << 32 | height >> 8
+                    voids[key] = voids.get(key, 0) | 1 << (height & 255)
+            if branch.parent is not None:
+                finals = sum(1 for h in self._final_heights(one, branch.parent) if h <= branch.base_height)
+                origin = self.lineage(study, branch.parent, branch.base_height)
+                branches.append((branch.parent, branch.base_height, finals, origin))
+        return Continuation(one.created.terms, tuple(branches), tuple(sorted(voids.items())))
+
     def open_round(self, study: Digest) -> RoundHistory | None:
         """The study's running round, if any."""
         for round_id in reversed(self.studies[study].head.rounds.values()):
@@ -442,7 +530,7 @@ class History:
     def could_open(self, study: Digest) -> bool:
         """Whether no round is open and the ledger would open one: the rule of `resume`."""
         one = self.studies[study]
-        if self.open_round(study) is not None or self.finished(study):
+        if self.open_round(study) is not None or self.finished(study) or self.registry.successor is not None:
             return False
         if any(e.opened.study == study and e.waits_for_purge for e in self.erasures.values()):
             return False

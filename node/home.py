@@ -78,7 +78,10 @@ class Seat:
 
 @dataclass(frozen=True, slots=True)
 class Network:
-    """What everybody outside needs to check a certificate or a proof, and a node needs to find its peers."""
+    """What everybody outside needs to check a certificate or a proof, and a node needs to find its peers.
+
+    `before`: the network as its description was at the deployment before this one, if it moved.
+    """
 
     name: str
     chain_url: str
@@ -88,10 +91,18 @@ class Network:
     auditors: tuple[Seat, ...]
     synthetic: bool
     raw: dict[str, Any]
+    before: Network | None = None
+
+    @property
+    def line(self) -> tuple[Network, ...]:
+        """Its descriptions, deployment by deployment, the first one first."""
+        return (*(() if self.before is None else self.before.line), self)
 
     @property
     def fingerprint(self) -> str:
-        """Hash of what cannot change: chain, contracts, founders (64 hex digits)."""
+        """Hash of what cannot change: chain, first contracts, founders (64 hex digits). A move changes none of it."""
+        if self.before is not None:
+            return self.before.fingerprint
         fixed = {key: self.raw[key] for key in ("contracts", "founders")}
         fixed["chain"] = {key: self.raw["chain"][key] for key in ("chain_id", "genesis_hash")}
         return hashlib.sha256(rfc8785.dumps(fixed)).hexdigest()
@@ -116,21 +127,27 @@ def parse_network(raw: dict[str, Any], where: str = "network.json") -> Network:
     if raw.get("schema") != NETWORK_SCHEMA:
         raise LocalFault(f"{where}: schema {raw.get('schema')!r}, this koinon reads {NETWORK_SCHEMA}")
     try:
+        before = None if raw.get("before") is None else parse_network(raw["before"], f"{where}: before")
         chain, contracts = raw["chain"], raw["contracts"]
-        return Network(
+        found = Network(
             str(raw["name"]),
             str(chain["url"]),
             Digest.from_hex(chain["genesis_hash"]),
             Contracts(
                 int(chain["chain_id"]),
                 *(parse_address(contracts[name]) for name in ("membership", "consent", "training", "unlearning")),
+                before=None if before is None else before.contracts,
             ),
             tuple(_seat(f"{where}: founders[{i}]", e) for i, e in enumerate(raw["founders"])),
             tuple(_seat(f"{where}: auditors[{i}]", e) for i, e in enumerate(raw["auditors"])),
             bool(raw["synthetic"]),
             raw,
+            before,
         )
-    except (KeyError, TypeError, ValueError) as error:
+        if before is not None and before.raw["chain"] | {"url": ""} != chain | {"url": ""}:
+            raise InputError(f"{where}: it moved from another chain, which no network can")
+        return found
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise InputError(f"{where}: {type(error).__name__}: {error}") from error
 
 
@@ -147,8 +164,9 @@ def network_json(
     founders: tuple[Seat, ...],
     auditors: tuple[Seat, ...],
     synthetic: bool,
+    before: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """The JSON object of a network."""
+    """The JSON object of a network; `before`: of the deployment that it continues."""
 
     def seat(one: Seat) -> dict[str, Any]:
         return {
@@ -170,7 +188,7 @@ def network_json(
         "founders": [seat(one) for one in founders],
         "auditors": [seat(one) for one in auditors],
         "synthetic": synthetic,
-    }
+    } | ({} if before is None else {"before": before})
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any, Final, TypeVar
 
 from crypto.digest import Digest
 from crypto.errors import CryptoError, SignatureMismatch
+from crypto.keys import parse_address
 from crypto.statements import (
     Admit,
     Domains,
@@ -24,21 +25,30 @@ from crypto.statements import (
     Rotate,
     Seat,
     Statement,
-    recover,
+    Succeed,
+    recover_any,
     struct_hash,
 )
 from node.document import Fields
 from node.errors import NodeError, NotFound, VerificationFailed
 from node.history import History
 from node.home import NETWORK_SCHEMA, Network, parse_network
-from node.membership import NOBODY, Member, faults, members_of, quorum
+from node.membership import FOUNDING_EPOCH, NOBODY, Member, faults, members_of, quorum
 from node.membership import Keys as MemberKeys
-from node.messages import AdmissionNotice, RecoveryNotice, RemovalNotice, RevocationNotice, RotationNotice
+from node.messages import (
+    AdmissionNotice,
+    RecoveryNotice,
+    RemovalNotice,
+    RevocationNotice,
+    RotationNotice,
+    SuccessionNotice,
+)
 from node.notices import Ballot
+from node.records import Contracts
 from node.store import Store
 
-FOUNDING_EPOCH = 1
-N = TypeVar("N", AdmissionNotice, RemovalNotice, RotationNotice, RevocationNotice, RecoveryNotice)
+N = TypeVar("N", AdmissionNotice, RemovalNotice, RotationNotice, RevocationNotice, RecoveryNotice, SuccessionNotice)
+PARTS: Final = ("membership", "consent", "training", "unlearning")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +70,26 @@ class Term:
 
 @dataclass(frozen=True, slots=True)
 class Issuers:
-    """Whose signatures count. `checked`: the founders are those of a `network.json` the checker has."""
+    """Whose signatures count. `checked`: the founders are those of a `network.json` the checker has.
+
+    `network`: as it was founded. `contracts`: where it is at the end of the document. `moves`: the epochs of its moves.
+    """
 
     network: Network
-    domains: Domains
+    contracts: Contracts
+    moves: tuple[int, ...]
     terms: dict[int, list[Term]]  # member index -> its keys, in order
     names: dict[int, str]
     checked: bool
+
+    @property
+    def domains(self) -> Domains:
+        """What the members sign for."""
+        return self.contracts.domains
+
+    def contracts_in(self, epoch: int) -> Contracts:
+        """The deployment in which a round of this epoch was opened."""
+        return self.contracts.line[sum(1 for move in self.moves if move < epoch)]
 
     @property
     def ledgers(self) -> dict[int, bytes]:
@@ -97,9 +120,9 @@ class Issuers:
         if not ledgers:
             raise VerificationFailed(f"{what}: member {member} had no key in epoch {epoch}")
         try:
-            got = recover(statement, self.domains.of(statement), signature)
-            if got not in ledgers:
-                raise SignatureMismatch(ledgers[-1], got)
+            got = recover_any(statement, self.domains, signature)
+            if not set(got) & set(ledgers):
+                raise SignatureMismatch(ledgers[-1], got[0])
         except CryptoError as error:
             raise VerificationFailed(f"{what}, member {member}: {error}") from error
 
@@ -126,11 +149,16 @@ def write_issuers(network: Network, history: History, store: Store) -> dict[str,
             changes.append((member.revoked, _revocation(member, member.keys[-1], store)))
         if member.removed is not None:
             changes.append((member.removed, _removal(member, store)))
+    for later in network.line[1:]:
+        where = later.contracts.membership
+        for epoch in (epoch for epoch, successor in history.registry.successions if successor == where):
+            changes.append((epoch, _succession(later, epoch, store)))
+    first = network.line[0]
     return {
         "network": {
-            "chain": {key: network.raw["chain"][key] for key in ("chain_id", "genesis_hash")},
-            "contracts": network.raw["contracts"],
-            "founders": network.raw["founders"],
+            "chain": {key: first.raw["chain"][key] for key in ("chain_id", "genesis_hash")},
+            "contracts": first.raw["contracts"],
+            "founders": first.raw["founders"],
         },
         "changes": [change for _, change in sorted(changes, key=lambda pair: pair[0])],
     }
@@ -172,6 +200,11 @@ def _removal(member: Member, store: Store) -> dict[str, Any]:
     votes = _kept(store, ledger, RemovalNotice, member.removed, f"the votes that removed member {member.index}")
     votes = [one for one in votes if one.target == member.index]
     return {"kind": "remove", "epoch": member.removed, "index": member.index, "votes": _votes(votes)}
+
+
+def _succession(network: Network, epoch: int, store: Store) -> dict[str, Any]:
+    votes = _kept(store, network.contracts.membership, SuccessionNotice, epoch, "the votes that moved the network")
+    return {"kind": "succeed", "epoch": epoch, "contracts": network.raw["contracts"], "votes": _votes(votes)}
 
 
 def _revocation(member: Member, keys: MemberKeys, store: Store) -> dict[str, Any]:
@@ -217,14 +250,30 @@ def read_issuers(given: Fields, network: Network | None) -> Issuers:
     names = {seat.index: seat.name for seat in own.founders}
     if sorted(terms) != list(range(len(own.founders))):
         given.fault(f"founders have the indexes {sorted(terms)}")
-    issuers = Issuers(own, own.contracts.domains, terms, names, network is not None)
+    changes = given.each("changes", _Change.read)
+    contracts = own.contracts
+    for change in changes:
+        if change.contracts is not None:
+            contracts = replace(change.contracts, chain_id=contracts.chain_id, before=contracts)
+    _check_line(contracts, network)
+    moves = tuple(change.epoch for change in changes if change.contracts is not None)
+    issuers = Issuers(own, contracts, moves, terms, names, network is not None)
     active, revoked, epoch = set(terms), set[int](), FOUNDING_EPOCH
-    for change in given.each("changes", _Change.read):
+    for change in changes:
         if change.epoch <= epoch:
             given.fault(f"a change of epoch {change.epoch} comes after epoch {epoch}")
         epoch = change.epoch
         change.check(issuers, active, revoked)
     return issuers
+
+
+def _check_line(contracts: Contracts, network: Network | None) -> None:
+    """The deployments are those of the `network.json`, as far as both go."""
+    if network is None:
+        return
+    for number, (ours, theirs) in enumerate(zip(network.contracts.line, contracts.line, strict=False)):
+        if ours != theirs:
+            raise VerificationFailed(f"deployment {number} is another one than that of network {network.name}")
 
 
 def _network(given: Fields) -> Network:
@@ -245,7 +294,7 @@ def _network(given: Fields) -> Network:
         raise VerificationFailed(f"{given.where}: {error}") from error
 
 
-KINDS: Final = ("admit", "remove", "rotate", "revoke", "recover")
+KINDS: Final = ("admit", "remove", "rotate", "revoke", "recover", "succeed")
 
 
 @dataclass(frozen=True, slots=True)
@@ -258,12 +307,15 @@ class _Change:
     own_signature: bytes
     signature: bytes  # of a rotation
     votes: dict[int, bytes]  # of everything else
+    contracts: Contracts | None = None  # of a succession; its chain is the network's
 
     @classmethod
     def read(cls, fields: Fields) -> _Change:
-        kind, epoch, index = fields.take("kind", str), fields.uint("epoch", 53), fields.uint("index", 5)
+        kind, epoch = fields.take("kind", str), fields.uint("epoch", 53)
         if kind not in KINDS:
             fields.fault(f"kind {kind!r:.40} is none of {', '.join(KINDS)}")
+        contracts = _contracts(fields.fields("contracts")) if kind == "succeed" else None
+        index = 0 if kind == "succeed" else fields.uint("index", 5)
         own: Seat | Keys | None = None
         ledger = own_signature = signature = b""
         votes: dict[int, bytes] = {}
@@ -283,11 +335,14 @@ class _Change:
             signature = fields.signature("signature")
         else:
             votes = dict(fields.each("votes", lambda one: (one.uint("member", 5), one.signature("signature"))))
-        return cls(kind, epoch, index, ledger, own, own_signature, signature, votes)
+        return cls(kind, epoch, index, ledger, own, own_signature, signature, votes, contracts)
 
     def check(self, issuers: Issuers, active: set[int], revoked: set[int]) -> None:
         """Check the change against the members before it, and make it."""
         where = f"change of epoch {self.epoch}"
+        if self.contracts is not None:
+            self._check_votes(issuers, active, Succeed(self.epoch - 1, self.contracts.membership), where)
+            return
         if self.kind == "admit":
             if self.index != len(issuers.terms):
                 raise VerificationFailed(f"{where} admits member {self.index}, {len(issuers.terms)} is next")
@@ -338,6 +393,15 @@ class _Change:
             (revoked.add if self.kind == "revoke" else revoked.discard)(self.index)
         if isinstance(self.own, Seat):
             issuers.names[self.index] = self.own.name
+
+
+def _contracts(fields: Fields) -> Contracts:
+    try:
+        found = Contracts(0, *(parse_address(fields.take(part, str)) for part in PARTS))
+    except CryptoError as error:
+        fields.fault(str(error))
+    fields.done()
+    return found
 
 
 def roster_names(issuers: Issuers, roster: int) -> list[str]:

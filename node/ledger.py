@@ -291,7 +291,7 @@ class Web3Ledger:
         )
 
     def records(self, first_block: int, last_block: int) -> Sequence[Logged]:
-        """All records of the four contracts in blocks [first_block, last_block], in order."""
+        """All records of all deployments in blocks [first_block, last_block], in order."""
         found: list[Logged] = []
         span = LOG_SPAN_BLOCKS
         last_block = min(last_block, quantity(self.client.call("eth_blockNumber")))
@@ -324,15 +324,18 @@ class Web3Ledger:
         """The same after block `number`; None when the client has no state that old any more."""
         try:
             return self._accumulators(hex(number))
-        except RpcError:
+        except (RpcError, NotFound):
             return None
 
     def _accumulators(self, block: str) -> tuple[Digest, Digest, Digest]:
         question = "0x" + self._codec.accumulator_call().hex()
-        membership, consent, unlearning = (
-            word(self.client.call("eth_call", {"to": address_text(address), "data": question}, block))
+        found = [
+            data(self.client.call("eth_call", {"to": address_text(address), "data": question}, block))
             for address in (self.contracts.membership, self.contracts.consent, self.contracts.unlearning)
-        )
+        ]
+        if found == [b"", b"", b""] and self.contracts.before is not None:
+            raise NotFound(f"the deployment is younger than block {block}")
+        membership, consent, unlearning = (word("0x" + answer.hex()) for answer in found)
         return membership, consent, unlearning
 
     def block_hash(self, number: int) -> Digest:
@@ -378,7 +381,12 @@ class Web3Ledger:
             transaction=word(receipt["transactionHash"]),
             block=number,
             gas_used=quantity(receipt["gasUsed"]),
-            records=tuple(record for log in logs if (record := self._codec.record(log, self.contracts)) is not None),
+            records=tuple(
+                record
+                for log in logs
+                for contracts in self.contracts.line
+                if (record := self._codec.record(log, contracts)) is not None
+            ),
         )
 
     def resend(self, after: int, upto: int) -> int:
@@ -431,10 +439,9 @@ class Web3Ledger:
 
     def _logs(self, first: int, last: int) -> list[Logged]:
         addresses = [
-            self.contracts.membership,
-            self.contracts.consent,
-            self.contracts.training,
-            self.contracts.unlearning,
+            address
+            for one in self.contracts.line
+            for address in (one.membership, one.consent, one.training, one.unlearning)
         ]
         entries = self.client.call(
             "eth_getLogs",
@@ -443,18 +450,20 @@ class Web3Ledger:
         found: list[Logged] = []
         for entry in (json_object("log", one) for one in json_list("logs", entries)):
             log = raw_log(entry)
-            record = self._codec.record(log, self.contracts)
-            if record is None:
-                continue
-            found.append(
-                Logged(
-                    position=Position(quantity(entry["blockNumber"]), log.log_index),
-                    block_hash=word(entry["blockHash"]),
-                    timestamp=self._stamp(entry),
-                    transaction=word(entry["transactionHash"]),
-                    record=record,
+            for deployment, contracts in enumerate(self.contracts.line):
+                record = self._codec.record(log, contracts)
+                if record is None:
+                    continue
+                found.append(
+                    Logged(
+                        position=Position(quantity(entry["blockNumber"]), log.log_index),
+                        block_hash=word(entry["blockHash"]),
+                        timestamp=self._stamp(entry),
+                        transaction=word(entry["transactionHash"]),
+                        record=record,
+                        deployment=deployment,
+                    )
                 )
-            )
         return sorted(found, key=lambda logged: logged.position)
 
     def _stamp(self, entry: Mapping[str, Any]) -> int:

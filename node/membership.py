@@ -35,6 +35,7 @@ from node.records import (
     MemberRemoved,
     MemberRevoked,
     MemberRotated,
+    NetworkSucceeded,
     Record,
 )
 
@@ -46,10 +47,14 @@ MembershipRecord = (
     | MemberRecovered
     | AuditorSeated
     | AuditorEnded
+    | NetworkSucceeded
     | LogAnchored
     | AddressAnnounced
 )
 """What Membership emits."""
+
+FOUNDING_EPOCH = 1
+"""Epoch of the first deployment's founding."""
 
 NOBODY = bytes(19) + b"\1"
 """Stands where a revoked key stood (library RosterCode): no key has this address."""
@@ -244,6 +249,8 @@ class Registry:
         logged: entries of each member's own log that are under anchored roots.
         replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
         accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
+        successor: Membership of the deployment that the members go on with; None while they stay.
+        foundings: for each deployment the members and auditors that it was founded with, by index and seat.
     """
 
     def __init__(self) -> None:
@@ -255,6 +262,15 @@ class Registry:
         self.logged: dict[int, int] = {}
         self.announced: dict[int, tuple[int, str]] = {}
         self.accumulator = ZERO
+        self.successor: bytes | None = None
+        self.successions: list[tuple[int, bytes]] = []  # (epoch, successor): every vote for one
+        self.foundings: list[tuple[dict[int, MemberAdmitted], dict[int, AuditorSeated]]] = [({}, {})]
+        self._founding = FOUNDING_EPOCH
+
+    def refound(self) -> None:
+        """Go on with the successor's records: it seats everybody who takes part again, in one epoch."""
+        self.accumulator, self.successor, self._founding = ZERO, None, self.epoch + 1
+        self.foundings.append(({}, {}))
 
     def apply(self, record: MembershipRecord) -> None:
         """Take the next record; `LedgerError` for one that Membership cannot have emitted, and nothing changes then."""
@@ -273,6 +289,17 @@ class Registry:
         if record.epoch < self.epoch:
             raise LedgerError(f"{type(record).__name__} of epoch {record.epoch} comes after epoch {self.epoch}")
         match record:
+            case NetworkSucceeded():
+                self.successor = record.successor
+                self.successions.append((record.epoch, record.successor))
+            case MemberAdmitted() if record.epoch == self._founding > FOUNDING_EPOCH:
+                known = self.members.get(record.index)
+                if known is None or not known.active or _seat(known) != _seat(record):
+                    raise LedgerError(f"member {record.index} founds the successor but had another seat before")
+            case AuditorSeated() if record.epoch == self._founding > FOUNDING_EPOCH:
+                before = self.auditors.get(record.seat)
+                if before is None or _auditor(before) != _auditor(record):
+                    raise LedgerError(f"auditor seat {record.seat} founds the successor but was another before")
             case MemberAdmitted():
                 if record.index != len(self.members) or record.index >= MAX_MEMBERS:
                     raise LedgerError(f"member index {record.index} is admitted, {len(self.members)} is next")
@@ -329,6 +356,12 @@ class Registry:
                     record.term_end,
                     record.epoch,
                 )
+        if record.epoch == self._founding:
+            members, auditors = self.foundings[-1]
+            if isinstance(record, MemberAdmitted):
+                members[record.index] = record
+            elif isinstance(record, AuditorSeated):
+                auditors[record.seat] = record
         self.epoch = record.epoch
         self.accumulator = accumulate(self.accumulator, record)
 
@@ -416,6 +449,14 @@ class Registry:
     def auditors_of(self, study: bytes, at: int) -> tuple[Auditor, ...]:
         """The seats that may read rounds of `study` at block time `at`, by seat number."""
         return tuple(a for a in self.auditors.values() if a.serves(study, at))
+
+
+def _seat(one: Member | MemberAdmitted) -> tuple[bytes, bytes, bytes, str]:
+    return one.ledger, one.peer_id, one.sealing_key, one.name
+
+
+def _auditor(one: Auditor | AuditorSeated) -> tuple[bytes, bytes, bytes, str, Digest, int]:
+    return one.ledger, one.peer_id, one.sealing_key, one.name, one.study, one.term_end
 
 
 def _keys_of(record: MemberRotated | MemberRecovered) -> Keys:

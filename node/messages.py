@@ -213,6 +213,16 @@ class AuditorEndNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class SuccessionNotice:
+    """One member's vote (`Succeed`) to go on with the deployment whose Membership will lie at `ledger`."""
+
+    epoch: int
+    ledger: bytes
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class LeftConsentNotice:
     """One member's vote (`WithdrawByQuorum`) to end a consent of `hospital`, which takes no part any more."""
 
@@ -253,6 +263,7 @@ Notice = (
     | RecoveryNotice
     | AuditorEndNotice
     | LeftConsentNotice
+    | SuccessionNotice
     | TombstoneNotice
 )
 

@@ -33,14 +33,15 @@ from crypto.statements import (
     Rotate,
     Seat,
     Statement,
+    Succeed,
     Tombstone,
     Verdict,
     Vote,
     Withdraw,
     WithdrawByQuorum,
-    recover,
+    recover_any,
     struct_hash,
-    verify,
+    verify_any,
 )
 from node.errors import PeerError
 from node.history import History
@@ -61,6 +62,7 @@ from node.messages import (
     RemovalNotice,
     RevocationNotice,
     RotationNotice,
+    SuccessionNotice,
     TombstoneNotice,
     VerdictNotice,
     VoteNotice,
@@ -137,6 +139,8 @@ def statement_of(notice: Notice) -> Statement | None:
             return EndAuditor(notice.epoch, notice.seat, notice.ledger)
         case LeftConsentNotice():
             return WithdrawByQuorum(notice.epoch, notice.hospital, notice.consent_id)
+        case SuccessionNotice():
+            return Succeed(notice.epoch, notice.ledger)
         case TombstoneNotice():
             return Tombstone(notice.member, notice.content, notice.reason, notice.subject)
         case OpeningNotice():
@@ -168,12 +172,12 @@ def _holder_opens(notice: WithdrawalNotice | ErasureNotice, history: History, do
 
 def _applicant_signed(notice: AdmissionNotice, history: History, domains: Domains) -> None:
     seat = _seat(notice)
-    verify(seat, domains.of(seat), notice.seat_signature, notice.ledger)
+    verify_any(seat, domains, notice.seat_signature, notice.ledger)
 
 
 def _new_keys_signed(notice: RotationNotice | RecoveryNotice, history: History, domains: Domains) -> None:
     keys = keys_of(notice, notice.member if isinstance(notice, RotationNotice) else notice.target)
-    verify(keys, domains.of(keys), notice.keys_signature, notice.ledger)
+    verify_any(keys, domains, notice.keys_signature, notice.ledger)
 
 
 def _opening_opens(notice: OpeningNotice, history: History, domains: Domains) -> None:
@@ -215,11 +219,20 @@ _RULES: dict[type, _Rule] = {
     RecoveryNotice: _Rule("member", _new_keys_signed),
     AuditorEndNotice: _Rule("member"),
     LeftConsentNotice: _Rule("member"),
+    SuccessionNotice: _Rule("member"),
     TombstoneNotice: _Rule("member"),
 }
 
 
-Ballot = AdmissionNotice | RemovalNotice | RevocationNotice | RecoveryNotice | AuditorEndNotice | LeftConsentNotice
+Ballot = (
+    AdmissionNotice
+    | RemovalNotice
+    | RevocationNotice
+    | RecoveryNotice
+    | AuditorEndNotice
+    | LeftConsentNotice
+    | SuccessionNotice
+)
 """A member's vote in the governance of the network: it names the epoch it is for."""
 
 
@@ -275,7 +288,7 @@ def check(notice: Notice, history: History, domains: Domains, *, past: bool = Fa
             return
         if rule.signer == "holder":
             assert isinstance(notice, WithdrawalNotice | ErasureNotice)
-            verify(statement, domains.of(statement), notice.signature, notice.holder)
+            verify_any(statement, domains, notice.signature, notice.holder)
             return
         assert not isinstance(notice, WithdrawalNotice | ErasureNotice | OpeningNotice)
         if notice.member not in history.registry.members:
@@ -283,9 +296,9 @@ def check(notice: Notice, history: History, domains: Domains, *, past: bool = Fa
         ledgers = speakers(notice, history, past=past)
         if not ledgers:
             raise NotGenuine(f"{name}: no key of member {notice.member} counts here")
-        got = recover(statement, domains.of(statement), notice.signature)
-        if got not in ledgers:
-            raise SignatureMismatch(ledgers[0], got)
+        got = recover_any(statement, domains, notice.signature)
+        if not set(got) & set(ledgers):
+            raise SignatureMismatch(ledgers[0], got[0])
     except CryptoError as error:
         raise NotGenuine(f"{name}: {error}") from error
 

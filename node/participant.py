@@ -149,6 +149,18 @@ class Participant:
         """Our signature, with the key with which it counts."""
         return sign(statement, self.domains.of(statement), self.ledger_key(statement))
 
+    def audit_open(self, study: Digest, seat: int) -> bool:
+        """Whether this hospital's data-protection officer opened the study to the auditor in this seat."""
+        return self.store.meta(f"audit opened {study.hex()} {seat}") is not None
+
+    def open_audit(self, study: Digest, seat: int, now: int, role: str) -> None:
+        """Note that `role` opened the study to the auditor's seat, in the log first; said again, nothing changes."""
+        if self.audit_open(study, seat):
+            return
+        with self.store.transaction():
+            self.store.log(float(now), "audit_opened", {"study": study.hex(), "seat": seat, "role": role})
+            self.store.set_meta(f"audit opened {study.hex()} {seat}", str(now))
+
     def _read_ended(self) -> None:
         if self.vault is not None:
             self._ended = {one.consent_id for one in self.vault.holdings() if one.mark}

@@ -447,8 +447,8 @@ def check_result(one: Fields, issuers: Issuers, study: Digest, terms: CreateStud
     parent_result, roster = opened.digest("parent_result"), opened.uint("roster", 32)
     epoch = opened.uint("epoch", 53)
     number = round_id(
-        chain_id=issuers.network.contracts.chain_id,
-        contract=issuers.network.contracts.training,
+        chain_id=issuers.contracts.chain_id,
+        contract=issuers.contracts_in(epoch).training,
         study=study,
         branch=branch,
         height=height,

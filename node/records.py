@@ -11,10 +11,10 @@ Member sets are bitmaps by member index (`roster & (1 << i)`), times are block t
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
-from crypto.digest import Digest
+from crypto.digest import Digest, hash_words
 from crypto.statements import Commit, CreateStudy, Domains, Form, Have, OpenErasure, Vote
 
 MAX_MEMBERS = 32
@@ -113,6 +113,14 @@ class AuditorEnded:
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkSucceeded:
+    """The members go on with another deployment. `successor`: 20-byte address of its Membership."""
+
+    successor: bytes
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
 class LogAnchored:
     """A segment of a member's own log. `entries`: lines so far, this segment's included. Changes no epoch."""
 
@@ -183,6 +191,21 @@ class StudyCreated:
     study: Digest
     creator: int
     terms: CreateStudy
+
+
+@dataclass(frozen=True, slots=True)
+class StudyContinued:
+    """A study of the deployment before goes on here. `height`: the newest round's; `tree`: `Continuation.tree`."""
+
+    study: Digest
+    joined: int
+    left: int
+    branch: int
+    height: int
+    finals: int
+    lineage: Digest
+    model: Digest
+    tree: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +449,7 @@ Record = (
     | MemberRevoked
     | MemberRecovered
     | AuditorEnded
+    | NetworkSucceeded
     | LogAnchored
     | AddressAnnounced
     | FormRegistered
@@ -433,6 +457,7 @@ Record = (
     | Anchored
     | Withdrawn
     | StudyCreated
+    | StudyContinued
     | Joined
     | Left
     | RoundOpened
@@ -462,13 +487,17 @@ Record = (
 
 @dataclass(frozen=True, slots=True)
 class Logged:
-    """A record with the place that orders it and the transaction that brought it."""
+    """A record with the place that orders it and the transaction that brought it.
+
+    `deployment`: which of the network's it is from, counted from 0, the first one.
+    """
 
     position: Position
     block_hash: Digest
     timestamp: int
     transaction: Digest
     record: Record
+    deployment: int = 0
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -541,6 +570,12 @@ class AuditorEnding:
 
 
 @dataclass(frozen=True, slots=True)
+class Succession:
+    successor: bytes
+    votes: tuple[tuple[int, bytes], ...]
+
+
+@dataclass(frozen=True, slots=True)
 class LogAnchoring:
     member: int
     root: Digest
@@ -602,7 +637,10 @@ class WithdrawalEntry:
 
 @dataclass(frozen=True, slots=True)
 class Withdrawals:
+    """`deployment`: whose ConsentRegistry takes them, as a card names it; None: the newest. The newest counts both."""
+
     entries: tuple[WithdrawalEntry, ...]
+    deployment: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -890,6 +928,7 @@ Call = (
     | Revocation
     | Recovery
     | AuditorEnding
+    | Succession
     | LogAnchoring
     | AddressAnnouncement
     | FormRegistration
@@ -933,24 +972,56 @@ class Sent:
 
 @dataclass(frozen=True, slots=True)
 class Contracts:
-    """Addresses (20 bytes each) of one deployment on one chain: the domains every statement is signed for."""
+    """Addresses (20 bytes each) of one deployment on one chain: the domains every statement is signed for.
+
+    `before`: the deployment that this one continues, on the same chain.
+    """
 
     chain_id: int
     membership: bytes
     consent: bytes
     training: bytes
     unlearning: bytes
+    before: Contracts | None = field(default=None, compare=False, kw_only=True)
+
+    @property
+    def line(self) -> tuple[Contracts, ...]:
+        """This deployment and those before it, the first one first."""
+        return (*(() if self.before is None else self.before.line), self)
 
     @property
     def domains(self) -> Domains:
-        """The EIP-712 domains of this deployment."""
+        """The EIP-712 domains of this deployment, and of those before it."""
         return Domains(
             chain_id=self.chain_id,
             membership=self.membership,
             training=self.training,
             consent=self.consent,
             unlearning=self.unlearning,
+            before=tuple(one.domains for one in reversed(self.line[:-1])),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Continuation:
+    """A study as the next deployment is founded with it: its terms, and its tree.
+
+    Attributes:
+        branches: from 1 on; (parent, base height, finals up to there, lineage of that checkpoint).
+        voids: heights without a model, (branch << 32 | height >> 8, bits), words other than zero by key.
+    """
+
+    terms: CreateStudy
+    branches: tuple[tuple[int, int, int, Digest], ...]
+    voids: tuple[tuple[int, int], ...]
+
+    @property
+    def tree(self) -> Digest:
+        """The rolling hash over branches and voids that `StudyContinued` says."""
+        found = ZERO
+        for entry in (*self.branches, *self.voids):
+            found = hash_words("tree", found, *entry)
+        return found
 
 
 class Ledger(Protocol):

@@ -42,6 +42,10 @@ SENTENCES: Final[dict[str, str]] = {
     "LogNotLonger": "the log of member {member} is anchored up to line {anchored}, line {entries} is not beyond",
     "NoAuditor": "no auditor has seat {seat}",
     "VotesOrder": "votes come one a member in ascending order; the one of member {member} does not",
+    "NetworkMoved": "the members of this network go on with the deployment at {successor}: decide there",
+    "NotSuccessor": "the network named {named} as its successor",
+    "SeatsWanted": "the network before gave {wanted} indexes or seats, the founding names {got}",
+    "SeatChanged": "index or seat {index} is {expected}'s at the network before, the founding names {got}",
     "InvalidShortString": "a stored text is not in its short form",
     "StringTooLong": "the text {str} is too long to be stored",
     # ConsentRegistry
@@ -56,6 +60,7 @@ SENTENCES: Final[dict[str, str]] = {
     "BadTerms": "the study's {field} cannot be {got}",
     "StudyKnown": "study {study} exists already",
     "StudyUnknown": "there is no study {study}",
+    "StudyNotAtRest": "study {study} has round {openRound} open, or a fork that {forkState}: it moves when both ended",
     "NotInvited": "member {index} is not invited to study {study}",
     "AlreadyJoined": "member {index} has joined study {study} already",
     "AlreadyLeft": "member {index} has left study {study} for good",
@@ -124,6 +129,7 @@ NAMED: Final = {
     ("WrongPhase", "phase"): PHASES,
     ("WrongState", "state"): STATES,
     ("ForkState", "state"): FORKS,
+    ("StudyNotAtRest", "forkState"): FORKS,
 }
 """(error, operand) -> the names of its values."""
 

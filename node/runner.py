@@ -22,7 +22,7 @@ from crypto.digest import Digest, sha256
 from crypto.errors import CryptoError
 from crypto.keys import KeyRing, address_text, parse_address, peer_id_text
 from node import card as cards
-from node import config, control, document, keystore, proof, roles
+from node import config, control, document, keystore, proof, roles, succession
 from node.abi import Codec
 from node.app import Node
 from node.desk import Desk
@@ -62,6 +62,7 @@ READS = frozenset(
         "erase.status",
         "audit.prove",
         "audit.disclosures",
+        "audit.open",
         "model.evaluate",
         "model.export",
         "status",
@@ -395,6 +396,7 @@ class Orders:
             "consent.export": self._held,
             "audit.prove": self._prove,
             "audit.disclosures": self._disclosures,
+            "audit.open": self._open_audit,
             "erase.request": self._erase,
             "erase.status": self._erasures,
             "erase.receipt": self._erase_receipt,
@@ -406,6 +408,7 @@ class Orders:
             "member.revoke": self._revoke,
             "member.recover": self._recover,
             "member.end-auditor": self._end_auditor,
+            "member.succeed": self._succeed,
             "consent.withdraw-left": self._withdraw_left,
             "model.evaluate": self._evaluate,
             "model.export": self._export,
@@ -705,6 +708,24 @@ class Orders:
 
     async def _end_auditor(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.end_auditor(self._node, int(body["seat"]))
+
+    async def _open_audit(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._desk.open_audit(self._node, self._study(body), int(body["seat"]))
+
+    async def _succeed(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Our vote for the next deployment, where we have one, and our seat at it."""
+        opened, participant = self._opened, self._node.participant
+        contracts = succession.read_plan(dict(body["plan"]), opened.network).contracts
+        home, registry = opened.home, participant.history.registry
+        seat = registry.members.get(home.index) if home.role == "member" else registry.auditors.get(home.index)
+        if seat is None:
+            raise NotFound(f"the chain, as this home has it, has no {home.role} {home.index}")
+        found: dict[str, Any] = {"votes": [], "needed": registry.needed, "decided": False}
+        if participant.me is not None:
+            found = await self._desk.governance.succeed(self._node, contracts.membership)
+        listen = opened.settings["node", "listen"]
+        ours = succession.write_seat(participant.ring, home.role, home.index, seat.name, listen, contracts)
+        return {**found, "seat": ours}
 
     async def _withdraw_left(self, body: dict[str, Any]) -> dict[str, Any]:
         consent = Digest.from_hex(str(body["consent"]))

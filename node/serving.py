@@ -278,7 +278,9 @@ class Server:
             return None
         for _, access in study.access:
             if access.seat == asker.seat and access.from_height <= opened.height <= access.to_height:
-                return None
+                if asker.seat is not None and self._node.audit_open(opened.study, asker.seat):
+                    return None
+                return Refusal("not-allowed", "no data-protection officer here has opened this study to your seat")
         return Refusal("not-allowed", "no AuditAccess of your seat covers this round")
 
     # ----------------------------------------------------------------------------------------------------------------

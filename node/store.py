@@ -47,6 +47,7 @@ from node.messages import (
     RemovalNotice,
     RevocationNotice,
     RotationNotice,
+    SuccessionNotice,
     TombstoneNotice,
     VerdictNotice,
     VoteNotice,
@@ -112,7 +113,14 @@ def notice_key(notice: Notice) -> tuple[Digest, str, int, int]:
             return notice.batch, kind, notice.stage, notice.member
         case AdmissionNotice():
             return Digest(notice.ledger.rjust(32, b"\0")), kind, notice.epoch, notice.member
-        case RemovalNotice() | RotationNotice() | RevocationNotice() | RecoveryNotice() | AuditorEndNotice():
+        case (
+            RemovalNotice()
+            | RotationNotice()
+            | RevocationNotice()
+            | RecoveryNotice()
+            | AuditorEndNotice()
+            | SuccessionNotice()
+        ):
             return Digest(notice.ledger.rjust(32, b"\0")), kind, notice.epoch, notice.member
         case LeftConsentNotice():
             return notice.consent_id, kind, notice.epoch, notice.member

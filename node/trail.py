@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crypto.digest import Digest
+from crypto.keys import address_text
 from node.errors import InputError, NotFound
 from node.events import Event, EventIndex
 from node.history import Branch, History, RoundHistory
@@ -54,12 +55,14 @@ from node.records import (
     MemberRemoved,
     MemberRevoked,
     MemberRotated,
+    NetworkSucceeded,
     PurgesAttested,
     Record,
     ReplayOpened,
     RoundFailed,
     RoundFinal,
     RoundOpened,
+    StudyContinued,
     StudyCreated,
     VerdictsGiven,
     Withdrawn,
@@ -240,6 +243,12 @@ _WORDS: Final[dict[type, Teller]] = {
     AuditorSeated: lambda r, n: _Told(
         0, r.name, f"has auditor's seat {r.seat}" + (f" for study {_short(r.study)}" if r.study != ZERO else "")
     ),
+    NetworkSucceeded: lambda r, n: _by_contract(
+        f"the members go on with the deployment at {address_text(r.successor)} from epoch {r.epoch}"
+    ),
+    StudyContinued: lambda r, n: _by_contract(
+        f"study {_short(r.study)} goes on here after {_round_name(r.branch, r.height)}, {r.finals} of its rounds final"
+    ),
     LogAnchored: lambda r, n: _by(n, r.member, f"anchors its log up to entry {r.entries} under {_short(r.root)}"),
     AddressAnnounced: lambda r, n: _by(n, r.member, f"is dialled at {r.text or 'no address'} from here on"),
     FormRegistered: lambda r, n: _by_contract(f"form {_short(r.form_id)} is registered for study {_short(r.study)}"),
@@ -342,11 +351,12 @@ def tell(logged: Iterable[Logged]) -> Iterator[Event]:
             any_study=_may_concern_any_study(record, names),
             who=told.who,
             what=told.what,
+            deployment=one.deployment,
         )
 
 
 def trail(index: EventIndex, **filters: Any) -> list[dict[str, Any]]:
-    """Who did what when: {time, block, transaction, who, kind, what} an entry, as `EventIndex.find` filters them.
+    """Who did what when, an entry a row of `Event.row`, as `EventIndex.find` filters them.
 
     Raises:
         InputError: an unknown kind.

@@ -443,6 +443,10 @@ _NOTICES = (
         ("epoch", _U64), ("hospital", _U16), ("consent_id", _DIGEST), ("member", _U16), ("signature", _SIGNATURE),
     ),
     _row(
+        "succession", messages.SuccessionNotice, MAX_SMALL_BYTES,
+        ("epoch", _U64), ("ledger", _ADDRESS), ("member", _U16), ("signature", _SIGNATURE),
+    ),
+    _row(
         "tombstone", messages.TombstoneNotice, MAX_SMALL_BYTES,
         ("member", _U16), ("content", _DIGEST), ("reason", _U8), ("subject", _DIGEST), ("signature", _SIGNATURE),
     ),

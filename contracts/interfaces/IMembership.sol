@@ -17,6 +17,7 @@ pragma solidity 0.8.37;
 /// | revocation | quorum | Revoke | the key counts for nothing, at once; the seat stays, inactive |
 /// | recovery | quorum | Recover, and the new key's Keys | the new key, at once; active from the next round on |
 /// | auditor's end | quorum | EndAuditor | announces nothing any more |
+/// | succession | quorum | Succeed | decides as before; none opens after it |
 /// | address | the member's key | Announce | changes nothing: where others dial it, and no epoch |
 ///
 /// Rounds here are also erasures: plans, purges and verdicts take the keys with which the batch was opened.
@@ -75,6 +76,10 @@ interface IMembership {
     event MemberRecovered(
         uint16 indexed index, address ledger, bytes peerId, bytes32 sealingKey, uint64 at, uint64 epoch
     );
+    /// @notice The members go on with the deployment whose Membership is `successor`: here no study is created and no round
+    /// opens any more, but those of erasures under way, and no change of members, keys or seats is decided. Consents and
+    /// erasures go on as before.
+    event NetworkSucceeded(address successor, uint64 epoch);
     /// @notice The term of auditor `seat` ended at `termEnd` (Unix seconds), by votes.
     event AuditorEnded(uint16 indexed seat, uint64 termEnd, uint64 epoch);
     /// @notice `member` stands by the lines of its own log up to and with line `entries` (counted from 1 since the founding):
@@ -98,6 +103,14 @@ interface IMembership {
 
     /// @notice No index is left: the network gave `given` of 32.
     error NetworkFull(uint256 given);
+    /// @notice The members decide at `successor` now.
+    error NetworkMoved(address successor);
+    /// @notice The predecessor's members named `named`, which is not this contract; or none can succeed to itself.
+    error NotSuccessor(address named);
+    /// @notice The predecessor gave `wanted` indexes or auditor's seats, the founding names `got`.
+    error SeatsWanted(uint256 wanted, uint256 got);
+    /// @notice Who has the index or seat at the predecessor is `expected`, the founding names `got`.
+    error SeatChanged(uint16 index, address expected, address got);
     /// @notice A network begins with at least two members.
     error TooFewFounders(uint256 members);
     /// @notice `ledger` has or had a seat.
@@ -162,6 +175,11 @@ interface IMembership {
     /// @notice End the term of auditor `seat` now, by votes EndAuditor(epoch, seat, ledger).
     function endAuditor(uint16 seat, MemberVote[] calldata votes) external;
 
+    /// @notice Go on with another deployment, by votes Succeed(epoch, successor). For good once all of it stands; until
+    /// then another vote may name another one.
+    /// @param successor_ Where its Membership will lie or lies.
+    function succeed(address successor_, MemberVote[] calldata votes) external;
+
     /// @notice Anchor the next segment of an active member's own log, by its AnchorLog(member, root, entries). Anybody may
     /// carry it, nobody twice: `entries` grows.
     /// @param root Of the segment's lines; what they say is not on the chain.
@@ -212,6 +230,17 @@ interface IMembership {
     /// @notice All that another registry needs, in one call.
     /// @param roster Address whose code holds every member's address (library RosterCode).
     function snapshot() external view returns (address roster, uint64 epoch, uint32 active, bytes32 accumulator);
+    /// @notice As `snapshot`, for whoever opens a round: nobody is active once the network has a successor.
+    function roundSnapshot()
+        external
+        view
+        returns (address roster, uint64 epoch, uint32 active, bytes32 accumulator);
+    /// @notice Whether a seat here or at a predecessor has or had a peer id with this keccak256.
+    function peerKnown(bytes32 peerIdHash) external view returns (bool);
+    /// @notice Membership of the deployment that this one continues, zero: none.
+    function predecessor() external view returns (IMembership);
+    /// @notice Membership of the deployment that continues this one, zero: none.
+    function successor() external view returns (address);
     /// @notice The ConsentRegistry of this network.
     function consent() external view returns (address);
     /// @notice The TrainingLedger of this network.

@@ -59,6 +59,29 @@ interface ITrainingLedger {
         uint32 erasureWindow;
     }
 
+    /// @notice A branch of a continued study: where it left its parent, and the lineage of that checkpoint.
+    struct BranchState {
+        uint16 parent;
+        uint32 baseHeight;
+        uint32 baseFinals;
+        bytes32 origin;
+    }
+
+    /// @notice 256 heights of a branch: `key` is branch << 32 | height >> 8, a bit is set for a height without a model.
+    struct VoidWord {
+        uint256 key;
+        uint256 word;
+    }
+
+    /// @notice A study that goes on at a second deployment: its terms, which its id is the hash of, and its tree.
+    /// @param branches From branch 1 on.
+    /// @param voids Words other than zero, by key.
+    struct Continuation {
+        StudyTerms terms;
+        BranchState[] branches;
+        VoidWord[] voids;
+    }
+
     /// @notice A member's commitment and its signature over Commit(roundId, member, updateRoot, datasetRoot, nextDatasetRoot).
     struct CommitEntry {
         uint16 member;
@@ -226,6 +249,19 @@ interface ITrainingLedger {
 
     /// @notice A study exists. `study` is H(study, struct hash of CreateStudy).
     event StudyCreated(bytes32 indexed study, StudyTerms terms);
+    /// @notice A study of the predecessor goes on here from where it stood. `tree` is the rolling hash over its branches and
+    /// voids: tree' = H(tree, tree, words of the entry), from zero.
+    event StudyContinued(
+        bytes32 indexed study,
+        uint32 joined,
+        uint32 left,
+        uint32 branch,
+        uint32 height,
+        uint32 finals,
+        bytes32 lineage,
+        bytes32 model,
+        bytes32 tree
+    );
     /// @notice A member takes part from the next round that opens.
     event Joined(bytes32 indexed study, uint16 indexed member);
     /// @notice A member takes no part from the next round that opens, for good.
@@ -307,6 +343,8 @@ interface ITrainingLedger {
     error BadTerms(string field, uint256 got);
     /// @notice The study exists already.
     error StudyKnown(bytes32 study);
+    /// @notice The study still has an open round or a fork where it comes from.
+    error StudyNotAtRest(bytes32 study, bytes32 openRound, uint8 forkState);
     /// @notice No such study.
     error StudyUnknown(bytes32 study);
     /// @notice Member `index` is not active, or no such index was given.

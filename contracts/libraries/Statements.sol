@@ -16,6 +16,7 @@ library Statements {
     bytes32 internal constant REVOKE = keccak256("Revoke(uint64 epoch,uint16 member,address ledger)");
     bytes32 internal constant RECOVER = keccak256("Recover(uint64 epoch,uint16 member,bytes32 keysHash)");
     bytes32 internal constant END_AUDITOR = keccak256("EndAuditor(uint64 epoch,uint16 seat,address ledger)");
+    bytes32 internal constant SUCCEED = keccak256("Succeed(uint64 epoch,address successor)");
     bytes32 internal constant ANCHOR_LOG = keccak256("AnchorLog(uint16 member,bytes32 root,uint64 entries)");
     bytes32 internal constant ANNOUNCE = keccak256("Announce(uint16 member,uint64 number,bytes multiaddress)");
     bytes32 internal constant BUNDLE = keccak256("Bundle(string role,uint16 seat,bytes32 manifest)"); // off chain

@@ -19,6 +19,7 @@ library Tags {
     bytes32 internal constant ROUND = keccak256("koinon/round/1");
     bytes32 internal constant RESULT = keccak256("koinon/result/1");
     bytes32 internal constant BRANCH = keccak256("koinon/branch/1");
+    bytes32 internal constant TREE = keccak256("koinon/tree/1");
     bytes32 internal constant LINEAGE = keccak256("koinon/lineage/1");
     bytes32 internal constant LINK = keccak256("koinon/link/1");
     bytes32 internal constant BATCH = keccak256("koinon/batch/1");
@@ -30,6 +31,7 @@ library Tags {
     bytes32 internal constant RECORD_MEMBER_REVOKED = keccak256("koinon/record-member-revoked/1");
     bytes32 internal constant RECORD_MEMBER_RECOVERED = keccak256("koinon/record-member-recovered/1");
     bytes32 internal constant RECORD_AUDITOR_ENDED = keccak256("koinon/record-auditor-ended/1");
+    bytes32 internal constant RECORD_NETWORK_SUCCEEDED = keccak256("koinon/record-network-succeeded/1");
     bytes32 internal constant RECORD_ADDRESS_ANNOUNCED = keccak256("koinon/record-address-announced/1");
     bytes32 internal constant RECORD_LOG_ANCHORED = keccak256("koinon/record-log-anchored/1");
     bytes32 internal constant RECORD_FORM_REGISTERED = keccak256("koinon/record-form-registered/1");

@@ -296,7 +296,10 @@ contract StudiesTest is Network {
         found(2);
         string[3] memory names = ["ConsentRegistry", "TrainingLedger", "UnlearningRegistry"];
         for (uint256 i; i < 3; ++i) {
-            bytes memory code = abi.encodePacked(creationCode(names[i]), abi.encode(membership));
+            bytes memory arguments = i == 1
+                ? abi.encode(membership, new ITrainingLedger.Continuation[](0))
+                : abi.encode(membership);
+            bytes memory code = abi.encodePacked(creationCode(names[i]), arguments);
             vm.expectRevert();
             this.deployAgain(code);
         }

@@ -402,6 +402,28 @@ contract UnlearningRegistryTest is Network {
         unlearning.openErasure(t, r, vs, e);
     }
 
+    function test_erasureEndsWhereItBeganWhenTheNetworkMoves() public {
+        (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3);
+        succeed(address(0xbeef), everyone(4));
+        same(finish(roundId, everyone(4), model(0, 5)), 0, "no round opens after the move");
+        plan(planOf(batch, 0, 1, model(0, 1), 3), everyone(4));
+        purge(batch, everyone(4), 0);
+        openReplay(batch);
+        roundId = training.openRound(study);
+        holds(roundId != 0, "the replay's rounds open all the same");
+        roundId = finish(roundId, 7, model(1, 2));
+        finish(roundId, 7, model(1, 3));
+        for (uint16 i; i < 3; ++i) {
+            verdict(batch, i, 1, model(1, 3), true);
+        }
+        stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
+        purge(batch, everyone(4), 1);
+        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
+        stateIs(batch, IUnlearningRegistry.State.CLOSED);
+        training.failRound(study, closeUnanswered(training.openRound(study)));
+        same(training.openRound(study), 0, "and none after it");
+    }
+
     function headIs(uint32 branch, uint32 height, bytes32 model_, bool tainted, bool inService) internal view {
         (uint32 b, uint32 h,, bytes32 m, bool t, bool s) = training.head(study);
         same(b, branch, "head branch");

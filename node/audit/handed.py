@@ -6,7 +6,7 @@ What this file does not know: the checks of a home, which a bundle passes too (`
 from __future__ import annotations
 
 from crypto.errors import CryptoError, SignatureMismatch
-from crypto.statements import Bundle, verify
+from crypto.statements import Bundle, verify_any
 from node import certificate
 from node.audit import bundle
 from node.audit.checks import Audit
@@ -40,7 +40,7 @@ def exporter_signed(audit: Audit) -> str | None:
         return "nobody signed this bundle: what is not under signatures of its own is nobody's word"
     statement = Bundle(about.role, about.index, reader.manifest_hash)
     try:
-        verify(statement, audit.domains.of(statement), reader.signature, seat.ledger)
+        verify_any(statement, audit.domains, reader.signature, seat.ledger)
     except SignatureMismatch as error:
         raise Fault("signature", bundle.SIGNATURE, error.expected, error.got or "no key at all") from None
     except CryptoError as error:

@@ -128,7 +128,7 @@ def opened_round(chain: Chain, logged: Logged, record: RoundOpened) -> None:
     branch = study.branches[record.branch]
     expected = round_id(
         chain_id=chain.contracts.chain_id,
-        contract=chain.contracts.training,
+        contract=chain.contracts.line[logged.deployment].training,
         study=record.study,
         branch=record.branch,
         height=record.height,
@@ -444,7 +444,9 @@ def observe(chain: Chain, logged: Logged, found: dict[str, Fault]) -> None:
     """
     record = logged.record
     try:
-        for name, kind, rule in RULES:
+        # what a deployment logs after the members left it changes nothing here, but for what the fold itself takes
+        rules = RULES if logged.deployment >= chain.history.deployment else ()
+        for name, kind, rule in rules:
             if isinstance(record, kind) and name not in found:
                 try:
                     rule(chain, logged, record)

@@ -250,7 +250,8 @@ def _open_bundle(path: Path, network: Network | None) -> Audit:
 def _identity(network: Network) -> dict[str, Any]:
     """All that a network.json says but where its chain and peers are reached, which each home may know otherwise."""
     seats = {role: [{**seat, "address": ""} for seat in network.raw[role]] for role in ("founders", "auditors")}
-    return {**network.raw, "chain": {**network.raw["chain"], "url": ""}, **seats}
+    before = {} if network.before is None else {"before": _identity(network.before)}
+    return {**network.raw, "chain": {**network.raw["chain"], "url": ""}, **seats, **before}
 
 
 def read_records(home: Path) -> list[Logged]:

@@ -14,7 +14,7 @@ import click
 
 from node.cli import common
 from node.cli.common import FILE, acting_home, home_option, read_file, read_text, study_option
-from node.cli.output import Noun, answer, csv_flag, json_flag, moment, pairs, progress, table
+from node.cli.output import Noun, answer, csv_flag, json_flag, moment, pairs, progress, short, table
 from node.errors import ExitCode, InputError, LocalError, NodeError, NotFound, Refused
 from node.home import is_network_home, open_home, write_file
 
@@ -127,15 +127,29 @@ def trail(
         since=None if since is None else _moment(since, "--since"),
         until=None if until is None else _moment(until, "--until"),
     )
-    header = ("time (UTC)", "block", "transaction", "who", "what", "kind")
-    answer(
-        rows,
-        table(
-            header,
-            [(moment(r["time"]), r["block"], r["transaction"], r["who"], r["what"], r["kind"]) for r in rows],
-        ),
-        rows,
-    )
+    header = ["time (UTC)", "block", "transaction", "who", "what", "kind"]
+    shown = [[moment(r["time"]), r["block"], r["transaction"], r["who"], r["what"], r["kind"]] for r in rows]
+    if history.deployment:  # the network moved: say which deployment an entry is from
+        header.append("deployment")
+        shown = [[*line, row["deployment"]] for line, row in zip(shown, rows, strict=True)]
+    answer(rows, table(header, shown), rows)
+
+
+@audit.command("open")
+@click.option("--seat", type=int, default=0, show_default=True, help="The auditor's seat.")
+@home_option
+@study_option
+@json_flag
+def open_(home: Path, study: str | None, seat: int) -> None:
+    """Let an auditor have a study's keys from this hospital, as its data-protection officer.
+
+    Example: koinon audit open --seat 0 --home NET/member-1
+
+    An auditor reads what two opened: itself, by its AuditAccess on the chain, and one hospital's officer. No node hands
+    it a key before both. It is for this study and seat, and ends with the seat's term. What the auditor has it keeps.
+    """
+    found = common.order(acting_home(home), "audit.open", {"study": study, "seat": seat})
+    answer(found, [f"study {short(found['study'])} is open to {found['auditor']}, from this hospital"])
 
 
 def _timeline(home: Path, **filters: Any) -> list[dict[str, Any]]:

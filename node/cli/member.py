@@ -29,6 +29,7 @@ def member() -> None:
     a key is stolen          revoke           a quorum; the key counts for nothing at once, the seat waits
     a key is lost, revoked   apply --recover  then `recover` by a quorum: new keys under the old index
     a hospital leaves        remove           a quorum; its index is never given again
+    new contracts are due    succeed, move    a quorum names the next deployment; each home then goes on there
     """
 
 
@@ -236,6 +237,51 @@ def end_auditor(seat: int, home: Path) -> None:
     """
     found = common.order(acting_home(home), "member.end-auditor", {"seat": seat})
     answer(found, _vote_lines(found, f"the term in auditor's seat {seat} is over"))
+
+
+@member.command("succeed")
+@click.argument("plan", type=FILE)
+@click.option("--out", type=FILE, required=True, help="Where to write this home's seat at the next deployment.")
+@home_option
+@json_flag
+def succeed(plan: Path, out: Path, home: Path) -> None:
+    """Vote to go on with another deployment, and sign this home's seat there. An auditor's home signs a seat only.
+
+    Example: koinon member succeed successor.json --out seat-1.json --home NET/member-1
+
+    The file is from `koinon network plan-successor`. The vote that completes the quorum ends what begins at the present
+    deployment: no study and no round opens there any more. Withdrawals and erasures are taken there for ever. Hand the
+    seat to whoever founds the successor (`koinon network found-successor`).
+    """
+    from node.home import read_json, write_json
+
+    read_file(plan, "plan", 1 << 16)
+    found = common.order(acting_home(home), "member.succeed", {"plan": read_json(plan)})
+    write_json(out, found["seat"])
+    answer({**found, "out": str(out)}, [*_vote_lines(found, "the network goes on with it"), f"{out}: the seat there"])
+
+
+@member.command("move")
+@click.argument("network", type=FILE)
+@home_option
+@json_flag
+def move(network: Path, home: Path) -> None:
+    """Go on at the next deployment: take its network.json into a home whose node does not run.
+
+    Example: koinon member move network.json --home NET/member-1
+
+    Refused unless it continues this home's network as its members voted. Keys, vault, models and history stay as they
+    are; the node goes on there when it is started again. It reads both deployments from then on.
+    """
+    from node.home import read_network
+    from node.succession import move_home
+
+    read_file(network, "network.json", 1 << 20)
+    described = read_network(network)
+    move_home(acting_home(home), described, common.history_of(home))
+    membership = described.raw["contracts"]["membership"]
+    found = {"home": str(home), "deployment": len(described.line) - 1, "membership": membership}
+    answer(found, [f"{home} goes on at deployment {found['deployment']}, Membership {membership}"])
 
 
 @member.command("list")

@@ -17,6 +17,8 @@ from node.errors import InputError, NodeError, NotFound
 if TYPE_CHECKING:
     from crypto.keys import LedgerKey
     from fl_engine.data.dataset import Dataset
+    from node.home import Network
+    from node.ledger import EthereumClient
 
 UP_TIMEOUT_S = 180.0
 
@@ -143,6 +145,76 @@ def init(
         lines.append("No register of signed forms: this network is marked SYNTHETIC; its consents will be invented.")
     lines.append(f"next: koinon network up --home {home} --detach")
     answer(found, lines)
+
+
+@network.command("plan-successor")
+@network_home
+@click.option("--out", type=FILE, required=True, help="Where to write the plan.")
+@click.option("--deployer-key-file", type=FILE, help="Hex key of the account that will pay (embedded chain: none).")
+@json_flag
+def plan_successor(home: Path, out: Path, deployer_key_file: Path | None) -> None:
+    """Plan a second deployment of this network on its chain: the addresses that its members vote for.
+
+    Example: koinon network plan-successor --home NET --out successor.json
+
+    Nothing is sent. Then each member and auditor: `koinon member succeed`; when what was open has ended:
+    `koinon network found-successor`; at last each home: `koinon member move`. The account must send nothing else
+    meanwhile; if it did, plan anew and vote anew.
+    """
+    from node.home import read_network, write_json
+    from node.succession import write_plan
+
+    described = read_network(home / "network.json")
+    plan = write_plan(_client(described), _deployer(home, deployer_key_file), described)
+    write_json(out, plan)
+    answer({**plan, "out": str(out)}, [f"{out}: Membership will lie at {plan['contracts']['membership']}"])
+
+
+@network.command("found-successor")
+@network_home
+@click.option("--plan", "plan_file", type=FILE, required=True, help="From `koinon network plan-successor`.")
+@click.option("--seat", "seat_files", type=FILE, multiple=True, help="From `koinon member succeed`; repeat.")
+@click.option("--out", type=FILE, required=True, help="Where to write the network's new description.")
+@click.option("--deployer-key-file", type=FILE, help="Hex key of the account that pays (embedded chain: none).")
+@json_flag
+def found_successor(
+    home: Path, plan_file: Path, seat_files: tuple[Path, ...], out: Path, deployer_key_file: Path | None
+) -> None:
+    """Create the deployment that the members voted for, with every study where it stands.
+
+    Example: koinon network found-successor --home NET --plan successor.json --seat s1.json --seat s2.json --out n.json
+
+    Refused while a round is open or an erasure is planned and not closed. Broken off, it goes on where it was. What it
+    says of the studies is checked by every node against its own history before it signs anything there.
+    """
+    from node import succession
+    from node.cli.common import history_of
+    from node.home import read_json, read_network, write_json
+
+    described = read_network(home / "network.json")
+    planned = succession.read_plan(read_json(plan_file), described)
+    seats = [read_json(path) for path in seat_files]
+    history, key = history_of(home), _deployer(home, deployer_key_file)
+    new = succession.found_successor(_client(described), key, described, history, planned, seats)
+    write_json(out, new.raw)
+    studies = [one.hex() for one in history.studies]
+    found = {"out": str(out), "contracts": new.raw["contracts"], "studies": studies}
+    lines = [f"{out}: deployment {len(new.line) - 1}, {len(history.studies)} studies go on there"]
+    answer(found, [*lines, f"each home: stop its node, koinon member move {out}, start it"])
+
+
+def _client(described: Network) -> EthereumClient:
+    from node.ledger import EthereumClient
+
+    return EthereumClient(described.chain_url, described.contracts.chain_id)
+
+
+def _deployer(home: Path, key_file: Path | None) -> LedgerKey:
+    """The account that creates contracts: the embedded chain's operator, or somebody's by file."""
+    from crypto.keys import LedgerKey
+    from node.chain.genesis import load_operator_key
+
+    return deployer_key(key_file) if key_file is not None else LedgerKey.from_bytes(load_operator_key(home))
 
 
 def deployer_key(path: Path) -> LedgerKey:

@@ -49,8 +49,11 @@ class StoredAnchor:
 class ConsentRegistry(Contract):
     """Forms, grants, anchors, and withdrawals that nothing can stop or undo."""
 
-    def __init__(self, machine: Machine, address: bytes, membership: Membership) -> None:
-        """Deploy."""
+    def __init__(
+        self, machine: Machine, address: bytes, membership: Membership, predecessor: ConsentRegistry | None = None
+    ) -> None:
+        """Deploy. What was granted or ended at the `predecessor` counts here, also what ends there later."""
+        self._predecessor = predecessor
         super().__init__(machine, address)
         self._membership = membership
         self._forms: Slots[Digest, Form | None] = Slots(machine, None)
@@ -60,7 +63,16 @@ class ConsentRegistry(Contract):
 
     def withdrawn_at(self, consent: Digest) -> int:
         """When the consent ended, zero if it has not."""
-        return self._withdrawn[consent]
+        before = 0 if self._predecessor is None else self._predecessor.withdrawn_at(consent)
+        return min(filter(None, (self._withdrawn[consent], before)), default=0)
+
+    def _grant_of(self, consent: Digest) -> StoredGrant | None:
+        before = None if self._predecessor is None else self._predecessor._grant_of(consent)
+        return self._grants[consent] or before
+
+    def _anchor_of(self, root: Digest) -> StoredAnchor | None:
+        before = None if self._predecessor is None else self._predecessor._anchor_of(root)
+        return self._anchors[root] or before
 
     def register_form(self, form: Form, member: int, signature: bytes) -> None:
         """`registerForm`: an active member's RegisterForm."""
@@ -168,7 +180,7 @@ class ConsentRegistry(Contract):
     def _why_not_granted(self, consent: Digest) -> Skip | None:
         if self._grants[consent] is not None:
             return Skip.DUPLICATE
-        if self._withdrawn[consent]:
+        if self.withdrawn_at(consent):
             return Skip.WRONG_PHASE
         return Skip.MALFORMED if consent == ZERO else None
 
@@ -179,9 +191,9 @@ class ConsentRegistry(Contract):
 
     def _granted_by(self, member: int, consent: Digest, root: Digest, index: int, path: Sequence[Digest]) -> bool:
         if root == ZERO:
-            grant = self._grants[consent]
+            grant = self._grant_of(consent)
             return grant is not None and grant.member == member
-        anchor = self._anchors[root]
+        anchor = self._anchor_of(root)
         if anchor is None or anchor.member != member:
             return False
         try:

@@ -9,8 +9,10 @@ would mine it as failed, or its client would not send it; neither leaves a recor
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Final
 
 from crypto.digest import ZERO, Digest, hash_words, keccak256
@@ -32,6 +34,7 @@ from node.records import (
     AuditorSeating,
     Call,
     Commits,
+    Continuation,
     Contracts,
     EquivocationReport,
     ErasureAuthorisation,
@@ -64,6 +67,7 @@ from node.records import (
     SeatInput,
     Sent,
     StudyCreation,
+    Succession,
     Verdicts,
     Withdrawals,
 )
@@ -107,6 +111,7 @@ class MemoryLedger:
         self._clock = clock
         self._lock = threading.Lock()
         self._machine = Machine(self.contracts.chain_id)
+        self._line: tuple[tuple[Membership, ConsentRegistry], ...] = ()
         self._hashes: list[Digest] = []
         self._stamps: list[int] = []
         self._logged: list[Logged] = []
@@ -119,7 +124,46 @@ class MemoryLedger:
         self._unlearning = UnlearningRegistry(
             self._machine, self.contracts.unlearning, self._membership, self._training
         )
+        self._line = ((self._membership, self._consent),)
         self._close_block(ZERO, self._machine.timestamp, self._machine.commit())
+
+    def continued(
+        self,
+        contracts: Contracts,
+        members: Sequence[SeatInput],
+        auditors: Sequence[SeatInput],
+        studies: Sequence[Continuation],
+    ) -> MemoryLedger:
+        """Deploy the successor that the members named, on this chain, in one block; its ledger, which reads both.
+
+        Args:
+            contracts: where it lies; continues this ledger's.
+            members: every index with its own Seat statement for it, an empty one where nobody is active.
+            auditors: every auditor's seat likewise.
+            studies: those that go on there.
+
+        Raises:
+            CallReverted: as the contracts' constructors.
+        """
+        new = copy.copy(self)  # the chain is the same one: blocks, machine and lock are shared
+        new.contracts = replace(contracts, before=self.contracts)
+        with self._lock:
+            self._begin()
+            machine = self._machine
+            try:
+                new._membership = Membership(machine, contracts.membership, members, auditors, self._membership)
+                new._consent = ConsentRegistry(machine, contracts.consent, new._membership, self._consent)
+                new._training = TrainingLedger(
+                    machine, contracts.training, new._membership, new._consent, self._training, studies
+                )
+            except CallReverted:
+                machine.rollback()
+                raise
+            new._unlearning = UnlearningRegistry(machine, contracts.unlearning, new._membership, new._training)
+            self._membership.founded.value = True
+            new._line = (*self._line, (new._membership, new._consent))
+            new._close_block(ZERO, machine.timestamp, machine.commit())
+        return new
 
     # --- reading
 
@@ -136,7 +180,8 @@ class MemoryLedger:
             if last < first:
                 return []
             end = self._first_log[last + 1] if last + 1 < len(self._hashes) else len(self._logged)
-            return self._logged[self._first_log[first] : end]
+            # a ledger of the first deployment knows nothing of the second
+            return [one for one in self._logged[self._first_log[first] : end] if one.deployment < len(self._line)]
 
     def accumulators(self) -> tuple[Digest, Digest, Digest]:
         """Rolling accumulators of Membership, ConsentRegistry, UnlearningRegistry."""
@@ -172,7 +217,8 @@ class MemoryLedger:
                 raise LedgerError(f"{type(call).__name__} cannot be encoded: {error}") from error
             records = self._machine.commit()
             transaction = hash_words("memory-transaction", self._machine.parent_hash, self._machine.number)
-            self._close_block(transaction, self._machine.timestamp, records)
+            older = call.deployment if isinstance(call, Withdrawals) else None
+            self._close_block(transaction, self._machine.timestamp, records, older)
             return Sent(transaction, self._machine.number, 0, records)
 
     def _dispatch(self, call: Call) -> None:
@@ -192,6 +238,8 @@ class MemoryLedger:
                 self._membership.recover(call.member, call.keys, call.votes)
             case AuditorEnding():
                 self._membership.end_auditor(call.seat, call.votes)
+            case Succession():
+                self._membership.succeed(call.successor, call.votes)
             case LogAnchoring():
                 self._membership.anchor_log(call.member, call.root, call.entries, call.signature)
             case AddressAnnouncement():
@@ -203,7 +251,8 @@ class MemoryLedger:
             case Anchoring():
                 self._consent.anchor(call.entries)
             case Withdrawals():
-                self._consent.withdraw(call.entries)
+                where = self._line[-1 if call.deployment is None else call.deployment]
+                where[1].withdraw(call.entries)
             case HospitalWithdrawal():
                 self._consent.withdraw_by_hospital(
                     call.member, call.consent_id, call.anchor_root, call.index, call.path, call.signature
@@ -261,7 +310,9 @@ class MemoryLedger:
     def _begin(self) -> None:
         self._machine.begin(len(self._hashes), self._next_stamp(), self._hashes[-1])
 
-    def _close_block(self, transaction: Digest, timestamp: int, records: tuple[Record, ...]) -> None:
+    def _close_block(
+        self, transaction: Digest, timestamp: int, records: tuple[Record, ...], deployment: int | None = None
+    ) -> None:
         number = len(self._hashes)
         parent = self._hashes[-1] if self._hashes else ZERO
         contents = keccak256(repr(records).encode())
@@ -270,6 +321,13 @@ class MemoryLedger:
         self._stamps.append(timestamp)
         self._first_log.append(len(self._logged))
         self._logged.extend(
-            Logged(Position(number, index), block_hash, timestamp, transaction, record)
+            Logged(
+                Position(number, index),
+                block_hash,
+                timestamp,
+                transaction,
+                record,
+                len(self._line) - 1 if deployment is None else deployment,
+            )
             for index, record in enumerate(records)
         )

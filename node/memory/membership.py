@@ -19,6 +19,7 @@ from crypto.statements import (
     Seat,
     SeatAuditor,
     Statement,
+    Succeed,
     struct_hash,
 )
 from node.membership import NOBODY, bitmap_of, faults, quorum
@@ -35,6 +36,7 @@ from node.records import (
     MemberRemoved,
     MemberRevoked,
     MemberRotated,
+    NetworkSucceeded,
     SeatInput,
 )
 
@@ -87,14 +89,20 @@ class Membership(Contract):
     """Members by index, auditors by seat, and a quorum of the active members over both."""
 
     def __init__(
-        self, machine: Machine, address: bytes, members: Sequence[SeatInput], auditors: Sequence[SeatInput]
+        self,
+        machine: Machine,
+        address: bytes,
+        members: Sequence[SeatInput],
+        auditors: Sequence[SeatInput],
+        predecessor: Membership | None = None,
     ) -> None:
-        """The founding: epoch 1."""
+        """The founding: epoch 1, or the next one of the predecessor whose members voted for this address."""
         super().__init__(machine, address)
-        if len(members) < 2:
-            refuse("TooFewFounders", members=len(members))
         if len(members) > MAX_MEMBERS:
             refuse("NetworkFull", given=len(members))
+        self.predecessor = predecessor
+        self.successor: Cell[bytes] = Cell(machine, bytes(20))
+        self.founded: Cell[bool] = Cell(machine, False)  # whether the successor stands, to its last contract
         self._roster = Cell(machine, Roster((), 1, 0, ZERO))
         self._auditors: Cell[tuple[AuditorSeat, ...]] = Cell(machine, ())
         self._ledgers_taken: Slots[bytes, bool] = Slots(machine, False)
@@ -105,12 +113,63 @@ class Membership(Contract):
         self._announced: Slots[int, int] = Slots(machine, 0)  # number of the address a member announced last
         self._revoked = Cell(machine, 0)
         self._retired: Cell[tuple[tuple[int, Roster], ...]] = Cell(machine, ())  # (until, roster), by time
+        if predecessor is not None:
+            self._continue(predecessor, members, auditors)
+            return
+        if len(members) < 2:
+            refuse("TooFewFounders", members=len(members))
         for seat in members:
             self._check_seat("member", seat)
             self._admit(seat)
         for seat in auditors:
             self._check_seat("auditor", seat)
             self._seat_auditor(seat, ZERO, 0)
+
+    def _continue(self, old: Membership, members: Sequence[SeatInput], auditors: Sequence[SeatInput]) -> None:
+        """Same indexes, addresses, terms and numbers of log lines; the next epoch."""
+        if old.successor.value != self.address:
+            refuse("NotSuccessor", named=old.successor.value)
+        before, seats = old.snapshot(), old._auditors.value
+        if len(members) != len(before.ledgers):
+            refuse("SeatsWanted", wanted=len(before.ledgers), got=len(members))
+        if len(auditors) != len(seats):
+            refuse("SeatsWanted", wanted=len(seats), got=len(auditors))
+        self._roster.value = Roster(before.ledgers, before.epoch + 1, before.active, ZERO)
+        self._revoked.value = old._revoked.value
+        for index, seat in enumerate(members):
+            self._logged[index] = old._logged[index]
+            if before.has(index):
+                if seat.ledger != before.ledgers[index]:
+                    refuse("SeatChanged", index=index, expected=before.ledgers[index], got=seat.ledger)
+                self._check_seat("member", seat, founding=True)
+                self._log_member(index, seat)
+        for number, (seat, kept) in enumerate(zip(auditors, seats, strict=True)):
+            if kept.term_end and kept.term_end <= self.machine.timestamp:
+                self._auditors.value = (*self._auditors.value, kept)
+                continue
+            if seat.ledger != kept.ledger:
+                refuse("SeatChanged", index=number, expected=kept.ledger, got=seat.ledger)
+            self._check_seat("auditor", seat, founding=True)
+            self._seat_auditor(seat, kept.study, kept.term_end)
+
+    def succeed(self, successor: bytes, votes: Sequence[tuple[int, bytes]]) -> None:
+        """`succeed`: votes Succeed(epoch, successor)."""
+        if successor in (bytes(20), self.address):
+            refuse("NotSuccessor", named=successor)
+        if self.founded.value:
+            refuse("NetworkMoved", successor=self.successor.value)
+        self._decide(Succeed(self._roster.value.epoch, successor), votes, here=False)
+        self.successor.value = successor
+        self.record(NetworkSucceeded(successor, self._roster.value.epoch))
+
+    def round_snapshot(self) -> Roster:
+        """`roundSnapshot`: as `snapshot`, but nobody is active once the network has a successor."""
+        roster = self.snapshot()
+        return roster if self.successor.value == bytes(20) else replace(roster, active=0)
+
+    def _check_here(self) -> None:
+        if self.successor.value != bytes(20):
+            refuse("NetworkMoved", successor=self.successor.value)
 
     def snapshot(self) -> Roster:
         """All that another registry needs."""
@@ -155,6 +214,7 @@ class Membership(Contract):
 
     def rotate(self, member: int, keys: KeysInput, signature: bytes) -> None:
         """`rotate`: the old ledger key's Rotate(epoch, member, keysHash), the new one's Keys."""
+        self._check_here()
         roster, now = self._roster.value, self.machine.timestamp
         if not roster.has(member):
             refuse("NotActive", index=member)
@@ -215,6 +275,7 @@ class Membership(Contract):
 
     def anchor_log(self, member: int, root: Digest, entries: int, signature: bytes) -> None:
         """`anchorLog`: the member's AnchorLog(member, root, entries)."""
+        self._check_here()
         roster = self._roster.value
         if not roster.has(member):
             refuse("NotActive", index=member)
@@ -237,21 +298,23 @@ class Membership(Contract):
         self._announced[member] = number
         self.record(AddressAnnounced(member, number, multiaddress))
 
-    def _decide(self, statement: Statement, votes: Sequence[tuple[int, bytes]]) -> None:
-        """A quorum of the active members, and a new epoch."""
+    def _decide(self, statement: Statement, votes: Sequence[tuple[int, bytes]], *, here: bool = True) -> None:
+        """A quorum of the active members, and a new epoch; `here`: only while the members decide here."""
+        if here:
+            self._check_here()
         roster = self._roster.value
         self.check_quorum(statement, votes, roster.active, roster.quorum, roster.ledger_of)
         self._roster.value = replace(roster, epoch=roster.epoch + 1)
 
-    def _check_seat(self, role: str, seat: SeatInput) -> Digest:
+    def _check_seat(self, role: str, seat: SeatInput, *, founding: bool = False) -> Digest:
         """The applicant's own word for its keys, none of them seated before."""
         name_length = len(seat.name.encode())
         if not 1 <= name_length <= LONGEST_TEXT:
             refuse("NameLength", length=name_length)
         if seat.sealing_key == ZERO:
             refuse("NoSealingKey", ledger=seat.ledger)
-        self._take_ledger(seat.ledger)
-        self._take_peer(seat.peer_id)
+        self._take_ledger(seat.ledger, founding=founding)
+        self._take_peer(seat.peer_id, founding=founding)
         statement = Seat(role, seat.peer_id, Digest(seat.sealing_key), seat.name)
         recovered = self.signer(statement, seat.signature) or bytes(20)
         if recovered != seat.ledger:
@@ -276,15 +339,23 @@ class Membership(Contract):
         if recovered != ledger:
             refuse("KeysNotSigned", index=member, expected=ledger, recovered=recovered)
 
-    def _take_ledger(self, ledger: bytes) -> None:
-        if ledger == bytes(20) or self._ledgers_taken[ledger]:
+    def _take_ledger(self, ledger: bytes, *, founding: bool = False) -> None:
+        if ledger == bytes(20) or (self._ledgers_taken[ledger] if founding else self._ledger_known(ledger)):
             refuse("LedgerTaken", ledger=ledger)
         self._ledgers_taken[ledger] = True
 
-    def _take_peer(self, peer_id: bytes) -> None:
+    def _ledger_known(self, ledger: bytes) -> bool:
+        before = self.predecessor is not None and self.predecessor._ledger_known(ledger)
+        return before or self._ledgers_taken[ledger]
+
+    def _peer_known(self, peer_id: bytes) -> bool:
+        before = self.predecessor is not None and self.predecessor._peer_known(peer_id)
+        return before or self._peers_taken[peer_id]
+
+    def _take_peer(self, peer_id: bytes, *, founding: bool = False) -> None:
         if not 1 <= len(peer_id) <= LONGEST_TEXT:
             refuse("PeerIdLength", length=len(peer_id))
-        if self._peers_taken[peer_id]:
+        if self._peers_taken[peer_id] if founding else self._peer_known(peer_id):
             refuse("PeerTaken", peerId=peer_id)
         self._peers_taken[peer_id] = True
 
@@ -305,8 +376,12 @@ class Membership(Contract):
         self._roster.value = replace(
             roster, ledgers=(*roster.ledgers, seat.ledger), active=roster.active | bitmap_of([index])
         )
+        self._log_member(index, seat)
+
+    def _log_member(self, index: int, seat: SeatInput) -> None:
         self._peer_of[index] = seat.peer_id
-        self.record(MemberAdmitted(index, seat.ledger, seat.peer_id, seat.sealing_key, seat.name, roster.epoch))
+        epoch = self._roster.value.epoch
+        self.record(MemberAdmitted(index, seat.ledger, seat.peer_id, seat.sealing_key, seat.name, epoch))
 
     def _seat_auditor(self, seat: SeatInput, study: Digest, term_end: int) -> None:
         number = len(self._auditors.value)

@@ -24,7 +24,7 @@ from crypto.statements import (
 from node.memory.consent import ConsentRegistry
 from node.memory.machine import Contract, Machine, Skip, Slots, refuse
 from node.memory.membership import Membership
-from node.memory.rounds import Clock, Figures, Phase, Round, available_of, clock_of
+from node.memory.rounds import Clock, Conduct, Figures, Phase, Round, available_of, clock_of
 from node.memory.study import Branch, ErasureTerms, Forking, ForkTerms, Study, check_terms
 from node.records import (
     Abstained,
@@ -33,6 +33,7 @@ from node.records import (
     BranchCreated,
     CommitEntry,
     Committed,
+    Continuation,
     Equivocated,
     EquivocationReport,
     HaveEntry,
@@ -43,6 +44,7 @@ from node.records import (
     RoundFailed,
     RoundFinal,
     RoundOpened,
+    StudyContinued,
     StudyCreated,
 )
 
@@ -61,8 +63,16 @@ EVIDENCE: Final[dict[int, tuple[type[Statement], int, slice | None]]] = {
 class TrainingLedger(Contract):
     """Studies, rounds and branches."""
 
-    def __init__(self, machine: Machine, address: bytes, membership: Membership, consent: ConsentRegistry) -> None:
-        """Deploy."""
+    def __init__(
+        self,
+        machine: Machine,
+        address: bytes,
+        membership: Membership,
+        consent: ConsentRegistry,
+        predecessor: TrainingLedger | None = None,
+        continued: Sequence[Continuation] = (),
+    ) -> None:
+        """Deploy, with studies of the predecessor that go on here."""
         super().__init__(machine, address)
         self._membership = membership
         self._consent = consent
@@ -73,6 +83,31 @@ class TrainingLedger(Contract):
         self._rounds: Slots[Digest, Round | None] = Slots(machine, None)
         self._haves: Slots[Digest, Mapping[int, Mapping[int, int]]] = Slots(machine, {})
         self._announced: Slots[Digest, bool] = Slots(machine, False)
+        for one in continued:
+            assert predecessor is not None
+            self._continue(predecessor, one)
+
+    def _continue(self, old: TrainingLedger, given: Continuation) -> None:
+        """A study from where it stood; its tree is the deployer's word, and suspensions end."""
+        study = study_id(struct_hash(given.terms))
+        s = old._study(study)
+        if s.open_round != ZERO or s.forking is not Forking.NONE:
+            refuse("StudyNotAtRest", study=study, openRound=s.open_round, forkState=int(s.forking))
+        if self._studies[study] is not None:
+            refuse("StudyKnown", study=study)
+        s = replace(s, conduct=Conduct({}, {}), commit_root=ZERO)
+        self._studies[study] = s
+        model = old._models[study, s.branch, s.final_height]
+        self._models[study, s.branch, s.final_height] = model
+        for number, (parent, base_height, base_finals, _) in enumerate(given.branches, start=1):
+            self._branches[study, number] = Branch(parent, base_height, base_finals)
+        for key, word in given.voids:
+            for bit in range(256):
+                if word >> bit & 1:
+                    self._voids[study, key >> 32, (key & 0xFFFFFFFF) << 8 | bit] = True
+        self.machine.emit(
+            StudyContinued(study, s.joined, s.left, s.branch, s.height, s.finals, s.lineage, model, given.tree)
+        )
 
     # --- studies
 
@@ -81,7 +116,7 @@ class TrainingLedger(Contract):
         study = study_id(struct_hash(terms))
         if self._studies[study] is not None:
             refuse("StudyKnown", study=study)
-        roster = self._membership.snapshot()
+        roster = self._membership.round_snapshot()
         if not roster.has(terms.member):
             refuse("NotActive", index=terms.member)
         if not terms.invited >> terms.member & 1:
@@ -101,7 +136,7 @@ class TrainingLedger(Contract):
             refuse("AlreadyJoined", study=study, index=member)
         if s.left >> member & 1:
             refuse("AlreadyLeft", study=study, index=member)
-        if not self._membership.snapshot().has(member):
+        if not self._membership.round_snapshot().has(member):
             refuse("NotActive", index=member)
         self._check_member(member, Join(study, member), signature)
         s = replace(s, joined=s.joined | 1 << member)
@@ -382,10 +417,12 @@ class TrainingLedger(Contract):
         """Open the next round, unless the study is over, waits for joins or a purge, or has fewer than two members."""
         if s.finals >= s.terms.rounds or s.forking is Forking.WAITS_FOR_PURGE:
             return s
-        members = self._membership.snapshot()
+        members = self._membership.round_snapshot()
         if s.height == 0 and s.terms.invited & members.active & ~s.left & ~s.joined:
             return s
         roster = s.joined & members.active
+        if not roster and s.forking is Forking.REPLAYING:  # an erasure that began here ends here
+            roster = s.joined & self._membership.snapshot().active
         figures = Figures.of(roster, s.terms)
         if figures.n < 2:
             return s

@@ -10,6 +10,7 @@ by its random id, or by a random alias where the consent is not (any more) at th
     consent_withdrawn   DCM 110113                   AuthZ-Consent  E       AuthZconsent: deny from here on
     consent_refused     DCM 110113                   AuthZ-Consent  E       AuthZconsent: left out at the gate
     model_export        DCM 110106 Export            model-export   R       as PrivacyDisclosure.Source, of a model
+    audit_opened        DCM 110113 Security Alert    audit-opened   E       the keys of a study's rounds, to an auditor
     purged              DCM 110110 Patient Record    erasure-purge  D       as PatientDelete, of models and updates
     anything else       DCM 110100 Application       its kind       E       that it happened, nothing of what it says
 
@@ -51,6 +52,7 @@ _TYPES: Final[dict[str, tuple[str, str, str, str]]] = {
     "consent_withdrawn": ("110113", "Security Alert", "AuthZ-Consent", "E"),
     "consent_refused": ("110113", "Security Alert", "AuthZ-Consent", "E"),
     "model_export": ("110106", "Export", "model-export", "R"),
+    "audit_opened": ("110113", "Security Alert", "audit-opened", "E"),
     "purged": ("110110", "Patient Record", "erasure-purge", "D"),
 }
 _OTHER: Final = ("110100", "Application Activity")
@@ -153,7 +155,7 @@ def _entities(kind: str, body: Mapping[str, Any]) -> list[dict[str, Any]]:
             {"what": what, "type": _coding(ENTITY_TYPE, "1", "Person"), "role": _coding(OBJECT_ROLE, "1", "Patient")},
             {"what": what, "type": _coding(RESOURCE_TYPE, "Consent", "Consent")},
         ]
-    named = {"model_export": "model_root", "purged": "erasure"}.get(kind)
+    named = {"model_export": "model_root", "purged": "erasure", "audit_opened": "study"}.get(kind)
     value = str(body.get(named) or "") if named else ""
     what = {"identifier": {"system": f"urn:koinon:{named}", "value": value}} if value else {"display": kind}
     return [{"what": what, "type": _coding(ENTITY_TYPE, "2", "System Object")}]

@@ -184,7 +184,7 @@ def test_the_form_signed_last_counts_and_the_older_consent_is_withdrawn(world: W
     rows = [*register((CANARY,)), dataclasses.replace(register((CANARY,), form="second", signed=later)[0], line=3)]
     report = enrol(world.vault, rows, world.spec, world.origin, now=NOW)
     assert (len(report.minted), report.superseded) == (1, (old,))
-    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history())))
+    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history()), world.origin.domains))
     assert set(world.history().withdrawals) == {old}
     assert due_withdrawals(world.vault, world.history()) == ()
 
@@ -231,8 +231,8 @@ def test_synthetic_homes_enrol_all_and_others_nobody(world: World) -> None:
 def test_withdrawals_of_a_batch_do_not_keep_the_order_they_came_in(world: World) -> None:
     ids = world.enrol()
     notices = [withdrawal_notice(world.vault.card(one)) for one in ids]
-    calls = withdraw_calls([*notices, notices[0]])
-    assert calls == withdraw_calls(reversed(notices))
+    calls = withdraw_calls([*notices, notices[0]], world.origin.domains)
+    assert calls == withdraw_calls(reversed(notices), world.origin.domains)
     assert [len(call.entries) for call in calls] == [6]
     world.send(*calls)
     assert set(world.history().withdrawals) == set(ids)
@@ -270,7 +270,7 @@ def test_a_consents_state_is_told_from_vault_and_chain(world: World) -> None:
     world.enrol()
     states.append(consent_state(world.vault.find(before)[0], world.history(), NOW))
     states.append(consent_state(world.vault.find(before)[0], world.history(), QUARTER_END))
-    world.send(*withdraw_calls([withdrawal_notice(world.vault.card(before))]))
+    world.send(*withdraw_calls([withdrawal_notice(world.vault.card(before))], world.origin.domains))
     states.append(consent_state(world.vault.find(before)[0], world.history(), NOW))
     assert states == [ConsentState.MINTED, ConsentState.ACTIVE, ConsentState.EXPIRED, ConsentState.WITHDRAWN]
 
@@ -318,7 +318,7 @@ def test_entered_in_error_deletes_the_copy_whatever_the_form_says_and_looks_like
     (one,) = world.enrol(CANARY)
     assert world.vault.note_withdrawal(one, at=NOW, mark="entered-in-error", reason="merged records")
     assert due_deletions(world.vault, world.history()) == (one,)
-    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history())))
+    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history()), world.origin.domains))
     assert one in world.history().withdrawals
     assert consent_state(world.vault.find(one)[0], world.history(), NOW) is ConsentState.ENTERED_IN_ERROR
     late = register((CANARY,), signed=TODAY)
@@ -328,7 +328,7 @@ def test_entered_in_error_deletes_the_copy_whatever_the_form_says_and_looks_like
 def test_who_agrees_again_gets_another_consent_and_the_old_one_stays_ended(world: World) -> None:
     (old,) = world.enrol(CANARY)
     world.vault.note_withdrawal(old, at=NOW)
-    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history())))
+    world.send(*withdraw_calls(due_withdrawals(world.vault, world.history()), world.origin.domains))
     again = register((CANARY,), signed=TODAY + datetime.timedelta(days=1))
     fresh = enrol(world.vault, again, world.spec, world.origin, now=NOW + 86_400).minted
     assert len(fresh) == 1

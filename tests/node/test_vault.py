@@ -509,7 +509,7 @@ def test_a_grant_that_a_reorganisation_took_out_is_pending_again(world: World) -
 
 
 def withdrawn_history(world: World, *ids: Digest) -> History:
-    world.send(*withdraw_calls(withdrawal_notice(world.vault.card(one)) for one in ids))
+    world.send(*withdraw_calls((withdrawal_notice(world.vault.card(one)) for one in ids), world.origin.domains))
     return world.history()
 
 

@@ -130,14 +130,47 @@ abstract contract Network is Checks {
     function found(uint256 n) internal {
         vm.warp(START);
         vm.roll(100);
-        uint256 nonce = vm.getNonce(address(this));
-        address where = vm.computeCreateAddress(address(this), nonce);
-        IMembership.SeatInput[] memory members = new IMembership.SeatInput[](n);
+        deployFour(seatsOf(everyone(n), n, nextMembership()), IMembership(address(0)), new ITrainingLedger.Continuation[](0));
+    }
+
+    /// @notice Where the next deployment will have its Membership.
+    function nextMembership() internal view returns (address) {
+        return vm.computeCreateAddress(address(this), vm.getNonce(address(this)));
+    }
+
+    /// @notice The members vote for `successor`.
+    function succeed(address successor, uint32 signers) internal {
+        bytes32 structHash = keccak256(abi.encode(Statements.SUCCEED, membership.epoch(), successor));
+        membership.succeed(successor, ballot(signers, structHash));
+    }
+
+    /// @notice The network goes on with a second deployment; `membership` and the others are the new ones then.
+    function move(ITrainingLedger.Continuation[] memory continued) internal {
+        uint256 n = membership.indexCount();
+        succeed(nextMembership(), membership.activeMembers());
+        deployFour(seatsOf(membership.activeMembers(), n, nextMembership()), membership, continued);
+    }
+
+    /// @notice Seats of `members` out of `n`, for a Membership that will lie at `where`.
+    function seatsOf(uint32 members, uint256 n, address where)
+        internal
+        view
+        returns (IMembership.SeatInput[] memory seats)
+    {
+        seats = new IMembership.SeatInput[](n);
         for (uint256 i; i < n; ++i) {
-            members[i] = seatInput(memberKey(i), false, "hospital", where);
+            if ((members >> i) & 1 == 1) seats[i] = seatInput(memberKey(i), false, "hospital", where);
         }
+    }
+
+    function deployFour(
+        IMembership.SeatInput[] memory members,
+        IMembership predecessor,
+        ITrainingLedger.Continuation[] memory continued
+    ) internal {
+        uint256 nonce = vm.getNonce(address(this));
         IMembership.SeatInput[] memory auditors = new IMembership.SeatInput[](1);
-        auditors[0] = seatInput(auditorKey(0), true, "auditor", where);
+        auditors[0] = seatInput(auditorKey(0), true, "auditor", nextMembership());
         address[3] memory others;
         for (uint256 i; i < 3; ++i) {
             others[i] = vm.computeCreateAddress(address(this), nonce + 1 + i);
@@ -145,12 +178,13 @@ abstract contract Network is Checks {
         membership = IMembership(
             deploy(
                 abi.encodePacked(
-                    creationCode("Membership"), abi.encode(members, auditors, others[0], others[1], others[2])
+                    creationCode("Membership"),
+                    abi.encode(members, auditors, others[0], others[1], others[2], predecessor)
                 )
             )
         );
         consent = IConsentRegistry(deploy(abi.encodePacked(creationCode("ConsentRegistry"), abi.encode(membership))));
-        training = ITrainingLedger(deploy(abi.encodePacked(creationCode("TrainingLedger"), abi.encode(membership))));
+        training = ITrainingLedger(deploy(abi.encodePacked(creationCode("TrainingLedger"), abi.encode(membership, continued))));
         unlearning =
             IUnlearningRegistry(deploy(abi.encodePacked(creationCode("UnlearningRegistry"), abi.encode(membership))));
     }

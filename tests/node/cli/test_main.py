@@ -17,13 +17,13 @@ from node.cli.output import as_node_error, json_flag
 
 SURFACE = {
     "demo": None,
-    "network": "init up status down",
+    "network": "init up status down plan-successor found-successor",
     "node": "init run status doctor pending approve rotate",
-    "member": "apply approve remove list rotate revoke recover end-auditor",
+    "member": "apply approve remove list rotate revoke recover end-auditor succeed move",
     "study": "create join leave list show spec-template",
     "consent": "grant withdraw withdraw-left show import export list supersede correct forms",
     "erase": "request status receipt audit verify refuse extend",
-    "audit": "verify trail round member consent erasure disclosures participation prove check export provenance "
+    "audit": "verify trail open round member consent erasure disclosures participation prove check export provenance "
     "record-of-processing events",
     "model": "show evaluate export lineage",
     "simulate": None,

@@ -10,7 +10,8 @@ import re
 import secrets
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +26,10 @@ from node.chain.engine import Engine
 from node.chain.genesis import ChainGenesis
 from node.chain.rpc import Rpc
 from node.chain.server import Miner
-from node.deployment import deploy, plan_deployment
+from node.deployment import deploy, pay, plan_deployment
 from node.ledger import EthereumClient, Web3Ledger
 from node.memory.ledger import MemoryLedger, memory_contracts
+from node.records import Continuation, Contracts
 from tests.node.ledger.world import World, founding
 
 ANVIL = Path(__file__).resolve().parents[3] / "node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
@@ -197,6 +199,46 @@ def make_world(kind: str, codec: Codec, request: pytest.FixtureRequest) -> World
         return World(remote, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
 
     return make
+
+
+@dataclass(frozen=True)
+class Successor:
+    """A second deployment that is planned: where it will lie, and how to found it with studies."""
+
+    contracts: Contracts
+    found: Callable[[Sequence[Continuation]], World]
+
+
+@pytest.fixture
+def plan_successor(kind: str, codec: Codec, request: pytest.FixtureRequest) -> Callable[[World], Successor]:
+    """A maker of second deployments on the ledger of a world."""
+
+    def plan(world: World) -> Successor:
+        if kind == "memory":
+            old = world.ledger
+            assert isinstance(old, MemoryLedger)
+            where = Contracts(old.contracts.chain_id, *(bytes([8] * 19 + [n]) for n in range(4)), before=old.contracts)
+
+            def found_here(studies: Sequence[Continuation]) -> World:
+                ledger = old.continued(where, *founding(world.keys, world.auditors, where), studies)
+                return World(ledger, world.keys, world.auditors, world.advance)
+
+            return Successor(where, found_here)
+        chain: Chain = request.getfixturevalue(kind)
+        client, deployer = chain.client(), LedgerKey.generate()
+        pay(client, chain.operator, [deployer.address], COIN // 1000)
+        planned = plan_deployment(client, deployer.address, world.contracts)
+
+        def found_there(studies: Sequence[Continuation]) -> World:
+            members, auditors = founding(world.keys, world.auditors, planned.contracts)
+            deploy(client, deployer, planned, members, auditors, studies=studies)
+            account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
+            remote: Any = Web3Ledger(client, planned.contracts, account, codec)
+            return World(remote, world.keys, world.auditors, world.advance, first_block=world.first_block)
+
+        return Successor(planned.contracts, found_there)
+
+    return plan
 
 
 @pytest.fixture
