@@ -418,7 +418,7 @@ contract UnlearningRegistryTest is Network {
         }
         stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
         purge(batch, everyone(4), 1);
-        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
         stateIs(batch, IUnlearningRegistry.State.CLOSED);
         training.failRound(study, closeUnanswered(training.openRound(study)));
         same(training.openRound(study), 0, "and none after it");

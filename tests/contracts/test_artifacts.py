@@ -24,7 +24,7 @@ BOUNDS = {
     ("Erasure", "n=5 first all"): 750_000,
     ("Erasure", "n=5 later all"): 680_000,
 }
-"""(Snapshot, row) -> most gas. Those of an erasure are what was reached, not yet what is aimed at (contracts/README.md)."""
+"""(Snapshot, row) -> most gas. An erasure's are what was reached, not yet what is aimed at (contracts/README.md)."""
 
 NAMES = ["ConsentRegistry", "Membership", "TrainingLedger", "UnlearningRegistry"]
 
