@@ -47,6 +47,8 @@ class Digest(bytes):
 
     def __new__(cls, value: bytes | bytearray | memoryview) -> Self:
         """Raise `EncodingError` unless `value` is 32 bytes."""
+        if type(value) is cls:
+            return value  # it cannot change: the records of a large set are built from digests that were read before
         if len(value) != 32:
             raise EncodingError("digest", f"32 bytes expected, {len(value)} given")
         return super().__new__(cls, value)

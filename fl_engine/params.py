@@ -23,7 +23,7 @@ from __future__ import annotations
 import math
 import re
 import struct
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
@@ -44,6 +44,9 @@ MAX_DIMS: Final = 8
 MAX_DIM: Final = 2**31 - 1
 MAX_PARAMETERS: Final = 2**28
 """Default cap on P: 1 GiB of int32, far above any model that hospitals exchange in full."""
+
+BLOCK: Final = 1 << 15
+"""Numbers that a pass over a model takes at once: 256 KiB of int64, which stays in the cache."""
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_.]*\Z")
 
@@ -111,15 +114,26 @@ class ParamSpec:
         return arrays
 
 
+def blocks(size: int) -> Iterator[slice]:
+    """Slices that cover 0..size-1: a pass block by block needs no temporary as long as the model."""
+    return (slice(start, min(start + BLOCK, size)) for start in range(0, size, BLOCK))
+
+
 def encode_model(spec: ParamSpec, ints: Ints) -> bytes:
     """The canonical `koinon.model/1` bytes of (spec, ints int32 [P]). Raises ShapeMismatch."""
-    return spec.to_bytes() + struct.pack("<Q", spec.size) + encode_ints(spec.check(ints))
+    little = spec.check(ints).astype("<i4", copy=False)
+    return b"".join((spec.to_bytes(), struct.pack("<Q", spec.size), little.data))
+
+
+def model_length(spec: ParamSpec) -> int:
+    """Bytes of every model of this layout."""
+    return len(spec.to_bytes()) + 8 + 4 * spec.size
 
 
 def decode_model(
     data: bytes, expected: ParamSpec | None = None, max_parameters: int = MAX_PARAMETERS
 ) -> tuple[ParamSpec, Ints]:
-    """Canonical bytes -> (spec, int32 [P]), or ModelEncodingError.
+    """Canonical bytes -> (spec, int32 [P]: the bytes themselves, read-only), or ModelEncodingError.
 
     Accepts exactly what `encode_model` writes. With `expected`, a model of any other layout is a ShapeMismatch.
     """
@@ -134,7 +148,7 @@ def decode_model(
         raise ModelEncodingError(f"{len(data) - offset} bytes of integers, expected {4 * declared}", offset)
     if expected is not None and spec != expected:
         raise ShapeMismatch("layout of the model", expected.tensors, spec.tensors)
-    return spec, decode_ints(data[offset:], declared)
+    return spec, view_ints(memoryview(data)[offset:], declared)
 
 
 def encode_ints(ints: Ints) -> bytes:
@@ -142,11 +156,16 @@ def encode_ints(ints: Ints) -> bytes:
     return ints.astype("<i4", copy=False).tobytes()
 
 
-def decode_ints(data: bytes, size: int) -> Ints:
+def decode_ints(data: bytes | memoryview, size: int) -> Ints:
     """4*size little-endian bytes -> a writable int32 [size]. Raises ModelEncodingError on any other length."""
+    return view_ints(data, size).astype(np.int32)
+
+
+def view_ints(data: bytes | memoryview, size: int) -> Ints:
+    """As `decode_ints`, but the bytes themselves, read-only, where they are int32 of this machine."""
     if len(data) != 4 * size:
         raise ModelEncodingError(f"{len(data)} bytes of integers, expected {4 * size}", 0)
-    return np.frombuffer(data, dtype="<i4").astype(np.int32)
+    return np.frombuffer(data, dtype="<i4").astype(np.int32, copy=False)
 
 
 def _decode_spec(data: bytes) -> tuple[ParamSpec, int]:

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_engine.errors import NonFiniteUpdate, PolicyError, RangeExceeded, ShapeMismatch
-from fl_engine.params import Ints
+from fl_engine.params import Ints, blocks
 
 INT32_MAX: Final = 2**31 - 1
 
@@ -52,21 +52,38 @@ def quantise(values: NDArray[np.floating[Any]], grid: Grid) -> Ints:
     return np.clip(scaled, -grid.limit, grid.limit).astype(np.int32)
 
 
+def quantise_difference(after: NDArray[np.float32], before: NDArray[np.float32], grid: Grid) -> Ints:
+    """`quantise(after - before)` of two float32 [P], the difference taken in float64, where it is not rounded again.
+
+    Block by block: in one piece the float64 numbers would be many times the model.
+    """
+    delta = np.empty(len(after), dtype=np.int32)
+    for block in blocks(len(after)):
+        try:
+            delta[block] = quantise(after[block].astype(np.float64) - before[block], grid)
+        except NonFiniteUpdate as fault:
+            raise NonFiniteUpdate(block.start + fault.index, fault.value) from None
+    return delta
+
+
 def dequantise(ints: Ints, grid: Grid) -> NDArray[np.float32]:
     """int32 -> float32, the view that networks compute with: the float32 nearest to q * 2^-F.
 
     Exact for |q| <= 2^24; beyond it the conversion rounds half to even, and the scaling itself is always exact.
     """
-    return ints.astype(np.float32) * np.float32(2.0**-grid.fraction_bits)
+    floats = ints.astype(np.float32)
+    floats *= np.float32(2.0**-grid.fraction_bits)
+    return floats
 
 
 def check_range(ints: Ints, grid: Grid) -> None:
     """Raise RangeExceeded(first index, value, limit) unless every |q| <= grid.limit."""
-    wide = ints.astype(np.int64).reshape(-1)
-    outside = np.abs(wide) > grid.limit
-    if outside.any():
-        index = int(np.argmax(outside))
-        raise RangeExceeded(index, int(wide[index]), grid.limit)
+    flat = ints.reshape(-1)
+    # int(): -2^31 has no positive counterpart in int32
+    if flat.size == 0 or (int(flat.min()) >= -grid.limit and int(flat.max()) <= grid.limit):
+        return
+    index = int(np.argmax((flat < -grid.limit) | (flat > grid.limit)))
+    raise RangeExceeded(index, int(flat[index]), grid.limit)
 
 
 def add_saturating(model: Ints, delta: Ints) -> Ints:
@@ -76,5 +93,7 @@ def add_saturating(model: Ints, delta: Ints) -> Ints:
             raise ShapeMismatch(f"integer type of the {what}", "int32", ints.dtype)
     if model.shape != delta.shape:
         raise ShapeMismatch("shape of the delta", model.shape, delta.shape)
-    total = model.astype(np.int64) + delta.astype(np.int64)
-    return np.clip(total, -(2**31), INT32_MAX).astype(np.int32)
+    total = np.empty(model.shape, dtype=np.int32)
+    for block in blocks(len(model)):
+        total[block] = np.clip(np.add(model[block], delta[block], dtype=np.int64), -(2**31), INT32_MAX)
+    return total

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fl_engine.errors import EngineError, FrameError, WorkerFailed
 from fl_engine.frames import Frame, read_frame, write_frame
-from fl_engine.params import Ints, decode_ints
+from fl_engine.params import Ints, view_ints
 from fl_engine.ring import Grid
 
 _KEPT_VARIABLES: Final = ("PATH", "HOME", "LANG", "LC_ALL", "LD_LIBRARY_PATH", "TMPDIR", "SYSTEMROOT")
@@ -125,7 +125,7 @@ class TrainingWorker:
             "erasable": erasable,
         }
         answer, buffers = self._ask(header, [model_bytes, _raw(rows, "<i8")])
-        delta = decode_ints(buffers[0], len(buffers[0]) // 4)
+        delta = view_ints(buffers[0], len(buffers[0]) // 4)
         return TrainedUpdate(delta, answer["records"], answer["loss"], answer["profile"])
 
     def unlearn(
@@ -171,7 +171,7 @@ class TrainingWorker:
         }
         rows = [_raw(one, "<i8") for one in (retained, forgotten)]
         answer, buffers = self._ask(header, [model_bytes, *rows, secret, *anchors])
-        delta = decode_ints(buffers[0], len(buffers[0]) // 4)
+        delta = view_ints(buffers[0], len(buffers[0]) // 4)
         return TrainedUpdate(delta, answer["records"], answer["loss"], answer["profile"])
 
     def predict(

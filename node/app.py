@@ -3,7 +3,8 @@
 What may live here: tasks, retries, the order in which blocking pieces run. Every rule is elsewhere: what a round does
 (`round`), what an erasure does (`erasure`), what needs keys or data (`participant`), who may be answered (`serving`),
 what people may order (`desk`). The state is touched by one worker thread at a time (`_core`); training, the chain and
-peers are waited for outside it.
+peers are waited for outside it, and work over every byte of a model has a thread of its own (`_long`), so that peers
+are answered meanwhile.
 
 The same class runs a hospital's node over libp2p and an Ethereum client, and a whole simulated study over the
 in-memory doors (`node/simulate.py`).
@@ -123,6 +124,7 @@ from node.training import Arithmetic, Trainer, TrainingStopped
 log = structlog.get_logger("node")
 T = TypeVar("T")
 RETRY_S = 2
+LOOK_PAUSE_S = 0.02  # least pause between two looks at the chain
 BEAT_S = 1.0
 STUCK_S = 60.0  # without a beat: something holds the loop, and a restart is the way out
 KEEP_MACHINES = 4  # ended rounds per node whose machines still answer for their keys and close their results
@@ -177,6 +179,7 @@ class Node:
         self._addresses = addresses
         self._poll_s = poll_s
         self._core_turn = trio.CapacityLimiter(1)
+        self._long_turn = trio.CapacityLimiter(1)  # one at a time: each holds a few times a model's bytes
         self._chain_turn = trio.CapacityLimiter(4)
         self._sending_turn = trio.CapacityLimiter(8)  # of its own: a look never waits for what waits to be mined
         self._training_turn = trio.CapacityLimiter(1)
@@ -194,6 +197,7 @@ class Node:
         self._beside: dict[str, trio.CancelScope] = {}  # what waits for the chain beside the looks at it
         self._restarting = True
         self._fault: LedgerError | None = None  # why the last look at the chain failed
+        self._news = trio.Event()  # something is on the chain that we have not read: look now
         self.ready = False
         self._beaten = time.monotonic()
         self._phases: dict[Digest, PhaseView] = {}  # as they were last told to the log
@@ -273,6 +277,10 @@ class Node:
         """One blocking call on the node's state; calls take turns."""
         return await trio.to_thread.run_sync(partial(function, *arguments), limiter=self._core_turn)
 
+    async def _long(self, function: Callable[..., T], *arguments: Any) -> T:
+        """One piece of long work over a model's bytes, which touches nothing that `_core` does."""
+        return await trio.to_thread.run_sync(partial(function, *arguments), limiter=self._long_turn)
+
     async def core(self, function: Callable[..., T], *arguments: Any) -> T:
         """For the control endpoint: a blocking call on the node's state, in turn."""
         return await self._core(function, *arguments)
@@ -287,8 +295,12 @@ class Node:
         )
 
     async def send(self, call: Call) -> Sent:
-        """Carry a call to the chain; sending it again is always safe."""
-        return await self._chain(self._ledger.send, call, limiter=self._sending_turn)
+        """Carry a call to the chain; sending it again is always safe. Then look, and tell the others to."""
+        sent = await self._chain(self._ledger.send, call, limiter=self._sending_turn)
+        self._news.set()
+        domains = self.participant.domains
+        self.spawn(self._exchange.greet, Hello(domains.chain_id, domains.membership, sent.block))
+        return sent
 
     # ----------------------------------------------------------------------------------------------------------------
     # Running
@@ -368,6 +380,8 @@ class Node:
         return Hello(domains.chain_id, domains.membership, max(self._follower.done, 0))
 
     async def _answer(self, peer_id: bytes, request: Request) -> Reply:
+        if isinstance(request, Hello) and request.block > self._follower.done:
+            self._news.set()
         reply = await self._core(self._server.answer, peer_id, request, self._now)
         await self._empty_inbox()
         return reply
@@ -409,7 +423,10 @@ class Node:
                 self.metrics.chain_errors += 1
                 log.warning(_KIND_OF_FAULT.get(type(error), "ledger"), error=error.message)
                 await trio.sleep(1.0)
-            await trio.sleep(self._poll_s)
+            await trio.sleep(min(self._poll_s, LOOK_PAUSE_S))  # a peer may say that there is news as often as it likes
+            with trio.move_on_after(max(0.0, self._poll_s - LOOK_PAUSE_S)):
+                await self._news.wait()
+            self._news = trio.Event()
 
     async def _send_again(self) -> None:
         try:
@@ -660,6 +677,7 @@ class Node:
         Only to the machine that asked: another one in its place has read another chain.
         """
         asked_by = self.participant.rounds.get(round_id)
+        begun = time.monotonic()
         try:
             if isinstance(effect, _COMMITTING):
                 self._check_undisputed()
@@ -667,6 +685,8 @@ class Node:
         except (NodeError, OSError) as error:
             log.info("later", round=round_id.hex()[:8], effect=type(effect).__name__, error=str(error)[:300])
             events = (NotSent(effect, self._now + 1),)
+        seconds, what = round(time.monotonic() - begun, 4), type(effect).__name__
+        log.debug("effect", round=round_id.hex()[:8], effect=what, member=getattr(effect, "member", None), s=seconds)
         if self.participant.rounds.get(round_id) is asked_by:
             await self._step(round_id, *events)
 
@@ -692,10 +712,12 @@ class Node:
             case Prefetch(member) | Fetch(member):
                 return await self._fetch(round_id, member, effect, keys=isinstance(effect, Fetch))
             case Judge(member):
-                return (await self._core(node.judge, round_id, member),)
+                return (await self._long(node.verdict, await self._core(node.contribution, round_id, member)),)
             case Aggregate(members):
                 await self._parent_model(round_id)
-                return (await self._core(node.aggregate, round_id, members),)
+                mixture = await self._core(node.mixture, round_id, members)
+                root = None if mixture is None else await self._long(node.new_model, mixture)
+                return (await self._core(node.result, round_id, members, root),)
             case SignAbstain():
                 return (await self._core(node.sign_abstain, round_id),)
             case SignHave():
@@ -748,6 +770,21 @@ class Node:
         finally:
             self.metrics.training_s += time.monotonic() - begun
             self._busy.discard(mark)
+        job = job.without_records()
+        log.debug("trained", round=effect.round_id.hex()[:8], s=round(time.monotonic() - begun, 4))
+        overtaken = await self._overtaken(effect)
+        if overtaken:
+            return overtaken
+        sealed = await self._long(self.participant.seal, job, trained)
+        overtaken = await self._overtaken(effect)
+        if overtaken:
+            await self._core(self.participant.discard, sealed)
+            return overtaken
+        notice = await self._core(self.participant.commit, job, sealed)
+        return (Trained(notice, effect.generation), Held(job.member))
+
+    async def _overtaken(self, effect: Train) -> tuple[Event, ...]:
+        """Why what was trained must not be committed: a withdrawal came meanwhile, or the round went on; else empty."""
         # Hours of work are not thrown away because the chain is being read again.
         while self._restarting or self.disputed or effect.round_id in self._unready:  # noqa: ASYNC110 - at our pace
             await trio.sleep(self._poll_s)
@@ -757,8 +794,7 @@ class Node:
         machine = self.participant.rounds.get(effect.round_id)
         if machine is None or machine.facts.withdrawals > effect.generation:
             return (TrainingFailed(effect.generation),)
-        notice = await self._core(self.participant.commit, job, trained)
-        return (Trained(notice, effect.generation), Held(job.member))
+        return ()
 
     async def _ask_peers(self, round_id: Digest, effect: AskPeers) -> tuple[Event, ...]:
         machine = self.participant.rounds.get(round_id)

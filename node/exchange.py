@@ -7,22 +7,24 @@ function on the node's state).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
 import trio
 
 from crypto.blobs import MAX_METRICS_BYTES
-from crypto.digest import Digest
+from crypto.digest import ContentMap, Digest
 from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, ciphertext_length, unwrap
 from node.doors import NotAPeer, Transport
 from node.errors import NodeError, NotFound, TimedOut
 from node.membership import members_of
-from node.messages import Accepted, CommitNotice, GetKey, KeyReply, Notice, Notices, Offer, Pull, Refusal, Reply
+from node.messages import Accepted, CommitNotice, GetKey, Hello, KeyReply, Notice, Notices, Offer, Pull, Refusal, Reply
 from node.participant import Participant
-from node.pull import fetch_content
+from node.pull import pull_content
+from node.store import Partial
 
 log = structlog.get_logger("exchange")
 OFFER_TIMEOUT_S = 10.0
@@ -36,8 +38,28 @@ SET_HEAD_BYTES = 128  # what a set has beside its leaves, rounded up
 MAX_LEAF_BYTES = 1024  # a leaf with an anchor path of 20 steps has 895
 UPDATE_HEADER_BYTES = 256  # what an update has beside metrics and integers, rounded up
 
+PULLS_AT_ONCE = 8
+"""Contents on their way here at the same time. Each holds two chunks (2 MiB) and what the transport buffers for it."""
+
 RunCore = Callable[..., Awaitable[Any]]
 """`await run(function, *arguments)`: one blocking call on the node's state, one at a time."""
+
+
+class _Disk:
+    """A pull's sink in the node's store; hashing and writing are done in a thread."""
+
+    def __init__(self, partial: Partial) -> None:
+        self._partial = partial
+        self._turn = trio.CapacityLimiter(1)
+
+    async def missing(self, content: ContentMap) -> Iterable[int]:
+        return await trio.to_thread.run_sync(self._partial.missing, content, limiter=self._turn)
+
+    async def keep(self, content: ContentMap, index: int, data: bytes) -> None:
+        await trio.to_thread.run_sync(self._partial.keep, content, index, data, limiter=self._turn)
+
+    async def finish(self, content: ContentMap) -> None:
+        await trio.to_thread.run_sync(self._partial.finish, content, limiter=self._turn)
 
 
 class Exchange:
@@ -48,6 +70,8 @@ class Exchange:
         self._transport = transport
         self._node = participant
         self._run = run
+        self._under_way: dict[Digest, trio.Event] = {}
+        self._pulls = trio.CapacityLimiter(PULLS_AT_ONCE)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Who
@@ -127,11 +151,46 @@ class Exchange:
     # Content
 
     async def content(self, root: Digest, kind: str, max_length: int, first: int | None = None) -> None:
-        """Fetch and keep a content by its root, unless it is here. `ContentUnavailable` names each holder's fault."""
-        if await self._run(self._node.store.has, root):
-            return
-        data = await fetch_content(self._ask, root, kind, max_length, self.holders(first))
-        await self._run(self._node.store.put, kind, data)
+        """Fetch and keep a content by its root, unless it is here. `ContentUnavailable` names each holder's fault.
+
+        Whoever wants what is on its way already waits for it. What came of a pull that ended early is not asked again.
+        """
+        while root in self._under_way:
+            await self._under_way[root].wait()
+        with self._alone(root):
+            if await self._run(self._node.store.has, root):
+                return
+            async with self._pulls:
+                partial = self._node.store.partial(kind, root)
+                sink = _Disk(partial)
+                try:
+                    found = await pull_content(self._ask, root, kind, max_length, self.holders(first), sink)
+                    await sink.finish(found)
+                finally:
+                    partial.close()
+
+    @contextmanager
+    def _alone(self, root: Digest) -> Iterator[None]:
+        """Be the one who fetches this content."""
+        done = self._under_way[root] = trio.Event()
+        try:
+            yield
+        finally:
+            del self._under_way[root]
+            done.set()
+
+    async def greet(self, hello: Hello) -> None:
+        """Tell every peer how far the chain is, so that those behind look now; a lost word costs a pause."""
+
+        async def one(peer: bytes) -> None:
+            try:
+                await self._transport.request(peer, hello, OFFER_TIMEOUT_S)
+            except NodeError as error:
+                log.debug("greet", peer=peer.hex()[-8:], error=error.message)
+
+        async with trio.open_nursery() as nursery:
+            for peer in self.everyone():
+                nursery.start_soon(one, peer)
 
     async def _ask(self, peer: bytes, message: Any, timeout_s: float) -> Reply:
         return await self._transport.request(peer, message, timeout_s)

@@ -5,6 +5,10 @@ themselves and what they are restored from. What this file does not know: the ne
 comes in as a number. `node/app.py` performs these duties one at a time in a worker thread; `node/serving.py` answers
 peers from the same state.
 
+What takes long, because it goes over every byte of a model, is apart: `seal`, `verdict` and `new_model` read and change
+nothing that other duties touch, so that `app` runs them in a thread of their own while peers are answered. The model's
+sum grows as verdicts fall (`_Sum`): no update is opened twice, and none stays in memory.
+
 Persist, then speak: every method that returns a signed notice has stored it first, and returns the stored one.
 """
 
@@ -19,13 +23,23 @@ import numpy as np
 import rfc8785
 from numpy.typing import NDArray
 
-from crypto.blobs import SetPlain, UpdatePlain, dataset_root, decode_set, decode_update, encode_set, encode_update
+from crypto.blobs import (
+    SetEntry,
+    SetPlain,
+    UpdatePlain,
+    dataset_root,
+    decode_set,
+    decode_update,
+    encode_set,
+    encode_update,
+)
 from crypto.commitments import update_root
 from crypto.digest import Digest, sha256
 from crypto.errors import CryptoError, KeyMismatch, RootMismatch
 from crypto.keys import KeyRing, LedgerKey
-from crypto.sealing import BlobKind, open_blob, seal
+from crypto.sealing import BlobKind, Sealed, open_blob, seal
 from crypto.statements import Abstain, Commit, Domains, Have, Plan, Purged, Statement, Verdict, Vote, sign
+from fl_engine.errors import EngineError
 from fl_engine.trust import beta
 from node.consent import Leaf, last_deadline, original_opening, usable
 from node.errors import LocalError, LocalFault, NotFound
@@ -55,11 +69,13 @@ from node.round import (
 )
 from node.store import Store
 from node.study import parse_canonical
-from node.training import Arithmetic, LocalTraining, model_root
+from node.training import Arithmetic, LocalTraining, Total, model_root
 from node.validity import Case, Code, judge
 from node.vault import Vault
 
 ROLE_TRAIN = 1
+MAX_SUMS = 1
+"""Rounds whose updates are being added up: twice a model's bytes each. Another round's verdict drops the oldest."""
 
 N = TypeVar("N", CommitNotice, AbstainNotice, HaveNotice, VoteNotice, CloseNotice)
 
@@ -78,6 +94,47 @@ class TrainingJob:
     model: bytes
     beacon: bytes
     member: int
+
+    def without_records(self) -> TrainingJob:
+        """What is needed after the training: records and model need not wait in memory for the seal."""
+        return replace(self, x=self.x[:0], y=self.y[:0], model=b"")
+
+
+@dataclass(frozen=True, slots=True)
+class SealedJob:
+    """A training's two blobs, sealed and kept, and the leaves that its set names."""
+
+    entries: tuple[SetEntry, ...]
+    update: Sealed
+    set: Sealed
+
+
+@dataclass(frozen=True, slots=True)
+class Contribution:
+    """One member's blobs of a round and all that a verdict on them needs."""
+
+    case: Case
+    notice: CommitNotice
+    arithmetic: Arithmetic
+    history: History
+
+
+@dataclass(frozen=True, slots=True)
+class Mixture:
+    """What a round's new model is made of: (commit, n_k) of each included member, in order; the parent's root."""
+
+    round_id: Digest
+    arithmetic: Arithmetic
+    included: tuple[tuple[CommitNotice, int], ...]
+    parent: Digest
+
+
+@dataclass(slots=True)
+class _Sum:
+    """The updates found valid so far, added up, and whose they are: update root -> n_k."""
+
+    total: Total
+    parts: dict[Digest, int] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -111,6 +168,7 @@ class Participant:
     _use: dict[Digest, _Use] = field(default_factory=dict)
     _ended: set[Digest] = field(default_factory=set)  # our consents that were ended here, mined or not
     _refused: set[tuple[Digest, str]] = field(default_factory=set)  # what the log says of the gate since we started
+    _sums: dict[Digest, _Sum] = field(default_factory=dict)  # by round, at most MAX_SUMS; of the thread of long work
 
     def __post_init__(self) -> None:
         self._read_ended()
@@ -342,12 +400,8 @@ class Participant:
         self._remember_use(notice)
         return notice
 
-    def commit(self, job: TrainingJob, trained: LocalTraining) -> CommitNotice:
-        """Seal the update and its set, sign the commit, store everything; the stored notice.
-
-        A retrained commit replaces one that was stored but not yet believed by anyone only through the machine: the
-        store keeps the first commit of a round for ever, so a second generation must find no first one.
-        """
+    def seal(self, job: TrainingJob, trained: LocalTraining) -> SealedJob:
+        """Seal the update and its set and keep both ciphertexts. Long work: touches nothing but the store."""
         cap = job.arithmetic.study["policy", "max_records_per_consent"]
         entries = tuple(leaf.entry(cap) for leaf in job.leaves)
         metrics = rfc8785.dumps({"loss": round(trained.loss, 6)})
@@ -363,22 +417,29 @@ class Participant:
         plain_set = SetPlain(job.round_id, job.member, Digest(os.urandom(32)), entries)
         sealed_update = seal(encode_update(update), job.round_id, job.member, BlobKind.UPDATE)
         sealed_set = seal(encode_set(plain_set), job.round_id, job.member, BlobKind.SET)
-        root = update_root(job.round_id, job.member, sealed_update.commit.hash, sealed_set.commit.hash)
-        notice = CommitNotice(
-            job.round_id,
-            job.member,
-            root,
-            dataset_root(entries),
-            ZERO,
-            sealed_update.commit,
-            sealed_set.commit,
-            b"",
-        )
         for sealed in (sealed_update, sealed_set):
-            self.store.put("cipher", sealed.ciphertext)
+            self.store.put("cipher", sealed.ciphertext, sealed.commit.cipher_root)
+        return SealedJob(entries, sealed_update, sealed_set)
+
+    def discard(self, sealed: SealedJob) -> None:
+        """Remove blobs that will not be committed; nobody else has them or their keys."""
+        for one in (sealed.update, sealed.set):
+            self.store.remove(one.commit.cipher_root)
+
+    def commit(self, job: TrainingJob, sealed: SealedJob) -> CommitNotice:
+        """Sign the commit to sealed blobs that are kept, store it with their keys; the stored notice.
+
+        A retrained commit replaces one that was stored but not yet believed by anyone only through the machine: the
+        store keeps the first commit of a round for ever, so a second generation must find no first one.
+        """
+        update, set_ = sealed.update, sealed.set
+        root = update_root(job.round_id, job.member, update.commit.hash, set_.commit.hash)
+        notice = CommitNotice(
+            job.round_id, job.member, root, dataset_root(sealed.entries), ZERO, update.commit, set_.commit, b""
+        )
         with self.store.transaction():  # the keys and the statement that commits to them, or neither
-            self.store.put_key(job.round_id, job.member, BlobKind.UPDATE, sealed_update.key)
-            self.store.put_key(job.round_id, job.member, BlobKind.SET, sealed_set.key)
+            self.store.put_key(job.round_id, job.member, BlobKind.UPDATE, update.key)
+            self.store.put_key(job.round_id, job.member, BlobKind.SET, set_.key)
             return self._say(notice, commit_of(notice))
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -407,7 +468,11 @@ class Participant:
         return decode_set(self._open(notice, BlobKind.SET))
 
     def judge(self, round_id: Digest, member: int) -> Judged:
-        """The verdict on a member's blobs: a pure function of plaintexts and chain, the same at every node."""
+        """The verdict on a member's blobs, at once."""
+        return self.verdict(self.contribution(round_id, member))
+
+    def contribution(self, round_id: Digest, member: int) -> Contribution:
+        """A member's blobs of a sealed round and what they are judged by."""
         one, machine = self.history.rounds[round_id], self.rounds[round_id]
         notice, seal_ = machine.facts.opens(member), machine.seal()
         if notice is None or seal_ is None:
@@ -429,6 +494,16 @@ class Participant:
             original_opening(self.history, opened),
         )
 
+        return Contribution(case, notice, arithmetic, self.history)
+
+    def verdict(self, one: Contribution) -> Judged:
+        """The verdict: a pure function of plaintexts and chain, the same at every node. What is valid is added up.
+
+        Long work: reads the store, and of the history only what was there when the contribution was sealed.
+        """
+        notice, arithmetic = one.notice, one.arithmetic
+        checked: list[bytes] = []
+
         def plain(kind: BlobKind) -> bytes | None:
             try:
                 return self._open(notice, kind)
@@ -436,32 +511,76 @@ class Participant:
                 return None
 
         def check_values(values: bytes, count: int, bound: int) -> Code | None:
+            checked.append(values)
             return None if arithmetic.in_range(values) else Code.RANGE
 
-        verdict = judge(case, plain(BlobKind.UPDATE), plain(BlobKind.SET), self.history, check_values)
-        return Judged(member, int(verdict.code), verdict.records)
+        verdict = judge(one.case, plain(BlobKind.UPDATE), plain(BlobKind.SET), one.history, check_values)
+        if verdict.code is Code.VALID:
+            self._add(notice, arithmetic, checked[0], verdict.records)
+        return Judged(notice.member, int(verdict.code), verdict.records)
+
+    def _add(self, notice: CommitNotice, arithmetic: Arithmetic, values: bytes, records: int) -> None:
+        running = self._sums.get(notice.round_id)
+        if running is None:
+            while len(self._sums) >= MAX_SUMS:
+                del self._sums[next(iter(self._sums))]
+            running = self._sums[notice.round_id] = _Sum(Total(arithmetic))
+        if notice.update_root not in running.parts:
+            try:
+                running.total.add(values, records)
+            except EngineError:  # more records than the sum holds: `new_model` meets it again and says so
+                del self._sums[notice.round_id]
+            else:
+                running.parts[notice.update_root] = records
 
     # ----------------------------------------------------------------------------------------------------------------
     # The result
 
     def aggregate(self, round_id: Digest, members: int) -> Aggregated:
-        """The result of a set whose members are all judged; stores the new model.
+        """The result of a set whose members are all judged, at once; stores the new model.
 
         Raises:
             NotFound: the parent model is not here.
         """
+        mixture = self.mixture(round_id, members)
+        return self.result(round_id, members, None if mixture is None else self.new_model(mixture))
+
+    def mixture(self, round_id: Digest, members: int) -> Mixture | None:
+        """What the new model of a judged set is made of; None where too few are included for one."""
+        opened, facts = self.history.rounds[round_id].opened, self.rounds[round_id].facts
+        included = []
+        for m in members_of(members):
+            code, records = facts.verdicts[m]
+            if code == Code.VALID:
+                notice = facts.opens(m)
+                assert notice is not None
+                included.append((notice, records))
+        if len(included) < facts.least:
+            return None
+        return Mixture(round_id, self.study(opened.study), tuple(included), opened.parent_model)
+
+    def new_model(self, mixture: Mixture) -> Digest:
+        """The root of the new model, which is kept. Long work: touches nothing but the store and the running sum.
+
+        Raises:
+            NotFound: the parent model is not here.
+        """
+        parent = self.store.get(mixture.parent)
+        running = self._sums.pop(mixture.round_id, None)
+        if running is not None and running.parts == {n.update_root: records for n, records in mixture.included}:
+            model = running.total.model(parent)
+        else:  # judged before a restart, or another set than all that were judged: opened once more, one at a time
+            del running
+            pairs = ((self._values(notice), records) for notice, records in mixture.included)
+            model = mixture.arithmetic.next_model(parent, pairs)
+        return self.store.put("model", model)
+
+    def result(self, round_id: Digest, members: int, model: Digest | None) -> Aggregated:
+        """The result of a judged set with this new model; None: the parent's stays."""
         one, facts = self.history.rounds[round_id], self.rounds[round_id].facts
-        opened = one.opened
-        arithmetic = self.study(opened.study)
         codes = sum(facts.verdicts[m][0] << 4 * m for m in members_of(members))
-        included = [m for m in members_of(members) if facts.verdicts[m][0] == Code.VALID]
-        bitmap = sum(1 << m for m in included)
-        if len(included) >= facts.least:
-            pairs = ((self._values(facts.opens(m)), facts.verdicts[m][1]) for m in included)
-            outcome = 1
-            root = self.store.put("model", arithmetic.next_model(self.store.get(opened.parent_model), pairs))
-        else:
-            outcome, root = 2, opened.parent_model
+        bitmap = sum(1 << m for m in members_of(members) if facts.verdicts[m][0] == Code.VALID)
+        outcome, root = (2, one.opened.parent_model) if model is None else (1, model)
         return Aggregated(
             members,
             Result(
@@ -475,8 +594,7 @@ class Participant:
             ),
         )
 
-    def _values(self, notice: CommitNotice | None) -> bytes:
-        assert notice is not None
+    def _values(self, notice: CommitNotice) -> bytes:
         return decode_update(self._open(notice, BlobKind.UPDATE)).values
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -3,18 +3,18 @@
 Theory. A root fixes the map of chunk digests, and the map fixes every chunk, so the bytes of each answer are checked
 alone and the moment they come. A wrong map or chunk is the fault of the peer that sent it, never of the content's
 author: it is reported, that peer is asked no more, and another is asked for the same chunk. Two requests are under way
-at once, so that one is on the wire while the other is checked; the receiver never holds more than the content itself
-and those two, and never stops reading, for a reader that stalls for five seconds loses its stream.
+at once, so that one is on the wire while the other is checked; the receiver never holds more than those two chunks, and
+never stops reading, for a reader that stalls for five seconds loses its stream.
 
-What may live here: the pull. What this file does not know: connections, disks (chunks are handed to `save` and asked of
-`load`), what the content means.
+What may live here: the pull. What this file does not know: connections, disks and threads (a `Sink` keeps the chunks
+and says which it has), what the content means.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Final
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, Protocol
 
 import trio
 
@@ -29,6 +29,9 @@ Ask = Callable[[bytes, Request, float], Awaitable[Reply]]
 
 IN_FLIGHT: Final = 2
 """Chunks asked for at the same time. More did not make loopback faster; one leaves the wire idle while it hashes."""
+
+SPREAD_CHUNKS: Final = 8
+"""From so many chunks on a content is asked of two holders at once: a failed question costs less than it may save."""
 
 MAP_TIMEOUT_S: Final = 15.0
 CHUNK_TIMEOUT_S: Final = 30.0
@@ -89,15 +92,15 @@ class _Pull:
                 )
             return found
 
-    async def chunk(self, content: ContentMap, index: int) -> bytes:
+    async def chunk(self, content: ContentMap, index: int, sink: Sink, preferred: int) -> None:
         while True:
-            holder = self._next()
+            holder = self._next(preferred)
             try:
                 reply = await self._ask(holder, GetChunk(self._root, index), CHUNK_TIMEOUT_S)
                 if not isinstance(reply, ChunkReply):
                     await self._refused(holder, reply)
                     continue
-                content.verify_chunk(index, reply.data)
+                await sink.keep(content, index, reply.data)
             except CryptoError as error:
                 self._out(holder, BadContent(f"chunk {index} of {self._root.hex()}: {error}"))
                 continue
@@ -105,13 +108,13 @@ class _Pull:
                 self._failed(holder, error)
                 continue
             self._strikes[holder] = 0
-            return reply.data
+            return
 
-    def _next(self) -> bytes:
+    def _next(self, preferred: int = 0) -> bytes:
         if not self._holders:
             said = "; ".join(f"{holder.hex()[-8:]}: {fault}" for holder, fault in self._faults.items())
             raise ContentUnavailable(f"{self._kind} {self._root.hex()}: no holder left ({said or 'none was named'})")
-        return self._holders[0]
+        return self._holders[min(preferred, len(self._holders) - 1)]
 
     async def _refused(self, holder: bytes, reply: Reply) -> None:
         code = reply.code if isinstance(reply, Refusal) else "another reply"
@@ -132,8 +135,8 @@ class _Pull:
             self._out(holder, error)
         else:
             self._faults[holder] = error.message
-            if self._holders[0] == holder:
-                self._holders.rotate(-1)
+            self._holders.remove(holder)
+            self._holders.append(holder)
 
     def _out(self, holder: bytes, error: NodeError) -> None:
         """Ask this holder no more."""
@@ -141,6 +144,100 @@ class _Pull:
             self._holders.remove(holder)
             self._faults[holder] = error.message
             self._report(holder, error)
+
+
+class Sink(Protocol):
+    """Where a content goes, chunk by chunk."""
+
+    async def missing(self, content: ContentMap) -> Iterable[int]:
+        """Indexes of the chunks that are not there yet; what is there has been verified."""
+        ...
+
+    async def keep(self, content: ContentMap, index: int, data: bytes) -> None:
+        """Verify a chunk and keep it. Raises `CryptoError`, keeping nothing, if it is not the one of the map."""
+        ...
+
+
+async def pull_content(
+    ask: Ask,
+    root: Digest,
+    kind: str,
+    max_length: int,
+    holders: Sequence[bytes],
+    sink: Sink,
+    *,
+    fault: Callable[[bytes, NodeError], None] = lambda holder, error: None,
+) -> ContentMap:
+    """Bring the content whose `content_root(kind, ...)` is `root` into `sink`, from `holders` in order of preference.
+
+    A long content is asked of two holders at once, where two are named; one that does not have it is asked no more.
+
+    Args:
+        ask: how to ask a peer; `Transport.request`.
+        root: what the content must hash to.
+        kind: `cipher`, `model` or `spec`; part of the root.
+        max_length: bytes; what the round or the study allows for this content.
+        holders: peer ids that are said to hold it.
+        sink: verifies and keeps; what it has already is not asked for.
+        fault: called once for each holder that is given up, with why; a `PeerError` is the holder's own fault.
+
+    Returns:
+        The map: every chunk of it is in the sink.
+
+    Raises:
+        ContentUnavailable: no holder is left to ask, or the content is longer than `max_length`.
+    """
+    pull = _Pull(ask, Digest(root), kind, holders, fault)
+    content = await pull.map(max_length)
+    missing = deque(await sink.missing(content))
+    spread = len(content.digests) >= SPREAD_CHUNKS
+    failures: list[NodeError] = []
+
+    async def worker(number: int, scope: trio.CancelScope) -> None:
+        while missing:
+            index = missing.popleft()
+            try:
+                await pull.chunk(content, index, sink, number if spread else 0)
+            except NodeError as error:  # no holder left, or the sink cannot keep it
+                failures.append(error)
+                scope.cancel()  # the other request would only find the same
+                return
+
+    async with trio.open_nursery() as nursery:
+        for number in range(IN_FLIGHT):
+            nursery.start_soon(worker, number, nursery.cancel_scope)
+    if failures:
+        raise failures[0]
+    return content
+
+
+class _Memory:
+    """A sink in memory."""
+
+    def __init__(self, save: Callable[[int, bytes], None], load: Callable[[int], bytes | None]) -> None:
+        self._save, self._load = save, load
+        self.buffer = bytearray()
+
+    async def missing(self, content: ContentMap) -> Iterable[int]:
+        self.buffer = bytearray(content.length)
+        missing = []
+        for index in range(len(content.digests)):
+            kept = self._load(index)
+            try:
+                if kept is None:
+                    raise CryptoError("not kept")
+                self._place(content, index, kept)
+            except CryptoError:
+                missing.append(index)
+        return missing
+
+    async def keep(self, content: ContentMap, index: int, data: bytes) -> None:
+        self._place(content, index, data)
+        self._save(index, data)
+
+    def _place(self, content: ContentMap, index: int, data: bytes) -> None:
+        content.verify_chunk(index, data)
+        self.buffer[index * CHUNK_BYTES : index * CHUNK_BYTES + len(data)] = data
 
 
 async def fetch_content(
@@ -154,57 +251,11 @@ async def fetch_content(
     load: Callable[[int], bytes | None] = lambda index: None,
     fault: Callable[[bytes, NodeError], None] = lambda holder, error: None,
 ) -> bytes:
-    """The bytes whose `content_root(kind, ...)` is `root`, pulled from `holders` in this order of preference.
+    """As `pull_content`, into memory: the bytes themselves.
 
-    Args:
-        ask: how to ask a peer; `Transport.request`.
-        root: what the content must hash to.
-        kind: `cipher`, `model` or `spec`; part of the root.
-        max_length: bytes; what the round or the study allows for this content.
-        holders: peer ids that are said to hold it.
-        save: called with every fetched chunk (index, bytes) after it was verified: keeps it for a later resume.
-        load: the bytes of a chunk that an earlier pull saved, or None. They are verified again.
-        fault: called once for each holder that is given up, with why; a `PeerError` is the holder's own fault.
-
-    Raises:
-        ContentUnavailable: no holder is left to ask, or the content is longer than `max_length`.
+    `save` is called with every fetched chunk (index, bytes) after it was verified; `load` gives the bytes of a chunk
+    that an earlier pull saved, or None. They are verified again.
     """
-    pull = _Pull(ask, Digest(root), kind, holders, fault)
-    content = await pull.map(max_length)
-    buffer = bytearray(content.length)
-    missing: deque[int] = deque()
-    for index in range(len(content.digests)):
-        kept = load(index)
-        if kept is None or not _fits(content, index, kept):
-            missing.append(index)
-        else:
-            buffer[index * CHUNK_BYTES : index * CHUNK_BYTES + len(kept)] = kept
-
-    failures: list[ContentUnavailable] = []
-
-    async def worker(scope: trio.CancelScope) -> None:
-        while missing:
-            index = missing.popleft()
-            try:
-                data = await pull.chunk(content, index)
-            except ContentUnavailable as error:
-                failures.append(error)
-                scope.cancel()  # the other request would only find the same
-                return
-            buffer[index * CHUNK_BYTES : index * CHUNK_BYTES + len(data)] = data
-            save(index, data)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(IN_FLIGHT):
-            nursery.start_soon(worker, nursery.cancel_scope)
-    if failures:
-        raise failures[0]
-    return bytes(buffer)
-
-
-def _fits(content: ContentMap, index: int, data: bytes) -> bool:
-    try:
-        content.verify_chunk(index, data)
-    except CryptoError:
-        return False
-    return True
+    memory = _Memory(save, load)
+    await pull_content(ask, root, kind, max_length, holders, memory, fault=fault)
+    return bytes(memory.buffer)

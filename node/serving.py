@@ -68,10 +68,10 @@ SHARE_BURST_S = 5.0
 """Of the state's one thread (it also judges, signs and steps the rounds), what answering may take: this part of its
 processor time in the long run, divided by the registered peers, and that many seconds at once for each. A chunk takes
 0.2 ms, a notice 0.1 ms, a key 0.4 ms."""
-EXTRA_PER_S = 0.1
+EXTRA_PER_S = 1 / 60
 EXTRA_BURST = 256.0
 """Notices of one peer that belong to no round, batch or study of this chain: votes of governance, cards, tombstones.
-Such a notice can be made up without end, and is kept."""
+Such a notice can be made up without end, is kept, and a card is carried to the chain at our cost."""
 PRIVATE = (WithdrawalNotice, ErasureNotice, OpeningNotice)
 """Notices that are handed to whom they concern and never to whoever asks."""
 

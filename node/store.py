@@ -18,16 +18,18 @@ import json
 import os
 import sqlite3
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from crypto.digest import CHUNK_BYTES, Digest, content_root
+from crypto.digest import CHUNK_BYTES, ContentMap, Digest, content_root
+from crypto.errors import CryptoError
 from node.errors import LocalFault, NotFound
 from node.evidence import BlockEvidence
 from node.messages import (
@@ -57,6 +59,8 @@ from node.wire import decode_notice, encode
 
 FORMAT = 1
 SENT_KEPT_BLOCKS = 1_000  # below the newest mined: a deeper reorganisation is not repaired by sending again
+PARTIAL = ".partial"
+PARTIAL_KEPT_S = 7 * 86_400.0  # what is left of a pull that nobody goes on with
 MAX_SAID = 32  # notices kept of one member about one round: an honest one signs at most eight
 SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -158,6 +162,7 @@ class Store:
             self.set_meta("format", str(FORMAT))
         elif found != str(FORMAT):
             raise LocalFault(f"{home / 'node.db'} has format {found}, this koinon reads format {FORMAT}")
+        self._drop_old_partials()
 
     def close(self) -> None:
         """Fold the log into the file and let go of it."""
@@ -401,9 +406,9 @@ class Store:
         name = root.hex()
         return self._blobs / name[:2] / name
 
-    def put(self, kind: str, data: bytes) -> Digest:
-        """Keep `data` under its content address of this kind ("cipher", "model", "spec")."""
-        root = content_root(kind, data)
+    def put(self, kind: str, data: bytes, root: Digest | None = None) -> Digest:
+        """Keep `data` under its content address of this kind ("cipher", "model", "spec"); `root` where it is known."""
+        root = content_root(kind, data) if root is None else root
         path = self._path(root)
         if not path.exists():
             path.parent.mkdir(exist_ok=True)
@@ -419,6 +424,21 @@ class Store:
                 raise LocalFault(f"cannot write {path}: {error.strerror}") from error
         self.execute("INSERT OR REPLACE INTO content VALUES (?, ?, ?)", root, kind, len(data))
         return root
+
+    def partial(self, kind: str, root: Digest) -> Partial:
+        """A content that is on its way here, with whatever an earlier attempt has left of it."""
+        path = self._path(root)
+
+        def whole(length: int) -> None:
+            self.execute("INSERT OR REPLACE INTO content VALUES (?, ?, ?)", root, kind, length)
+
+        return Partial(path.with_suffix(PARTIAL), path, whole)
+
+    def _drop_old_partials(self) -> None:
+        oldest = time.time() - PARTIAL_KEPT_S
+        for path in self._blobs.glob(f"*/*{PARTIAL}"):
+            if path.stat().st_mtime < oldest:
+                _shred(path)
 
     def has(self, root: Digest) -> bool:
         """Whether the content is here, whole."""
@@ -453,12 +473,9 @@ class Store:
         """Delete content for good; whether it was there. The caller keeps the tombstone."""
         path = self._path(root)
         there = path.exists()
-        if there:
-            with path.open("r+b") as file:
-                file.write(b"\0" * path.stat().st_size)
-                file.flush()
-                os.fsync(file.fileno())
-            path.unlink()
+        for one in (path, path.with_suffix(PARTIAL)):
+            if one.exists():
+                _shred(one)
         self.execute("DELETE FROM content WHERE root = ?", root)
         self.checkpoint()
         return there
@@ -500,6 +517,81 @@ class Store:
         """The newest segment."""
         found = self.segments()
         return found[-1] if found else None
+
+
+def _shred(path: Path) -> None:
+    """Overwrite a file, then remove it."""
+    with path.open("r+b") as file:
+        left = path.stat().st_size
+        while left > 0:
+            left -= file.write(bytes(min(left, CHUNK_BYTES)))
+        file.flush()
+        os.fsync(file.fileno())
+    path.unlink()
+
+
+class Partial:
+    """A content on its way in: verified chunks at their places in a file aside, which counts once it is whole.
+
+    No list of what has come is kept: a chunk that verifies is here, whoever wrote it and whenever. Blocking; one thread
+    at a time.
+    """
+
+    def __init__(self, aside: Path, place: Path, whole: Callable[[int], None]) -> None:
+        """`whole` is told the length when the content is in its `place`."""
+        self._aside, self._place, self._whole = aside, place, whole
+        self._file: BinaryIO | None = None
+
+    def missing(self, content: ContentMap) -> list[int]:
+        """Indexes of the chunks that are not here."""
+        file = self._open()
+        missing = []
+        for index in range(len(content.digests)):
+            file.seek(index * CHUNK_BYTES)
+            try:
+                content.verify_chunk(index, file.read(content.chunk_length(index)))
+            except CryptoError:
+                missing.append(index)
+        return missing
+
+    def keep(self, content: ContentMap, index: int, data: bytes) -> None:
+        """Write chunk `index`. Raises `CryptoError`, and writes nothing, if it is not the one of the map."""
+        content.verify_chunk(index, data)
+        file = self._open()
+        try:
+            file.seek(index * CHUNK_BYTES)
+            file.write(data)
+        except OSError as error:
+            raise LocalFault(f"cannot write {self._aside}: {error.strerror}") from error
+
+    def finish(self, content: ContentMap) -> None:
+        """Put the whole content in its place: every chunk of the map has been kept."""
+        file = self._open()
+        try:
+            file.truncate(content.length)
+            file.flush()
+            os.fsync(file.fileno())
+            self.close()
+            self._aside.replace(self._place)
+        except OSError as error:
+            raise LocalFault(f"cannot write {self._place}: {error.strerror}") from error
+        self._whole(content.length)
+
+    def close(self) -> None:
+        """Let go of the file; what has come stays."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
+
+    def _open(self) -> BinaryIO:
+        if self._file is None:
+            self._aside.parent.mkdir(exist_ok=True)
+            try:
+                self._aside.touch()
+                self._file = self._aside.open("r+b", buffering=0)
+            except OSError as error:
+                raise LocalFault(f"cannot write {self._aside}: {error.strerror}") from error
+        return self._file
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,10 +17,10 @@ import rfc8785
 from numpy.typing import NDArray
 
 from crypto.digest import Digest, content_root, sha256
-from fl_engine.aggregation import aggregate, get_rule
+from fl_engine.aggregation import get_rule
 from fl_engine.errors import EngineError, RangeExceeded, WorkerFailed
 from fl_engine.models import get_model, initial_model
-from fl_engine.params import decode_ints, decode_model, encode_ints, encode_model
+from fl_engine.params import decode_model, encode_ints, encode_model, model_length, view_ints
 from fl_engine.ring import Grid, add_saturating, check_range
 from fl_engine.training import get_method
 from fl_engine.worker_client import TrainingWorker
@@ -44,7 +44,7 @@ class Arithmetic:
             self._model = get_model(study["model", "name"])
             self.layout = self._model.layout(study.input_shape, study["data", "classes"])
             self.grid = Grid(study["aggregation", "fraction_bits"], study["aggregation", "max_abs"])
-            get_rule(study["aggregation", "rule"])
+            self.rule = get_rule(study["aggregation", "rule"])
             get_method(study["training", "method"])
         except EngineError as error:
             raise InputError(f"study spec: {error}") from error
@@ -61,7 +61,7 @@ class Arithmetic:
 
     def model_length(self) -> int:
         """Bytes of every model of this study."""
-        return len(self.initial())
+        return model_length(self.layout)
 
     def check_model(self, data: bytes) -> None:
         """Raise `EngineError` unless `data` is a model of this study."""
@@ -72,17 +72,40 @@ class Arithmetic:
     def in_range(self, values: bytes) -> bool:
         """Whether every integer of an update is within the study's `max_abs`."""
         try:
-            check_range(decode_ints(values, self.size), self.grid)
+            check_range(view_ints(values, self.size), self.grid)
         except RangeExceeded:
             return False
         return True
 
     def next_model(self, parent: bytes, updates: Iterable[tuple[bytes, int]]) -> bytes:
         """Parent model + the study's aggregate of (integers, n_k) pairs, taken one at a time."""
+        total = Total(self)
+        for values, weight in updates:
+            total.add(values, weight)
+        return total.model(parent)
+
+
+class Total:
+    """The study's aggregate so far: updates go in one at a time and need not stay in memory."""
+
+    def __init__(self, arithmetic: Arithmetic) -> None:
+        """Nothing is in it yet."""
+        self._arithmetic = arithmetic
+        self._rule = arithmetic.rule
+        self._state = self._rule.init(arithmetic.size)
+
+    def add(self, values: bytes, weight: int) -> None:
+        """Take in one update (little-endian int32 [P]) with n_k = `weight`. Raises `EngineError`, changing nothing."""
+        self._state = self._rule.apply(self._state, view_ints(values, self._arithmetic.size), weight)
+
+    def model(self, parent: bytes) -> bytes:
+        """Parent model + the aggregate, as `koinon.model/1` bytes. Nothing can be added afterwards."""
+        delta = self._rule.finish(self._state)
+        del self._state
         _, ints = decode_model(parent)
-        pairs = ((decode_ints(values, self.size), weight) for values, weight in updates)
-        delta = aggregate(self.study["aggregation", "rule"], self.size, pairs)
-        return encode_model(self.layout, add_saturating(ints, delta))
+        model = add_saturating(ints, delta)
+        del delta
+        return encode_model(self._arithmetic.layout, model)
 
 
 def model_root(data: bytes) -> Digest:

@@ -92,14 +92,12 @@ from node.doors import (
 from node.errors import InputError, LocalFault, NodeError
 from node.messages import Refusal, Reply, Request
 from node.service import Service
+from node.session import NOISE_PAYLOAD_BYTES, Session, Stream
 from node.wire import MAX_REQUEST_BYTES, PROTOCOL, WireError, decode_reply, encode, reply_cap
 
 _log = logging.getLogger(__name__)
 
 HEADER_BYTES: Final = 4
-
-NOISE_PAYLOAD_BYTES: Final = 65519
-"""Plaintext in one Noise message (65535 less a 16-byte tag). A longer yamux frame would travel as two."""
 
 MAX_MUXER_FRAME_BYTES: Final = 256 * 1024
 """Longest yamux frame that is read. go-yamux and this build send 64 KiB at most, rust-yamux 16 KiB."""
@@ -117,11 +115,12 @@ asked for, and three full requests. A peer may have `MAX_CONNECTIONS_PER_PEER` t
 MAX_CONNECTIONS_PER_PEER: Final = 3
 """Two dials that cross, and one whose other end is gone and not missed yet. The oldest goes."""
 
-FRAMES_PER_S: Final = 500.0
-FRAME_BURST: Final = 5000.0
-"""Muxer frames of one connection; above them it is read slower, so that a flood waits in its sender's socket. A frame
-takes some 100 us of one core here: 500 a second are a twentieth of it. Every `BYTES_A_FRAME` bytes of content in
-either direction allow one more (go-yamux sends 65 536 bytes a frame, rust-yamux 16 384)."""
+FRAMES_PER_S: Final = 1000.0
+FRAME_BURST: Final = 10000.0
+"""Muxer frames and Noise messages of one connection; above them it is read slower, so that a flood waits in its
+sender's socket. A frame in its own message takes some 100 us of one core here: 500 of them a second are a twentieth of
+it. Every `BYTES_A_FRAME` bytes of content in either direction allow one more (go-yamux sends 65 536 bytes a frame,
+rust-yamux 16 384), and a message of as many is free."""
 
 BYTES_A_FRAME: Final = 2048
 NEW_STREAM_FRAMES: Final = 10
@@ -172,7 +171,7 @@ MAX_ADDRESSES: Final = 1024
 # libp2p, hardened
 
 
-class _YamuxStream(yamux.YamuxStream):
+class _YamuxStream(Stream):
     """A stream whose peer may not send more than its window, nor open streams without end."""
 
     def __init__(self, stream_id: int, conn: yamux.Yamux, is_initiator: bool) -> None:
@@ -210,6 +209,17 @@ class _Paced:
         self._conn = conn
         self._left = Bucket(FRAMES_PER_S, FRAME_BURST)
         self._body = 0  # bytes of the present frame's content that are still to come
+        self._count_messages(inner.conn.noise_state)
+
+    def _count_messages(self, noise: Any) -> None:
+        decrypt = noise.decrypt
+
+        def counted(sealed: bytes) -> bytes:
+            self._left.take(max(0.0, 1 - len(sealed) / BYTES_A_FRAME))
+            opened: bytes = decrypt(sealed)
+            return opened
+
+        noise.decrypt = counted
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._inner, name)
@@ -244,7 +254,7 @@ class _Yamux(yamux.Yamux):
     def __init__(self, secured_conn: Any, peer_id: ID, *arguments: Any, **named: Any) -> None:
         self.fault: str | None = None
         """Which limit the peer broke."""
-        self._paced = _Paced(secured_conn, self)
+        self._paced = _Paced(Session(secured_conn), self)
         super().__init__(cast(ISecureConn, self._paced), peer_id, *arguments, **named)
 
     async def handle_incoming(self) -> None:

@@ -105,9 +105,10 @@ HOUSE = (
     # --- node: the doors, one outside library each
     Row("node/wire.py", PURE_NODE + CRYPTO, "msgpack"),
     Row("node/doors.py", PURE_NODE, "trio"),
+    Row("node/session.py", "", "libp2p trio"),
     Row(
         "node/transport.py",
-        PURE_NODE + " node.doors node.service node.wire crypto crypto.*",
+        PURE_NODE + " node.doors node.service node.session node.wire crypto crypto.*",
         "libp2p multiaddr trio structlog",
     ),
     Row(
@@ -352,6 +353,7 @@ def test_starting_the_command_line_loads_neither_torch_nor_the_chain_engine() ->
 
 def test_what_the_node_takes_from_the_engine_loads_without_torch() -> None:
     light = "errors params ring rng beacon frames worker_client aggregation trust".split()
+    light += ["unlearning.execution", "attacks.audit"]
     by = reached(tuple(f"fl_engine.{name}" for name in light), import_graph(house_files(), only_at_start=False))
     assert not {name: importer for name, importer in by.items() if name.partition(".")[0] == "torch"}
 

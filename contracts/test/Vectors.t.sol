@@ -95,6 +95,11 @@ contract VectorsTest is Checks {
             bytes memory peerId = vm.parseJsonBytes(json, string.concat(at, ".fields.peer_id"));
             bytes32 sealing = vm.parseJsonBytes32(json, string.concat(at, ".fields.sealing_key"));
             same(Statements.hashKeys(uint16(member), ledger, peerId, sealing), structHash, typeText);
+        } else if (typeHash == Statements.ANNOUNCE) {
+            uint256 member = vm.parseJsonUint(json, string.concat(at, ".fields.member"));
+            uint256 number = vm.parseJsonUint(json, string.concat(at, ".fields.number"));
+            bytes memory text = vm.parseJsonBytes(json, string.concat(at, ".fields.multiaddress"));
+            same(keccak256(abi.encode(typeHash, member, number, keccak256(text))), structHash, typeText);
         } else {
             bytes memory words = staticFields(json, string.concat(at, ".fields."), bytes(typeText));
             same(keccak256(abi.encodePacked(typeHash, words)), structHash, typeText);
@@ -144,7 +149,9 @@ contract VectorsTest is Checks {
         if (kind == keccak256("bytes32[]")) {
             return keccak256(abi.encodePacked(vm.parseJsonBytes32Array(json, key)));
         }
+        if (kind == keccak256("bytes")) return keccak256(vm.parseJsonBytes(json, key));
         if (kind == keccak256("string")) return keccak256(bytes(vm.parseJsonString(json, key)));
+        if (kind == keccak256("bytes")) return keccak256(vm.parseJsonBytes(json, key));
         if (kind == keccak256("address")) return bytes32(uint256(uint160(vm.parseJsonAddress(json, key))));
         if (kind == keccak256("bool")) return bytes32(uint256(vm.parseJsonBool(json, key) ? 1 : 0));
         return bytes32(vm.parseJsonUint(json, key));

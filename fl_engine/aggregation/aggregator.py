@@ -19,8 +19,9 @@ State = TypeVar("State")
 class Aggregator(Generic[State]):
     """An aggregation rule.
 
-    `init(P)` -> empty state. `apply(state, update int32 [P], weight n_k >= 1)` -> state with it taken in.
-    `finish(state)` -> the aggregate, int32 [P]. All raise AggregationError or ShapeMismatch on bad input.
+    `init(P)` -> empty state. `apply(state, update int32 [P], weight n_k >= 1)` -> state with it taken in; the state
+    that was given is used up, for its memory may go into the new one. `finish(state)` -> the aggregate, int32 [P]; the
+    state stays as it is. All raise AggregationError or ShapeMismatch on bad input; `apply` then leaves the state alone.
     """
 
     name: str

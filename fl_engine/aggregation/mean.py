@@ -3,6 +3,9 @@
 McMahan, Moore, Ramage, Hampson, Aguera y Arcas, *Communication-Efficient Learning of Deep Networks from Decentralized
 Data*, AISTATS 2017. With N = sum n_k and S = sum n_k q_k in int64, the result is floor((2S + N) / (2N)), the nearest
 integer to S / N, ties upward; integer sums do not depend on the order of the updates.
+
+Memory: the sum, 8 P bytes, however many updates there are. All passes go block by block, so that nothing else grows
+with P, and a block stays in the processor's cache from one operation to the next.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ from numpy.typing import NDArray
 
 from fl_engine.aggregation.aggregator import Aggregator
 from fl_engine.errors import AggregationError, ShapeMismatch
-from fl_engine.params import Ints
+from fl_engine.params import Ints, blocks
 
 MAX_TOTAL_WEIGHT: Final = 2**31 - 1
 """|S| <= N * 2^31 must stay below 2^62 so that 2S + N fits int64; hence N < 2^31 records a round."""
@@ -43,15 +46,20 @@ def _apply(state: MeanState, update: Ints, weight: int) -> MeanState:
     total = state.total_weight + weight
     if total > MAX_TOTAL_WEIGHT:
         raise AggregationError(f"weights sum to {total}; at most {MAX_TOTAL_WEIGHT} keep the sum within 64 bits")
-    return MeanState(state.weighted_sum + update.astype(np.int64) * weight, total)
+    for block in blocks(len(update)):
+        state.weighted_sum[block] += np.multiply(update[block], weight, dtype=np.int64)
+    return MeanState(state.weighted_sum, total)
 
 
 def _finish(state: MeanState) -> Ints:
     if state.total_weight == 0:
         raise AggregationError("no update to aggregate")
     n = state.total_weight
-    # numpy's // floors, also for negative numbers: -3 // 2 == -2.
-    return ((2 * state.weighted_sum + n) // (2 * n)).astype(np.int32)
+    mean = np.empty(len(state.weighted_sum), dtype=np.int32)
+    for block in blocks(len(mean)):
+        # numpy's // floors, also for negative numbers: -3 // 2 == -2.
+        mean[block] = (2 * state.weighted_sum[block] + n) // (2 * n)
+    return mean
 
 
 MEAN: Final[Aggregator[MeanState]] = Aggregator("mean", _init, _apply, _finish)

@@ -9,7 +9,7 @@ An attack declares what it needs the attacker to hold, so an audit can say which
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Protocol, TypeAlias
 
@@ -96,7 +96,7 @@ class View:
 class Evidence:
     """What an attacker holds. `after` is the model under audit; everything else may be absent.
 
-    `never`, `unlearned`: models [P] of other seeds; `shadows`: pairs (view, was forgotten [n]) to learn a pair attack
+    `never`, `unlearned`: models [P] of other seeds; `shadows`: views of other seeds to learn a pair attack
     from, for the same candidates; `population`: records of the same kind that are no candidates.
     """
 
@@ -107,7 +107,7 @@ class Evidence:
     unlearned: Sequence[Weights] = ()
     shadows: Sequence[View] = ()
     population: Candidates | None = None
-    extra: dict[str, int] = field(default_factory=dict)
+    reconstruction_steps: int = 100
 
     def holds(self, what: Holding) -> bool:
         """Whether there is any of that."""

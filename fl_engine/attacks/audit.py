@@ -37,7 +37,10 @@ from fl_engine.attacks.pair import learned
 from fl_engine.errors import PolicyError
 
 SCHEMA: Final = "koinon.audit-badge/1"
-_DOES_NOT_SHOW: Final = "That nothing is left; what a stronger attack would find; that the models are those in use."
+_DOES_NOT_SHOW: Final = (
+    "That nothing is left; what a stronger attack would find; how far two honest trainings lie apart; that the models "
+    "are those in use."
+)
 _NO_REFERENCE: Final = "a reference model that never had the records"
 _CONTROLS_TOO: Final = "shadow models that learned and unlearned the control patients as well"
 _PATIENT: Final = {
@@ -48,7 +51,11 @@ _PATIENT: Final = {
 
 @dataclass(frozen=True)
 class Finding:
-    """What one attack found: on a cohort `area` (and `reference`, `gap` where there is one), on a patient `rank`."""
+    """What one attack found: on a cohort `area` (and `reference`, `gap` where there is one), on a patient `rank`.
+
+    `reference` is the area about a model that never had the records; for an attack that compares models it is the
+    area of the same comparison on the controls.
+    """
 
     attack: str
     source: str
@@ -139,7 +146,7 @@ def audit_cohort(
             if reference is None:
                 skipped[name] = _NO_REFERENCE
             else:
-                findings.append(_of_models(name, evidence, reference, forgotten, margin, replicates))
+                findings.append(_of_models(name, evidence, reference, forgotten, controls, margin, replicates))
             continue
         scores = _scores(name, evidence, asked, positive)
         found = area(scores, positive, asked.patients, replicates)
@@ -176,15 +183,28 @@ def audit_patient(
 
 
 def _of_models(
-    name: str, evidence: Evidence, reference: Evidence, forgotten: Candidates, margin: float, replicates: int
+    name: str,
+    evidence: Evidence,
+    reference: Evidence,
+    forgotten: Candidates,
+    controls: Candidates,
+    margin: float,
+    replicates: int,
 ) -> Finding:
-    """The forgotten records under the model in question against the same records under the reference: 1/2 is no gap."""
-    attack, people = ATTACKS[name], forgotten.patients * 2
-    scores = np.concatenate([attack.score(one, forgotten) for one in (evidence, reference)])
-    positive = np.arange(len(scores)) < len(forgotten)
+    """How well the forgotten records tell the model in question from the reference; 1/2 is no gap.
+
+    The controls' area is told beside it and not subtracted: what a model learned from the forgotten records shows on
+    records like them as well.
+    """
+    found = []
+    for asked in (forgotten, controls):
+        scores = np.concatenate([ATTACKS[name].score(one, asked) for one in (evidence, reference)])
+        found.append((scores, np.arange(len(scores)) < len(asked), asked.patients * 2))
+    scores, positive, people = found[0]
     return _finding(
         name,
         area=area(scores, positive, people, replicates),
+        reference=area(*found[1], replicates),
         gap=gap(scores, np.zeros(len(scores)), positive, people, margin, replicates),
     )
 
@@ -254,8 +274,7 @@ def _figures(one: Finding) -> str:
     if one.rank is not None:
         return f"{one.rank.share:.3f} of {one.rank.controls} controls rank higher, p = {one.rank.p:.3f}"
     assert one.area is not None
-    if one.gap is None:
+    if one.gap is None or one.reference is None:
         return f"AUC {_interval(one.area)}"
-    base = 0.5 if one.reference is None else one.reference.auc
     between = f"{one.gap.gap:+.3f} [{one.gap.low:+.3f}, {one.gap.high:+.3f}]"
-    return f"AUC {_interval(one.area)}, reference {base:.3f}, gap {between}: {one.gap.verdict.value}"
+    return f"AUC {_interval(one.area)}, reference {one.reference.auc:.3f}, gap {between}: {one.gap.verdict.value}"

@@ -107,19 +107,23 @@ def gap(
 
     *Within the margin* needs the interval inside it *and* as many patients on either side as could show it at all
     (`smallest_cohort`): an exact method has no gap whatever the number, and that alone would certify one patient.
+
+    The interval is over patients and not over trainings: two honest trainings may lie further apart than the margin, so
+    one gap to one reference that is separated calls for more references before anything is concluded.
     """
     _check(scores, positive, patients)
     draws = _draws(positive, patients, replicates)
     apart = auc(scores, positive, draws) - auc(reference, positive, draws)
-    low, high = (float(v) for v in np.quantile(apart, (ALPHA, 1 - ALPHA)))
     people = np.array(patients)
     fewest = min(len(np.unique(people[positive])), len(np.unique(people[~positive])))
+    point = float((auc(scores, positive) - auc(reference, positive))[0])
+    low, high = (float(v) for v in np.quantile(apart, (ALPHA, 1 - ALPHA)))
     verdict = Verdict.OPEN
     if low > margin or high < -margin:
         verdict = Verdict.SEPARATED
     elif -margin < low and high < margin and fewest >= smallest_cohort(margin):
         verdict = Verdict.WITHIN
-    return Gap(float((auc(scores, positive) - auc(reference, positive))[0]), low, high, verdict)
+    return Gap(point, low, high, verdict)
 
 
 def rank(score: float, controls: Floats) -> Rank:

@@ -9,6 +9,7 @@ shadows), and
 
 An unlearning that leaves nothing makes both distributions the same, and the score noise. The scores of the forgotten
 records under the model in question are compared with the same records' under a reference model, not with controls'.
+The controls' figure is told beside it: models of two procedures differ on records that neither has seen, too.
 """
 
 from __future__ import annotations

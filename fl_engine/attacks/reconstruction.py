@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 
 from fl_engine.attacks.attack import Attack, Candidates, Evidence, Floats, Holding
 
-STEPS: Final = 100
 _LEAST: Final = 1e-12
 
 
@@ -26,8 +25,10 @@ def rebuild(evidence: Evidence, candidates: Candidates) -> dict[int, NDArray[np.
     # The change is a descent; the record's gradient points the other way.
     against = -np.asarray(evidence.view.change, dtype=np.float64)
     start = np.zeros((1, *candidates.x.shape[1:]), dtype=np.float32)
-    steps = evidence.extra.get("reconstruction_steps", STEPS)
-    return {int(label): evidence.network.invert(against, int(label), steps, start) for label in np.unique(candidates.y)}
+    return {
+        int(label): evidence.network.invert(against, int(label), evidence.reconstruction_steps, start)
+        for label in np.unique(candidates.y)
+    }
 
 
 def _score(evidence: Evidence, candidates: Candidates) -> Floats:

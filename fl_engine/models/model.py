@@ -23,6 +23,8 @@ InputShape: TypeAlias = tuple[int, ...]
 
 MAX_CLASSES: Final = 256
 _INITIAL_SEED: Final = b"koinon.initial/1"
+_ZERO: Final = ("bias", ".last.weight")
+"""Ends of the names of what begins at zero: biases, and the scale of the last normalisation of a residual block."""
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,12 @@ class Model:
 
 
 def initial_model(spec: ParamSpec, grid: Grid) -> Ints:
-    """The study's first model, int32 [P]: He-uniform weights, biases 0, normalisation scales 1.
+    """The study's first model, int32 [P]: He-uniform weights, biases 0, normalisation scales 1, `.last` scales 0.
 
     He, Zhang, Ren, Sun, *Delving Deep into Rectifiers*, ICCV 2015: variance 2 / fan_in, here uniform on +-sqrt(6 /
-    fan_in). Drawn as integers with a fixed seed: no float is involved, so the bytes are the same everywhere.
+    fan_in). Drawn as integers with a fixed seed: no float is involved, so the bytes are the same everywhere. A residual
+    block whose last normalisation begins at 0 is the identity, and the network trains at ordinary learning rates from
+    the first step (Goyal et al., *Accurate, Large Minibatch SGD*, 2017, section 5.1).
     """
     arrays = {name: _initial_tensor(name, shape, grid) for name, shape in spec.tensors}
     return spec.check(spec.flatten(arrays))
@@ -49,7 +53,7 @@ def initial_model(spec: ParamSpec, grid: Grid) -> Ints:
 def _initial_tensor(name: str, shape: Shape, grid: Grid) -> Ints:
     count = prod(shape)
     if len(shape) < 2:
-        value = 0 if name.endswith("bias") else 2**grid.fraction_bits
+        value = 0 if name.endswith(_ZERO) else 2**grid.fraction_bits
         return np.full(shape, value, dtype=np.int32)
     fan_in = prod(shape[1:])
     bound = isqrt(6 * 4**grid.fraction_bits // fan_in)

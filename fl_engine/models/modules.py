@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import partial
 from math import prod
 from typing import Final
 
+import torch
 from torch import nn
 
 from fl_engine.errors import UnknownName
 from fl_engine.models.mlp import HIDDEN
 from fl_engine.models.model import InputShape
+from fl_engine.models.resnet import RESNETS, Block, blocks, groups
 from fl_engine.models.small_cnn import POOLED_SIDE, WIDTHS
 
 
@@ -64,4 +67,48 @@ def _mlp(input_shape: InputShape, classes: int) -> nn.Module:
     )
 
 
-_BUILDERS: Final[dict[str, Callable[[InputShape, int], nn.Module]]] = {"small-cnn": _small_cnn, "mlp": _mlp}
+class _ResidualBlock(nn.Module):
+    def __init__(self, block: Block, groups_: int) -> None:
+        super().__init__()
+        channels = block.channels
+        self.conv1 = nn.Conv2d(block.channels_in, channels, 3, block.stride, 1, bias=False)
+        self.norm1 = nn.GroupNorm(groups_, channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, 1, 1, bias=False)
+        self.last = nn.GroupNorm(groups_, channels)
+        self.projects = block.projects
+        if block.projects:
+            self.conv3 = nn.Conv2d(block.channels_in, channels, 1, block.stride, bias=False)
+            self.norm3 = nn.GroupNorm(groups_, channels)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        shortcut = self.norm3(self.conv3(x)) if self.projects else x
+        inner = torch.relu(self.norm1(self.conv1(x)))
+        return torch.relu(self.last(self.conv2(inner)) + shortcut)
+
+
+def _resnet(width: int, input_shape: InputShape, classes: int) -> nn.Module:
+    stages: dict[str, OrderedDict[str, nn.Module]] = {}
+    last = width
+    for block in blocks(width):
+        stage, name = block.name.split(".")
+        stages.setdefault(stage, OrderedDict())[name] = _ResidualBlock(block, groups(width))
+        last = block.channels
+    return nn.Sequential(
+        OrderedDict[str, nn.Module](
+            conv1=nn.Conv2d(input_shape[0], width, 7, 2, 3, bias=False),
+            norm1=nn.GroupNorm(groups(width), width),
+            relu1=nn.ReLU(),
+            pool1=nn.MaxPool2d(3, 2, 1),
+            **{name: nn.Sequential(inner) for name, inner in stages.items()},
+            pool2=nn.AdaptiveAvgPool2d(1),
+            flatten=nn.Flatten(),
+            head=nn.Linear(last, classes),
+        )
+    )
+
+
+_BUILDERS: Final[dict[str, Callable[[InputShape, int], nn.Module]]] = {
+    "small-cnn": _small_cnn,
+    "mlp": _mlp,
+    **{name: partial(_resnet, width) for name, width in RESNETS.items()},
+}

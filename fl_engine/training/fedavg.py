@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from fl_engine.errors import PolicyError
 from fl_engine.params import Ints
-from fl_engine.ring import Grid, dequantise, quantise
+from fl_engine.ring import Grid, dequantise, quantise_difference
 from fl_engine.training.method import (
     Hyperparameters,
     LocalUpdate,
@@ -53,9 +53,7 @@ def _train_local(
     loss = 0.0
     for batches in batch_order(positions, hyperparameters, beacon, member):
         loss = network.train_epoch(data.x, data.y, batches, hyperparameters.learning_rate)
-    # float64 so that the difference of two float32 numbers is taken without another rounding.
-    delta = network.weights().astype(np.float64) - start.astype(np.float64)
-    return LocalUpdate(quantise(delta, grid), len(rows), loss)
+    return LocalUpdate(quantise_difference(network.weights(), start, grid), len(rows), loss)
 
 
 FEDAVG: Final = Method("fedavg", _train_local)

@@ -64,8 +64,11 @@ class Network:
 
     def weights(self) -> NDArray[np.float32]:
         """The module's weights, float32 [P]."""
-        arrays = {name: p.detach().numpy().copy() for name, p in self.module.named_parameters()}
-        return self.spec.flatten(arrays).astype(np.float32, copy=False)
+        vector = np.empty(self.spec.size, dtype=np.float32)
+        arrays = self.spec.unflatten(vector)
+        for name, parameter in self.module.named_parameters():
+            arrays[name][...] = parameter.detach().numpy()
+        return vector
 
     def train_epoch(
         self, x: NDArray[np.float32], y: NDArray[np.int64], batches: Iterable[NDArray[np.int64]], learning_rate: float

@@ -72,7 +72,14 @@ class Forger(Participant):
         """The data set root it commits to."""
         return dataset_root(chosen.entries)
 
-    def commit(self, job: TrainingJob, trained: LocalTraining) -> CommitNotice:
+    def seal(self, job: TrainingJob, trained: LocalTraining) -> Any:
+        """Nothing yet: what is sealed is forged first."""
+        return trained
+
+    def discard(self, sealed: Any) -> None:
+        """Nothing was sealed."""
+
+    def commit(self, job: TrainingJob, trained: Any) -> CommitNotice:
         """As an honest member commits, but to the forged plaintexts."""
         return self.commit_to(*self.forge(*self.truth(job, trained)))
 

@@ -128,6 +128,14 @@ async def frames_for_no_stream(aim: Aim) -> None:
         await pour(conn, frame(DATA, 0, 7777, 60_000, bytes(60_000)), 10_000)
 
 
+async def content_in_single_bytes(aim: Aim) -> None:
+    """A frame of content in as many Noise messages as it has bytes."""
+    async with connection(aim) as (bare, conn, target):
+        stream = await bare.new_stream(target, [PROTOCOL])
+        await pour(conn, frame(DATA, 0, stream.muxed_stream.stream_id, 60_000), 1)
+        await pour(conn, b"\0", 60_000, 3.0)
+
+
 async def rapid_reset(aim: Aim) -> None:
     """Streams that are reset in the frame after the one that opens them."""
     async with connection(aim) as (_, conn, _id):
@@ -310,6 +318,7 @@ MEMBERS: Final[tuple[tuple[Attack, str | None], ...]] = (
     (a_million_pings, None),
     (a_million_empty_frames, None),
     (frames_for_no_stream, None),
+    (content_in_single_bytes, None),
     (rapid_reset, None),
     (streams_left_open, "broken"),
     (windows_filled_ahead, None),

@@ -35,6 +35,7 @@ import numpy as np
 from crypto.digest import Digest
 from fl_engine.data.dataset import Dataset
 from node import control
+from node.cli.common import order
 from node.errors import NodeError
 from node.founding import Plan, found_network
 from node.history import History, RoundHistory
@@ -192,6 +193,7 @@ class Chaos:
     rounds_seen: list[dict[str, Any]] = field(default_factory=list)
     verified: int = 0
     complete: bool = False
+    quiet_s: float = 0.0  # what a round takes that nothing hurts
 
     def __post_init__(self) -> None:
         names = (*(f"member-{i + 1}" for i in range(self.members)), "auditor")
@@ -263,8 +265,6 @@ class Chaos:
         for name in self._healthy():
             if name != "auditor" and not self._of("chain"):
                 with suppress(NodeError, OSError):
-                    from node.cli.common import order
-
                     found = order(self.net.homes[name], "study.create", {"spec": text}, 20.0)
                     self.studies.append(Digest.from_hex(found["study"]))
                     self.say(f"[{self._elapsed:6.1f} s] study {found['study'][:8]} created at {name}")
@@ -577,7 +577,7 @@ class Chaos:
                 if one.ended_at is not None and fault.overlaps(one.opened.opened_at, one.ended_at):
                     fault.cost_s += max(0.0, one.ended_at - one.opened.opened_at - typical)
                     fault.windows += _windows_lost(history, one)
-        self.typical_s = typical
+        self.quiet_s = typical
 
     def _logs(self) -> None:
         for name in (*self.net.names, "chain"):
@@ -604,7 +604,7 @@ class Chaos:
             "rounds_failed": sum(1 for one in self.rounds_seen if one["state"] == "failed"),
             "rounds_verified": self.verified,
             "audit_complete": self.complete,
-            "quiet_round_s": getattr(self, "typical_s", 0.0),
+            "quiet_round_s": self.quiet_s,
             "faults": [fault.to_json() for fault in self.faults],
             "peak_mib": self.peak,
         }

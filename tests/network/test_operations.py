@@ -15,11 +15,13 @@ from typing import Any
 
 import pytest
 
+from node.cli.common import order
 from node.home import read_json, write_json
-from tests.network.conftest import NAMES, Processes, free_ports, wait
+from tests.fakes.network import QUARTER_END
+from tests.network.bench import NAMES, SPEC, Processes, free_ports, wait
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
-STOP_S = 20.0
+STOP_S = 60.0  # takes seconds on an idle machine
 
 
 @pytest.fixture(scope="module")
@@ -125,6 +127,17 @@ def test_a_member_that_moved_says_so_on_the_chain_and_is_dialled_there(net: Proc
         return code == 0 and address.rpartition("/")[2] in checks["peer member-2"]["why"]
 
     wait(moved, "member-1 reaches member-2 where it is now")
+
+
+def test_a_stop_does_not_wait_for_a_training(net: Processes) -> None:
+    text = SPEC.format(name="long", rounds=1, scribe_s=600, text="ab" * 32, valid_to=QUARTER_END)
+    text = text.replace("batch_size = 4", "batch_size = 1\nlocal_epochs = 1000")
+    order(net.homes["member-1"], "study.create", {"spec": text})
+    wait(lambda: net.metric("member-3", "trainings_total") == 1, "member-3 trains")
+    assert net.metric("member-3", "training_seconds_total") == 0  # it has not ended
+    process = net.running["member-3"]
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(STOP_S) == 0
 
 
 def test_the_probes_tell_alive_from_able_to_take_part(net: Processes) -> None:

@@ -382,7 +382,7 @@ async def test_a_study_that_nothing_opened_is_resumed_by_a_member(tmp_path: Path
 async def test_false_haves_change_no_set(kind: type[Participant], tmp_path: Path, trainer: SharedTrainer) -> None:
     arms = {LIAR: serve_with(byzantine.Unserving)}
     async with network(tmp_path, trainer, makers={LIAR: kind}, arms=arms) as net:
-        study = await net.play(spec(rounds=2, suspend_after=15))
+        study = await net.play(spec(rounds=1, suspend_after=15))
         for one in net.rounds(0):
             assert (attempt(one), result(one).included, result(one).codes) == (1, HONEST, 0)
         posted = net.of(HavePosted)

@@ -20,6 +20,7 @@ from node.messages import AbstainNotice, GetMap, Offer, Pull, Refusal, Tombstone
 from node.records import Equivocated
 from node.serving import EXTRA_BURST, MAX_EARLY
 from node.simulate import roots
+from node.study import Study
 from node.validity import Code
 from node.wire import MAX_OFFERED
 from tests.fakes import byzantine
@@ -55,6 +56,15 @@ async def agree(net: Net, study: Digest) -> None:
         await net.until(lambda has=has: all(has(Digest.from_hex(root)) for root in found.values()))
 
 
+async def play(net: Net, study: Study) -> Digest:
+    """A whole study; patience is for each round, since attacks cost windows."""
+    number = await net.create(study)
+    for count in range(1, study["", "rounds"] + 1):
+        await net.until(lambda count=count: len([one for one in net.rounds(0) if one.over]) >= count)
+    await net.finish(number)
+    return number
+
+
 CONTRIBUTIONS: tuple[tuple[type[Forger], Code], ...] = (
     (Forger, Code.VALID),  # honest for two rounds
     (Forger, Code.VALID),
@@ -82,10 +92,7 @@ async def test_a_contribution_that_breaks_a_rule_is_left_out_by_its_code_on_chai
 ) -> None:
     liar = programme(*(kind for kind, _ in CONTRIBUTIONS))
     async with network(tmp_path, trainer, makers={LIAR: liar}) as net:
-        study = await net.create(spec(rounds=len(CONTRIBUTIONS), suspend_after=15))
-        for half in (len(CONTRIBUTIONS) // 2, len(CONTRIBUTIONS)):
-            await net.until(lambda half=half: len([one for one in net.rounds(0) if one.over]) >= half)
-        await net.finish(study)
+        study = await play(net, spec(rounds=len(CONTRIBUTIONS), suspend_after=15))
         for one, (kind, code) in zip(net.rounds(0), CONTRIBUTIONS, strict=True):
             assert one.commits.keys() == {0, 1, 2, 3}, kind
             # A rule that everybody can check costs no extension.
@@ -99,13 +106,10 @@ async def test_blobs_of_others_or_beyond_what_the_chain_allows_are_unavailable(
     liar = programme(byzantine.Thief, byzantine.Replayer, byzantine.Padded)
     arms = {LIAR: serve_with(byzantine.HandsOnOthersKeys)}
     async with network(tmp_path, trainer, makers={LIAR: liar}, arms=arms) as net:
-        study = await net.create(spec(rounds=3, suspend_after=15))
-        for played in (1, 2, 3):
-            await net.until(lambda played=played: len([one for one in net.rounds(0) if one.over]) >= played)
+        study = await play(net, spec(rounds=3, suspend_after=15))
         # A key is committed to for its round and member, so none fits; no set has more leaves than the chain has
         # consents. Unavailable is a fact, and nobody is blamed.
         assert [outcome(one) for one in net.rounds(0)] == [(1, HONEST, 0)] * 3
-        await net.finish(study)
         padded = 40_000_000
         for member in (0, 1, 2):
             assert all(length < padded for _, _, length in net.nodes[member].participant.store.contents())
@@ -128,7 +132,7 @@ async def test_a_server_that_lies_to_one_member_splits_nobody_and_costs_no_exten
         byzantine.JunkNotices,
     )
     async with network(tmp_path, trainer, arms={LIAR: serve_with(serving_programme(*acts), 0)}) as net:
-        study = await net.play(spec(rounds=len(acts), suspend_after=15))
+        study = await play(net, spec(rounds=len(acts), suspend_after=15))
         assert [outcome(one) for one in net.rounds(0)] == [(0, ALL, 0)] * len(acts)
         await agree(net, study)
 
@@ -137,7 +141,7 @@ async def test_keys_that_come_in_the_last_second_cost_the_windows_and_split_nobo
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, arms={LIAR: serve_with(byzantine.LateReveal)}) as net:
-        study = await net.play(spec(suspend_after=15))
+        study = await play(net, spec(suspend_after=15))
         (one,) = net.rounds(0)
         found = outcome(one)
         assert found[0] <= 1
@@ -167,7 +171,7 @@ async def test_two_of_every_statement_are_all_recorded_and_change_no_set(
         byzantine.speak_with(byzantine.second_of_everything, 0)(node)
 
     async with network(tmp_path, trainer, arms={LIAR: arm}) as net:
-        study = await net.play(spec(suspend_after=15))
+        study = await play(net, spec(suspend_after=15))
         (one,) = net.rounds(0)
         assert outcome(one) == (1, HONEST, 0)
         await agree(net, study)
@@ -185,7 +189,7 @@ async def test_a_scribe_that_leaves_a_member_out_and_posts_junk_at_the_last_seco
     victim: int, tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, arms={LIAR: censor(victim)}) as net:
-        study = await net.play(spec(rounds=4))  # each member is scribe once
+        study = await play(net, spec(rounds=4))  # each member is scribe once
         for one in net.rounds(0):
             assert one.commits.keys() >= {0, 1, 2}
             assert outcome(one)[1] & HONEST == HONEST

@@ -11,6 +11,7 @@ import pytest
 from crypto.digest import Digest
 from crypto.sealing import BlobKind, unwrap
 from node import card as cards
+from node.errors import Refused
 from node.messages import (
     AbstainNotice,
     Accepted,
@@ -98,6 +99,7 @@ async def test_an_auditor_reads_what_its_announced_access_covers_and_nothing_els
     async with network(tmp_path, trainer, 2, auditor=True) as net:
         study = await net.play(spec())
         round_id = net.rounds(0)[0].opened.round_id
+        await net.until(lambda: net.nodes[0].participant.audit_open(study, 0))
         assert isinstance(await ask(net, 2, GetKey(round_id, 0, 0)), KeyReply)
         found = net.nodes[0].history.studies[study]
         access, found.access = found.access, []
@@ -105,6 +107,27 @@ async def test_an_auditor_reads_what_its_announced_access_covers_and_nothing_els
         (logged, record) = access[0]
         found.access = [(logged, replace(record, from_height=2))]
         assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+
+
+async def test_an_auditor_reads_nothing_that_an_officer_has_not_opened(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 2, auditor=True) as net:
+        study = await net.play(spec())
+        node, round_id = net.nodes[0], net.rounds(0)[0].opened.round_id
+        store, found = node.participant.store, node.history.studies[study]
+        await net.until(lambda: node.participant.audit_open(study, 0))  # by the node itself: nobody attends this one
+        net.hold = True
+        store.execute("DELETE FROM meta WHERE name LIKE 'audit opened %'")  # as it is where a person attends
+        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+        access, found.access = found.access, []
+        with pytest.raises(Refused, match="announced no access"):
+            await node.desk.open_audit(node, study, 0)
+        found.access = access
+        with pytest.raises(Refused, match="no auditor has seat 1"):
+            await node.desk.open_audit(node, study, 1)
+        await node.desk.open_audit(node, study, 0)
+        await node.desk.open_audit(node, study, 0)  # said again, nothing changes
+        assert isinstance(await ask(net, 2, GetKey(round_id, 0, 0)), KeyReply)
+        assert [body["role"] for _, _, body in store.log_entries("audit_opened")] == ["unattended", "dpo"]
 
 
 async def test_requests_about_nothing_are_answered_with_not_found(tmp_path: Path, trainer: SharedTrainer) -> None:

@@ -26,8 +26,7 @@ NEW_MODEL, BOTH_MODELS = ("loss", "rmia", "u-lira"), ("loss-difference", "pair",
 def evidence(planted: Any, after: Any, before: Any = None) -> Evidence:
     """About `after`; the shadows are other seeds', those of an unlearning that did nothing."""
     view = None if before is None else View.of_models(before, after)
-    extra = {"reconstruction_steps": 30}
-    return Evidence(planted.network, after, view, planted.never[2:], planted.learned[2:], (), planted.population, extra)
+    return Evidence(planted.network, after, view, planted.never[2:], planted.learned[2:], (), planted.population, 30)
 
 
 def auc(planted: Any, name: str, given: Evidence) -> float:
@@ -115,9 +114,7 @@ def replace_rows(candidates: Any, rows: list[int]) -> Any:
 
 def test_a_rebuilt_record_resembles_the_one_that_left(planted: Any) -> None:
     gone = replace_rows(planted.outliers, [3])
-    given = replace(
-        evidence(planted, planted.never[0]), view=one_step(planted, gone=3), extra={"reconstruction_steps": 200}
-    )
+    given = replace(evidence(planted, planted.never[0]), view=one_step(planted, gone=3), reconstruction_steps=200)
     rebuilt = rebuild(given, gone)[int(gone.y[0])]
     assert correlation(gone.x[0], rebuilt[0]) > 0.8
     assert correlation(gone.x[0], np.zeros_like(gone.x[0])) == 0.0

@@ -33,6 +33,23 @@ def test_a_model_that_still_remembers_is_separated_and_one_trained_again_is_not(
     assert "fewer than the 572" in again.says
 
 
+def test_models_are_compared_on_the_forgotten_records(planted: Any) -> None:
+    reference, sides = evidence(planted, planted.never[0]), (planted.outliers, planted.controls)
+    kept = audit_cohort(evidence(planted, planted.learned[1]), *sides, reference=reference, attacks=("u-lira",))
+    found = kept.findings[0]
+    assert found.area is not None
+    assert found.reference is not None
+    assert found.gap is not None
+    assert found.gap.verdict is Verdict.SEPARATED
+    assert found.gap.gap == found.area.auc - 0.5
+    again = audit_cohort(evidence(planted, planted.never[1]), *sides, reference=reference, attacks=("u-lira",))
+    assert again.findings[0].gap is not None
+    assert again.findings[0].gap.verdict is Verdict.OPEN
+    assert audit_cohort(evidence(planted, planted.never[1]), *sides, attacks=("u-lira",)).skipped == {
+        "u-lira": "a reference model that never had the records"
+    }
+
+
 def test_a_patient_is_ranked_and_never_certified(planted: Any) -> None:
     patient = replace(planted.outliers, patients=("one",) * len(planted.outliers))
     found = audit_patient(evidence(planted, planted.learned[1]), patient, planted.controls, attacks=("loss",))

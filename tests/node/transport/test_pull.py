@@ -10,9 +10,18 @@ import trio
 from crypto.digest import CHUNK_BYTES, ContentMap
 from crypto.errors import EncodingError
 from node.doors import PeerSilent, PeerUnreachable
-from node.errors import PeerError
+from node.errors import LocalFault, PeerError
 from node.messages import Accepted, ChunkReply, GetMap, MapReply, Refusal
-from node.pull import IN_FLIGHT, MAX_STRIKES, BadContent, ContentUnavailable, fetch_content
+from node.pull import (
+    IN_FLIGHT,
+    MAX_STRIKES,
+    SPREAD_CHUNKS,
+    BadContent,
+    ContentUnavailable,
+    Sink,
+    fetch_content,
+    pull_content,
+)
 
 CONTENT = b"".join(bytes([i]) * CHUNK_BYTES for i in range(4)) + b"end"
 MAP = ContentMap.of(CONTENT)
@@ -160,3 +169,47 @@ async def test_a_holder_lost_half_way_ends_the_pull_when_it_was_the_last():
 async def test_a_root_that_is_no_digest_is_refused():
     with pytest.raises(EncodingError, match="32 bytes expected"):
         await fetch_content(Holders().ask, b"short", "cipher", 1, [b"a"])  # type: ignore[arg-type]
+
+
+LONG = b"".join(i.to_bytes(2, "big") * (CHUNK_BYTES // 2) for i in range(SPREAD_CHUNKS))
+LONG_MAP = ContentMap.of(LONG)
+
+
+async def ask_for_long(asked: list[bytes], lacks: set[bytes], peer_id: bytes, request: Any) -> Any:
+    await trio.lowlevel.checkpoint()
+    if isinstance(request, GetMap):
+        return MapReply(LONG_MAP.length, LONG_MAP.digests)
+    asked.append(peer_id)
+    if peer_id in lacks:
+        return Refusal("not-found", "not here")
+    return ChunkReply(LONG[request.index * CHUNK_BYTES : (request.index + 1) * CHUNK_BYTES])
+
+
+@pytest.mark.parametrize("lacks", [set(), {b"b"}])
+async def test_a_long_content_is_asked_of_two_holders_while_both_have_it(lacks):
+    asked: list[bytes] = []
+
+    async def ask(peer_id: bytes, request: Any, timeout_s: float) -> Any:
+        return await ask_for_long(asked, lacks, peer_id, request)
+
+    holders = [b"a", b"b", b"c"]
+    assert await fetch_content(ask, LONG_MAP.root("cipher"), "cipher", 1 << 24, holders) == LONG
+    counts = {holder: asked.count(holder) for holder in holders}
+    if lacks:
+        assert counts == {b"a": SPREAD_CHUNKS - counts[b"c"], b"b": 1, b"c": counts[b"c"]}
+        assert counts[b"c"] > 0
+    else:
+        assert counts[b"c"] == 0
+        assert min(counts[b"a"], counts[b"b"]) >= SPREAD_CHUNKS // 2 - 1
+
+
+async def test_a_sink_that_cannot_keep_a_chunk_ends_the_pull_with_its_fault():
+    class Full(Sink):
+        async def missing(self, content: ContentMap) -> range:
+            return range(len(content.digests))
+
+        async def keep(self, content: ContentMap, index: int, data: bytes) -> None:
+            raise LocalFault("the disk is full")
+
+    with pytest.raises(LocalFault, match="the disk is full"):
+        await pull_content(Holders().ask, ROOT, "cipher", LIMIT, [b"a"], Full())

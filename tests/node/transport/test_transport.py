@@ -253,6 +253,7 @@ async def test_a_flood_of_frames_is_read_slowly_and_content_is_not(autojump_cloc
         """The same frame again and again, read in its pieces."""
 
         def __init__(self, frame: bytes) -> None:
+            self.conn = SimpleNamespace(noise_state=SimpleNamespace(decrypt=bytes))
             self.pieces = itertools.cycle([frame[:12], frame[12:]] if len(frame) > 12 else [frame])
 
         async def read(self, n: int | None = None) -> bytes:
@@ -261,10 +262,13 @@ async def test_a_flood_of_frames_is_read_slowly_and_content_is_not(autojump_cloc
     def header(kind: int, flags: int, stream: int, length: int) -> bytes:
         return struct.pack("!BBHII", 0, kind, flags, stream, length)
 
-    async def seconds(frame: bytes, count: int) -> float:
-        paced = transport_module._Paced(Endless(frame), SimpleNamespace(streams={1: None}))
+    async def seconds(frame: bytes, count: int, messages: int = 0) -> float:
+        endless = Endless(frame)
+        paced = transport_module._Paced(endless, SimpleNamespace(streams={1: None}))
         start = trio.current_time()
         for _ in range(count):
+            for _ in range(messages):
+                endless.conn.noise_state.decrypt(bytes(20))
             await paced.read(12)
             if len(frame) > 12:
                 await paced.read(len(frame) - 12)
@@ -273,10 +277,12 @@ async def test_a_flood_of_frames_is_read_slowly_and_content_is_not(autojump_cloc
     ping, content = header(2, 1, 0, 0), header(0, 0, 1, 4096) + bytes(4096)
     stray, opening = header(0, 0, 9, 4096) + bytes(4096), header(1, 1, 9, 0)
     rate, burst = transport_module.FRAMES_PER_S, transport_module.FRAME_BURST
-    assert await seconds(ping, 10_000) == pytest.approx((10_000 - burst) / rate, rel=0.1)
+    assert await seconds(ping, 20_000) == pytest.approx((20_000 - burst) / rate, rel=0.1)
+    assert await seconds(ping, 20_000, messages=1) == pytest.approx((40_000 - burst) / rate, rel=0.1)
     assert await seconds(opening, 2_000) == pytest.approx((20_000 - burst) / rate, rel=0.1)
     assert await seconds(stray, 10_000) == pytest.approx((30_000 - burst) / rate, rel=0.1)
     assert await seconds(content, 10_000) == pytest.approx(0, abs=0.01)
+    assert await seconds(content, 20, messages=4108) == pytest.approx((20 * 4108 - burst) / rate, rel=0.1)
 
 
 async def test_streams_without_end_close_the_connection(server):
