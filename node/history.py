@@ -425,7 +425,7 @@ class History:
             case ErasureStepped():
                 for step, evidence in record.steps.items():
                     one.steps[step] = evidence
-                    one.reach(STEP_STATES[step], logged)
+                    one.reach(STEP_STATES.get(step, "unknown"), logged)
             case ErasurePlanned():
                 one.plan, one.planned = record, logged
                 one.reach("planned", logged)
