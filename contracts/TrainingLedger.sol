@@ -64,33 +64,30 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     uint8 private constant WAITS_FOR_ROUND = 1;
     uint8 private constant WAITS_FOR_PURGE = 2;
     uint8 private constant REPLAYING = 3;
+    uint8 private constant WAITS_FOR_VERDICTS = 4; // a plan without a replay: the training branch stays
 
-    /// @dev `origin` is the lineage of the checkpoint on the parent branch: what a proof about the parent ends in.
+    /// @dev What is known of a branch when it is registered lies in one slot.
     struct Branch {
         uint16 parent;
         uint32 baseHeight;
         uint32 baseFinals;
         uint32 targetFinals;
-        bytes32 origin;
+        uint40 dueAt; // when the head that it replaces leaves service
         bytes32 caughtUp; // the first model with targetFinals
     }
 
-    /// @dev While the fork waits for the open round: where the new branch begins. While it waits for the purge: the model
-    /// that served when the study forked. While it replays: the new branch's base, which serves.
+    /// @dev Where the newest branch begins, from the plan on. Once it replays, this serves.
     struct Fork {
-        uint16 branch;
-        uint32 height;
-        uint64 dueAt;
         bytes32 lineage;
         bytes32 model;
     }
 
     /// @dev A round writes four slots: `round`, `openRound`, `lineage` and `model`, and before them `commitRoot`. None of
-    /// them is new in a later round.
+    /// them is new in a later round, and none is cleared: whether a round is open is a bit of `round`.
     struct Study {
         Course course;
         Round round;
-        bytes32 openRound;
+        bytes32 openRound; // the last one, when none is open
         bytes32 lineage; // of the newest result on the training branch
         bytes32 model; // of the newest result on the training branch
         bytes32 commitRoot; // of the open round; before its first commitment, of the one before
@@ -151,16 +148,14 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (Course.unwrap(s.course) != 0) revert StudyKnown(study);
         _begin(s, t);
         s.course = s.course.withJoined(v.joined).withBranch(uint16(v.branch));
-        s.roll = Roll.wrap(
-            Roll.unwrap(s.roll.withLeft(v.left)) | c.branches.length << 128
-        );
+        s.roll = s.roll.withLeft(v.left);
         (, uint32 finalHeight, bytes32 lineage, bytes32 model,,) = old.head(study);
         (s.lineage, s.model) = (lineage, model);
         s.round = Round.wrap(0).standing(v.height, v.finals, finalHeight);
         bytes32 tree;
         for (uint256 i; i < c.branches.length; ++i) {
             BranchState memory b = c.branches[i];
-            s.branches[i + 1] = Branch(b.parent, b.baseHeight, b.baseFinals, 0, b.origin, 0);
+            s.branches[i + 1] = Branch(b.parent, b.baseHeight, b.baseFinals, 0, 0, 0);
             tree = keccak256(abi.encode(Tags.TREE, tree, b));
         }
         for (uint256 i; i < c.voids.length; ++i) {
@@ -216,7 +211,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         course = course.withJoined(course.joined() | Bitmaps.single(member));
         s.course = course;
         emit Joined(study, member);
-        if (s.openRound == 0) _openNext(s, study, course, s.round, members, s.conduct, s.lineage, s.model);
+        if (!s.round.isOpen()) _openNext(s, study, course, s.round, members, s.conduct, s.lineage, s.model);
     }
 
     /// @inheritdoc ITrainingLedger
@@ -234,7 +229,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function resume(bytes32 study) external {
         Study storage s = _study(study);
-        if (s.openRound != 0 || !_reopen(s, study, s.course)) revert NothingToOpen(study);
+        if (s.round.isOpen() || !_reopen(s, study, s.course)) revert NothingToOpen(study);
     }
 
     // ------------------------------------------------------------------------------------------------ rounds
@@ -398,7 +393,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         _known[id] = true;
         emit Equivocated(roundId, member, kind);
         Course course = s.course;
-        bool suspendedNow = s.openRound != 0 && s.round.suspended().has(member);
+        bool suspendedNow = s.round.isOpen() && s.round.suspended().has(member);
         s.conduct = Conduct.punish(s.conduct, member, course.suspendRounds(), suspendedNow);
         s.course = course.withWatched(true);
     }
@@ -432,7 +427,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function fork(ForkTerms calldata t, BaseProof calldata proof)
         external
-        returns (uint32 branch, uint32 targetFinals)
+        returns (uint32 branch)
     {
         _onlyUnlearning();
         Study storage s = _study(t.study);
@@ -441,28 +436,24 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (course.fork() != NO_FORK) revert ForkActive(t.study);
         uint16 current = course.branch();
         _checkTarget(s, current, round, t);
-        bytes32 end = _checkAncestry(s, current, t.parentBranch, t.baseHeight);
-        bytes32 origin = _checkBase(s, end, t, proof);
-        targetFinals = _finalsAt(s, current, t.targetHeight);
+        bytes32 origin = _checkBase(s, current, t, proof);
         if (t.targetHeight == t.baseHeight) {
             // Never included: nothing to replay, the training branch stays. A checkpoint of another branch proves nothing.
             if (t.parentBranch != current) revert NotOnAncestry(t.parentBranch, t.baseHeight);
-            return (current, targetFinals);
+            s.course = course.withFork(WAITS_FOR_VERDICTS);
+            return current;
         }
-        Roll roll = s.roll;
-        if (roll.branches() == type(uint16).max) revert ForkState(t.study, NO_FORK);
-        roll = roll.withNextBranch();
-        s.roll = roll;
-        branch = roll.branches();
-        bytes32 baseResult = _baseResult(t.study, t.batch, t.parentBranch, t.baseHeight, t.baseModel);
+        if (current == type(uint16).max) revert ForkState(t.study, NO_FORK);
+        branch = current + 1; // the newest branch trains
+        bytes32 baseResult = _baseResult(t.study, t.batch, t.parentBranch, t.baseHeight, t.baseModel, origin);
         Branch storage b = s.branches[branch];
         b.parent = uint16(t.parentBranch);
         b.baseHeight = t.baseHeight;
         b.baseFinals = _finalsAt(s, t.parentBranch, t.baseHeight);
-        b.targetFinals = targetFinals;
-        b.origin = origin;
-        s.fork.dueAt = t.dueAt;
+        b.targetFinals = _finalsAt(s, current, t.targetHeight);
+        b.dueAt = uint40(t.dueAt); // a month after a block's stamp at most
         (s.fork.lineage, s.fork.model) = (baseResult, t.baseModel);
+        s.course = course.withFork(round.isOpen() ? WAITS_FOR_ROUND : WAITS_FOR_PURGE);
         emit BranchCreated(
             t.study,
             branch,
@@ -474,8 +465,6 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             t.targetHeight,
             t.batch
         );
-        if (s.openRound == 0) _switch(s, course, round);
-        else s.course = course.withFork(WAITS_FOR_ROUND);
     }
 
     /// @inheritdoc ITrainingLedger
@@ -484,13 +473,15 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         Study storage s = _study(study);
         Course course = s.course;
         if (course.fork() != WAITS_FOR_PURGE) revert ForkState(study, course.fork());
-        Round round = s.round;
-        course = course.withFork(REPLAYING);
+        course = course.withBranch(course.branch() + 1).withFork(REPLAYING);
         s.course = course;
-        (s.fork.branch, s.fork.height) = (course.branch(), round.height());
-        (s.fork.lineage, s.fork.model) = (s.lineage, s.model);
-        _noteCatchUp(s, course.branch(), round.finals(), s.model);
-        _reopen(s, study, course);
+        Branch storage b = s.branches[course.branch()];
+        Round round = s.round.standing(b.baseHeight, b.baseFinals, b.baseHeight).closed();
+        bytes32 lineage = s.fork.lineage;
+        bytes32 model = s.fork.model;
+        (s.lineage, s.model) = (lineage, model);
+        _noteCatchUp(s, course.branch(), round.finals(), model);
+        if (!_openNext(s, study, course, round, _members(), s.conduct, lineage, model)) s.round = round;
     }
 
     /// @inheritdoc ITrainingLedger
@@ -498,7 +489,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         _onlyUnlearning();
         Study storage s = _study(study);
         Course course = s.course;
-        if (course.fork() != REPLAYING) revert ForkState(study, course.fork());
+        uint8 state = course.fork();
+        if (state != REPLAYING && state != WAITS_FOR_VERDICTS) revert ForkState(study, state);
         s.course = course.withFork(NO_FORK);
     }
 
@@ -538,7 +530,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function phase(bytes32 study, bytes32 roundId) external view returns (Phase, uint8) {
         Study storage s = _studies[study];
-        if (roundId == 0 || s.openRound != roundId) return (Phase.NONE, 0);
+        if (!s.round.isOpen() || s.openRound != roundId) return (Phase.NONE, 0);
         Clock memory clock = _clock(roundId, s.round, s.course);
         return (clock.phase, clock.attempt);
     }
@@ -554,14 +546,15 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         v.joined = course.joined();
         v.left = s.roll.left();
         v.suspended = Conduct.suspended(s.conduct);
-        v.openRound = s.openRound;
+        v.openRound = s.round.isOpen() ? s.openRound : bytes32(0);
         v.forkState = course.fork();
         v.rounds = uint32(course.rounds());
     }
 
     /// @inheritdoc ITrainingLedger
     function openRound(bytes32 study) external view returns (bytes32) {
-        return _study(study).openRound;
+        Study storage s = _study(study);
+        return s.round.isOpen() ? s.openRound : bytes32(0);
     }
 
     /// @inheritdoc ITrainingLedger
@@ -571,13 +564,15 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         returns (uint32 branch, uint32 height, bytes32 lineage, bytes32 model, bool tainted, bool inService)
     {
         Study storage s = _study(study);
-        uint8 state = s.course.fork();
-        (branch, height, lineage, model) = (s.course.branch(), s.round.finalHeight(), s.lineage, s.model);
-        if (state == WAITS_FOR_PURGE || state == REPLAYING) {
-            (branch, height, lineage, model) = (s.fork.branch, s.fork.height, s.fork.lineage, s.fork.model);
+        Course course = s.course;
+        uint8 state = course.fork();
+        branch = course.branch();
+        if (state == REPLAYING) {
+            return (branch, s.branches[branch].baseHeight, s.fork.lineage, s.fork.model, false, true);
         }
+        (height, lineage, model) = (s.round.finalHeight(), s.lineage, s.model);
         tainted = state == WAITS_FOR_ROUND || state == WAITS_FOR_PURGE;
-        inService = !tainted || block.timestamp <= s.fork.dueAt;
+        inService = !tainted || block.timestamp <= s.branches[branch + 1].dueAt;
     }
 
     /// @inheritdoc ITrainingLedger
@@ -588,22 +583,30 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function commitRootOf(bytes32 study) external view returns (bytes32) {
         Study storage s = _study(study);
-        return s.openRound != 0 && s.round.committed() == 0 ? bytes32(0) : s.commitRoot;
+        return s.round.isOpen() && s.round.committed() == 0 ? bytes32(0) : s.commitRoot;
     }
 
     /// @inheritdoc ITrainingLedger
-    function erasureTerms(bytes32 study)
-        external
-        view
-        returns (uint32 roster, uint8 f, uint32 purgeSeconds, uint32 erasureWindow, uint64 openedAt)
-    {
+    function checkStudy(bytes32 study) external view {
+        _study(study);
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function voters(bytes32 study) external view returns (uint32 roster, uint8 f) {
+        Course course = _study(study).course;
+        return (course.joined() & MEMBERSHIP.activeMembers(), uint8(course.f()));
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function purgeSeconds(bytes32 study) external view returns (uint32) {
+        return _study(study).roll.purgeSeconds();
+    }
+
+    /// @inheritdoc ITrainingLedger
+    function planTerms(bytes32 study) external view returns (uint32 erasureWindow, uint64 openedAt) {
         Study storage s = _study(study);
-        Roll roll = s.roll;
-        roster = s.course.joined() & MEMBERSHIP.activeMembers();
-        f = uint8(s.course.f());
-        purgeSeconds = roll.purgeSeconds();
-        erasureWindow = roll.erasureWindow();
-        if (s.openRound != 0) openedAt = uint64(s.round.openedAt());
+        erasureWindow = s.roll.erasureWindow();
+        if (s.round.isOpen()) openedAt = uint64(s.round.openedAt());
     }
 
     // ------------------------------------------------------------------------------------ opening and closing
@@ -712,23 +715,11 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             }
         }
         if (course.fork() == WAITS_FOR_ROUND) {
-            s.openRound = 0;
-            _switch(s, course, round);
+            s.course = course.withFork(WAITS_FOR_PURGE);
+            s.round = round.closed();
         } else if (!_openNext(s, study, course, round, members, conduct, parentResult, parentModel)) {
-            s.openRound = 0;
-            s.round = round;
+            s.round = round.closed();
         }
-    }
-
-    /// @dev The newest branch becomes the one that trains; what served is remembered until the purge.
-    function _switch(Study storage s, Course course, Round round) private {
-        uint16 newest = s.roll.branches();
-        Branch storage b = s.branches[newest];
-        (s.fork.branch, s.fork.height) = (course.branch(), round.finalHeight());
-        (s.fork.lineage, s.lineage) = (s.lineage, s.fork.lineage);
-        (s.fork.model, s.model) = (s.model, s.fork.model);
-        s.course = course.withBranch(newest).withFork(WAITS_FOR_PURGE);
-        s.round = round.standing(b.baseHeight, b.baseFinals, b.baseHeight);
     }
 
     /// @dev Keeps the model with which a replay has as many finals as there were: what the verdicts are about.
@@ -957,61 +948,68 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         );
     }
 
-    function _baseResult(bytes32 study, bytes32 batch, uint32 parent, uint32 baseHeight, bytes32 baseModel)
-        private
-        pure
-        returns (bytes32)
-    {
-        return keccak256(abi.encode(Tags.BRANCH, study, batch, parent, baseHeight, baseModel));
+    function _baseResult(
+        bytes32 study,
+        bytes32 batch,
+        uint32 parent,
+        uint32 baseHeight,
+        bytes32 baseModel,
+        bytes32 origin
+    ) private pure returns (bytes32) {
+        return keccak256(abi.encode(Tags.BRANCH, study, batch, parent, baseHeight, baseModel, origin));
     }
 
     /// @dev The target is a closed height of the training branch, at or above the checkpoint.
     function _checkTarget(Study storage s, uint256 branch, Round round, ForkTerms calldata t) private view {
         uint32 first = s.branches[branch].baseHeight;
         if (first < t.baseHeight) first = t.baseHeight;
-        uint32 last = s.openRound == 0 ? round.height() : round.height() - 1;
+        uint32 last = round.isOpen() ? round.height() - 1 : round.height();
         if (t.targetHeight < first || t.targetHeight > last) revert BadTarget(t.targetHeight, first, last);
     }
 
-    /// @dev Reverts unless `parent` is `branch` or an ancestor of it, and `height` is not above the path between them.
-    /// @return end The lineage in which a proof about `parent` ends: the head's, or the one that the path left it at.
-    function _checkAncestry(Study storage s, uint256 branch, uint32 parent, uint32 height)
-        private
-        view
-        returns (bytes32 end)
-    {
-        end = s.lineage;
-        uint256 lowest = type(uint256).max;
-        while (branch != parent) {
-            if (branch == 0) revert NotOnAncestry(parent, height);
-            Branch storage b = s.branches[branch];
-            if (b.baseHeight < lowest) lowest = b.baseHeight;
-            end = b.origin;
-            branch = b.parent;
-        }
-        if (height > lowest) revert NotOnAncestry(parent, height);
-    }
-
-    /// @dev Reverts unless `t.baseModel` is what `t.parentBranch` recorded at `t.baseHeight`, or begins with there.
+    /// @dev Reverts unless `t.baseModel` is what `t.parentBranch` recorded at `t.baseHeight`, or begins with there, and the
+    /// head descends from it: the checkpoint's lineage leads by the results after it, and by the branches that were made
+    /// from them, to the newest lineage of `branch`, which trains.
     /// @return lineage The checkpoint's place in its ancestry.
-    function _checkBase(Study storage s, bytes32 end, ForkTerms calldata t, BaseProof calldata proof)
+    function _checkBase(Study storage s, uint256 branch, ForkTerms calldata t, BaseProof calldata proof)
         private
         view
         returns (bytes32 lineage)
     {
-        Branch storage b = s.branches[t.parentBranch];
+        uint256 steps = proof.forks.length;
+        uint256[] memory path = new uint256[](steps); // the branches from the parent's child up to the head's
+        while (branch != t.parentBranch) {
+            if (branch == 0 || steps == 0) revert NotOnAncestry(t.parentBranch, t.baseHeight);
+            path[--steps] = branch;
+            if (s.branches[branch].baseHeight < t.baseHeight) revert NotOnAncestry(t.parentBranch, t.baseHeight);
+            branch = s.branches[branch].parent;
+        }
+        if (steps != 0) revert NotOnAncestry(t.parentBranch, t.baseHeight);
+        Branch storage b = s.branches[branch];
         if (t.baseHeight != b.baseHeight) {
             lineage = _lineage(proof.parent, t.baseHeight, t.baseModel, proof.named);
-        } else if (t.parentBranch != 0) {
-            lineage = _baseResult(t.study, proof.named, b.parent, b.baseHeight, t.baseModel);
+        } else if (branch != 0) {
+            lineage = _baseResult(t.study, proof.named, b.parent, b.baseHeight, t.baseModel, proof.parent);
         } else if (t.baseModel != s.initialModel) {
             revert WrongCheckpoint(s.initialModel, t.baseModel);
         }
-        bytes32 reached = lineage;
-        for (uint256 i; i < proof.links.length; ++i) {
-            reached = keccak256(abi.encode(Tags.LINEAGE, reached, proof.links[i]));
+        bytes32 reached = _followed(lineage, proof.links);
+        for (; steps < path.length; ++steps) {
+            ForkProof calldata made = proof.forks[steps];
+            b = s.branches[path[steps]];
+            reached = _followed(
+                _baseResult(t.study, made.batch, b.parent, b.baseHeight, made.baseModel, reached), made.links
+            );
         }
-        if (reached != end) revert WrongCheckpoint(end, reached);
+        if (reached != s.lineage) revert WrongCheckpoint(s.lineage, reached);
+    }
+
+    /// @dev The lineage after further results.
+    function _followed(bytes32 lineage, bytes32[] calldata links) private pure returns (bytes32) {
+        for (uint256 i; i < links.length; ++i) {
+            lineage = keccak256(abi.encode(Tags.LINEAGE, lineage, links[i]));
+        }
+        return lineage;
     }
 
     /// @dev Rounds with a model on the ancestry of a closed height, that height included.
@@ -1069,7 +1067,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
 
     function _open(bytes32 study, bytes32 roundId) private view returns (Study storage s) {
         s = _studies[study];
-        bytes32 open = s.openRound;
+        bytes32 open = s.round.isOpen() ? s.openRound : bytes32(0);
         if (open != roundId || open == 0) revert RoundNotOpen(study, roundId, open);
     }
 

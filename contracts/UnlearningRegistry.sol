@@ -2,10 +2,12 @@
 pragma solidity 0.8.37;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {IMembership} from "./interfaces/IMembership.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {IUnlearningRegistry} from "./interfaces/IUnlearningRegistry.sol";
 import {Accumulator} from "./libraries/Accumulator.sol";
+import {Batch, Batches} from "./libraries/Batches.sol";
 import {Bitmaps} from "./libraries/Bitmaps.sol";
 import {MerkleMap} from "./libraries/MerkleMap.sol";
 import {PackedSignatures} from "./libraries/PackedSignatures.sol";
@@ -25,35 +27,18 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     uint8 private constant STEP_DELIVERED = 3;
     uint8 private constant STEP_LINK_DESTROYED = 4;
     uint8 private constant STEP_CLOSED = 5;
-
-    /// @dev Only what a later call checks. Its events say the rest, and when.
-    struct Batch {
-        bytes32 study;
-        // One slot
-        uint16 controller;
-        State state;
-        bool replays;
-        uint16 branch;
-        uint32 targetFinals;
-        uint40 openedAt;
-        uint40 excludedAt;
-        uint40 plannedAt;
-        uint40 dueAt;
-        // One slot, from the plan on
-        uint32 planRoster;
-        uint32 purgedPair;
-        uint32 purgedAll;
-        uint32 confirmers;
-        uint32 deniers;
-        bytes32 planModel; // the plan's checkpoint, kept only when nothing is replayed
-    }
+    uint8 private constant PAIR = 0;
+    uint8 private constant REST = 1;
+    /// @dev The month of Art. 12(3) GDPR, and what it may be extended by: two months.
+    uint256 private constant LONGEST_MONTH = 31 days;
+    uint256 private constant LONGEST_EXTENSION = 61 days;
 
     IMembership private immutable MEMBERSHIP;
     ITrainingLedger private immutable TRAINING;
 
     mapping(bytes32 batch => Batch) private _batches;
-    /// @dev The batch planned last; active until it is confirmed. Never cleared: the next plan overwrites it.
-    mapping(bytes32 study => bytes32 batch) private _lastPlan;
+    mapping(bytes32 batch => bytes32) private _planModel; // the plan's checkpoint, kept only when nothing is replayed
+    mapping(bytes32 batch => uint64) private _extended; // the later due date
 
     constructor(IMembership membership) EIP712("koinon", "1") {
         if (membership.unlearning() != address(this)) revert MisplacedContract(membership.unlearning(), address(this));
@@ -62,27 +47,28 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function openErasure(OpenTerms calldata t, bytes32 r, bytes32 vs) external returns (bytes32 batch) {
+    function openErasure(OpenTerms calldata t, bytes32 r, bytes32 vs, Steps calldata steps)
+        external
+        returns (bytes32 batch)
+    {
         if (t.requestsRoot == 0) revert Missing("requestsRoot");
         if (t.dueAt == 0) revert Missing("dueAt");
+        if (t.dueAt > block.timestamp + LONGEST_MONTH) revert DueTooLate(t.dueAt, block.timestamp + LONGEST_MONTH);
         bytes32 structHash = keccak256(abi.encode(Statements.OPEN_ERASURE, t));
         batch = _batchOf(structHash);
-        if (_batches[batch].state != State.NONE) revert BatchKnown(batch);
-        TRAINING.openRound(t.study); // reverts when there is no such study
-        (address pointer,, uint32 active,) = MEMBERSHIP.snapshot();
-        bytes memory roster = RosterCode.load(pointer);
-        if (!active.has(t.poster)) revert NotActive(t.poster);
+        if (Batch.unwrap(_batches[batch]) != 0) revert BatchKnown(batch);
+        TRAINING.checkStudy(t.study);
+        bytes memory roster = RosterCode.load(MEMBERSHIP.rosterCode());
+        if (!MEMBERSHIP.activeMembers().has(t.poster)) revert NotActive(t.poster);
         // A removed hospital still controls what it granted.
         if (RosterCode.ledgerAt(roster, t.controller) == address(0)) revert NotActive(t.controller);
-        PackedSignatures.check(t.poster, RosterCode.ledgerAt(roster, t.poster), _hashTypedDataV4(structHash), r, vs);
-        Batch storage b = _batches[batch];
-        b.study = t.study;
-        b.controller = t.controller;
-        b.state = t.poster == t.controller ? State.AUTHORISED : State.REQUESTED;
-        b.openedAt = _now();
-        b.dueAt = t.dueAt > type(uint40).max ? type(uint40).max : uint40(t.dueAt);
-        emit ErasureOpened(batch, t.study, t.controller, t.poster, t.requestsRoot, t.dueAt, _now());
-        _record(
+        address ledger = RosterCode.ledgerAt(roster, t.poster);
+        PackedSignatures.check(t.poster, ledger, _hashTypedDataV4(structHash), r, vs);
+        bool own = t.poster == t.controller;
+        Batch b = Batches.opened(uint256(own ? State.AUTHORISED : State.REQUESTED));
+        emit ErasureOpened(batch, t.study, t.controller, t.poster, t.requestsRoot, t.dueAt, uint64(block.timestamp));
+        bytes32 acc = _rolled(
+            _accumulated(),
             keccak256(
                 abi.encode(
                     Tags.RECORD_ERASURE_OPENED,
@@ -92,219 +78,194 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
                     t.poster,
                     t.requestsRoot,
                     t.dueAt,
-                    _now()
+                    block.timestamp
                 )
             )
         );
+        if (steps.evidence.length != 0) {
+            if (!own) revert NotController(t.controller, t.poster);
+            (b, acc) = _step(batch, t, b, steps, ledger, acc);
+        }
+        _batches[batch] = b;
+        _store(acc);
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function authorise(bytes32 batch, uint16 member, bytes32 r, bytes32 vs) external {
-        Batch storage b = _batch(batch);
-        if (b.state != State.REQUESTED) revert WrongState(batch, b.state);
-        _checkController(b, member, keccak256(abi.encode(Statements.AUTHORISE, batch, member)), r, vs);
-        b.state = State.AUTHORISED;
+    function authorise(OpenTerms calldata t, uint16 member, bytes32 r, bytes32 vs) external {
+        (bytes32 batch, Batch b) = _known(t);
+        if (_state(b) != State.REQUESTED) revert WrongState(batch, _state(b));
+        _checkController(t, member, keccak256(abi.encode(Statements.AUTHORISE, batch, member)), r, vs);
+        _batches[batch] = _in(b, State.AUTHORISED);
         emit ErasureAuthorised(batch);
         _record(keccak256(abi.encode(Tags.RECORD_ERASURE_AUTHORISED, batch)));
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function refuse(bytes32 batch, uint16 member, uint8 ground, bytes32 r, bytes32 vs) external {
-        Batch storage b = _batch(batch);
-        if (b.state != State.REQUESTED && b.state != State.AUTHORISED) revert WrongState(batch, b.state);
+    function refuse(OpenTerms calldata t, uint16 member, uint8 ground, bytes32 r, bytes32 vs) external {
+        (bytes32 batch, Batch b) = _known(t);
+        if (_state(b) != State.REQUESTED && _state(b) != State.AUTHORISED) revert WrongState(batch, _state(b));
         if (ground == 0) revert Missing("ground");
-        _checkController(b, member, keccak256(abi.encode(Statements.REFUSE, batch, member, ground)), r, vs);
-        b.state = State.REFUSED;
+        _checkController(t, member, keccak256(abi.encode(Statements.REFUSE, batch, member, ground)), r, vs);
+        _batches[batch] = _in(b, State.REFUSED);
         emit ErasureRefused(batch, ground);
         _record(keccak256(abi.encode(Tags.RECORD_ERASURE_REFUSED, batch, ground)));
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function step(bytes32 batch, uint16 member, StepEntry[] calldata entries) external {
-        Batch storage b = _batch(batch);
-        if (member != b.controller) revert NotController(b.controller, member);
-        address ledger = MEMBERSHIP.ledgerOf(member);
-        for (uint256 i; i < entries.length; ++i) {
-            StepEntry calldata e = entries[i];
-            (uint8 next, State state) = _nextStep(batch, b.state);
-            if (e.number != next) revert WrongStep(next, e.number);
-            bytes32 structHash =
-                keccak256(abi.encode(Statements.ERASURE_STEP, batch, member, e.number, e.evidence));
-            PackedSignatures.check(member, ledger, _hashTypedDataV4(structHash), e.r, e.vs);
-            emit ErasureStepped(batch, e.number, e.evidence);
-            _record(keccak256(abi.encode(Tags.RECORD_ERASURE_STEPPED, batch, e.number, e.evidence)));
-            if (state == State.CLOSED) {
-                _close(batch, b);
-            } else {
-                b.state = state;
-                if (state == State.EXCLUDED) b.excludedAt = _now();
-            }
-        }
+    function extend(OpenTerms calldata t, uint16 member, uint64 dueAt, bytes32 r, bytes32 vs) external {
+        (bytes32 batch, Batch b) = _known(t);
+        if (_state(b) >= State.CLOSED) revert WrongState(batch, _state(b));
+        if (_extended[batch] != 0) revert AlreadyExtended(batch, _extended[batch]);
+        if (block.timestamp > t.dueAt) revert ExtensionTooLate(t.dueAt, block.timestamp);
+        uint256 last = uint256(t.dueAt) + LONGEST_EXTENSION;
+        if (dueAt <= t.dueAt || dueAt > last) revert ExtensionOutOfBounds(dueAt, uint256(t.dueAt) + 1, last);
+        _checkController(t, member, keccak256(abi.encode(Statements.EXTEND, batch, member, dueAt)), r, vs);
+        _extended[batch] = dueAt;
+        emit ErasureExtended(batch, dueAt);
+        _record(keccak256(abi.encode(Tags.RECORD_ERASURE_EXTENDED, batch, dueAt)));
+    }
+
+    /// @inheritdoc IUnlearningRegistry
+    function step(OpenTerms calldata t, uint16 member, Steps calldata steps) external {
+        (bytes32 batch, Batch b) = _known(t);
+        if (member != t.controller) revert NotController(t.controller, member);
+        if (steps.evidence.length == 0) revert Missing("evidence");
+        bytes32 acc;
+        (b, acc) = _step(batch, t, b, steps, MEMBERSHIP.ledgerOf(member), _accumulated());
+        _batches[batch] = b;
+        _store(acc);
     }
 
     /// @inheritdoc IUnlearningRegistry
     function plan(
-        PlanTerms calldata t,
+        OpenTerms calldata t,
+        PlanTerms calldata p,
         ITrainingLedger.BaseProof calldata proof,
         uint32 signers,
         bytes calldata signatures
     ) external {
-        Batch storage b = _batch(t.batch);
-        if (b.state != State.COPY_DELETED) revert WrongState(t.batch, b.state);
-        (uint32 roster, uint8 wished,, uint32 window, uint64 roundOpenedAt) = TRAINING.erasureTerms(b.study);
-        uint256 until = uint256(b.openedAt) + window;
-        if (block.timestamp <= until) revert TooEarly(until, block.timestamp);
-        if (roundOpenedAt != 0 && roundOpenedAt <= b.excludedAt) {
-            revert RoundInFlight(roundOpenedAt, b.excludedAt);
-        }
-        // The beacon of a replay must be its own; the root branch's seed is zero.
-        if (t.branchSeed == 0 && t.targetHeight != t.baseHeight) revert Missing("branchSeed");
-        bytes32 active = activePlan(b.study);
-        if (active != 0) revert PlanActive(b.study, active);
-        {
-            uint256 n = roster.count();
-            PackedSignatures.checkQuorum(
-                RosterCode.load(MEMBERSHIP.rosterAt(b.openedAt)),
-                roster,
-                signers,
-                signatures,
-                _hashTypedDataV4(keccak256(abi.encode(Statements.PLAN, t))),
-                Quorum.needed(n, Quorum.faults(n, wished))
-            );
-        }
-        (uint32 branch, uint32 targetFinals) = TRAINING.fork(
+        (bytes32 batch, Batch b) = _known(t);
+        if (_state(b) != State.COPY_DELETED) revert WrongState(batch, _state(b));
+        uint32 roster = _checkPlan(batch, t, b, p, signers, signatures);
+        uint32 branch = TRAINING.fork(
             ITrainingLedger.ForkTerms({
-                study: b.study,
-                batch: t.batch,
-                parentBranch: t.parentBranch,
-                baseHeight: t.baseHeight,
-                baseModel: t.baseModel,
-                branchSeed: t.branchSeed,
-                targetHeight: t.targetHeight,
-                dueAt: b.dueAt
+                study: t.study,
+                batch: batch,
+                parentBranch: p.parentBranch,
+                baseHeight: p.baseHeight,
+                baseModel: p.baseModel,
+                branchSeed: p.branchSeed,
+                targetHeight: p.targetHeight,
+                dueAt: t.dueAt
             }),
             proof
         );
-        b.replays = t.targetHeight != t.baseHeight;
-        if (!b.replays) b.planModel = t.baseModel;
-        b.branch = uint16(branch);
-        b.targetFinals = targetFinals;
-        b.planRoster = roster;
-        b.state = State.PLANNED;
-        b.plannedAt = _now();
-        _lastPlan[b.study] = t.batch;
+        bool replays = p.targetHeight != p.baseHeight;
+        if (!replays) _planModel[batch] = p.baseModel;
+        _batches[batch] = _in(b, State.PLANNED).stamped().planned(replays, branch, roster);
         emit ErasurePlanned(
-            t.batch,
-            b.study,
-            branch,
-            t.parentBranch,
-            t.baseHeight,
-            t.baseModel,
-            t.branchSeed,
-            t.targetHeight
+            batch, t.study, branch, p.parentBranch, p.baseHeight, p.baseModel, p.branchSeed, p.targetHeight
         );
         _record(
             keccak256(
                 abi.encode(
                     Tags.RECORD_ERASURE_PLANNED,
-                    t.batch,
-                    b.study,
+                    batch,
+                    t.study,
                     branch,
-                    t.parentBranch,
-                    t.baseHeight,
-                    t.baseModel,
-                    t.branchSeed,
-                    t.targetHeight
+                    p.parentBranch,
+                    p.baseHeight,
+                    p.baseModel,
+                    p.branchSeed,
+                    p.targetHeight
                 )
             )
         );
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function attestPurge(bytes32 batch, PurgeEntry[] calldata entries) external {
-        Batch storage b = _batch(batch);
-        if (b.state < State.PLANNED || b.state == State.REFUSED) revert WrongState(batch, b.state);
-        _attest(batch, b, entries);
+    function attestPurge(OpenTerms calldata t, Purges calldata purges) external {
+        (bytes32 batch, Batch b) = _known(t);
+        if (_state(b) < State.PLANNED || _state(b) == State.REFUSED) revert WrongState(batch, _state(b));
+        bytes32 acc;
+        (b, acc) = _attest(batch, b, purges, _addresses(b), _accumulated());
+        _batches[batch] = b;
+        _store(acc);
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function openReplay(bytes32 batch, PurgeEntry[] calldata entries) external {
-        Batch storage b = _batch(batch);
-        if (b.state != State.PLANNED || !b.replays) revert WrongState(batch, b.state);
-        if (entries.length != 0) _attest(batch, b, entries);
-        (uint32 roster, uint8 wished, uint32 purgeSeconds,,) = TRAINING.erasureTerms(b.study);
-        uint32 attested = b.purgedPair & roster;
+    function openReplay(OpenTerms calldata t, Purges calldata purges) external {
+        (bytes32 batch, Batch b) = _known(t);
+        if (_state(b) != State.PLANNED || !b.replays()) revert WrongState(batch, _state(b));
+        bytes32 acc = _accumulated();
+        if (purges.members != 0) (b, acc) = _attest(batch, b, purges, _addresses(b), acc);
+        (uint32 roster, uint8 wished) = TRAINING.voters(t.study);
+        uint32 attested = b.pair() & roster;
         if (attested != roster) {
             uint256 n = roster.count();
             uint256 least = n - Quorum.slack(n, Quorum.faults(n, wished));
-            uint256 until = uint256(b.plannedAt) + purgeSeconds;
+            uint256 until = uint256(b.at()) + TRAINING.purgeSeconds(t.study);
             if (block.timestamp <= until || attested.count() < least) {
                 revert PurgeMissing(attested, roster, least, until);
             }
         }
-        b.state = State.REPLAYING;
-        emit ReplayOpened(batch, b.branch);
-        _record(keccak256(abi.encode(Tags.RECORD_REPLAY_OPENED, batch, uint32(b.branch))));
-        TRAINING.openReplay(b.study);
+        _batches[batch] = _in(b, State.REPLAYING);
+        emit ReplayOpened(batch, b.branch());
+        _store(_rolled(acc, keccak256(abi.encode(Tags.RECORD_REPLAY_OPENED, batch, b.branch()))));
+        TRAINING.openReplay(t.study);
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function verdicts(bytes32 batch, VerdictEntry[] calldata entries) external {
-        Batch storage b = _batch(batch);
-        bool ready = b.state == State.REPLAYING || (b.state == State.PLANNED && !b.replays)
-            || (b.state >= State.CONFIRMED && b.state != State.REFUSED);
-        if (!ready) revert WrongState(batch, b.state);
-        bytes32 model = _subjectOfVerdicts(b);
-        (uint32 roster, uint8 wished,,,) = TRAINING.erasureTerms(b.study);
+    function verdicts(OpenTerms calldata t, Verdicts calldata given, Purges calldata purges) external {
+        (bytes32 batch, Batch b) = _known(t);
+        bool ready = _state(b) == State.REPLAYING || (_state(b) == State.PLANNED && !b.replays())
+            || (_state(b) >= State.CONFIRMED && _state(b) != State.REFUSED);
+        if (!ready) revert WrongState(batch, _state(b));
+        bytes32 model = b.replays() ? TRAINING.caughtUp(t.study, b.branch()) : _planModel[batch];
+        if (model == 0) revert NotCaughtUp(b.branch());
+        (uint32 roster, uint8 wished) = TRAINING.voters(t.study);
         uint32 others = roster;
-        if (roster.has(b.controller)) others &= ~Bitmaps.single(b.controller);
-        bytes memory addresses = RosterCode.load(MEMBERSHIP.rosterAt(b.openedAt));
-        for (uint256 i; i < entries.length; ++i) {
-            VerdictEntry calldata e = entries[i];
-            uint8 reason = _verdictFault(batch, b, others, addresses, model, e);
-            if (reason != 0) {
-                emit EntrySkipped(batch, e.member, reason);
-                continue;
-            }
-            if (e.confirmed) b.confirmers |= Bitmaps.single(e.member);
-            else b.deniers |= Bitmaps.single(e.member);
-            emit VerdictGiven(batch, e.member, e.branch, e.headModel, e.confirmed);
-            _record(
-                keccak256(
-                    abi.encode(Tags.RECORD_VERDICT_GIVEN, batch, e.member, e.branch, e.headModel, e.confirmed)
-                )
-            );
-        }
+        if (roster.has(t.controller)) others &= ~Bitmaps.single(t.controller);
+        bytes memory addresses = _addresses(b);
+        bytes32 acc = _accumulated();
+        (b, acc) = _judge(batch, b, given, others, model, addresses, acc);
+        if (purges.members != 0) (b, acc) = _attest(batch, b, purges, addresses, acc);
         uint256 n = roster.count();
         uint256 least = Quorum.verdicts(n, others.count(), Quorum.faults(n, wished));
-        if (b.state < State.CONFIRMED && (b.confirmers & others).count() >= least) _confirm(batch, b, model);
+        bool confirmed = _state(b) < State.CONFIRMED && (b.confirmers() & others).count() >= least;
+        if (confirmed) {
+            b = _in(b, State.CONFIRMED);
+            emit ErasureConfirmed(batch, b.branch(), model);
+            acc = _rolled(acc, keccak256(abi.encode(Tags.RECORD_ERASURE_CONFIRMED, batch, b.branch(), model)));
+            emit HeadMoved(batch, t.study, b.branch());
+            acc = _rolled(acc, keccak256(abi.encode(Tags.RECORD_HEAD_MOVED, batch, t.study, b.branch())));
+        }
+        _batches[batch] = b;
+        _store(acc);
+        if (confirmed) TRAINING.headMoved(t.study);
     }
 
     /// @inheritdoc IUnlearningRegistry
     function stateOf(bytes32 batch) external view returns (BatchView memory) {
-        Batch storage b = _batch(batch);
+        Batch b = _stored(batch);
         return BatchView({
-            study: b.study,
-            controller: b.controller,
-            dueAt: b.dueAt,
-            state: b.state,
-            replays: b.replays,
-            branch: b.branch,
-            targetFinals: b.targetFinals,
-            openedAt: b.openedAt,
-            excludedAt: b.excludedAt,
-            plannedAt: b.plannedAt,
-            purgedPair: b.purgedPair,
-            purgedAll: b.purgedAll,
-            confirmers: b.confirmers,
-            deniers: b.deniers
+            state: _state(b),
+            replays: b.replays(),
+            branch: b.branch(),
+            openedAt: b.openedAt(),
+            at: b.at(),
+            extendedTo: _extended[batch],
+            planRoster: b.planRoster(),
+            purgedPair: b.pair(),
+            purgedRest: b.rest(),
+            confirmers: b.confirmers(),
+            deniers: b.deniers()
         });
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function activePlan(bytes32 study) public view returns (bytes32 batch) {
-        batch = _lastPlan[study];
-        if (_batches[batch].state >= State.CONFIRMED) return 0;
+    function batchOf(OpenTerms calldata t) external pure returns (bytes32) {
+        return _batchOf(keccak256(abi.encode(Statements.OPEN_ERASURE, t)));
     }
 
     /// @inheritdoc IUnlearningRegistry
@@ -315,7 +276,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         uint256 index,
         bytes32[] calldata path
     ) external view returns (bool) {
-        _batch(_batchOf(keccak256(abi.encode(Statements.OPEN_ERASURE, t))));
+        _known(t);
         return MerkleMap.includes(t.requestsRoot, count, MerkleMap.Leaf(index, requestId, bytes32(0), path));
     }
 
@@ -324,47 +285,39 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         return _accumulated();
     }
 
-    function _confirm(bytes32 batch, Batch storage b, bytes32 model) private {
-        b.state = State.CONFIRMED;
-        emit ErasureConfirmed(batch, b.branch, model);
-        _record(keccak256(abi.encode(Tags.RECORD_ERASURE_CONFIRMED, batch, b.branch, model)));
-        emit HeadMoved(batch, b.study, b.branch);
-        _record(keccak256(abi.encode(Tags.RECORD_HEAD_MOVED, batch, b.study, b.branch)));
-        if (b.replays) TRAINING.headMoved(b.study);
-    }
-
-    function _close(bytes32 batch, Batch storage b) private {
-        uint32 exceptions;
-        if (b.replays) {
-            (uint32 roster,,,,) = TRAINING.erasureTerms(b.study);
-            exceptions = (b.planRoster | roster) & ~b.purgedAll;
+    /// @dev The steps of one statement, of which each must be due.
+    function _step(
+        bytes32 batch,
+        OpenTerms calldata t,
+        Batch b,
+        Steps calldata steps,
+        address ledger,
+        bytes32 acc
+    ) private returns (Batch, bytes32) {
+        State state = _state(b);
+        for (uint256 i; i < steps.evidence.length; ++i) {
+            uint8 due;
+            (due, state) = _nextStep(batch, state);
+            if (uint256(steps.first) + i != due) revert WrongStep(due, steps.first);
+            if (state == State.EXCLUDED) b = b.stamped();
         }
-        b.state = exceptions == 0 ? State.CLOSED : State.CLOSED_WITH_EXCEPTIONS;
-        emit ErasureClosed(batch, exceptions);
-        _record(keccak256(abi.encode(Tags.RECORD_ERASURE_CLOSED, batch, exceptions)));
-    }
-
-    /// @dev The model that verdicts are about: where the replay caught up, or the plan's checkpoint.
-    function _subjectOfVerdicts(Batch storage b) private view returns (bytes32 model) {
-        if (!b.replays) return b.planModel;
-        model = TRAINING.caughtUp(b.study, b.branch);
-        if (model == 0) revert NotCaughtUp(b.branch, b.targetFinals);
-    }
-
-    function _attest(bytes32 batch, Batch storage b, PurgeEntry[] calldata entries) private {
-        bytes memory roster = RosterCode.load(MEMBERSHIP.rosterAt(b.openedAt));
-        for (uint256 i; i < entries.length; ++i) {
-            PurgeEntry calldata e = entries[i];
-            uint8 reason = _purgeFault(batch, b, roster, e);
-            if (reason != 0) {
-                emit EntrySkipped(batch, e.member, reason);
-                continue;
+        bytes32 evidence = keccak256(abi.encodePacked(steps.evidence));
+        bytes32 structHash =
+            keccak256(abi.encode(Statements.ERASURE_STEPS, batch, t.controller, steps.first, evidence));
+        PackedSignatures.check(t.controller, ledger, _hashTypedDataV4(structHash), steps.r, steps.vs);
+        emit ErasureStepped(batch, steps.first, steps.evidence);
+        acc = _rolled(acc, keccak256(abi.encode(Tags.RECORD_ERASURE_STEPPED, batch, steps.first, evidence)));
+        if (state == State.CLOSED) {
+            uint32 exceptions;
+            if (b.replays()) {
+                (uint32 roster,) = TRAINING.voters(t.study);
+                exceptions = (b.planRoster() | roster) & ~b.rest();
             }
-            if (e.stage == 0) b.purgedPair |= Bitmaps.single(e.member);
-            else b.purgedAll |= Bitmaps.single(e.member);
-            emit PurgeAttested(batch, e.member, e.stage, e.inventory);
-            _record(keccak256(abi.encode(Tags.RECORD_PURGE_ATTESTED, batch, e.member, e.stage, e.inventory)));
+            if (exceptions != 0) state = State.CLOSED_WITH_EXCEPTIONS;
+            emit ErasureClosed(batch, exceptions);
+            acc = _rolled(acc, keccak256(abi.encode(Tags.RECORD_ERASURE_CLOSED, batch, exceptions)));
         }
+        return (_in(b, state), acc);
     }
 
     /// @dev The step that is due, and the state it leads to.
@@ -377,52 +330,181 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         revert WrongState(batch, state);
     }
 
-    function _purgeFault(bytes32 batch, Batch storage b, bytes memory roster, PurgeEntry calldata e)
-        private
-        view
-        returns (uint8)
-    {
-        if (e.stage > 1) return Skips.MALFORMED;
-        if (e.stage == 0 && !b.replays) return Skips.WRONG_PHASE;
-        address ledger = RosterCode.ledgerAt(roster, e.member);
-        if (ledger == address(0)) return Skips.UNKNOWN_MEMBER; // a member that left may hold copies, and may attest
-        if ((e.stage == 0 ? b.purgedPair : b.purgedAll).has(e.member)) return Skips.DUPLICATE;
-        bytes32 structHash = keccak256(abi.encode(Statements.PURGED, batch, e.member, e.stage, e.inventory));
-        return PackedSignatures.signedBy(ledger, _hashTypedDataV4(structHash), e.r, e.vs) ? 0 : Skips.BAD_SIGNATURE;
+    /// @return roster Who votes, purges and confirms.
+    function _checkPlan(
+        bytes32 batch,
+        OpenTerms calldata t,
+        Batch b,
+        PlanTerms calldata p,
+        uint32 signers,
+        bytes calldata signatures
+    ) private view returns (uint32 roster) {
+        (uint32 window, uint64 roundOpenedAt) = TRAINING.planTerms(t.study);
+        uint256 until = uint256(b.openedAt()) + window;
+        if (block.timestamp <= until) revert TooEarly(until, block.timestamp);
+        if (roundOpenedAt != 0 && roundOpenedAt <= b.at()) revert RoundInFlight(roundOpenedAt, b.at());
+        // The beacon of a replay must be its own; the root branch's seed is zero.
+        if (p.branchSeed == 0 && p.targetHeight != p.baseHeight) revert Missing("branchSeed");
+        uint8 wished;
+        (roster, wished) = TRAINING.voters(t.study);
+        uint256 n = roster.count();
+        PackedSignatures.checkQuorum(
+            _addresses(b),
+            roster,
+            signers,
+            signatures,
+            _hashTypedDataV4(keccak256(abi.encode(Statements.PLAN, batch, p))),
+            Quorum.needed(n, Quorum.faults(n, wished))
+        );
     }
 
-    function _verdictFault(
+    function _attest(bytes32 batch, Batch b, Purges calldata p, bytes memory addresses, bytes32 acc)
+        private
+        returns (Batch, bytes32)
+    {
+        if (p.stage > REST || (p.stage == PAIR && !b.replays())) revert WrongStage(batch, p.stage);
+        uint256 n = p.members.count();
+        if (p.inventories.length != n) revert InventoriesLength(p.inventories.length, n);
+        PackedSignatures.checkLength(p.signatures, n);
+        uint32 there = p.stage == PAIR ? b.pair() : b.rest();
+        bytes32[] memory inventories = new bytes32[](n);
+        uint32 kept;
+        {
+            bytes32 domain = _domainSeparatorV4();
+            uint256 k; // entries before this one
+            n = 0; // entries kept
+            for (uint16 i; p.members >> i != 0; ++i) {
+                if (!p.members.has(i)) continue;
+                bytes32 inventory = p.inventories[k];
+                uint8 reason = _fault(
+                    addresses,
+                    there,
+                    i,
+                    MessageHashUtils.toTypedDataHash(
+                        domain, keccak256(abi.encode(Statements.PURGED, batch, i, p.stage, inventory))
+                    ),
+                    p.signatures,
+                    k++
+                );
+                if (reason != 0) {
+                    emit EntrySkipped(batch, i, reason);
+                    continue;
+                }
+                kept |= Bitmaps.single(i);
+                inventories[n++] = inventory;
+            }
+        }
+        if (kept == 0) return (b, acc);
+        assembly ("memory-safe") {
+            mstore(inventories, n) // those that were skipped lie behind the end
+        }
+        emit PurgesAttested(batch, p.stage, kept, inventories);
+        acc = _rolled(
+            acc,
+            keccak256(
+                abi.encode(
+                    Tags.RECORD_PURGES_ATTESTED, batch, p.stage, kept, keccak256(abi.encodePacked(inventories))
+                )
+            )
+        );
+        return (b.withPurged(p.stage, kept), acc);
+    }
+
+    function _judge(
         bytes32 batch,
-        Batch storage b,
+        Batch b,
+        Verdicts calldata given,
         uint32 others,
-        bytes memory roster,
         bytes32 model,
-        VerdictEntry calldata e
-    ) private view returns (uint8) {
-        if (!others.has(e.member)) return Skips.UNKNOWN_MEMBER;
-        if ((b.confirmers | b.deniers).has(e.member)) return Skips.DUPLICATE;
-        if (e.branch != b.branch || e.headModel != model) return Skips.MALFORMED;
-        bytes32 structHash =
-            keccak256(abi.encode(Statements.VERDICT, batch, e.member, e.branch, e.headModel, e.confirmed));
-        address ledger = RosterCode.ledgerAt(roster, e.member);
-        return PackedSignatures.signedBy(ledger, _hashTypedDataV4(structHash), e.r, e.vs) ? 0 : Skips.BAD_SIGNATURE;
+        bytes memory addresses,
+        bytes32 acc
+    ) private returns (Batch, bytes32) {
+        PackedSignatures.checkLength(given.signatures, given.members.count());
+        uint32 there = b.confirmers() | b.deniers();
+        uint32 kept;
+        {
+            bytes32 domain = _domainSeparatorV4();
+            uint256 k; // entries before this one
+            for (uint16 i; given.members >> i != 0; ++i) {
+                if (!given.members.has(i)) continue;
+                uint8 reason = _fault(
+                    addresses,
+                    there,
+                    i,
+                    MessageHashUtils.toTypedDataHash(
+                        domain,
+                        keccak256(
+                            abi.encode(Statements.VERDICT, batch, i, b.branch(), model, given.confirming.has(i))
+                        )
+                    ),
+                    given.signatures,
+                    k++
+                );
+                if (!others.has(i)) reason = Skips.UNKNOWN_MEMBER;
+                if (reason != 0) emit EntrySkipped(batch, i, reason);
+                else kept |= Bitmaps.single(i);
+            }
+        }
+        if (kept == 0) return (b, acc);
+        uint32 confirming = kept & given.confirming;
+        emit VerdictsGiven(batch, b.branch(), model, kept, confirming);
+        acc = _rolled(
+            acc,
+            keccak256(abi.encode(Tags.RECORD_VERDICTS_GIVEN, batch, b.branch(), model, kept, confirming))
+        );
+        return (b.withVerdicts(confirming, kept & ~confirming), acc);
+    }
+
+    /// @dev Why the `k`th entry, of member `i`, does not count; zero: it does. Of purges too, whose member may have left: it
+    /// may hold copies.
+    function _fault(
+        bytes memory addresses,
+        uint32 there,
+        uint16 i,
+        bytes32 digest,
+        bytes calldata signatures,
+        uint256 k
+    ) private pure returns (uint8) {
+        address ledger = RosterCode.ledgerAt(addresses, i);
+        if (ledger == address(0)) return Skips.UNKNOWN_MEMBER;
+        if (there.has(i)) return Skips.DUPLICATE;
+        (bytes32 r, bytes32 vs) = PackedSignatures.at(signatures, k);
+        return PackedSignatures.signedBy(ledger, digest, r, vs) ? 0 : Skips.BAD_SIGNATURE;
+    }
+
+    /// @dev The keys of plans, purges and verdicts: those of the second in which the batch was opened.
+    function _addresses(Batch b) private view returns (bytes memory) {
+        return RosterCode.load(MEMBERSHIP.rosterAt(b.openedAt()));
     }
 
     function _batchOf(bytes32 structHash) private pure returns (bytes32) {
         return keccak256(abi.encode(Tags.BATCH, structHash));
     }
 
-    function _batch(bytes32 batch) private view returns (Batch storage b) {
+    /// @dev What a batch is about is what its id is the hash of: nobody needs to be believed, and no slot to be read.
+    function _known(OpenTerms calldata t) private view returns (bytes32 batch, Batch b) {
+        batch = _batchOf(keccak256(abi.encode(Statements.OPEN_ERASURE, t)));
+        b = _stored(batch);
+    }
+
+    function _stored(bytes32 batch) private view returns (Batch b) {
         b = _batches[batch];
-        if (b.state == State.NONE) revert BatchUnknown(batch);
+        if (Batch.unwrap(b) == 0) revert BatchUnknown(batch);
     }
 
-    function _checkController(Batch storage b, uint16 member, bytes32 structHash, bytes32 r, bytes32 vs) private view {
-        if (member != b.controller) revert NotController(b.controller, member);
+    function _state(Batch b) private pure returns (State) {
+        return State(b.state());
+    }
+
+    function _in(Batch b, State state) private pure returns (Batch) {
+        return b.withState(uint256(state));
+    }
+
+    function _checkController(OpenTerms calldata t, uint16 member, bytes32 structHash, bytes32 r, bytes32 vs)
+        private
+        view
+    {
+        if (member != t.controller) revert NotController(t.controller, member);
         PackedSignatures.check(member, MEMBERSHIP.ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
-    }
-
-    function _now() private view returns (uint40) {
-        return uint40(block.timestamp);
     }
 }

@@ -229,6 +229,28 @@ def round_id(
     )
 
 
+def base_result(study: bytes, batch: bytes, parent: int, base_height: int, base_model: bytes, origin: bytes) -> Digest:
+    """Where a branch begins: what its first round names as its parent.
+
+    Args:
+        study: of the study.
+        batch: the erasure that made the branch.
+        parent: number of the branch that the checkpoint is on.
+        base_height: of the checkpoint, 0 for the initial model.
+        base_model: of the checkpoint.
+        origin: lineage of the checkpoint, zero for the initial model.
+    """
+    return hash_words(
+        "branch",
+        _digest("study", study),
+        _digest("batch", batch),
+        _uint("parent", parent, 32),
+        _uint("baseHeight", base_height, 32),
+        _digest("baseModel", base_model),
+        _digest("origin", origin),
+    )
+
+
 def link(height: int, model_root: bytes, hashed: bytes) -> Digest:
     """A result in its lineage: where it stands, the model after it, and its hash."""
     return hash_words("link", _uint("height", height, 32), _digest("modelRoot", model_root), _digest("hash", hashed))

@@ -42,7 +42,8 @@ __all__ = [
     "Domain",
     "Domains",
     "EndAuditor",
-    "ErasureStep",
+    "ErasureSteps",
+    "Extend",
     "Form",
     "Grant",
     "Have",
@@ -138,7 +139,8 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "OpenErasure(bytes32 study,uint16 controller,uint16 poster,bytes32 requestsRoot,uint64 dueAt)",
         "Authorise(bytes32 batch,uint16 member)",
         "Refuse(bytes32 batch,uint16 member,uint8 ground)",
-        "ErasureStep(bytes32 batch,uint16 member,uint8 step,bytes32 evidence)",
+        "Extend(bytes32 batch,uint16 member,uint64 dueAt)",
+        "ErasureSteps(bytes32 batch,uint16 member,uint8 first,bytes32[] evidence)",
         (
             "Plan(bytes32 batch,uint32 parentBranch,uint32 baseHeight,bytes32 baseModel,bytes32 branchSeed,"
             "uint32 targetHeight)"
@@ -604,13 +606,25 @@ class Refuse(Statement):
 
 
 @dataclass(frozen=True, slots=True)
-class ErasureStep(Statement):
-    """By the controller, in order: 1 excluded, 2 copy deleted, 3 certificate delivered, 4 link destroyed, 5 closed."""
+class Extend(Statement):
+    """By the controller, once: the answer is due at `due_at`, at most two months later (Art. 12(3) GDPR)."""
 
     batch: Digest
     member: int
-    step: int
-    evidence: Digest
+    due_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureSteps(Statement):
+    """By the controller, an evidence for each step from number `first` on.
+
+    1 excluded, 2 copy deleted, 3 certificate delivered, 4 link destroyed, 5 closed.
+    """
+
+    batch: Digest
+    member: int
+    first: int
+    evidence: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)

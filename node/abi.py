@@ -414,6 +414,38 @@ def _keys_argument(keys: records.KeysInput) -> dict[str, object]:
     }
 
 
+_NO_TERMS: Final = ("opening", "votes", "proof")
+"""Fields of a plan's call that are not in its statement."""
+
+
+def _batch(call: Any) -> dict[str, object]:
+    """The statement that an erasure's batch was opened with."""
+    return {"t": _fields(call.opening)}
+
+
+def _ascending(entries: Sequence[Any]) -> list[Any]:
+    """Entries one of a member, the last, in the order of members."""
+    found = dict(sorted({one.member: one for one in entries}.items()))
+    for member in found:
+        if not 0 <= member < records.MAX_MEMBERS:
+            raise EncodingError("entries", f"member index {member} is not between 0 and {records.MAX_MEMBERS - 1}")
+    return list(found.values())
+
+
+def _signed_by(entries: Sequence[Any]) -> dict[str, object]:
+    """Bitmap of the members of entries, and their signatures, ascending."""
+    packed = _votes([(one.member, one.signature) for one in _ascending(entries)])
+    return {"members": packed["signers"], "signatures": packed["signatures"]}
+
+
+def _purges(stage: int, entries: Sequence[Any]) -> dict[str, object]:
+    return {
+        "stage": stage,
+        "inventories": [one.inventory for one in _ascending(entries)],
+        **_signed_by(entries),
+    }
+
+
 def _entries(call: Any) -> int:
     return len(call.entries)
 
@@ -532,44 +564,61 @@ _CALLS: Final[dict[type, _Row]] = {
     ),
     records.AuditAnnouncement: _Row("training", "auditAccess", _fields, timed=True),
     records.ErasureOpening: _Row(
-        "unlearning", "openErasure", lambda c: {**_compact(c.signature), "t": _without_signature(c)}
-    ),
-    records.ErasureAuthorisation: _Row("unlearning", "authorise", _fields),
-    records.ErasureRefusal: _Row("unlearning", "refuse", _fields),
-    records.ErasureProgress: _Row(
         "unlearning",
-        "step",
-        lambda c: {
-            "batch": c.batch,
-            "member": c.member,
-            # The contract takes several; a node says each when it is done.
-            "entries": [{"number": c.step, "evidence": c.evidence, **_compact(c.signature)}],
-        },
+        "openErasure",
+        lambda c: {**_batch(c), **_compact(c.signature), "steps": _fields(c.steps)},
         timed=True,
     ),
+    records.ErasureAuthorisation: _Row("unlearning", "authorise", lambda c: {**_batch(c), **_fields(c)}),
+    records.ErasureRefusal: _Row("unlearning", "refuse", lambda c: {**_batch(c), **_fields(c)}),
+    records.ErasureExtension: _Row("unlearning", "extend", lambda c: {**_batch(c), **_fields(c)}, timed=True),
+    records.ErasureProgress: _Row("unlearning", "step", lambda c: {**_batch(c), **_fields(c)}, timed=True),
     records.Planning: _Row(
         "unlearning",
         "plan",
-        lambda c: {**_votes(c.votes), "t": _without_signature(c), "proof": _fields(c.proof)},
+        lambda c: {
+            **_batch(c),
+            **_votes(c.votes),
+            "p": {_camel(one.name): getattr(c, one.name) for one in fields(c) if one.name not in _NO_TERMS},
+            "proof": {**_fields(c.proof), "forks": [_fields(one) for one in c.proof.forks]},
+        },
         timed=True,
         gas=2_500_000,
         entry_gas=30_000,
-        entries=lambda c: len(c.votes) + len(c.proof.links),
+        entries=lambda c: len(c.votes) + len(c.proof.links) + sum(1 + len(one.links) for one in c.proof.forks),
     ),
-    records.Purges: _Row("unlearning", "attestPurge", _fields, timed=True, entry_gas=80_000, entries=_entries),
+    records.Purges: _Row(
+        "unlearning",
+        "attestPurge",
+        lambda c: {**_batch(c), "purges": _purges(c.stage, c.entries)},
+        timed=True,
+        entry_gas=40_000,
+        entries=_entries,
+    ),
     records.ReplayOpening: _Row(
-        "unlearning", "openReplay", lambda c: {"batch": c.batch, "entries": []}, timed=True, gas=1_500_000
+        "unlearning",
+        "openReplay",
+        lambda c: {**_batch(c), "purges": _purges(0, c.purges)},
+        timed=True,
+        gas=1_500_000,
+        entry_gas=40_000,
+        entries=lambda c: len(c.purges),
     ),
     records.Verdicts: _Row(
-        "unlearning", "verdicts", _fields, timed=True, gas=1_500_000, entry_gas=80_000, entries=_entries
+        "unlearning",
+        "verdicts",
+        lambda c: {
+            **_batch(c),
+            "given": {
+                **_signed_by(c.entries),
+                "confirming": sum(1 << one.member for one in _ascending(c.entries) if one.confirmed),
+            },
+            "purges": _purges(1, c.purges),
+        },
+        timed=True,
+        gas=1_500_000,
+        entry_gas=40_000,
+        entries=lambda c: len(c.entries) + len(c.purges),
     ),
 }
 """Every call of `node.records`, and the function that takes it."""
-
-
-def _without_signature(call: Any) -> dict[str, object]:
-    return {
-        _camel(one.name): getattr(call, one.name)
-        for one in fields(call)
-        if one.name not in ("signature", "votes", "proof")
-    }

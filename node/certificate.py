@@ -27,6 +27,7 @@ from node.erasure import (
     COPY_DELETED,
     EXCLUDED,
     FINAL,
+    LONGEST_EXTENSION_S,
     PAIR,
     Claim,
     PlanTerms,
@@ -116,9 +117,7 @@ def make(
     purges = [
         one
         for one in store.notices(opened.batch, "PurgeNotice")
-        if isinstance(one, PurgeNotice)
-        and (counted := erasure.purges.get((one.stage, one.member))) is not None
-        and counted.inventory == one.inventory
+        if isinstance(one, PurgeNotice) and erasure.purges.get((one.stage, one.member)) == one.inventory
     ]
     verdicts = [
         one
@@ -165,6 +164,7 @@ def make(
             "poster": opened.poster,
             "requests_root": opened.requests_root.hex(),
             "due_at": opened.due_at,
+            "extended_to": None if erasure.extended is None else erasure.extended.due_at,
             "excluded": erasure.steps[EXCLUDED].hex(),
             "copy_deleted": erasure.steps[COPY_DELETED].hex(),
             "first_height": first_height,
@@ -350,6 +350,9 @@ class _Body:
         statement = OpenErasure(self.study, controller, inner.uint("poster", 5), self.root, self.due_at)
         if batch_id(struct_hash(statement)) != self.batch:
             inner.fault("the batch is not the hash of its terms")
+        self.extended_to = inner.uint("extended_to", 53) if inner.has("extended_to") else None
+        if self.extended_to is not None and not 0 < self.extended_to - self.due_at <= LONGEST_EXTENSION_S:
+            inner.fault("the due date is extended by more than two months, or not beyond itself")
         self.excluded, self.copy_deleted = inner.digest("excluded"), inner.digest("copy_deleted")
         self.first_height = inner.uint("first_height", 32) if inner.has("first_height") else None
         self.method, exact = inner.take("method", str), inner.take("exact", bool)
@@ -385,6 +388,8 @@ class _Body:
             "models": {"before": before.hex(), "base": base.hex(), "after": after.hex()},
             "confirmed_by": verdicts,
             "exceptions": exceptions,
+            "due_on": _day(self.due_at),
+            "extended_to": None if self.extended_to is None else _day(self.extended_to),
             "dates": dates,
             "blocks": blocks,
             "issuers": "checked" if self.issuers.checked else "unchecked",

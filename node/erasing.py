@@ -31,7 +31,8 @@ from crypto.merkle import requests_root
 from crypto.sealing import BlobKind, open_blob
 from crypto.statements import (
     Authorise,
-    ErasureStep,
+    ErasureSteps,
+    Extend,
     OpenErasure,
     Receipt,
     Refuse,
@@ -53,9 +54,12 @@ from node.erasure import (
     EXCLUDED,
     FINAL,
     GROUNDS,
+    JUDGING,
     LINK_DESTROYED,
+    LONGEST_EXTENSION_S,
     OVER,
     PAIR,
+    PURGING,
     RELAY_S,
     Act,
     Checkpoint,
@@ -104,6 +108,7 @@ from node.participant import Participant
 from node.records import (
     Call,
     ErasureAuthorisation,
+    ErasureExtension,
     ErasureOpening,
     ErasureProgress,
     ErasureRefusal,
@@ -112,6 +117,7 @@ from node.records import (
     Purges,
     ReplayOpening,
     Sent,
+    Steps,
     VerdictEntry,
     Verdicts,
 )
@@ -204,6 +210,17 @@ def refusal_notice(hospital: str, erasure: Digest, ground: int, authority: str) 
         "none.\n\n"
         f"You may lodge a complaint with the supervisory authority: {authority}\n"
         "You may also seek a judicial remedy before a court (Art. 79 GDPR).\n"
+    )
+
+
+def extension_notice(hospital: str, erasure: Digest, due_at: int, reason: str) -> str:
+    """What a patient is told when the answer is extended (Art. 12(3) GDPR); it names no patient."""
+    return (
+        f"{hospital} extends the time to complete your request for erasure (reference {erasure.hex()}).\n\n"
+        f"It is due on {_day(due_at)} at the latest.\n"
+        f"Reason: {reason}.\n\n"
+        "Your consent stays withdrawn: your data are in no round of training that was opened since, and will be in "
+        "none.\n"
     )
 
 
@@ -367,7 +384,7 @@ class Erasing:
             raise Refused(f"erasure {erasure.hex()[:12]} is {state.value}: it can be refused until it is excluded")
         await node.core(self._archive_refusal, erasure, found, ground, authority)
         statement = Refuse(erasure, self._desk.member, ground)
-        await node.send(ErasureRefusal(erasure, self._desk.member, ground, self._signed(statement)))
+        await node.send(ErasureRefusal(found.opening, self._desk.member, ground, self._signed(statement)))
         return refusal_notice(self._desk.hospital, erasure, ground, authority)
 
     def _archive_refusal(self, batch: Digest, erasure: ErasureHistory, ground: int, authority: str) -> None:
@@ -375,6 +392,38 @@ class Erasing:
         for consent in self._consents(batch):
             if self._is_linked(consent):
                 self._archive(erasure, consent, self._uses(batch), decision="refused", ground=text)
+
+    async def extend(self, node: Surroundings, erasure: Digest, days: int, reason: str) -> tuple[int, str]:
+        """Extend the due date of a batch of ours by so many days, once (Art. 12(3) GDPR).
+
+        The reason is in ARCHIVE before the date is on the chain, which never learns it. Returns the new date and the
+        notice for the patient.
+        """
+        if not reason.strip() or len(reason) > 400 or not reason.isprintable():
+            raise InputError("the reason: one line of at most 400 characters, which the notice will name")
+        if not 1 <= days * 86_400 <= LONGEST_EXTENSION_S:
+            raise InputError(f"{days} days: an erasure is extended by 1 to {LONGEST_EXTENSION_S // 86_400} days")
+        found = self._erasure(erasure)
+        if found.opened.controller != self._desk.member:
+            raise Refused(f"erasure {erasure.hex()[:12]} is member {found.opened.controller}'s to decide")
+        state = state_of(found, self._history)
+        if state in OVER:
+            raise Refused(f"erasure {erasure.hex()[:12]} is {state.value}: there is nothing to extend")
+        if found.extended is not None:
+            raise Refused(f"erasure {erasure.hex()[:12]} was extended before, to {_day(found.extended.due_at)}")
+        if node.now > found.opened.due_at:
+            raise Refused(f"erasure {erasure.hex()[:12]} was due on {_day(found.opened.due_at)}: it is too late")
+        due_at = found.opened.due_at + days * 86_400
+        await node.core(self._archive_extension, erasure, found, due_at, reason)
+        signature = self._signed(Extend(erasure, self._desk.member, due_at))
+        await node.send(ErasureExtension(found.opening, self._desk.member, due_at, signature))
+        return due_at, extension_notice(self._desk.hospital, erasure, due_at, reason)
+
+    def _archive_extension(self, batch: Digest, erasure: ErasureHistory, due_at: int, reason: str) -> None:
+        for consent in self._consents(batch):
+            if self._is_linked(consent):
+                text = f"to {_day(due_at)}: {reason}"
+                self._archive(erasure, consent, self._uses(batch), decision="extended", extension=text)
 
     def _erasure(self, batch: Digest) -> ErasureHistory:
         found = self._history.erasures.get(batch)
@@ -410,7 +459,7 @@ class Erasing:
                 continue
             statement = self._statement_of(opening)
             if batch_id(struct_hash(statement)) == opening.batch:  # else a relay's, which it will carry again
-                calls.append(_opening_call(statement, self._signed(statement)))
+                calls.append(ErasureOpening(statement, self._signed(statement)))
         return calls
 
     def _compose(self, study: Digest, consents: list[Digest]) -> None:
@@ -471,7 +520,7 @@ class Erasing:
             elif self._taken_up(notice) or (ours is not None and state_of(ours, self._history) is not State.REQUESTED):
                 continue
             elif ours is None and now >= notice.received_at + RELAY_S:
-                due.append((notice, _opening_call(statement, self._signed(statement))))
+                due.append((notice, ErasureOpening(statement, self._signed(statement))))
             elif now >= self._reminded.get(notice.consent_id, 0):
                 self._reminded[notice.consent_id] = now + AGAIN_S
                 due.append((notice, None))
@@ -643,11 +692,19 @@ class Erasing:
             pair=bitmap_of(m for stage, m in erasure.purges if stage == PAIR),
             rest=bitmap_of(m for stage, m in erasure.purges if stage == FINAL),
             purge_end=erasure.times["planned"] + terms.purge_seconds,
+            pair_kept=self._kept_purges(batch, PAIR),
+            rest_kept=self._kept_purges(batch, FINAL),
             caught_up=checkpoint is not None and (erasure.replaying or not replays(erasure.plan)),
             judged=any(n.member == me for n in kept),
             verdicts=given,
             unposted=bitmap_of(fitting) & others & ~given if state is not State.PAIR_PURGED else 0,
+            unposted_purges=bitmap_of(
+                one.member for stage in _lone_stages(state) for one in self._purge_entries(batch, stage)
+            ),
         )
+
+    def _kept_purges(self, batch: Digest, stage: int) -> int:
+        return bitmap_of(n.member for n in self._about(batch, PurgeNotice) if n.stage == stage)
 
     def _lacking(self, batch: Digest, erasure: ErasureHistory, roster: int) -> int:
         """Members that sent nothing that only who has the opening can send."""
@@ -661,15 +718,22 @@ class Erasing:
     # ----------------------------------------------------------------------------------------------------------------
     # The controller's own steps
 
-    async def _step(self, node: Surroundings, batch: Digest, step: int, evidence: Digest) -> None:
-        statement = ErasureStep(batch, self._desk.member, step, evidence)
-        await node.send(ErasureProgress(batch, statement.member, step, evidence, self._signed(statement)))
+    async def _state(self, node: Surroundings, batch: Digest, evidence: dict[int, Digest]) -> None:
+        """State under one signature those of these steps that are not on the chain, which are in order."""
+        erasure = self._erasure(batch)
+        missing = {number: found for number, found in evidence.items() if number not in erasure.steps}
+        if not missing:
+            return
+        member, first, found = self._desk.member, min(missing), tuple(missing.values())
+        signature = self._signed(ErasureSteps(batch, member, first, found))
+        await node.send(ErasureProgress(erasure.opening, member, Steps(first, found, signature)))
 
     async def _authorise(self, node: Surroundings, batch: Digest) -> None:
         if self._is_considered(batch, node.now):
             return
         statement = Authorise(batch, self._desk.member)
-        await node.send(ErasureAuthorisation(batch, statement.member, self._signed(statement)))
+        opening = self._erasure(batch).opening
+        await node.send(ErasureAuthorisation(opening, statement.member, self._signed(statement)))
 
     def _is_considered(self, batch: Digest, now: int) -> bool:
         """Whether the hospital still considers a refusal, which the contract takes until the exclusion is stated.
@@ -679,19 +743,17 @@ class Erasing:
         return now < self._erasure(batch).opened.opened_at + min(self._desk.review_s, MAX_REVIEW_S)
 
     async def _exclude(self, node: Surroundings, batch: Digest) -> None:
+        """Our imported copy goes, then the worker's memory of it, then we say that it is excluded and gone."""
         if self._is_considered(batch, node.now):
             return
         study = self._erasure(batch).opened.study
         evidence = await node.core(lambda: exclusion_evidence(self._history, study, self._consents(batch)))
-        if evidence is not None:
-            await self._step(node, batch, EXCLUDED, evidence)
-
-    async def _delete_copy(self, node: Surroundings, batch: Digest) -> None:
-        """Our imported copy goes, then the worker's memory of it, then we say so."""
+        if evidence is None:
+            return
         notice = await node.core(self._destroy_copy, batch)
         await node.trainer_forget()
         await node.offer(notice)
-        await self._step(node, batch, COPY_DELETED, struct_hash(_tombstone(notice)))
+        await self._state(node, batch, {EXCLUDED: evidence, COPY_DELETED: struct_hash(_tombstone(notice))})
 
     def _destroy_copy(self, batch: Digest) -> TombstoneNotice:
         consents = [one for one in self._consents(batch) if self._is_linked(one)]
@@ -869,7 +931,7 @@ class Erasing:
         if terms is None:
             return None
         return Planning(
-            batch,
+            erasure.opening,
             terms.parent_branch,
             terms.base_height,
             terms.base_model,
@@ -983,27 +1045,34 @@ class Erasing:
         await self._attest(node, batch, FINAL)
 
     async def _attest(self, node: Surroundings, batch: Digest, stage: int) -> None:
-        """State under signature that it is gone, and carry everybody's statements that the chain lacks."""
-        notice = await node.core(self._sign_purge, batch, stage)
-        await node.offer(notice)
-        entries = await node.core(self._purge_entries, batch)
-        if entries:
-            await node.send(Purges(batch, entries))
+        """State under signature that it is gone. Whoever has its turn carries all of that to the chain."""
+        await node.offer(await node.core(self._sign_purge, batch, stage))
+
+    async def _post_purges(self, node: Surroundings, batch: Digest) -> None:
+        """Carry the attestations that came too late for the opening of the replay or for the verdicts."""
+        erasure = self._erasure(batch)
+        for stage in _lone_stages(state_of(erasure, self._history)):
+            entries = await node.core(self._purge_entries, batch, stage)
+            if entries:
+                await node.send(Purges(erasure.opening, stage, entries))
 
     def _sign_purge(self, batch: Digest, stage: int) -> PurgeNotice:
         stones = [(n.content, n.reason, n.subject) for n in self._all(TombstoneNotice, own=True) if n.subject == batch]
         return self._say(PurgeNotice(batch, self._desk.member, stage, inventory(stones), b""))
 
-    def _purge_entries(self, batch: Digest) -> tuple[PurgeEntry, ...]:
-        there = self._erasure(batch).purges
+    def _purge_entries(self, batch: Digest, stage: int) -> tuple[PurgeEntry, ...]:
+        erasure = self._erasure(batch)
+        if erasure.plan is None or (stage == PAIR and not replays(erasure.plan)):
+            return ()
         return tuple(
-            PurgeEntry(n.member, n.stage, n.inventory, n.signature)
+            PurgeEntry(n.member, n.inventory, n.signature)
             for n in self._about(batch, PurgeNotice)
-            if (n.stage, n.member) not in there
+            if n.stage == stage and (n.stage, n.member) not in erasure.purges
         )
 
     async def _open_replay(self, node: Surroundings, batch: Digest) -> None:
-        await node.send(ReplayOpening(batch))
+        entries = await node.core(self._purge_entries, batch, PAIR)
+        await node.send(ReplayOpening(self._erasure(batch).opening, entries))
 
     # ----------------------------------------------------------------------------------------------------------------
     # Verdict
@@ -1085,14 +1154,20 @@ class Erasing:
     async def _post_verdicts(self, node: Surroundings, batch: Digest) -> None:
         entries = await node.core(self._verdict_entries, batch)
         if entries:
-            await node.send(Verdicts(batch, entries))
+            purges = await node.core(self._purge_entries, batch, FINAL)
+            await node.send(Verdicts(self._erasure(batch).opening, entries, purges))
 
     def _verdict_entries(self, batch: Digest) -> tuple[VerdictEntry, ...]:
-        there = self._erasure(batch).verdicts
+        """Verdicts that the chain lacks, on what it knows that they are about."""
+        erasure = self._erasure(batch)
+        plan = erasure.plan
+        found = None if plan is None else checkpoint_of(self._history, plan, line_of(self._history, erasure))
         return tuple(
-            VerdictEntry(n.member, n.branch, n.head_model, n.confirmed, n.signature)
+            VerdictEntry(n.member, n.confirmed, n.signature)
             for n in self._about(batch, VerdictNotice)
-            if n.member not in there
+            if n.member not in erasure.verdicts
+            and found is not None
+            and (n.branch, n.head_model) == (found.branch, found.model)
         )
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -1105,7 +1180,7 @@ class Erasing:
     def _is_delivered(self, batch: Digest, erasure: ErasureHistory, now: int) -> bool:
         if not erasure.moved:
             return False
-        if now > erasure.times["head_moved"] + DELIVERY_S:
+        if DELIVERED in erasure.steps or now > erasure.times["head_moved"] + DELIVERY_S:
             return True
         consents = self._consents(batch)
         if not any(self._is_linked(one) for one in consents):
@@ -1150,14 +1225,11 @@ class Erasing:
         for subject in await node.core(self._evidence_subjects, batch):
             await node.pull(subject)
         document: dict[str, Any] = await node.core(self._deliver, batch, consent, node.now)
-        for act in (Act.STATE_DELIVERY, Act.DESTROY_LINK, Act.CLOSE):
-            if not await node.core(self._is_delivered, batch, self._erasure(batch), node.now):
-                break
+        if await node.core(self._is_delivered, batch, self._erasure(batch), node.now):
             try:
-                await _DUTIES[act](self, node, batch)
+                await self._close(node, batch)
             except (NodeError, OSError) as error:
-                log.info("later", erasure=batch.hex()[:8], act=act.value, error=str(error)[:300])
-                break
+                log.info("later", erasure=batch.hex()[:8], act=Act.CLOSE.value, error=str(error)[:300])
         return document
 
     def _find(self, who: Digest | str) -> tuple[Digest, Digest | None]:
@@ -1238,17 +1310,19 @@ class Erasing:
             document(since),
         )
 
-    async def _state_delivery(self, node: Surroundings, batch: Digest) -> None:
+    async def _close(self, node: Surroundings, batch: Digest) -> None:
+        """The certificate is kept, the link is destroyed, and one statement says both and that the batch is closed."""
         if await node.core(self._kept_certificate, batch) is None:
             for consent in [c for c in await node.core(self._consents, batch) if self._is_linked(c)][:1]:
                 await node.core(self._deliver, batch, consent, node.now)  # nobody came for it: kept without annex
         kept = await node.core(self._kept_certificate, batch)
-        evidence = ZERO if kept is None else certificate.digest_of(kept)
-        await self._step(node, batch, DELIVERED, evidence)
-
-    async def _destroy_link(self, node: Surroundings, batch: Digest) -> None:
         await node.core(self._destroy_link_here, batch)
-        await self._step(node, batch, LINK_DESTROYED, keccak256(b"koinon/link-destroyed/1" + batch))
+        evidence = {
+            DELIVERED: ZERO if kept is None else certificate.digest_of(kept),
+            LINK_DESTROYED: keccak256(b"koinon/link-destroyed/1" + batch),
+            CLOSED: keccak256(b"koinon/closed/1" + batch),
+        }
+        await self._state(node, batch, evidence)
 
     def _destroy_link_here(self, batch: Digest) -> None:
         erasure, consents = self._erasure(batch), self._consents(batch)
@@ -1278,6 +1352,7 @@ class Erasing:
         *,
         decision: str = "erased",
         ground: str = "",
+        extension: str | None = None,
     ) -> None:
         """What the law makes us keep: the decision and its days, nothing that leads to the consent."""
         history, study = self._history, erasure.opened.study
@@ -1293,6 +1368,7 @@ class Erasing:
             first_use_on=_day(used[0]) if used else "",
             last_use_on=_day(used[-1]) if used else "",
             recipients=sorted({name for one, found in uses.items() if found for name in recipients(history, one)}),
+            extension=extension,
         )
 
     def _possible_uses(self, erasure: ErasureHistory) -> dict[Digest, bool]:
@@ -1306,9 +1382,6 @@ class Erasing:
             and one.final is not None
             and one.final.result.included >> opened.controller & 1
         }
-
-    async def _close(self, node: Surroundings, batch: Digest) -> None:
-        await self._step(node, batch, CLOSED, keccak256(b"koinon/closed/1" + batch))
 
     async def _forget(self, node: Surroundings, batch: Digest) -> None:
         await node.core(self._forget_here, batch)
@@ -1360,6 +1433,7 @@ class Erasing:
                 "state": "waiting",
                 "times": {},
                 "due_at": due,
+                "extended_from": None,
                 "overdue": now > due,
                 "claims": [],
                 "certificate_ready": False,
@@ -1380,7 +1454,8 @@ class Erasing:
             "poster": opened.poster,
             "state": state_of(erasure, self._history).value,
             "times": dict(erasure.times),
-            "due_at": opened.due_at,
+            "due_at": erasure.due_at,
+            "extended_from": None if erasure.extended is None else opened.due_at,
             "overdue": is_overdue(erasure, now),
             "refused_on": None if erasure.refused is None else GROUNDS.get(erasure.refused.ground, "unknown"),
             "claims": [
@@ -1411,15 +1486,9 @@ class Erasing:
         }
 
 
-def _opening_call(statement: OpenErasure, signature: bytes) -> ErasureOpening:
-    return ErasureOpening(
-        statement.study,
-        statement.controller,
-        statement.poster,
-        statement.requests_root,
-        statement.due_at,
-        signature,
-    )
+def _lone_stages(state: State) -> tuple[int, ...]:
+    """Stages whose attestations travel alone in a state: elsewhere the replay's opening or the verdicts carry them."""
+    return () if state in PURGING else (PAIR,) if state in JUDGING else (PAIR, FINAL)
 
 
 def _terms_of(notice: PlanNotice) -> PlanTerms:
@@ -1445,7 +1514,6 @@ def _day(seconds: int) -> str:
 _DUTIES: Final[dict[Act, Callable[[Erasing, Surroundings, Digest], Awaitable[None]]]] = {
     Act.AUTHORISE: Erasing._authorise,
     Act.EXCLUDE: Erasing._exclude,
-    Act.DELETE_COPY: Erasing._delete_copy,
     Act.SHARE_OPENING: Erasing._share_opening,
     Act.READ_SETS: Erasing._read_sets,
     Act.VOTE_PLAN: Erasing._vote_plan,
@@ -1455,10 +1523,9 @@ _DUTIES: Final[dict[Act, Callable[[Erasing, Surroundings, Digest], Awaitable[Non
     Act.ATTEST_PAIR: Erasing._attest_pair,
     Act.OPEN_REPLAY: Erasing._open_replay,
     Act.GIVE_VERDICT: Erasing._give_verdict,
-    Act.POST_VERDICTS: Erasing._post_verdicts,
     Act.ATTEST_REST: Erasing._attest_rest,
-    Act.STATE_DELIVERY: Erasing._state_delivery,
-    Act.DESTROY_LINK: Erasing._destroy_link,
+    Act.POST_VERDICTS: Erasing._post_verdicts,
+    Act.POST_PURGES: Erasing._post_purges,
     Act.CLOSE: Erasing._close,
     Act.FORGET: Erasing._forget,
 }

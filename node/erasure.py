@@ -11,7 +11,9 @@ Theory of operation. Before every step the shell (`node/erasing.py`) collects `F
 own store and hands them to `Erasure.handle`. It walks the RULES table and returns every act whose row holds and that
 is not under way; how an act went comes back as `Done` or `Failed`, and it is due again when its row still holds after
 a while. Duties that anybody may carry out (posting a plan, opening a replay) are taken in a fixed order, each member a
-little after the one before (`in_turn`), so a dead member costs seconds.
+little after the one before (`in_turn`), so a dead member costs seconds. What several members say at about the same time
+(purges, verdicts) is gathered and goes to the chain in one transaction of whoever has its turn; who is missing is
+waited for a while (`patience`), then the rest goes alone.
 
 A plan is a pure function of the chain and of one answer for each round: was an erased consent in the hospital's set?
 Members that can open the sets compute equal plans; nobody takes another's word. Clause numbers: node/PROTOCOL.md, 16.
@@ -32,6 +34,12 @@ from node.records import ErasurePlanned, Position
 DUE_S: Final = 30 * 86_400
 """The statutory month, from the moment a request was received."""
 
+LONGEST_MONTH_S: Final = 31 * 86_400
+"""Furthest ahead of its record that a batch may be due."""
+
+LONGEST_EXTENSION_S: Final = 61 * 86_400
+"""Furthest beyond its due date that a batch may be extended: two further months (Art. 12(3) GDPR)."""
+
 RELAY_S: Final = 60
 """How long a relay waits for the controlling hospital to open a batch before it opens one itself; chain seconds."""
 
@@ -40,6 +48,9 @@ DELIVERY_S: Final = 30 * 86_400
 
 STAND_IN_S: Final = 2
 """How much later each next member does what anybody may do."""
+
+GATHER_S: Final = 15
+"""How long statements that are here wait for those that are not, before they go to the chain without them."""
 
 AGAIN_S: Final = 5
 """When an act that was carried out is looked at again, should the chain still not show it."""
@@ -117,7 +128,7 @@ def state_of(erasure: ErasureHistory, history: History) -> State:
 
 def is_overdue(erasure: ErasureHistory, now: int) -> bool:
     """Whether the statutory clock ran out (chain time `now`) before the head moved."""
-    return now > erasure.opened.due_at and not erasure.moved and erasure.refused is None
+    return now > erasure.due_at and not erasure.moved and erasure.refused is None
 
 
 def replays(plan: ErasurePlanned) -> bool:
@@ -379,7 +390,6 @@ class Act(Enum):
 
     AUTHORISE = "authorise"
     EXCLUDE = "exclude"
-    DELETE_COPY = "delete-copy"
     SHARE_OPENING = "share-opening"
     READ_SETS = "read-sets"
     VOTE_PLAN = "vote-plan"
@@ -389,10 +399,9 @@ class Act(Enum):
     ATTEST_PAIR = "attest-pair"
     OPEN_REPLAY = "open-replay"
     GIVE_VERDICT = "give-verdict"
-    POST_VERDICTS = "post-verdicts"
     ATTEST_REST = "attest-rest"
-    STATE_DELIVERY = "state-delivery"
-    DESTROY_LINK = "destroy-link"
+    POST_VERDICTS = "post-verdicts"
+    POST_PURGES = "post-purges"
     CLOSE = "close"
     FORGET = "forget"
 
@@ -419,12 +428,14 @@ class Facts:
         forks: the plan on the chain replays.
         quiet: every doomed round has ended.
         dirty: something doomed is in our home.
-        pair, rest: members that attested stage 0, stage 1.
+        pair, rest: members that attested stage 0, stage 1 on the chain.
+        pair_kept, rest_kept: members whose attestation of stage 0, stage 1 is kept here.
         purge_end: last second in which the replay waits for every attestation.
         caught_up: there is a checkpoint to confirm.
         judged: our verdict is kept.
         verdicts: members whose verdict is on the chain.
         unposted: members whose kept verdict is not.
+        unposted_purges: members whose kept attestation is not on the chain, and no other call will carry it.
         delivered: the certificate was taken, or nobody came for it in time.
         took_part: we are or were a member of the study.
     """
@@ -449,11 +460,14 @@ class Facts:
     dirty: bool = False
     pair: int = 0
     rest: int = 0
+    pair_kept: int = 0
+    rest_kept: int = 0
     purge_end: int = 0
     caught_up: bool = False
     judged: bool = False
     verdicts: int = 0
     unposted: int = 0
+    unposted_purges: int = 0
     delivered: bool = False
     took_part: bool = False
 
@@ -561,9 +575,9 @@ def pair_not_attested(x: Facts, now: int) -> bool:
     return x.took_part and x.me is not None and not x.pair >> x.me & 1
 
 
-def pair_attested(x: Facts, now: int) -> bool:
-    """All attested the pair; or all but the slack did and the others were waited for."""
-    there = x.pair & x.roster
+def pair_known(x: Facts, now: int) -> bool:
+    """All are known to have attested the pair; or all but the slack are and the others were waited for."""
+    there = (x.pair | x.pair_kept) & x.roster
     return there == x.roster or (now > x.purge_end and there.bit_count() >= x.n - slack(x.n, faults(x.n, x.f)))
 
 
@@ -582,6 +596,17 @@ def verdicts_wait(x: Facts, now: int) -> bool:
     return x.unposted != 0
 
 
+def all_is_said(x: Facts, now: int) -> bool:
+    """Every verdict and every final attestation is kept or on the chain."""
+    others = x.roster & ~(1 << x.controller)
+    return not others & ~(x.verdicts | x.unposted) and not x.roster & ~(x.rest | x.rest_kept)
+
+
+def purges_wait(x: Facts, now: int) -> bool:
+    """A kept attestation is not on the chain, and no other call will carry it."""
+    return x.took_part and x.unposted_purges != 0
+
+
 def rest_not_attested(x: Facts, now: int) -> bool:
     """Our final attestation is not on the chain."""
     return x.took_part and x.me is not None and not x.rest >> x.me & 1
@@ -594,13 +619,17 @@ def was_delivered(x: Facts, now: int) -> bool:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """In these states, if all conditions hold, this act is due; `in_turn`: members stand in for each other in order."""
+    """In these states, if all conditions hold, this act is due.
+
+    `in_turn`: members stand in for each other in order. `patience`: chain seconds for which they must have held.
+    """
 
     states: tuple[State, ...]
     when: tuple[Condition, ...]
     act: Act
     clause: str
     in_turn: bool = False
+    patience: int = 0
 
 
 S = State
@@ -610,13 +639,14 @@ JUDGING = (S.PLANNED, S.PAIR_PURGED, S.REPLAYING)
 AFTER = (S.HEAD_MOVED, S.RECIPIENTS_ATTESTED, S.CERTIFICATE_DELIVERED, S.LINK_DESTROYED)
 OPENED = (*PLANNING, *JUDGING, S.CONFIRMED)
 LATE = (S.CLOSED, S.CLOSED_WITH_EXCEPTIONS)  # who was away purges and attests when it comes back
-PLANNED = (*JUDGING, S.CONFIRMED, *AFTER, *LATE)
+JUDGED = (*JUDGING, S.CONFIRMED, *AFTER)
+PLANNED = (*JUDGED, *LATE)
 
 # states | when | act | clause (in turn)
 RULES: Final[tuple[Rule, ...]] = (
     Rule((S.REQUESTED,), (is_controller, knows_requests), Act.AUTHORISE, "16, authorise"),
     Rule((S.AUTHORISED,), (is_controller, knows_requests, withdrawals_took_effect), Act.EXCLUDE, "16, exclude"),
-    Rule((S.EXCLUDED,), (is_controller, knows_requests), Act.DELETE_COPY, "16, delete the copy"),
+    Rule((S.EXCLUDED,), (is_controller, knows_requests), Act.EXCLUDE, "16, exclude"),
     Rule(OPENED, (is_controller, has_opening, others_lack_opening), Act.SHARE_OPENING, "16, open to members"),
     Rule((*PLANNING, *JUDGING), (has_opening, sets_unread), Act.READ_SETS, "16, first use"),
     Rule(PLANNING, (is_voter, turn_has_come, plan_is_clear, not_voted), Act.VOTE_PLAN, "16, plan"),
@@ -624,13 +654,13 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(PLANNING, (is_voter, turn_has_come, quorum_of_votes, window_over), Act.POST_PLAN, "16, plan", in_turn=True),
     Rule(PLANNED, (old_line_ended, is_dirty), Act.PURGE, "16, purge"),
     Rule(PLANNED, (plan_forks, old_line_ended, is_clean, pair_not_attested), Act.ATTEST_PAIR, "16, purge"),
-    Rule(PURGING, (is_voter, plan_forks, old_line_ended, pair_attested), Act.OPEN_REPLAY, "16, replay", in_turn=True),
+    Rule(PURGING, (is_voter, plan_forks, old_line_ended, pair_known), Act.OPEN_REPLAY, "16, replay", in_turn=True),
     Rule(JUDGING, (is_other, has_opening, replay_caught_up, not_judged), Act.GIVE_VERDICT, "16, verified"),
-    Rule((*JUDGING, S.CONFIRMED, *AFTER), (is_voter, verdicts_wait), Act.POST_VERDICTS, "16, verified", in_turn=True),
-    Rule((*AFTER, *LATE), (old_line_ended, is_clean, rest_not_attested), Act.ATTEST_REST, "16, close"),
-    Rule((S.HEAD_MOVED, S.RECIPIENTS_ATTESTED), (is_controller, was_delivered), Act.STATE_DELIVERY, "16, close"),
-    Rule((S.CERTIFICATE_DELIVERED,), (is_controller,), Act.DESTROY_LINK, "16, close"),
-    Rule((S.LINK_DESTROYED,), (is_controller,), Act.CLOSE, "16, close"),
+    Rule(PLANNED, (replay_caught_up, old_line_ended, is_clean, rest_not_attested), Act.ATTEST_REST, "16, close"),
+    Rule(JUDGED, (is_voter, verdicts_wait, all_is_said), Act.POST_VERDICTS, "16, verified", in_turn=True),
+    Rule(JUDGED, (is_voter, verdicts_wait), Act.POST_VERDICTS, "16, verified", in_turn=True, patience=GATHER_S),
+    Rule(PLANNED, (purges_wait,), Act.POST_PURGES, "16, purge", in_turn=True, patience=GATHER_S),
+    Rule(AFTER, (is_controller, was_delivered), Act.CLOSE, "16, close"),
     Rule(OVER, (has_opening, is_clean), Act.FORGET, "16, close"),
 )
 
@@ -671,7 +701,7 @@ class Erasure:
     batch: Digest
     under_way: set[Act] = field(default_factory=set)
     not_before: dict[Act, int] = field(default_factory=dict)
-    since: dict[Act, int] = field(default_factory=dict)
+    since: dict[int, int] = field(default_factory=dict)  # row of RULES -> when it began to hold
 
     def handle(self, event: Event, now: int) -> tuple[Act, ...]:
         """Acts that are due at chain time `now`; each is under way until `Done` or `Failed` says otherwise."""
@@ -689,13 +719,13 @@ class Erasure:
 
     def _due(self, facts: Facts, now: int) -> tuple[Act, ...]:
         due = []
-        for rule in RULES:
+        for row, rule in enumerate(RULES):
             act = rule.act
             if facts.state not in rule.states or not all(holds(facts, now) for holds in rule.when):
-                self.since.pop(act, None)
+                self.since.pop(row, None)
                 continue
-            since = self.since.setdefault(act, now)
-            wait = STAND_IN_S * rank_of(facts) if rule.in_turn else 0
+            since = self.since.setdefault(row, now)
+            wait = rule.patience + (STAND_IN_S * rank_of(facts) if rule.in_turn else 0)
             if act in self.under_way or now < self.not_before.get(act, 0) or now < since + wait:
                 continue
             self.under_way.add(act)
@@ -811,7 +841,7 @@ def claims(
     opened, confirmed, plan = erasure.opened, erasure.confirmed, erasure.plan
     if "authorised" not in erasure.times or erasure.refused is not None:
         return []
-    purged = {member: one.inventory for (stage, member), one in erasure.purges.items() if stage == FINAL}
+    purged = {member: listed for (stage, member), listed in erasure.purges.items() if stage == FINAL}
     roster = roster_of(history, opened.study)
     return sentences(
         hospital=hospital,

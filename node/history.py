@@ -15,10 +15,10 @@ from typing import TypeVar
 from crypto.commitments import lineage, link
 from crypto.digest import Digest
 from crypto.digest import accumulate as roll
-from crypto.statements import Commit, struct_hash
+from crypto.statements import Commit, OpenErasure, struct_hash
 from fl_engine.trust import beta
 from node.errors import ChainDisputed, NotFound
-from node.membership import Registry, accumulate, bitmap_of
+from node.membership import Registry, accumulate, bitmap_of, members_of
 from node.records import (
     MAX_MEMBERS,
     ZERO,
@@ -37,10 +37,12 @@ from node.records import (
     ErasureAuthorised,
     ErasureClosed,
     ErasureConfirmed,
+    ErasureExtended,
     ErasureOpened,
     ErasurePlanned,
     ErasureRefused,
     ErasureStepped,
+    ForkProof,
     FormRegistered,
     Granted,
     HavePosted,
@@ -56,14 +58,14 @@ from node.records import (
     MemberRotated,
     NetworkSucceeded,
     Position,
-    PurgeAttested,
+    PurgesAttested,
     ReplayOpened,
     RoundFailed,
     RoundFinal,
     RoundOpened,
     StudyContinued,
     StudyCreated,
-    VerdictGiven,
+    VerdictsGiven,
     Withdrawn,
 )
 
@@ -157,6 +159,15 @@ class AnchorHistory:
     position: Position
 
 
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """A member's verdict on the record: whether it came to this model on this branch."""
+
+    branch: int
+    head_model: Digest
+    confirmed: bool
+
+
 @dataclass(slots=True)
 class ErasureHistory:
     """One erasure batch. `marks`: the record that first reached a state; `times`: its block time (purges: the last)."""
@@ -168,13 +179,25 @@ class ErasureHistory:
     steps: dict[int, Digest] = field(default_factory=dict)
     plan: ErasurePlanned | None = None
     planned: Logged | None = None
-    purges: dict[tuple[int, int], PurgeAttested] = field(default_factory=dict)  # (stage, member)
-    verdicts: dict[int, VerdictGiven] = field(default_factory=dict)
+    purges: dict[tuple[int, int], Digest] = field(default_factory=dict)  # (stage, member) -> inventory
+    verdicts: dict[int, Judged] = field(default_factory=dict)
+    extended: ErasureExtended | None = None
     refused: ErasureRefused | None = None
     confirmed: ErasureConfirmed | None = None
     moved: bool = False
     closed: ErasureClosed | None = None
     replaying: bool = False
+
+    @property
+    def opening(self) -> OpenErasure:
+        """The statement that opened it, by which calls name it."""
+        one = self.opened
+        return OpenErasure(one.study, one.controller, one.poster, one.requests_root, one.due_at)
+
+    @property
+    def due_at(self) -> int:
+        """When the answer is due: the extended date, where there is one."""
+        return self.opened.due_at if self.extended is None else self.extended.due_at
 
     @property
     def waits_for_purge(self) -> bool:
@@ -372,11 +395,12 @@ class History:
             ErasureOpened
             | ErasureAuthorised
             | ErasureRefused
+            | ErasureExtended
             | ErasureStepped
             | ErasurePlanned
-            | PurgeAttested
+            | PurgesAttested
             | ReplayOpened
-            | VerdictGiven
+            | VerdictsGiven
             | ErasureConfirmed
             | HeadMoved
             | ErasureClosed,
@@ -396,14 +420,17 @@ class History:
             case ErasureRefused():
                 one.refused = record
                 one.reach("refused", logged)
+            case ErasureExtended():
+                one.extended = record
             case ErasureStepped():
-                one.steps[record.step] = record.evidence
-                one.reach(STEP_STATES[record.step], logged)
+                for step, evidence in record.steps.items():
+                    one.steps[step] = evidence
+                    one.reach(STEP_STATES.get(step, "unknown"), logged)
             case ErasurePlanned():
                 one.plan, one.planned = record, logged
                 one.reach("planned", logged)
-            case PurgeAttested():
-                one.purges[record.stage, record.member] = record
+            case PurgesAttested():
+                one.purges |= {(record.stage, member): listed for member, listed in record.by_member.items()}
                 if record.stage == 0:
                     one.reach("pair_purged", logged)
                 else:
@@ -411,8 +438,11 @@ class History:
             case ReplayOpened():
                 one.replaying = True
                 one.reach("replaying", logged)
-            case VerdictGiven():
-                one.verdicts[record.member] = record
+            case VerdictsGiven():
+                one.verdicts |= {
+                    member: Judged(record.branch, record.head_model, bool(record.confirming >> member & 1))
+                    for member in members_of(record.members)
+                }
             case ErasureConfirmed():
                 one.confirmed = record
                 one.reach("confirmed", logged)
@@ -584,21 +614,39 @@ class History:
                 found = lineage(found, link(final.height, final.result.model_root, final.result_hash))
         return found
 
+    def origin(self, study: Digest, branch: int) -> Digest:
+        """The lineage of the checkpoint that a branch began at; zero for branch 0 and for the initial model."""
+        one = self.studies[study].branches[branch]
+        return ZERO if one.parent is None or one.base_height == 0 else self.lineage(study, one.parent, one.base_height)
+
     def base_proof(self, study: Digest, parent: int, height: int) -> BaseProof:
         """That `parent`, the active branch or an ancestor of it, has a checkpoint at `height`."""
         one = self.studies[study]
-        last, branch = None, one.active_branch
+        last, branch, forks = None, one.active_branch, []
         while branch != parent:
             child = one.branches[branch]
+            forks.append(ForkProof(child.batch, child.base_model, self._links(study, branch, child.base_height, last)))
             last = child.base_height
             assert child.parent is not None
             branch = child.parent
-        results = [final for final in self._results(study, parent) if last is None or final.height <= last]
-        here = next((final for final in results if final.height == height), None)
+        begun = one.branches[parent]
+        here = None if height == begun.base_height else self.round_at(study, parent, height)
+        final = None if here is None else here.final
         return BaseProof(
-            parent=self.lineage(study, parent, height - 1),
-            named=one.branches[parent].batch if here is None else here.result_hash,
-            links=tuple(link(f.height, f.result.model_root, f.result_hash) for f in results if f.height > height),
+            parent=self.origin(study, parent)
+            if height == begun.base_height
+            else self.lineage(study, parent, height - 1),
+            named=begun.batch if final is None else final.result_hash,
+            links=self._links(study, parent, height, last),
+            forks=tuple(reversed(forks)),
+        )
+
+    def _links(self, study: Digest, branch: int, after: int, last: int | None) -> tuple[Digest, ...]:
+        """Of the results recorded on a branch above height `after`, up to `last`."""
+        return tuple(
+            link(f.height, f.result.model_root, f.result_hash)
+            for f in self._results(study, branch)
+            if f.height > after and (last is None or f.height <= last)
         )
 
     def _results(self, study: Digest, branch: int) -> list[RoundFinal]:

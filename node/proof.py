@@ -19,8 +19,8 @@ from itertools import pairwise
 from typing import Any, Final
 
 from crypto.blobs import dataset_map
-from crypto.commitments import check_consent_id, lineage, link, round_id, study_id
-from crypto.digest import ZERO, Digest, accumulate, hash_words
+from crypto.commitments import base_result, check_consent_id, lineage, link, round_id, study_id
+from crypto.digest import ZERO, Digest, accumulate
 from crypto.errors import CryptoError
 from crypto.keys import address_text
 from crypto.merkle import Absence, Inclusion, Neighbour, verify_absent, verify_member
@@ -186,6 +186,7 @@ def write_result(history: History, node: Participant, one: RoundHistory) -> dict
             "parent_branch": branch.parent,
             "base_height": branch.base_height,
             "base_model": branch.base_model.hex(),
+            "origin": history.origin(opened.study, opened.branch).hex(),
         }
         if forked
         else None,
@@ -514,9 +515,9 @@ def check_result(one: Fields, issuers: Issuers, study: Digest, terms: CreateStud
 def _check_fork(fork: Fields, study: Digest, parent_result: Digest) -> tuple[int, Digest]:
     """(height, model) of the checkpoint that a branch's first round goes on from."""
     batch, parent = fork.digest("batch"), fork.uint("parent_branch", 32)
-    height, model = fork.uint("base_height", 32), fork.digest("base_model")
+    height, model, origin = fork.uint("base_height", 32), fork.digest("base_model"), fork.digest("origin")
     fork.done()
-    expected = hash_words("branch", study, batch, parent, height, model)
+    expected = base_result(study, batch, parent, height, model, origin)
     if expected != parent_result:
         fork.fault(f"leads to {expected.hex()}, the round names {parent_result.hex()}")
     return height, model

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from crypto.digest import Digest, hash_words
-from crypto.statements import Commit, CreateStudy, Domains, Form, Have, Vote
+from crypto.statements import Commit, CreateStudy, Domains, Form, Have, OpenErasure, Vote
 
 MAX_MEMBERS = 32
 ZERO = Digest(bytes(32))
@@ -359,10 +359,25 @@ class ErasureRefused:
 
 
 @dataclass(frozen=True, slots=True)
-class ErasureStepped:
+class ErasureExtended:
+    """By the controller, once: the answer is due later (Art. 12(3) GDPR)."""
+
     batch: Digest
-    step: int  # 1 excluded, 2 copy deleted, 3 certificate delivered, 4 link destroyed, 5 closed
-    evidence: Digest
+    due_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureStepped:
+    """An evidence for each step from `first` on."""
+
+    batch: Digest
+    first: int  # 1 excluded, 2 copy deleted, 3 certificate delivered, 4 link destroyed, 5 closed
+    evidence: tuple[Digest, ...]
+
+    @property
+    def steps(self) -> dict[int, Digest]:
+        """Number of a step -> its evidence."""
+        return dict(enumerate(self.evidence, self.first))
 
 
 @dataclass(frozen=True, slots=True)
@@ -378,11 +393,17 @@ class ErasurePlanned:
 
 
 @dataclass(frozen=True, slots=True)
-class PurgeAttested:
+class PurgesAttested:
     batch: Digest
-    member: int
     stage: int  # 0 the pair, before the replay; 1 final
-    inventory: Digest
+    members: int
+    inventories: tuple[Digest, ...]  # of each member, ascending
+
+    @property
+    def by_member(self) -> dict[int, Digest]:
+        """Member -> what it says that it deleted."""
+        indexes = (i for i in range(MAX_MEMBERS) if self.members >> i & 1)
+        return dict(zip(indexes, self.inventories, strict=True))
 
 
 @dataclass(frozen=True, slots=True)
@@ -392,12 +413,12 @@ class ReplayOpened:
 
 
 @dataclass(frozen=True, slots=True)
-class VerdictGiven:
+class VerdictsGiven:
     batch: Digest
-    member: int
     branch: int
     head_model: Digest
-    confirmed: bool
+    members: int
+    confirming: int  # of these; the others deny
 
 
 @dataclass(frozen=True, slots=True)
@@ -452,11 +473,12 @@ Record = (
     | ErasureOpened
     | ErasureAuthorised
     | ErasureRefused
+    | ErasureExtended
     | ErasureStepped
     | ErasurePlanned
-    | PurgeAttested
+    | PurgesAttested
     | ReplayOpened
-    | VerdictGiven
+    | VerdictsGiven
     | ErasureConfirmed
     | HeadMoved
     | ErasureClosed
@@ -773,37 +795,65 @@ class AuditAnnouncement:
 
 
 @dataclass(frozen=True, slots=True)
-class ErasureOpening:
-    study: Digest
-    controller: int
-    poster: int
-    requests_root: Digest
-    due_at: int
+class Steps:
+    """Steps of the controller, an evidence for each from number `first` on, under one signature of ErasureSteps."""
+
+    first: int
+    evidence: tuple[Digest, ...]
     signature: bytes
+
+
+NO_STEPS = Steps(0, (), b"")
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureOpening:
+    """`steps` come along where the controller opens and has taken them already."""
+
+    opening: OpenErasure
+    signature: bytes
+    steps: Steps = NO_STEPS
 
 
 @dataclass(frozen=True, slots=True)
 class ErasureAuthorisation:
-    batch: Digest
+    """Calls name a batch by what it was opened with: its id is the hash of that."""
+
+    opening: OpenErasure
     member: int
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class ErasureRefusal:
-    batch: Digest
+    opening: OpenErasure
     member: int
     ground: int
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class ErasureProgress:
-    batch: Digest
+class ErasureExtension:
+    opening: OpenErasure
     member: int
-    step: int
-    evidence: Digest
+    due_at: int
     signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ErasureProgress:
+    opening: OpenErasure
+    member: int
+    steps: Steps
+
+
+@dataclass(frozen=True, slots=True)
+class ForkProof:
+    """A branch on the way from a checkpoint to the training branch: see `ITrainingLedger.ForkProof`."""
+
+    batch: Digest
+    base_model: Digest
+    links: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -813,11 +863,12 @@ class BaseProof:
     parent: Digest
     named: Digest
     links: tuple[Digest, ...]
+    forks: tuple[ForkProof, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Planning:
-    batch: Digest
+    opening: OpenErasure
     parent_branch: int
     base_height: int
     base_model: Digest
@@ -830,35 +881,43 @@ class Planning:
 @dataclass(frozen=True, slots=True)
 class PurgeEntry:
     member: int
-    stage: int
     inventory: Digest
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Purges:
-    batch: Digest
+    """Of one stage, one of a member."""
+
+    opening: OpenErasure
+    stage: int
     entries: tuple[PurgeEntry, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class ReplayOpening:
-    batch: Digest
+    """`purges` of stage 0 come along."""
+
+    opening: OpenErasure
+    purges: tuple[PurgeEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class VerdictEntry:
+    """On the branch and model that the contract knows."""
+
     member: int
-    branch: int
-    head_model: Digest
     confirmed: bool
     signature: bytes
 
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    batch: Digest
+    """One of a member; `purges` of stage 1 come along."""
+
+    opening: OpenErasure
     entries: tuple[VerdictEntry, ...]
+    purges: tuple[PurgeEntry, ...] = ()
 
 
 Call = (
@@ -892,6 +951,7 @@ Call = (
     | ErasureOpening
     | ErasureAuthorisation
     | ErasureRefusal
+    | ErasureExtension
     | ErasureProgress
     | Planning
     | Purges

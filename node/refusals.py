@@ -85,7 +85,7 @@ SENTENCES: Final[dict[str, str]] = {
     "BadRange": "heights {from} to {to} are no range",
     # TrainingLedger: branches
     "OnlyUnlearning": "only the UnlearningRegistry may say this, not {sender}",
-    "ForkActive": "study {study} is forked already",
+    "ForkActive": "a plan of study {study} is not confirmed yet",
     "ForkState": "the fork of study {study} is in state {state}, when this is not accepted",
     "NotOnAncestry": "height {height} of branch {branch} is not on the way to the branch that trains",
     "WrongCheckpoint": "the proof of the checkpoint leads to {got}, the study has {expected}",
@@ -99,9 +99,14 @@ SENTENCES: Final[dict[str, str]] = {
     "WrongStep": "step {got} of the erasure comes where step {expected} is due",
     "TooEarly": "this is accepted after {until}, and it is {timestamp}",
     "RoundInFlight": "the round opened at {openedAt} may still use what was excluded at {excludedAt}",
-    "PlanActive": "erasure {active} of study {study} is planned and not confirmed yet",
     "PurgeMissing": "members {attested} of {roster} purged; fewer than all do after {until}, and never below {least}",
-    "NotCaughtUp": "branch {branch} has not caught up with {targetFinals} models",
+    "NotCaughtUp": "branch {branch} has not caught up with the models it replays",
+    "WrongStage": "there is no purge of stage {stage} of erasure {batch}",
+    "InventoriesLength": "there are {length} inventories for {expected} members",
+    "DueTooLate": "an erasure cannot be due at {dueAt}, a month ends at {last}",
+    "AlreadyExtended": "the due date of erasure {batch} was extended before, to {dueAt}",
+    "ExtensionTooLate": "the due date {dueAt} has passed, and it is {timestamp}",
+    "ExtensionOutOfBounds": "an extension leads to a date from {first} to {last}, not to {dueAt}",
 }
 """Custom error -> its sentence."""
 
@@ -110,7 +115,7 @@ STATES: Final = (
     "none requested authorised excluded copy_deleted planned replaying confirmed certificate_delivered link_destroyed "
     "closed closed_with_exceptions refused"
 ).split()
-FORKS: Final = ("none", "waits for the open round", "waits for the purge", "replaying")
+FORKS: Final = ("none", "waits for the open round", "waits for the purge", "replaying", "waits for the verdicts")
 
 SETS: Final = {
     "NotOnRoster": ("strangers",),

@@ -64,6 +64,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "erase.status": (("dpo", "auditor"), False),
     "erase.receipt": (("dpo",), True),
     "erase.refuse": (("dpo",), False),
+    "erase.extend": (("dpo",), False),
     "member.approve": (("operator",), False),
     "member.remove": (("operator",), False),
     "member.rotate": (("operator",), False),

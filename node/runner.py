@@ -401,6 +401,7 @@ class Orders:
             "erase.status": self._erasures,
             "erase.receipt": self._erase_receipt,
             "erase.refuse": self._erase_refuse,
+            "erase.extend": self._erase_extend,
             "member.approve": self._approve,
             "member.remove": self._remove,
             "member.rotate": self._rotate_keys,
@@ -657,6 +658,11 @@ class Orders:
         authority = str(body["authority"])
         notice = await self._node.erasing.refuse(self._node, batch, int(body["ground"]), authority)
         return {"erasure": batch.hex(), "notice": notice}
+
+    async def _erase_extend(self, body: dict[str, Any]) -> dict[str, Any]:
+        batch = Digest.from_hex(str(body["erasure"]))
+        due_at, notice = await self._node.erasing.extend(self._node, batch, int(body["days"]), str(body["reason"]))
+        return {"erasure": batch.hex(), "due_at": due_at, "notice": notice}
 
     async def _approve(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.approve(self._node, dict(body["application"]))

@@ -37,6 +37,7 @@ from node.records import (
     ErasureAuthorised,
     ErasureClosed,
     ErasureConfirmed,
+    ErasureExtended,
     ErasureOpened,
     ErasurePlanned,
     ErasureRefused,
@@ -55,7 +56,7 @@ from node.records import (
     MemberRevoked,
     MemberRotated,
     NetworkSucceeded,
-    PurgeAttested,
+    PurgesAttested,
     Record,
     ReplayOpened,
     RoundFailed,
@@ -63,7 +64,7 @@ from node.records import (
     RoundOpened,
     StudyContinued,
     StudyCreated,
-    VerdictGiven,
+    VerdictsGiven,
     Withdrawn,
 )
 from node.validity import Code, code_of
@@ -161,6 +162,24 @@ class _Told:
 
 
 Teller = Callable[[Any, _Names], _Told]
+
+
+def _by_members(n: _Names, members: int, what: str) -> _Told:
+    return _Told(members, n.members(members), what)
+
+
+def _verb(members: int, one: str, several: str) -> str:
+    return one if members.bit_count() == 1 else several
+
+
+def _judgement(r: VerdictsGiven, n: _Names) -> str:
+    subject = f"erasure {_short(r.batch)} on {_short(r.head_model)}"
+    denying = r.members & ~r.confirming
+    if not denying:
+        return f"{_verb(r.members, 'confirms', 'confirm')} {subject}"
+    if not r.confirming:
+        return f"{_verb(r.members, 'denies', 'deny')} {subject}"
+    return f"judge {subject}: {n.members(r.confirming)} for it, {n.members(denying)} against it"
 
 
 def _by(n: _Names, member: int, what: str) -> _Told:
@@ -274,19 +293,21 @@ _WORDS: Final[dict[type, Teller]] = {
     ),
     ErasureAuthorised: lambda r, n: _by_controller(n, r.batch, f"authorises erasure {_short(r.batch)}"),
     ErasureRefused: lambda r, n: _by_controller(n, r.batch, f"refuses erasure {_short(r.batch)} on ground {r.ground}"),
+    ErasureExtended: lambda r, n: _by_controller(
+        n, r.batch, f"extends erasure {_short(r.batch)} once, to be due at {r.due_at} (Art. 12(3) GDPR)"
+    ),
     ErasureStepped: lambda r, n: _by_controller(
-        n, r.batch, f"erasure {_short(r.batch)}: {STEPS.get(r.step, f'step {r.step}')}"
+        n, r.batch, f"erasure {_short(r.batch)}: {', '.join(STEPS.get(step, f'step {step}') for step in r.steps)}"
     ),
     ErasurePlanned: _planned,
-    PurgeAttested: lambda r, n: _by(
+    PurgesAttested: lambda r, n: _by_members(
         n,
-        r.member,
-        f"attests the {'purge before the replay' if r.stage == 0 else 'final purge'} of erasure {_short(r.batch)}",
+        r.members,
+        f"{_verb(r.members, 'attests', 'attest')} the "
+        f"{'purge before the replay' if r.stage == 0 else 'final purge'} of erasure {_short(r.batch)}",
     ),
     ReplayOpened: lambda r, n: _by_contract(f"the replay of erasure {_short(r.batch)} opens on branch {r.branch}"),
-    VerdictGiven: lambda r, n: _by(
-        n, r.member, f"{'confirms' if r.confirmed else 'denies'} erasure {_short(r.batch)} on {_short(r.head_model)}"
-    ),
+    VerdictsGiven: lambda r, n: _by_members(n, r.members, _judgement(r, n)),
     ErasureConfirmed: lambda r, n: _by_contract(f"erasure {_short(r.batch)} is confirmed on {_short(r.head_model)}"),
     HeadMoved: lambda r, n: _by_contract(f"branch {r.branch} serves from now on, by erasure {_short(r.batch)}"),
     ErasureClosed: lambda r, n: _by_controller(

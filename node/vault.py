@@ -190,7 +190,8 @@ class ArchiveRecord:
     """What the law makes a hospital keep after an erasure (PRIVACY: ARCHIVE). Days are YYYY-MM-DD or "".
 
     `document` is the signed form as it was registered; `decision` and `ground` are the hospital's own words;
-    `recipients` are names of members and others who had the model or its updates.
+    `recipients` are names of members and others who had the model or its updates; `extension` says to which day the
+    answer was extended, and why, if it was.
     """
 
     patient_id: str
@@ -204,6 +205,7 @@ class ArchiveRecord:
     first_use_on: str
     last_use_on: str
     recipients: tuple[str, ...]
+    extension: str = ""
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -1293,8 +1295,11 @@ class Vault:
         first_use_on: str = "",
         last_use_on: str = "",
         recipients: Sequence[str] = (),
+        extension: str | None = None,
     ) -> None:
         """Keep what must outlive the link (see `ArchiveRecord`). Again for the same consent: replaces the record.
+
+        `extension` None keeps what was said of it before.
 
         Nothing in the record leads to the consent: its place is random, and only USE knows it until the link is
         destroyed. Who it was, and the form, are sealed for the officer: the node can put them here, not read them.
@@ -1304,6 +1309,7 @@ class Vault:
             if not consent["archive"]:
                 consent["archive"] = secrets.token_hex(16)
                 self._use.put("consent", consent_id, consent)
+            before = self._archive.get("decision", consent["archive"].encode()) or {}
             record = {
                 "form": consent["form"],
                 "study_name": study_name,
@@ -1314,6 +1320,7 @@ class Vault:
                 "first_use_on": first_use_on,
                 "last_use_on": last_use_on,
                 "recipients": list(recipients),
+                "extension": before.get("extension", "") if extension is None else extension,
             }
             self._archive.put("decision", consent["archive"].encode(), record)
 

@@ -141,15 +141,27 @@ interface ITrainingLedger {
         bytes32 previousBlock;
     }
 
-    /// @notice That a model is a checkpoint: its place in the lineage, and the way from there to the newest result (on an
-    /// ancestor branch: to where the path to the training branch left it).
-    /// @param parent Lineage of the result before it. Unused where a branch begins.
+    /// @notice That a model is a checkpoint: its place in the lineage, and the way from there to the newest result.
+    /// @param parent Lineage of the result before it. Where a branch begins: the lineage of the checkpoint that it began at.
     /// @param named Hash of the result that made it. Where a branch begins: the erasure batch of that branch. Unused for the
     /// initial model.
-    /// @param links For each later result of its branch, oldest first: H(link, height, modelRoot, resultHash).
+    /// @param links For each later result of its branch, oldest first, up to the newest or to the one that the next branch on
+    /// the way began at: H(link, height, modelRoot, resultHash).
+    /// @param forks The branches on the way from the checkpoint's to the training branch, oldest first; none when it is that.
     struct BaseProof {
         bytes32 parent;
         bytes32 named;
+        bytes32[] links;
+        ForkProof[] forks;
+    }
+
+    /// @notice A branch on the way from a checkpoint to the training branch. Where it began is stored.
+    /// @param batch The erasure that made it.
+    /// @param baseModel The model it began with.
+    /// @param links As in BaseProof.
+    struct ForkProof {
+        bytes32 batch;
+        bytes32 baseModel;
         bytes32[] links;
     }
 
@@ -219,7 +231,8 @@ interface ITrainingLedger {
     /// @param height Its newest round, open or closed.
     /// @param finals Rounds of this ancestry that ended with a model.
     /// @param openRound The open round, zero when none is.
-    /// @param forkState 0 no fork, 1 waits for the open round, 2 waits for the purge, 3 replaying.
+    /// @param forkState 0 no fork, 1 waits for the open round, 2 waits for the purge, 3 replaying, 4 waits for the verdicts of a
+    /// plan that replays nothing.
     /// @param suspended Whom conduct so far suspends (a round's end takes one round off before the next opens).
     struct StudyView {
         uint32 branch;
@@ -310,8 +323,8 @@ interface ITrainingLedger {
     event AuditAccessed(
         bytes32 indexed study, uint16 indexed seat, uint32 fromHeight, uint32 toHeight, bytes32 ground
     );
-    /// @notice A branch is registered. It trains from here on, or from the end of the round that is open now. Its first
-    /// round has `baseResult` = H(branch, study, batch, parent, baseHeight, baseModel) for parentResult.
+    /// @notice A branch is registered. It trains once its replay opens. Its first round has `baseResult` = H(branch, study,
+    /// batch, parent, baseHeight, baseModel, lineage of that checkpoint) for parentResult.
     event BranchCreated(
         bytes32 indexed study,
         uint32 branch,
@@ -378,13 +391,13 @@ interface ITrainingLedger {
     error BadRange(uint32 from, uint32 to);
     /// @notice Only the UnlearningRegistry may say this.
     error OnlyUnlearning(address sender);
-    /// @notice The study is forked already.
+    /// @notice A plan of the study is not confirmed yet.
     error ForkActive(bytes32 study);
     /// @notice The fork of this study is in state `state`.
     error ForkState(bytes32 study, uint8 state);
     /// @notice `branch` is not the training branch nor an ancestor of it at `height`.
     error NotOnAncestry(uint32 branch, uint32 height);
-    /// @notice The proof of the checkpoint leads to lineage `got`, where the branch has `expected`; for the initial model,
+    /// @notice The proof of the checkpoint leads to lineage `got`, where the study has `expected`; for the initial model,
     /// both are models.
     error WrongCheckpoint(bytes32 expected, bytes32 got);
     /// @notice `target` is not from `first`, the checkpoint or the training branch's base, to `last`, its newest closed height.
@@ -460,15 +473,12 @@ interface ITrainingLedger {
 
     /// @notice Fork a study for an erasure plan (UnlearningRegistry only).
     /// @return branch The new branch; the training branch when nothing has to be replayed.
-    /// @return targetFinals Finals at which the replay has caught up.
-    function fork(ForkTerms calldata terms, BaseProof calldata proof)
-        external
-        returns (uint32 branch, uint32 targetFinals);
+    function fork(ForkTerms calldata terms, BaseProof calldata proof) external returns (uint32 branch);
 
     /// @notice Open the first round of the new branch (UnlearningRegistry only). From then on its base model serves.
     function openReplay(bytes32 study) external;
 
-    /// @notice The new branch's newest model serves from now on (UnlearningRegistry only).
+    /// @notice The plan is confirmed: the training branch's newest model serves from now on (UnlearningRegistry only).
     function headMoved(bytes32 study) external;
 
     /// @notice The open round, at this block's timestamp. Reverts with RoundNotOpen for any other.
@@ -496,14 +506,16 @@ interface ITrainingLedger {
     /// @notice Rolling hash of the open round's commitments: root' = keccak256(abi.encode(root, struct hash)) from zero,
     /// in posting order; of the last round between rounds.
     function commitRootOf(bytes32 study) external view returns (bytes32);
-    /// @notice What the UnlearningRegistry asks of a study.
-    /// @return roster Who would be asked by a round that opened now.
+    /// @notice Reverts with StudyUnknown when there is no such study.
+    function checkStudy(bytes32 study) external view;
+    /// @notice Who would be asked by a round that opened now.
+    /// @return roster The members.
     /// @return f The study's wish.
-    /// @return purgeSeconds The study's term.
+    function voters(bytes32 study) external view returns (uint32 roster, uint8 f);
+    /// @notice How long a replay waits for every purge, from the plan on: the study's term.
+    function purgeSeconds(bytes32 study) external view returns (uint32);
+    /// @notice What a plan waits for.
     /// @return erasureWindow The study's term.
     /// @return openedAt When the open round opened, zero when none is open.
-    function erasureTerms(bytes32 study)
-        external
-        view
-        returns (uint32 roster, uint8 f, uint32 purgeSeconds, uint32 erasureWindow, uint64 openedAt);
+    function planTerms(bytes32 study) external view returns (uint32 erasureWindow, uint64 openedAt);
 }

@@ -8,12 +8,18 @@ import {ITrainingLedger} from "./ITrainingLedger.sol";
 /// chain is a root over salted request ids: no consent, no count, no reason.
 /// The controller alone authorises or refuses, excludes, deletes and delivers. The study's roster votes the plan, attests
 /// purges and, without the controller, confirms what the replay came to. Nothing that needs others delays what the
-/// controller owes, and `dueAt` stands from the first record.
+/// controller owes, and `dueAt` stands from the first record: at most 31 days ahead (a relay may be late, so it may be past).
+/// The controller may extend it once, before it passes, by at most 61 days (Art. 12(3) GDPR); the reason is no matter of the
+/// chain. An extension buys time for the work, not for the use: a model that an erasure taints leaves service at the first
+/// due date all the same.
+///
+/// Whoever calls names a batch by its OpenErasure, of which the batch's id is the hash: so a batch takes one slot. What
+/// several members sign at about the same time travels in one transaction and is one event.
 ///
 ///  state                    reached by                                              from
 ///  REQUESTED                openErasure by another member (a relay)                 -
 ///  AUTHORISED               openErasure by the controller, or authorise             REQUESTED
-///  EXCLUDED                 step 1: no active consent of the batch is trained on    AUTHORISED
+///  EXCLUDED                 step 1 (may come with openErasure, and with step 2): no active consent of the batch is trained on    AUTHORISED
 ///  COPY_DELETED             step 2: the hospital's research copy is gone            EXCLUDED
 ///  PLANNED                  plan by a quorum, after the window                      COPY_DELETED
 ///  REPLAYING                openReplay after the stage 0 purges                     PLANNED, when the plan forks
@@ -48,7 +54,7 @@ interface IUnlearningRegistry {
     /// @param controller The hospital whose patients ask.
     /// @param poster The member that opens the batch, itself the controller or a relay.
     /// @param requestsRoot Root of the sorted map requestId -> 0, not zero.
-    /// @param dueAt When the statutory clock ends, Unix seconds, not zero.
+    /// @param dueAt When the statutory clock ends, Unix seconds, not zero, at most 31 days after the block.
     struct OpenTerms {
         bytes32 study;
         uint16 controller;
@@ -57,8 +63,7 @@ interface IUnlearningRegistry {
         uint64 dueAt;
     }
 
-    /// @notice The statement Plan, equal for every voter.
-    /// @param batch Which batch.
+    /// @notice The statement Plan without its batch, equal for every voter.
     /// @param parentBranch Branch of the checkpoint: the training branch or one it descends from.
     /// @param baseHeight Height of the checkpoint; 0 is the initial model.
     /// @param baseModel The model recorded there.
@@ -66,7 +71,6 @@ interface IUnlearningRegistry {
     /// @param targetHeight Height of the training branch to catch up with; equal to baseHeight: the batch's consents were
     /// never included, nothing is replayed.
     struct PlanTerms {
-        bytes32 batch;
         uint32 parentBranch;
         uint32 baseHeight;
         bytes32 baseModel;
@@ -74,34 +78,35 @@ interface IUnlearningRegistry {
         uint32 targetHeight;
     }
 
-    /// @notice A member's purge, signed over Purged(batch, member, stage, inventory).
+    /// @notice Purges of members, each signed over Purged(batch, member, stage, inventory).
     /// @param stage 0: the old updates concerned and the old checkpoints, before the replay reveals anything; 1: the rest.
-    /// @param inventory Hash of what was deleted and what remains.
-    struct PurgeEntry {
-        uint16 member;
+    /// @param members Whose; a bitmap. The entries below are in ascending order of members.
+    /// @param inventories For each member, the hash of what it deleted and what remains.
+    /// @param signatures For each member 64 bytes (r, vs).
+    struct Purges {
         uint8 stage;
-        bytes32 inventory;
-        bytes32 r;
-        bytes32 vs;
+        uint32 members;
+        bytes32[] inventories;
+        bytes signatures;
     }
 
-    /// @notice A member's verdict, signed over Verdict(batch, member, branch, headModel, confirmed).
-    /// @param branch The replay's branch (without a fork: the training branch of the plan).
-    /// @param headModel The model with which the replay caught up (without a fork: the plan's checkpoint).
-    /// @param confirmed Whether the member recomputed to that model.
-    struct VerdictEntry {
-        uint16 member;
-        uint32 branch;
-        bytes32 headModel;
-        bool confirmed;
-        bytes32 r;
-        bytes32 vs;
+    /// @notice Verdicts of members, each signed over Verdict(batch, member, branch, headModel, confirmed): the replay's branch
+    /// and the model with which it caught up; without a fork, the training branch and the checkpoint of the plan.
+    /// @param members Whose; a bitmap.
+    /// @param confirming Which of them recomputed to that model; the others deny it.
+    /// @param signatures For each member 64 bytes (r, vs), in ascending order of members.
+    struct Verdicts {
+        uint32 members;
+        uint32 confirming;
+        bytes signatures;
     }
 
-    /// @notice A step of the controller, signed over ErasureStep(batch, member, number, evidence).
-    struct StepEntry {
-        uint8 number;
-        bytes32 evidence;
+    /// @notice Steps of the controller, one after the other, signed over ErasureSteps(batch, member, first, evidence).
+    /// @param first Number of the first.
+    /// @param evidence A hash for each.
+    struct Steps {
+        uint8 first;
+        bytes32[] evidence;
         bytes32 r;
         bytes32 vs;
     }
@@ -109,24 +114,23 @@ interface IUnlearningRegistry {
     /// @notice A batch as a view: what later calls check. When each state was reached is the time of its event's block.
     /// @param replays Whether its plan forks.
     /// @param branch The plan's branch.
-    /// @param targetFinals Finals with which the replay has caught up.
+    /// @param at When it was excluded; from the plan on, when it was planned.
+    /// @param extendedTo The later due date, zero when it was not extended.
+    /// @param planRoster Who was on the study's roster at the plan.
     /// @param purgedPair Members that attested stage 0.
-    /// @param purgedAll Members that attested stage 1.
+    /// @param purgedRest Members that attested stage 1.
     /// @param confirmers Members with a confirming verdict.
     /// @param deniers Members with a verdict against.
     struct BatchView {
-        bytes32 study;
-        uint16 controller;
-        uint64 dueAt;
         State state;
         bool replays;
         uint32 branch;
-        uint32 targetFinals;
         uint40 openedAt;
-        uint40 excludedAt;
-        uint40 plannedAt;
+        uint40 at;
+        uint64 extendedTo;
+        uint32 planRoster;
         uint32 purgedPair;
-        uint32 purgedAll;
+        uint32 purgedRest;
         uint32 confirmers;
         uint32 deniers;
     }
@@ -146,8 +150,11 @@ interface IUnlearningRegistry {
     event ErasureAuthorised(bytes32 indexed batch);
     /// @notice The controller refused, on a legal ground.
     event ErasureRefused(bytes32 indexed batch, uint8 ground);
-    /// @notice The controller did a step: 1 excluded, 2 copy deleted, 3 certificate delivered, 4 link destroyed, 5 closed.
-    event ErasureStepped(bytes32 indexed batch, uint8 step, bytes32 evidence);
+    /// @notice The controller extended the due date, once; the reason stays with it.
+    event ErasureExtended(bytes32 indexed batch, uint64 dueAt);
+    /// @notice The controller did steps, one for each evidence: 1 excluded, 2 copy deleted, 3 certificate delivered, 4 link
+    /// destroyed, 5 closed.
+    event ErasureStepped(bytes32 indexed batch, uint8 first, bytes32[] evidence);
     /// @notice The roster agreed on a plan. `branch` is parentBranch when nothing is replayed.
     event ErasurePlanned(
         bytes32 indexed batch,
@@ -159,14 +166,12 @@ interface IUnlearningRegistry {
         bytes32 branchSeed,
         uint32 targetHeight
     );
-    /// @notice A member attests what it deleted.
-    event PurgeAttested(bytes32 indexed batch, uint16 indexed member, uint8 stage, bytes32 inventory);
+    /// @notice Members attest what they deleted: an inventory for each, ascending.
+    event PurgesAttested(bytes32 indexed batch, uint8 stage, uint32 members, bytes32[] inventories);
     /// @notice The replay may begin; from here on the base checkpoint serves.
     event ReplayOpened(bytes32 indexed batch, uint32 branch);
-    /// @notice A member recomputed the new branch, and agrees or not.
-    event VerdictGiven(
-        bytes32 indexed batch, uint16 indexed member, uint32 branch, bytes32 headModel, bool confirmed
-    );
+    /// @notice Members recomputed the branch; those in `confirming` agree, the others deny.
+    event VerdictsGiven(bytes32 indexed batch, uint32 branch, bytes32 headModel, uint32 members, uint32 confirming);
     /// @notice Enough members other than the controller confirmed.
     event ErasureConfirmed(bytes32 indexed batch, uint32 branch, bytes32 headModel);
     /// @notice The head that serves is on `branch` and clean for this batch.
@@ -190,64 +195,81 @@ interface IUnlearningRegistry {
     error WrongState(bytes32 batch, State state);
     /// @notice Step `got` where `expected` comes next.
     error WrongStep(uint8 expected, uint8 got);
+    /// @notice The due date is later than a month allows.
+    error DueTooLate(uint64 dueAt, uint256 last);
+    /// @notice The due date was extended before, to `dueAt`.
+    error AlreadyExtended(bytes32 batch, uint64 dueAt);
+    /// @notice An extension is accepted up to the due date itself.
+    error ExtensionTooLate(uint64 dueAt, uint256 timestamp);
+    /// @notice An extension leads to a date from `first` to `last`.
+    error ExtensionOutOfBounds(uint64 dueAt, uint256 first, uint256 last);
+    /// @notice No stage of this batch is accepted: there are 0 and 1, and 0 only where the plan forks.
+    error WrongStage(bytes32 batch, uint8 stage);
+    /// @notice Purges need an inventory for each member.
+    error InventoriesLength(uint256 length, uint256 expected);
     /// @notice A plan is accepted after `until`.
     error TooEarly(uint256 until, uint256 timestamp);
     /// @notice A round that opened before the exclusion is open: it may be a last use.
     error RoundInFlight(uint64 openedAt, uint64 excludedAt);
-    /// @notice Batch `active` of this study is planned and not confirmed.
-    error PlanActive(bytes32 study, bytes32 active);
     /// @notice `attested` members purged, of a roster of `roster`; fewer do only after `until`, and never below `least`.
     error PurgeMissing(uint32 attested, uint32 roster, uint256 least, uint256 until);
-    /// @notice The replay has not caught up with `targetFinals`.
-    error NotCaughtUp(uint32 branch, uint32 targetFinals);
+    /// @notice The replay on `branch` has not caught up.
+    error NotCaughtUp(uint32 branch);
     /// @notice The contract does not lie where Membership says it does.
     error MisplacedContract(address expected, address got);
 
     /// @notice Open a batch by the poster's statement OpenErasure.
+    /// @param steps First steps that come along, where the controller opens; no evidence: none.
     /// @return batch Its id.
-    function openErasure(OpenTerms calldata terms, bytes32 r, bytes32 vs) external returns (bytes32 batch);
+    function openErasure(OpenTerms calldata terms, bytes32 r, bytes32 vs, Steps calldata steps)
+        external
+        returns (bytes32 batch);
 
     /// @notice Authorise a batch that another member opened, by Authorise(batch, member) of the controller.
-    function authorise(bytes32 batch, uint16 member, bytes32 r, bytes32 vs) external;
+    function authorise(OpenTerms calldata terms, uint16 member, bytes32 r, bytes32 vs) external;
 
     /// @notice Refuse a batch by Refuse(batch, member, ground) of the controller.
     /// @param ground Legal ground, not zero.
-    function refuse(bytes32 batch, uint16 member, uint8 ground, bytes32 r, bytes32 vs) external;
+    function refuse(OpenTerms calldata terms, uint16 member, uint8 ground, bytes32 r, bytes32 vs) external;
+
+    /// @notice Extend a batch's due date by Extend(batch, member, dueAt) of the controller: once, not after it has passed,
+    /// and by at most 61 days (two further months).
+    function extend(OpenTerms calldata terms, uint16 member, uint64 dueAt, bytes32 r, bytes32 vs) external;
 
     /// @notice Record steps of the controller in the order of the table, as many as are due.
-    function step(bytes32 batch, uint16 member, StepEntry[] calldata entries) external;
+    function step(OpenTerms calldata terms, uint16 member, Steps calldata steps) external;
 
-    /// @notice Fix a batch's plan by a quorum's votes and fork the study.
+    /// @notice Fix a batch's plan by a quorum's votes and fork the study, which has no other unconfirmed plan.
     /// @param proof That the checkpoint is one; no member signs it.
     /// @param signers Bitmap of the voters, of the study's roster.
     /// @param signatures 64 bytes (r, vs) for each voter, ascending.
     function plan(
-        PlanTerms calldata terms,
+        OpenTerms calldata terms,
+        PlanTerms calldata planTerms,
         ITrainingLedger.BaseProof calldata proof,
         uint32 signers,
         bytes calldata signatures
     ) external;
 
-    /// @notice Bring purge attestations. Skipped and logged: DUPLICATE, BAD_SIGNATURE, UNKNOWN_MEMBER (no such index),
-    /// WRONG_PHASE (stage 0 of a plan without a fork), MALFORMED (stage above 1).
-    function attestPurge(bytes32 batch, PurgeEntry[] calldata entries) external;
+    /// @notice Bring purge attestations. Skipped and logged: DUPLICATE, BAD_SIGNATURE, UNKNOWN_MEMBER (no such index).
+    function attestPurge(OpenTerms calldata terms, Purges calldata purges) external;
 
     /// @notice Open the replay once every member of the roster attested stage 0, or n-f of them (n = 3: two) did and
     /// purgeSeconds have passed since the plan. Whoever has not attested gets no key of the replay until it does.
-    /// @param entries Attestations that come along, as attestPurge takes them; may be none.
-    function openReplay(bytes32 batch, PurgeEntry[] calldata entries) external;
+    /// @param purges Attestations that come along, as attestPurge takes them; may be none.
+    function openReplay(OpenTerms calldata terms, Purges calldata purges) external;
 
     /// @notice Bring verdicts once the replay has caught up. n-1-f confirming members other than the controller (n < 4:
-    /// one) confirm the erasure. Skipped and logged: DUPLICATE, BAD_SIGNATURE, UNKNOWN_MEMBER (not on the roster, or the
-    /// controller), MALFORMED (another branch or model).
-    function verdicts(bytes32 batch, VerdictEntry[] calldata entries) external;
+    /// one) confirm the erasure. Skipped and logged: DUPLICATE, BAD_SIGNATURE (also one over another branch or model),
+    /// UNKNOWN_MEMBER (not on the roster, or the controller). Late ones are on record until the next plan replays.
+    /// @param purges Attestations that come along, as attestPurge takes them; may be none.
+    function verdicts(OpenTerms calldata terms, Verdicts calldata given, Purges calldata purges) external;
 
     /// @notice A batch. Reverts with BatchUnknown.
     function stateOf(bytes32 batch) external view returns (BatchView memory);
-    /// @notice The batch of the study that is planned and not confirmed, zero when none is.
-    function activePlan(bytes32 study) external view returns (bytes32);
+    /// @notice The id of the batch that a statement OpenErasure opens.
+    function batchOf(OpenTerms calldata terms) external pure returns (bytes32);
     /// @notice Whether a request is one of a batch of `count` requests.
-    /// @param terms What the batch's id is the hash of: its OpenErasure.
     /// @param requestId H(request, requestSalt, consentId).
     function holdsRequest(
         OpenTerms calldata terms,

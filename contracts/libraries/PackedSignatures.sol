@@ -30,6 +30,20 @@ library PackedSignatures {
         if (recovered == address(0) || recovered != ledger) revert BadSignature(member, ledger, recovered);
     }
 
+    /// @notice Reverts unless there are 64 bytes for each of `count` signers.
+    function checkLength(bytes calldata signatures, uint256 count) internal pure {
+        if (signatures.length != count * 64) revert SignaturesLength(signatures.length, count * 64);
+    }
+
+    /// @notice Signature number `k`. The caller has checked the length.
+    function at(bytes calldata signatures, uint256 k) internal pure returns (bytes32 r, bytes32 vs) {
+        assembly ("memory-safe") {
+            let offset := add(signatures.offset, mul(k, 64))
+            r := calldataload(offset)
+            vs := calldataload(add(offset, 32))
+        }
+    }
+
     /// @notice Reverts unless at least `needed` members, all of `voters`, signed `digest`. Every signature given is
     /// checked, also those beyond `needed`.
     /// @param roster The blob of RosterCode.
@@ -47,22 +61,13 @@ library PackedSignatures {
         if (signers & ~voters != 0) revert NotOnRoster(signers & ~voters);
         uint256 votes = Bitmaps.count(signers);
         if (votes < needed) revert QuorumNotReached(votes, needed);
-        if (signatures.length != votes * 64) revert SignaturesLength(signatures.length, votes * 64);
-        uint256 offset;
+        checkLength(signatures, votes);
+        uint256 k;
         uint256 left = signers;
         for (uint256 i; left != 0; (++i, left >>= 1)) {
             if (left & 1 == 0) continue;
-            bytes32 r;
-            bytes32 vs;
-            assembly ("memory-safe") {
-                // inside `signatures`: its length was compared with the number of signers
-                r := calldataload(add(signatures.offset, offset))
-                vs := calldataload(add(signatures.offset, add(offset, 32)))
-            }
+            (bytes32 r, bytes32 vs) = at(signatures, k++);
             check(uint16(i), RosterCode.ledgerAt(roster, i), digest, r, vs);
-            unchecked {
-                offset += 64;
-            }
         }
     }
 }

@@ -8,17 +8,18 @@ pragma solidity 0.8.37;
 /// @notice What every end of a round reads. Written by joins, leaves and forks, and when a first member is missing.
 /// rounds 24 | f 8 | minIncluded 8 | suspendAfter 4 | suspendRounds 4 | window 24 | reveal 32 | have 32 | vote 32 |
 /// maxRoundAge 32 | joined 32 | branch 16 | fork 4 | watched 4. Times are seconds; `window` is scribe and grace together;
-/// `branch` trains; `fork` is 0 none, 1 waits for the open round, 2 waits for the purge, 3 replaying; `watched` is 1 while
-/// the word of Conduct may be other than zero.
+/// `branch` trains; `fork` is 0 none, 1 waits for the open round, 2 waits for the purge, 3 replaying, 4 waits for the verdicts
+/// of a plan that replays nothing; `watched` is 1 while the word of Conduct may be other than zero.
 type Course is uint256;
 
 /// @notice Where the training branch stands, and its open round: the slot that commitments and results overwrite.
 /// openedAt 40 | sealAfter 24 | committed 32 | abstained 32 | roster 32 | suspended 32 | height 21 | finals 21 |
-/// finalHeight 21. `sealAfter` is the seconds from the open to the seal: the whole window until the last answer cuts it
-/// short. `height` is the newest round's, `finalHeight` that of the newest result, `finals` counts models.
+/// finalHeight 21 | over 1. `sealAfter` is the seconds from the open to the seal: the whole window until the last answer cuts it
+/// short. `height` is the newest round's, `finalHeight` that of the newest result, `finals` counts models;
+/// `over` says that the newest round has ended and none has opened.
 type Round is uint256;
 
-/// @notice What rounds do not read. invited 32 | left 32 | purgeSeconds 32 | erasureWindow 32 | branches 16 (the newest).
+/// @notice What rounds do not read. invited 32 | left 32 | purgeSeconds 32 | erasureWindow 32.
 type Roll is uint256;
 
 using Courses for Course global;
@@ -103,7 +104,8 @@ library Rounds {
     /// @dev Heights, finals and rounds of a study end here: 21 bits.
     uint256 internal constant LAST_HEIGHT = (1 << 21) - 1;
 
-    uint256 private constant STANDING = ~uint256(0) << 192; // height, finals, finalHeight
+    uint256 private constant OVER = 1 << 255;
+    uint256 private constant STANDING = (~uint256(0) << 192) ^ OVER; // height, finals, finalHeight
 
     function openedAt(Round r) internal pure returns (uint256) {
         return uint40(Round.unwrap(r));
@@ -139,6 +141,16 @@ library Rounds {
 
     function finalHeight(Round r) internal pure returns (uint32) {
         return uint32((Round.unwrap(r) >> 234) & LAST_HEIGHT);
+    }
+
+    /// @notice Whether a round is open.
+    function isOpen(Round r) internal pure returns (bool) {
+        return openedAt(r) != 0 && Round.unwrap(r) & OVER == 0;
+    }
+
+    /// @notice With its newest round ended.
+    function closed(Round r) internal pure returns (Round) {
+        return Round.wrap(Round.unwrap(r) | OVER);
     }
 
     /// @notice Who is asked and has not answered.
@@ -200,15 +212,7 @@ library Rolls {
         return uint32(Roll.unwrap(r) >> 96);
     }
 
-    function branches(Roll r) internal pure returns (uint16) {
-        return uint16(Roll.unwrap(r) >> 128);
-    }
-
     function withLeft(Roll r, uint32 members) internal pure returns (Roll) {
         return Roll.wrap(Roll.unwrap(r) | uint256(members) << 32);
-    }
-
-    function withNextBranch(Roll r) internal pure returns (Roll) {
-        return Roll.wrap(Roll.unwrap(r) + (uint256(1) << 128));
     }
 }

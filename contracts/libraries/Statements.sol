@@ -60,8 +60,9 @@ library Statements {
     );
     bytes32 internal constant AUTHORISE = keccak256("Authorise(bytes32 batch,uint16 member)");
     bytes32 internal constant REFUSE = keccak256("Refuse(bytes32 batch,uint16 member,uint8 ground)");
-    bytes32 internal constant ERASURE_STEP = keccak256(
-        "ErasureStep(bytes32 batch,uint16 member,uint8 step,bytes32 evidence)"
+    bytes32 internal constant EXTEND = keccak256("Extend(bytes32 batch,uint16 member,uint64 dueAt)");
+    bytes32 internal constant ERASURE_STEPS = keccak256(
+        "ErasureSteps(bytes32 batch,uint16 member,uint8 first,bytes32[] evidence)"
     );
     bytes32 internal constant PLAN = keccak256(
         "Plan(bytes32 batch,uint32 parentBranch,uint32 baseHeight,bytes32 baseModel,bytes32 branchSeed,uint32 targetHeight)"

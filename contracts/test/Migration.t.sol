@@ -189,24 +189,42 @@ contract MigrationTest is Network {
             IUnlearningRegistry.OpenTerms(study, 3, 3, keccak256("requests"), uint64(block.timestamp + 30 days));
         (bytes32 r, bytes32 vs) =
             sign(memberKey(3), address(unlearning), keccak256(abi.encode(Statements.OPEN_ERASURE, t)));
-        bytes32 batch = unlearning.openErasure(t, r, vs);
-        IUnlearningRegistry.StepEntry[] memory e = new IUnlearningRegistry.StepEntry[](2);
-        for (uint8 i; i < 2; ++i) {
-            e[i].number = i + 1;
-            (e[i].r, e[i].vs) = sign(
-                memberKey(3),
-                address(unlearning),
-                keccak256(abi.encode(Statements.ERASURE_STEP, batch, uint16(3), i + 1, bytes32(0)))
-            );
-        }
-        unlearning.step(batch, 3, e);
+        bytes32 batch = unlearning.batchOf(t);
+        IUnlearningRegistry.Steps memory e;
+        e.first = 1;
+        e.evidence = new bytes32[](2);
+        (e.r, e.vs) = sign(
+            memberKey(3),
+            address(unlearning),
+            keccak256(
+                abi.encode(
+                    Statements.ERASURE_STEPS, batch, uint16(3), uint8(1), keccak256(abi.encodePacked(e.evidence))
+                )
+            )
+        );
+        unlearning.openErasure(t, r, vs, e);
         vm.warp(block.timestamp + 101);
-        IUnlearningRegistry.PlanTerms memory p =
-            IUnlearningRegistry.PlanTerms(batch, 0, 1, model(1), keccak256("seed"), 3);
-        bytes memory votes = signAll(7, address(unlearning), keccak256(abi.encode(Statements.PLAN, p)));
-        unlearning.plan(p, proofOf(0, 0, 0, 0, 1, type(uint32).max), 7, votes);
+        planAndCheck(t, batch);
+    }
+
+    function planAndCheck(IUnlearningRegistry.OpenTerms memory t, bytes32 batch) internal {
+        IUnlearningRegistry.PlanTerms memory p = IUnlearningRegistry.PlanTerms(0, 1, model(1), keccak256("seed"), 3);
+        bytes memory votes = signAll(7, address(unlearning), keccak256(abi.encode(Statements.PLAN, batch, p)));
+        unlearning.plan(t, p, proofOf(0, 0, 0, 0, 1, type(uint32).max), 7, votes);
         same(unlearning.stateOf(batch).branch, 1, "forked below the move");
-        same(unlearning.stateOf(batch).targetFinals, 2, "the failed height is no final: the voids came along");
+        IUnlearningRegistry.Purges memory purges;
+        purges.members = 15;
+        purges.inventories = new bytes32[](4);
+        for (uint16 i; i < 4; ++i) {
+            (bytes32 r, bytes32 vs) = sign(
+                memberKey(i), address(unlearning), keccak256(abi.encode(Statements.PURGED, batch, i, uint8(0), bytes32(0)))
+            );
+            purges.signatures = abi.encodePacked(purges.signatures, r, vs);
+        }
+        unlearning.openReplay(t, purges);
+        same(training.caughtUp(study, 1), bytes32(0), "not yet");
+        finish(training.openRound(study), everyone(4), keccak256("replayed"));
+        same(training.caughtUp(study, 1), keccak256("replayed"), "the failed height is no final: the voids came along");
     }
 
     function test_studyThatIsNotAtRestDoesNotMove() public {

@@ -158,29 +158,37 @@ contract ReplayTest is Network {
         IUnlearningRegistry.OpenTerms memory t =
             IUnlearningRegistry.OpenTerms(study, 3, 3, keccak256("requests"), uint64(START + 30 days));
         bytes32 structHash = keccak256(abi.encode(Statements.OPEN_ERASURE, t));
+        IUnlearningRegistry.Steps memory e;
         (bytes32 r, bytes32 vs) = signFor(memberKey(3), block.chainid + 1, address(unlearning), structHash);
         vm.expectPartialRevert(PackedSignatures.BadSignature.selector);
-        unlearning.openErasure(t, r, vs);
+        unlearning.openErasure(t, r, vs, e);
         (r, vs) = sign(memberKey(3), address(training), structHash);
         vm.expectPartialRevert(PackedSignatures.BadSignature.selector);
-        unlearning.openErasure(t, r, vs);
+        unlearning.openErasure(t, r, vs, e);
         (r, vs) = sign(memberKey(3), address(unlearning), structHash);
-        bytes32 batch = unlearning.openErasure(t, r, vs);
+        bytes32 batch = unlearning.openErasure(t, r, vs, e);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.BatchKnown.selector, batch));
-        unlearning.openErasure(t, r, vs);
-        IUnlearningRegistry.StepEntry[] memory e = new IUnlearningRegistry.StepEntry[](1);
-        e[0].number = 1;
-        e[0].evidence = keccak256("evidence");
-        bytes32[3] memory wrong = [
-            keccak256(abi.encode(Statements.ERASURE_STEP, keccak256("another"), uint16(3), uint8(1), e[0].evidence)),
-            keccak256(abi.encode(Statements.ERASURE_STEP, batch, uint16(3), uint8(2), e[0].evidence)),
-            keccak256(abi.encode(Statements.ERASURE_STEP, batch, uint16(3), uint8(1), keccak256("other evidence")))
+        unlearning.openErasure(t, r, vs, e);
+        e.first = 1;
+        e.evidence = new bytes32[](1);
+        e.evidence[0] = keccak256("evidence");
+        bytes32 evidence = keccak256(abi.encodePacked(e.evidence));
+        bytes32[4] memory wrong = [
+            keccak256(abi.encode(Statements.ERASURE_STEPS, keccak256("another"), uint16(3), uint8(1), evidence)),
+            keccak256(abi.encode(Statements.ERASURE_STEPS, batch, uint16(3), uint8(2), evidence)),
+            keccak256(abi.encode(Statements.ERASURE_STEPS, batch, uint16(2), uint8(1), evidence)),
+            keccak256(abi.encode(Statements.ERASURE_STEPS, batch, uint16(3), uint8(1), keccak256("other evidence")))
         ];
-        for (uint256 i; i < 3; ++i) {
-            (e[0].r, e[0].vs) = sign(memberKey(3), address(unlearning), wrong[i]);
+        for (uint256 i; i < 4; ++i) {
+            (e.r, e.vs) = sign(memberKey(3), address(unlearning), wrong[i]);
             vm.expectPartialRevert(PackedSignatures.BadSignature.selector);
-            unlearning.step(batch, 3, e);
+            unlearning.step(t, 3, e);
         }
+        t.dueAt += 1; // another batch, which nobody opened
+        vm.expectRevert(
+            abi.encodeWithSelector(IUnlearningRegistry.BatchUnknown.selector, unlearning.batchOf(t))
+        );
+        unlearning.step(t, 3, e);
     }
 
     function test_aRemovedMemberNeitherCommitsNorVotesInTheNextRound() public {

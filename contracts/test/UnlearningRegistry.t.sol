@@ -14,6 +14,10 @@ contract UnlearningRegistryTest is Network {
     uint16 internal constant CONTROLLER = 3;
 
     event EntrySkipped(bytes32 indexed subject, uint16 member, uint8 reason);
+    event ErasureStepped(bytes32 indexed batch, uint8 first, bytes32[] evidence);
+    event ErasureExtended(bytes32 indexed batch, uint64 dueAt);
+    event PurgesAttested(bytes32 indexed batch, uint8 stage, uint32 members, bytes32[] inventories);
+    event VerdictsGiven(bytes32 indexed batch, uint32 branch, bytes32 headModel, uint32 members, uint32 confirming);
     event ErasureConfirmed(bytes32 indexed batch, uint32 branch, bytes32 headModel);
     event HeadMoved(bytes32 indexed batch, bytes32 indexed study, uint32 branch);
     event ErasureClosed(bytes32 indexed batch, uint32 exceptions);
@@ -49,146 +53,210 @@ contract UnlearningRegistryTest is Network {
         );
     }
 
+    mapping(bytes32 batch => IUnlearningRegistry.OpenTerms) internal opened;
+
     function open(uint16 controller, uint16 poster) internal returns (bytes32 batch) {
-        IUnlearningRegistry.OpenTerms memory t = termsOf(controller, poster);
+        return open(termsOf(controller, poster));
+    }
+
+    function open(IUnlearningRegistry.OpenTerms memory t) internal returns (bytes32 batch) {
+        return open(t, unsigned(0, 0));
+    }
+
+    function open(IUnlearningRegistry.OpenTerms memory t, IUnlearningRegistry.Steps memory steps)
+        internal
+        returns (bytes32 batch)
+    {
         (bytes32 r, bytes32 vs) =
-            sign(memberKey(poster), address(unlearning), keccak256(abi.encode(Statements.OPEN_ERASURE, t)));
-        return unlearning.openErasure(t, r, vs);
+            sign(memberKey(t.poster), address(unlearning), keccak256(abi.encode(Statements.OPEN_ERASURE, t)));
+        opened[unlearning.batchOf(t)] = t;
+        return unlearning.openErasure(t, r, vs, steps);
     }
 
     function authorise(bytes32 batch, uint16 member) internal {
         (bytes32 r, bytes32 vs) =
             sign(memberKey(member), address(unlearning), keccak256(abi.encode(Statements.AUTHORISE, batch, member)));
-        unlearning.authorise(batch, member, r, vs);
+        unlearning.authorise(opened[batch], member, r, vs);
     }
 
     function refuse(bytes32 batch, uint16 member, uint8 ground) internal {
         (bytes32 r, bytes32 vs) = sign(
             memberKey(member), address(unlearning), keccak256(abi.encode(Statements.REFUSE, batch, member, ground))
         );
-        unlearning.refuse(batch, member, ground, r, vs);
+        unlearning.refuse(opened[batch], member, ground, r, vs);
     }
 
     function stepsOf(bytes32 batch, uint16 controller, uint8 first, uint8 last)
         internal
         view
-        returns (IUnlearningRegistry.StepEntry[] memory e)
+        returns (IUnlearningRegistry.Steps memory e)
     {
-        e = new IUnlearningRegistry.StepEntry[](last - first + 1);
-        for (uint8 i; i <= last - first; ++i) {
-            e[i].number = first + i;
-            e[i].evidence = keccak256(abi.encode("evidence", first + i));
-            (e[i].r, e[i].vs) = sign(
-                memberKey(controller),
-                address(unlearning),
-                keccak256(abi.encode(Statements.ERASURE_STEP, batch, controller, first + i, e[i].evidence))
-            );
+        e = unsigned(first, last - first + 1);
+        (e.r, e.vs) = sign(
+            memberKey(controller),
+            address(unlearning),
+            keccak256(
+                abi.encode(
+                    Statements.ERASURE_STEPS, batch, controller, first, keccak256(abi.encodePacked(e.evidence))
+                )
+            )
+        );
+    }
+
+    /// @dev Steps that come to nothing before their signature is looked at.
+    function unsigned(uint8 first, uint256 many) internal pure returns (IUnlearningRegistry.Steps memory e) {
+        e.first = first;
+        e.evidence = new bytes32[](many);
+        for (uint256 i; i < many; ++i) {
+            e.evidence[i] = keccak256(abi.encode("evidence", first + i));
         }
     }
 
-    /// @dev A step that comes to nothing before its signature is looked at.
-    function unsigned(uint8 number) internal pure returns (IUnlearningRegistry.StepEntry[] memory e) {
-        e = new IUnlearningRegistry.StepEntry[](1);
-        e[0].number = number;
-    }
+    function none() internal pure returns (IUnlearningRegistry.Purges memory) {}
 
     function openReplay(bytes32 batch) internal {
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
     }
 
     function step(bytes32 batch, uint8 number) internal {
-        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, number, number));
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, number, number));
         vm.warp(block.timestamp + 1); // the next block
+    }
+
+    /// @dev A plan with the batch that it is for.
+    struct PlanFor {
+        bytes32 batch;
+        IUnlearningRegistry.PlanTerms terms;
     }
 
     function planOf(bytes32 batch, uint32 parent, uint32 base, bytes32 baseModel, uint32 target)
         internal
         pure
-        returns (IUnlearningRegistry.PlanTerms memory)
+        returns (PlanFor memory)
     {
-        return IUnlearningRegistry.PlanTerms(batch, parent, base, baseModel, keccak256("seed"), target);
+        return PlanFor(batch, IUnlearningRegistry.PlanTerms(parent, base, baseModel, keccak256("seed"), target));
     }
 
-    function planVotes(IUnlearningRegistry.PlanTerms memory t, uint32 signers) internal view returns (bytes memory) {
-        return signAll(signers, address(unlearning), keccak256(abi.encode(Statements.PLAN, t)));
+    function planVotes(PlanFor memory t, uint32 signers) internal view returns (bytes memory) {
+        return signAll(signers, address(unlearning), keccak256(abi.encode(Statements.PLAN, t.batch, t.terms)));
     }
 
-    /// @dev Where a branch begins, and where the way to the training branch left it.
+    /// @dev Where a branch begins.
     struct Fork {
         bytes32 base;
+        uint32 parent;
         uint32 baseHeight;
+        bytes32 baseModel;
         bytes32 batch;
-        uint32 leftAt;
     }
 
     mapping(bytes32 study => mapping(uint256 branch => Fork)) internal forks;
 
-    function proofFor(IUnlearningRegistry.PlanTerms memory t) internal view returns (ITrainingLedger.BaseProof memory) {
-        Fork storage f = forks[study][t.parentBranch];
-        uint32 last = f.leftAt == 0 ? type(uint32).max : f.leftAt - 1;
-        return proofOf(t.parentBranch, f.base, f.baseHeight, f.batch, t.baseHeight, last);
+    /// @notice Proof of a plan's checkpoint; junk where its branch is none that the training branch comes from.
+    function proofFor(PlanFor memory t) internal view returns (ITrainingLedger.BaseProof memory proof) {
+        uint32 parent = t.terms.parentBranch;
+        uint32 current = training.studyOf(study).branch;
+        if (parent > current) return proof;
+        uint256 steps;
+        for (uint32 b = current; b != parent; b = forks[study][b].parent) {
+            if (b == 0) return proof;
+            ++steps;
+        }
+        uint32 last = type(uint32).max;
+        ITrainingLedger.ForkProof[] memory made = new ITrainingLedger.ForkProof[](steps);
+        for (uint32 b = current; b != parent; b = forks[study][b].parent) {
+            Fork storage f = forks[study][b];
+            made[--steps] =
+                ITrainingLedger.ForkProof(f.batch, f.baseModel, proofOf(b, f.base, f.baseHeight, 0, f.baseHeight, last).links);
+            last = f.baseHeight;
+        }
+        Fork storage first = forks[study][parent];
+        proof = proofOf(parent, first.base, first.baseHeight, first.batch, t.terms.baseHeight, last);
+        proof.forks = made;
     }
 
-    function plan(IUnlearningRegistry.PlanTerms memory t, uint32 signers) internal {
-        unlearning.plan(t, proofFor(t), signers, planVotes(t, signers));
+    function plan(PlanFor memory t, uint32 signers) internal {
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        unlearning.plan(opened[t.batch], t.terms, proof, signers, planVotes(t, signers));
+        if (t.terms.targetHeight != t.terms.baseHeight) forked(t, proof);
+    }
+
+    function forked(PlanFor memory t, ITrainingLedger.BaseProof memory proof) internal {
+        bytes32 base = baseOf(t, lineageOf(proof.parent, t.terms.baseHeight, t.terms.baseModel, proof.named));
         uint32 branch = unlearning.stateOf(t.batch).branch;
-        if (t.targetHeight == t.baseHeight) return;
-        bytes32 base = keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
-        forks[study][branch] = Fork(base, t.baseHeight, t.batch, 0);
-        forks[study][t.parentBranch].leftAt = t.baseHeight + 1;
+        forks[study][branch] = Fork(base, t.terms.parentBranch, t.terms.baseHeight, t.terms.baseModel, t.batch);
     }
 
-    function planReverts(IUnlearningRegistry.PlanTerms memory t, bytes memory reason) internal {
+    /// @dev `origin` is not looked at where the checkpoint is the initial model.
+    function baseOf(PlanFor memory t, bytes32 origin) internal view returns (bytes32) {
+        if (t.terms.baseHeight == 0) origin = 0;
+        return keccak256(
+            abi.encode(
+                Tags.BRANCH,
+                study,
+                t.batch,
+                t.terms.parentBranch,
+                t.terms.baseHeight,
+                t.terms.baseModel,
+                origin
+            )
+        );
+    }
+
+    function planReverts(PlanFor memory t, bytes memory reason) internal {
         bytes memory votes = planVotes(t, 7);
         ITrainingLedger.BaseProof memory proof = proofFor(t);
         vm.expectRevert(reason);
-        unlearning.plan(t, proof, 7, votes);
+        unlearning.plan(opened[t.batch], t.terms, proof, 7, votes);
     }
 
-    function purgeOf(bytes32 batch, uint16 member, uint8 stage)
+    function purgesOf(bytes32 batch, uint32 members, uint8 stage)
         internal
         view
-        returns (IUnlearningRegistry.PurgeEntry memory e)
+        returns (IUnlearningRegistry.Purges memory e)
     {
-        e.member = member;
-        e.stage = stage;
-        e.inventory = keccak256(abi.encode("inventory", member));
-        (e.r, e.vs) = sign(
-            memberKey(member),
-            address(unlearning),
-            keccak256(abi.encode(Statements.PURGED, batch, member, stage, e.inventory))
-        );
+        (e.stage, e.members) = (stage, members);
+        e.inventories = new bytes32[](count(members));
+        uint256 k;
+        for (uint16 i; i < 32; ++i) {
+            if ((members >> i) & 1 == 0) continue;
+            bytes32 inventory = keccak256(abi.encode("inventory", i));
+            (bytes32 r, bytes32 vs) = sign(
+                memberKey(i),
+                address(unlearning),
+                keccak256(abi.encode(Statements.PURGED, batch, i, stage, inventory))
+            );
+            e.inventories[k++] = inventory;
+            e.signatures = abi.encodePacked(e.signatures, r, vs);
+        }
     }
 
     function purge(bytes32 batch, uint32 members, uint8 stage) internal {
-        IUnlearningRegistry.PurgeEntry[] memory e = new IUnlearningRegistry.PurgeEntry[](count(members));
-        uint256 k;
-        for (uint16 i; i < 32; ++i) {
-            if ((members >> i) & 1 == 1) e[k++] = purgeOf(batch, i, stage);
-        }
-        unlearning.attestPurge(batch, e);
+        unlearning.attestPurge(opened[batch], purgesOf(batch, members, stage));
     }
 
-    function verdictOf(bytes32 batch, uint16 member, uint32 branch, bytes32 headModel, bool confirmed)
+    /// @notice `members` say that they come to `headModel`, or that they do not.
+    function verdictsOf(bytes32 batch, uint32 members, uint32 branch, bytes32 headModel, bool confirmed)
         internal
         view
-        returns (IUnlearningRegistry.VerdictEntry memory e)
+        returns (IUnlearningRegistry.Verdicts memory e)
     {
-        e.member = member;
-        e.branch = branch;
-        e.headModel = headModel;
-        e.confirmed = confirmed;
-        (e.r, e.vs) = sign(
-            memberKey(member),
-            address(unlearning),
-            keccak256(abi.encode(Statements.VERDICT, batch, member, branch, headModel, confirmed))
-        );
+        (e.members, e.confirming) = (members, confirmed ? members : 0);
+        for (uint16 i; i < 32; ++i) {
+            if ((members >> i) & 1 == 0) continue;
+            (bytes32 r, bytes32 vs) = sign(
+                memberKey(i),
+                address(unlearning),
+                keccak256(abi.encode(Statements.VERDICT, batch, i, branch, headModel, confirmed))
+            );
+            e.signatures = abi.encodePacked(e.signatures, r, vs);
+        }
     }
 
     function verdict(bytes32 batch, uint16 member, uint32 branch, bytes32 headModel, bool confirmed) internal {
-        IUnlearningRegistry.VerdictEntry[] memory e = new IUnlearningRegistry.VerdictEntry[](1);
-        e[0] = verdictOf(batch, member, branch, headModel, confirmed);
-        unlearning.verdicts(batch, e);
+        unlearning.verdicts(
+            opened[batch], verdictsOf(batch, uint32(1) << member, branch, headModel, confirmed), none()
+        );
     }
 
     function stateIs(bytes32 batch, IUnlearningRegistry.State state) internal view {
@@ -234,26 +302,26 @@ contract UnlearningRegistryTest is Network {
         roundId = finish(roundId, 15, model(0, 4)); // the round in flight is the last use
         vm.warp(block.timestamp + 101);
 
-        IUnlearningRegistry.PlanTerms memory t = planOf(batch, 0, 2, model(0, 2), 4);
-        bytes32 baseResult = keccak256(abi.encode(Tags.BRANCH, study, batch, uint256(0), uint256(2), model(0, 2)));
+        PlanFor memory t = planOf(batch, 0, 2, model(0, 2), 4);
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        bytes32 baseResult = baseOf(t, lineageOf(proof.parent, 2, model(0, 2), proof.named));
         vm.expectEmit(true, false, false, true, address(training));
         emit BranchCreated(study, 1, 0, 2, model(0, 2), baseResult, keccak256("seed"), 4, batch);
         plan(t, 7);
         stateIs(batch, IUnlearningRegistry.State.PLANNED);
-        same(unlearning.activePlan(study), batch, "active plan");
 
         // A round of the old branch is open: the fork waits for its end, and the head is tainted meanwhile.
         same(training.studyOf(study).forkState, 1, "waits for the round");
         headIs(0, 4, model(0, 4), true, true);
         purge(batch, 15, 0);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.ForkState.selector, study, 1));
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         same(finish(roundId, 15, model(0, 5)), bytes32(0), "the old branch opens no more rounds");
         headIs(0, 5, model(0, 5), true, true);
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NothingToOpen.selector, study));
         training.resume(study);
 
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         stateIs(batch, IUnlearningRegistry.State.REPLAYING);
         headIs(1, 2, model(0, 2), false, true); // the base checkpoint serves
         roundId = training.openRound(study);
@@ -262,10 +330,9 @@ contract UnlearningRegistryTest is Network {
         same(v.height, 3, "heights go on from the base");
         roundId = finish(roundId, 15, model(1, 3));
         headIs(1, 2, model(0, 2), false, true);
-        IUnlearningRegistry.VerdictEntry[] memory early = new IUnlearningRegistry.VerdictEntry[](1);
-        early[0] = verdictOf(batch, 0, 1, model(1, 3), true);
-        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotCaughtUp.selector, 1, 4));
-        unlearning.verdicts(batch, early);
+        IUnlearningRegistry.Verdicts memory early = verdictsOf(batch, 1, 1, model(1, 3), true);
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotCaughtUp.selector, 1));
+        unlearning.verdicts(opened[batch], early, none());
         roundId = finish(roundId, 15, model(1, 4));
 
         verdict(batch, 0, 1, model(1, 4), true);
@@ -278,7 +345,7 @@ contract UnlearningRegistryTest is Network {
         verdict(batch, 2, 1, model(1, 4), true);
         stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
         headIs(1, 5, model(1, 5), false, true);
-        same(unlearning.activePlan(study), bytes32(0), "no plan is active");
+        same(training.studyOf(study).forkState, 0, "no plan is active");
 
         step(batch, 3);
         step(batch, 4);
@@ -293,27 +360,46 @@ contract UnlearningRegistryTest is Network {
     function timesAscend(bytes32 batch) internal view {
         IUnlearningRegistry.BatchView memory v = unlearning.stateOf(batch);
         holds(
-            v.openedAt != 0 && v.openedAt <= v.excludedAt && v.excludedAt <= v.plannedAt,
-            "what is checked later has its time"
+            v.openedAt != 0 && v.openedAt <= v.at && v.at <= block.timestamp, "what is checked later has its time"
         );
     }
 
     function test_severalStepsTravelTogetherAndInOrder() public {
         trained(4, 0);
         bytes32 batch = open(CONTROLLER, CONTROLLER);
-        IUnlearningRegistry.StepEntry[] memory e = stepsOf(batch, CONTROLLER, 1, 3);
+        IUnlearningRegistry.Steps memory e = stepsOf(batch, CONTROLLER, 1, 3);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED)); // the third is not due: none counts
-        unlearning.step(batch, CONTROLLER, e);
+        unlearning.step(opened[batch], CONTROLLER, e);
         stateIs(batch, IUnlearningRegistry.State.AUTHORISED);
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.Missing.selector, "evidence"));
+        unlearning.step(opened[batch], CONTROLLER, unsigned(1, 0));
         e = stepsOf(batch, CONTROLLER, 1, 2);
-        (e[0], e[1]) = (e[1], e[0]);
-        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 1, 2));
-        unlearning.step(batch, CONTROLLER, e);
+        (e.evidence[0], e.evidence[1]) = (e.evidence[1], e.evidence[0]);
+        vm.expectPartialRevert(PackedSignatures.BadSignature.selector); // whoever carries it changes nothing of it
+        unlearning.step(opened[batch], CONTROLLER, e);
         e = stepsOf(batch, CONTROLLER, 1, 2);
-        unlearning.step(batch, CONTROLLER, e);
+        vm.expectEmit(true, false, false, true, address(unlearning));
+        emit ErasureStepped(batch, 1, e.evidence);
+        unlearning.step(opened[batch], CONTROLLER, e);
         stateIs(batch, IUnlearningRegistry.State.COPY_DELETED);
+        same(unlearning.stateOf(batch).at, block.timestamp, "excluded now");
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
-        unlearning.step(batch, CONTROLLER, e);
+        unlearning.step(opened[batch], CONTROLLER, e);
+    }
+
+    function test_firstStepsMayComeWithTheOpening() public {
+        trained(4, 0);
+        IUnlearningRegistry.OpenTerms memory t = termsOf(CONTROLLER, CONTROLLER);
+        bytes32 batch = unlearning.batchOf(t);
+        IUnlearningRegistry.Steps memory e = stepsOf(batch, CONTROLLER, 1, 2);
+        same(open(t, e), batch, "batch");
+        stateIs(batch, IUnlearningRegistry.State.COPY_DELETED);
+        t = termsOf(CONTROLLER, 1); // a relay brings no steps
+        (bytes32 r, bytes32 vs) =
+            sign(memberKey(1), address(unlearning), keccak256(abi.encode(Statements.OPEN_ERASURE, t)));
+        e = stepsOf(unlearning.batchOf(t), CONTROLLER, 1, 2);
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotController.selector, CONTROLLER, 1));
+        unlearning.openErasure(t, r, vs, e);
     }
 
     function test_erasureEndsWhereItBeganWhenTheNetworkMoves() public {
@@ -332,7 +418,7 @@ contract UnlearningRegistryTest is Network {
         }
         stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
         purge(batch, everyone(4), 1);
-        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
         stateIs(batch, IUnlearningRegistry.State.CLOSED);
         training.failRound(study, closeUnanswered(training.openRound(study)));
         same(training.openRound(study), 0, "and none after it");
@@ -356,7 +442,7 @@ contract UnlearningRegistryTest is Network {
         same(batch, keccak256(abi.encode(Tags.BATCH, structHash)), "batch");
         stateIs(batch, IUnlearningRegistry.State.AUTHORISED);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.BatchKnown.selector, batch));
-        unlearning.openErasure(termsOf(CONTROLLER, CONTROLLER), 0, 0);
+        unlearning.openErasure(termsOf(CONTROLLER, CONTROLLER), 0, 0, unsigned(0, 0));
     }
 
     function test_badBatchesRefused() public {
@@ -364,24 +450,24 @@ contract UnlearningRegistryTest is Network {
         IUnlearningRegistry.OpenTerms memory t = termsOf(CONTROLLER, 1);
         t.requestsRoot = 0;
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.Missing.selector, "requestsRoot"));
-        unlearning.openErasure(t, 0, 0);
+        unlearning.openErasure(t, 0, 0, unsigned(0, 0));
         t = termsOf(CONTROLLER, 1);
         t.dueAt = 0;
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.Missing.selector, "dueAt"));
-        unlearning.openErasure(t, 0, 0);
+        unlearning.openErasure(t, 0, 0, unsigned(0, 0));
         t = termsOf(CONTROLLER, 7);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotActive.selector, 7));
-        unlearning.openErasure(t, 0, 0);
+        unlearning.openErasure(t, 0, 0, unsigned(0, 0));
         t = termsOf(9, 1);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotActive.selector, 9));
-        unlearning.openErasure(t, 0, 0);
+        unlearning.openErasure(t, 0, 0, unsigned(0, 0));
         t = termsOf(CONTROLLER, 1);
         t.study = keccak256("none");
         vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.StudyUnknown.selector, keccak256("none")));
-        unlearning.openErasure(t, 0, 0);
+        unlearning.openErasure(t, 0, 0, unsigned(0, 0));
         t = termsOf(CONTROLLER, 1);
         vm.expectRevert();
-        unlearning.openErasure(t, 0, 0);
+        unlearning.openErasure(t, 0, 0, unsigned(0, 0));
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.BatchUnknown.selector, keccak256("none")));
         unlearning.stateOf(keccak256("none"));
     }
@@ -390,23 +476,23 @@ contract UnlearningRegistryTest is Network {
         trained(4, 0);
         bytes32 batch = open(CONTROLLER, 1);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotController.selector, CONTROLLER, 1));
-        unlearning.authorise(batch, 1, 0, 0);
+        unlearning.authorise(opened[batch], 1, 0, 0);
         vm.expectRevert();
-        unlearning.authorise(batch, CONTROLLER, 0, 0);
+        unlearning.authorise(opened[batch], CONTROLLER, 0, 0);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotController.selector, CONTROLLER, 1));
-        unlearning.refuse(batch, 1, 1, 0, 0);
+        unlearning.refuse(opened[batch], 1, 1, 0, 0);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.Missing.selector, "ground"));
-        unlearning.refuse(batch, CONTROLLER, 0, 0, 0);
+        unlearning.refuse(opened[batch], CONTROLLER, 0, 0, 0);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.REQUESTED));
-        unlearning.step(batch, CONTROLLER, unsigned(1));
+        unlearning.step(opened[batch], CONTROLLER, unsigned(1, 1));
         refuse(batch, CONTROLLER, 2);
         stateIs(batch, IUnlearningRegistry.State.REFUSED);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.REFUSED));
-        unlearning.authorise(batch, CONTROLLER, 0, 0);
+        unlearning.authorise(opened[batch], CONTROLLER, 0, 0);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.REFUSED));
-        unlearning.attestPurge(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.attestPurge(opened[batch], none());
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.REFUSED));
-        unlearning.verdicts(batch, new IUnlearningRegistry.VerdictEntry[](0));
+        unlearning.verdicts(opened[batch], verdictsOf(batch, 0, 0, 0, true), none());
     }
 
     function test_refusalEndsWithTheExclusion() public {
@@ -414,24 +500,24 @@ contract UnlearningRegistryTest is Network {
         bytes32 batch = open(CONTROLLER, CONTROLLER);
         step(batch, 1);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.EXCLUDED));
-        unlearning.refuse(batch, CONTROLLER, 1, 0, 0);
+        unlearning.refuse(opened[batch], CONTROLLER, 1, 0, 0);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.EXCLUDED));
-        unlearning.authorise(batch, CONTROLLER, 0, 0);
+        unlearning.authorise(opened[batch], CONTROLLER, 0, 0);
     }
 
     function test_stepsComeInOrder() public {
         trained(4, 0);
         bytes32 batch = open(CONTROLLER, CONTROLLER);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 1, 2));
-        unlearning.step(batch, CONTROLLER, unsigned(2));
+        unlearning.step(opened[batch], CONTROLLER, unsigned(2, 1));
         step(batch, 1);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 2, 1));
-        unlearning.step(batch, CONTROLLER, unsigned(1));
+        unlearning.step(opened[batch], CONTROLLER, unsigned(1, 1));
         step(batch, 2);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
-        unlearning.step(batch, CONTROLLER, unsigned(3));
+        unlearning.step(opened[batch], CONTROLLER, unsigned(3, 1));
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
     }
 
     // ------------------------------------------------------------------------------------------------ plan
@@ -440,7 +526,7 @@ contract UnlearningRegistryTest is Network {
         bytes32 roundId = trained(4, 2);
         bytes32 batch = open(CONTROLLER, CONTROLLER);
         uint256 openedAt = block.timestamp;
-        IUnlearningRegistry.PlanTerms memory t = planOf(batch, 0, 1, model(0, 1), 2);
+        PlanFor memory t = planOf(batch, 0, 1, model(0, 1), 2);
         planReverts(t, wrongState(batch, IUnlearningRegistry.State.AUTHORISED));
         step(batch, 1);
         planReverts(t, wrongState(batch, IUnlearningRegistry.State.EXCLUDED));
@@ -457,7 +543,7 @@ contract UnlearningRegistryTest is Network {
         bytes32 batch = open(CONTROLLER, CONTROLLER);
         step(batch, 1);
         step(batch, 2);
-        uint64 excludedAt = unlearning.stateOf(batch).excludedAt;
+        uint64 excludedAt = unlearning.stateOf(batch).at;
         uint64 roundOpenedAt = training.roundOf(study, roundId).openedAt;
         vm.warp(block.timestamp + 101);
         planReverts(
@@ -468,10 +554,11 @@ contract UnlearningRegistryTest is Network {
 
     function test_planNeedsAQuorumAndARecordedCheckpoint() public {
         (bytes32 batch,) = readyToPlan(4, 3);
-        IUnlearningRegistry.PlanTerms memory t = planOf(batch, 0, 2, model(0, 2), 3);
+        PlanFor memory t = planOf(batch, 0, 2, model(0, 2), 3);
         bytes memory votes = planVotes(t, 3);
+        ITrainingLedger.BaseProof memory good = proofFor(t);
         vm.expectRevert(abi.encodeWithSelector(PackedSignatures.QuorumNotReached.selector, 2, 3));
-        unlearning.plan(t, proofFor(t), 3, votes);
+        unlearning.plan(opened[batch], t.terms, good, 3, votes);
         noCheckpoint(planOf(batch, 0, 2, model(0, 1), 3), 7); // another model
         noCheckpoint(planOf(batch, 0, 4, model(0, 3), 4), 7); // height 4 failed
         noCheckpoint(planOf(batch, 0, 0, model(0, 1), 4), 7); // not the initial model
@@ -479,15 +566,15 @@ contract UnlearningRegistryTest is Network {
         proof.links = new bytes32[](0); // a checkpoint that leads nowhere
         votes = planVotes(t, 7);
         vm.expectPartialRevert(ITrainingLedger.WrongCheckpoint.selector);
-        unlearning.plan(t, proof, 7, votes);
+        unlearning.plan(opened[batch], t.terms, proof, 7, votes);
         planReverts(
             planOf(batch, 0, 2, model(0, 2), 5), abi.encodeWithSelector(ITrainingLedger.BadTarget.selector, 5, 2, 4)
         );
         planReverts(
             planOf(batch, 0, 2, model(0, 2), 1), abi.encodeWithSelector(ITrainingLedger.BadTarget.selector, 1, 2, 4)
         );
-        IUnlearningRegistry.PlanTerms memory unseeded = planOf(batch, 0, 2, model(0, 2), 3);
-        unseeded.branchSeed = 0;
+        PlanFor memory unseeded = planOf(batch, 0, 2, model(0, 2), 3);
+        unseeded.terms.branchSeed = 0;
         planReverts(unseeded, abi.encodeWithSelector(IUnlearningRegistry.Missing.selector, "branchSeed"));
         planReverts(
             planOf(batch, 1, 2, model(0, 2), 3), abi.encodeWithSelector(ITrainingLedger.NotOnAncestry.selector, 1, 2)
@@ -495,11 +582,11 @@ contract UnlearningRegistryTest is Network {
         plan(t, 7);
     }
 
-    function noCheckpoint(IUnlearningRegistry.PlanTerms memory t, uint32 signers) internal {
+    function noCheckpoint(PlanFor memory t, uint32 signers) internal {
         bytes memory votes = planVotes(t, signers);
         ITrainingLedger.BaseProof memory proof = proofFor(t);
         vm.expectPartialRevert(ITrainingLedger.WrongCheckpoint.selector);
-        unlearning.plan(t, proof, signers, votes);
+        unlearning.plan(opened[t.batch], t.terms, proof, signers, votes);
     }
 
     function test_oneActivePlanAStudy() public {
@@ -510,13 +597,13 @@ contract UnlearningRegistryTest is Network {
         vm.warp(block.timestamp + 101);
         planReverts(
             planOf(other, 0, 1, model(0, 1), 3),
-            abi.encodeWithSelector(IUnlearningRegistry.PlanActive.selector, study, batch)
+            abi.encodeWithSelector(ITrainingLedger.ForkActive.selector, study)
         );
     }
 
     function openAndDelete(uint16 controller) internal returns (bytes32 batch) {
         batch = open(controller, controller);
-        unlearning.step(batch, controller, stepsOf(batch, controller, 1, 2));
+        unlearning.step(opened[batch], controller, stepsOf(batch, controller, 1, 2));
         vm.warp(block.timestamp + 1); // the next block
     }
 
@@ -525,7 +612,7 @@ contract UnlearningRegistryTest is Network {
         plan(planOf(batch, 0, 3, model(0, 3), 4), 7); // branch 1 from height 3
         finish(roundId, 15, model(0, 6));
         purge(batch, 15, 0);
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         roundId = finish(training.openRound(study), 15, model(1, 4));
         verdict(batch, 0, 1, model(1, 4), true);
         verdict(batch, 1, 1, model(1, 4), true);
@@ -542,22 +629,31 @@ contract UnlearningRegistryTest is Network {
         plan(planOf(second, 0, 1, model(0, 1), 5), 7);
         IUnlearningRegistry.BatchView memory v = unlearning.stateOf(second);
         same(v.branch, 2, "branch");
-        same(v.targetFinals, 5, "as many models as there were");
         finish(roundId, 15, model(1, 6));
+        same(training.openRound(study), bytes32(0), "the branch before opens no more rounds");
+        purge(second, 15, 0);
+        openReplay(second);
         same(training.studyOf(study).branch, 2, "training branch");
         same(training.studyOf(study).finals, 1, "finals at the base");
-        same(training.studyOf(study).height, 1, "height of the base");
+        same(training.studyOf(study).height, 2, "goes on from the height of the base");
+        for (uint256 h = 2; h <= 5; ++h) {
+            same(training.caughtUp(study, 2), bytes32(0), "as many models as there were");
+            finish(training.openRound(study), 15, model(2, h));
+        }
+        same(training.caughtUp(study, 2), model(2, 5), "caught up");
+        verdict(second, 0, 2, model(2, 5), true);
+        verdict(second, 1, 2, model(2, 5), true);
+        headIs(2, 5, model(2, 5), false, true);
     }
 
     function test_targetCountsModelsNotHeights() public {
         (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3); // height 4 failed
         finish(roundId, 15, model(0, 5));
         plan(planOf(batch, 0, 1, model(0, 1), 5), 7);
-        same(unlearning.stateOf(batch).targetFinals, 4, "four models up to height 5");
         roundId = training.openRound(study);
         finish(roundId, 15, model(0, 6));
         purge(batch, 15, 0);
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         roundId = training.openRound(study);
         // a failed round on the new branch consumes a height as well
         training.failRound(study, closeUnanswered(roundId));
@@ -581,7 +677,7 @@ contract UnlearningRegistryTest is Network {
         vm.warp(START + 30 days + 1);
         headIs(0, 5, model(0, 5), true, false);
         purge(batch, 15, 0);
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         headIs(1, 2, model(0, 2), false, true); // the clean checkpoint serves
     }
 
@@ -596,7 +692,7 @@ contract UnlearningRegistryTest is Network {
         plan(planOf(batch, 0, 0, model(0, 0), 2), 7);
         same(training.studyOf(study).forkState, 2, "takes effect at once");
         purge(batch, 15, 0);
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         roundId = finish(training.openRound(study), 15, model(1, 1));
         same(finish(roundId, 15, model(1, 2)), bytes32(0), "over again");
         verdict(batch, 0, 1, model(1, 2), true);
@@ -614,9 +710,16 @@ contract UnlearningRegistryTest is Network {
         same(training.openRound(study), roundId, "training goes on");
         headIs(0, 3, model(0, 3), false, true);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.PLANNED));
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
-        skips(batch, 0, Skips.WRONG_PHASE);
-        purge(batch, 1, 0);
+        unlearning.openReplay(opened[batch], none());
+        IUnlearningRegistry.Purges memory pair = purgesOf(batch, 1, 0);
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStage.selector, batch, 0));
+        unlearning.attestPurge(opened[batch], pair);
+        bytes32 other = openAndDelete(2); // one plan at a time, also of those that replay nothing
+        finish(roundId, 15, model(0, 5));
+        vm.warp(block.timestamp + 101);
+        planReverts(
+            planOf(other, 0, 3, model(0, 3), 3), abi.encodeWithSelector(ITrainingLedger.ForkActive.selector, study)
+        );
         verdict(batch, 0, 0, model(0, 3), true);
         verdict(batch, 1, 0, model(0, 3), true);
         stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
@@ -637,16 +740,16 @@ contract UnlearningRegistryTest is Network {
         finish(roundId, 15, model(0, 5));
         purge(batch, 3, 0);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 3, 15, 3, until));
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         vm.warp(until + 1);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 3, 15, 3, until));
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         vm.warp(until);
         purge(batch, 4, 0);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 7, 15, 3, until));
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         vm.warp(until + 1);
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         same(unlearning.stateOf(batch).purgedPair, 7, "who is missing is named");
         purge(batch, 8, 0); // and may still attest
         same(unlearning.stateOf(batch).purgedPair, 15, "late attestation");
@@ -655,22 +758,50 @@ contract UnlearningRegistryTest is Network {
     function test_junkPurgesHarmOnlyThemselves() public {
         (bytes32 batch,) = readyToPlan(4, 3);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
-        unlearning.attestPurge(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.attestPurge(opened[batch], none());
         plan(planOf(batch, 0, 2, model(0, 2), 3), 7);
-        IUnlearningRegistry.PurgeEntry[] memory e = new IUnlearningRegistry.PurgeEntry[](6);
-        e[0] = purgeOf(batch, 0, 0);
-        e[1] = purgeOf(batch, 0, 0);
-        e[2] = purgeOf(batch, 1, 2);
-        e[3] = purgeOf(batch, 2, 1);
-        e[3].stage = 0; // signed for the other stage
-        e[4] = purgeOf(batch, 9, 0);
-        e[5] = purgeOf(batch, 3, 0);
+        purge(batch, 1, 0);
+        IUnlearningRegistry.Purges memory e = purgesOf(batch, 15, 0);
+        e.members |= 1 << 9;
+        e.inventories = new bytes32[](5);
+        for (uint256 i; i < 4; ++i) {
+            e.inventories[i] = keccak256(abi.encode("inventory", i));
+        }
+        e.inventories[2] = keccak256("another"); // whoever carries it changes nothing of it
+        e.signatures = abi.encodePacked(e.signatures, bytes32(0), bytes32(0));
         skips(batch, 0, Skips.DUPLICATE);
-        skips(batch, 1, Skips.MALFORMED);
         skips(batch, 2, Skips.BAD_SIGNATURE);
         skips(batch, 9, Skips.UNKNOWN_MEMBER);
-        unlearning.attestPurge(batch, e);
-        same(unlearning.stateOf(batch).purgedPair, 9, "the others count");
+        bytes32[] memory kept = new bytes32[](2);
+        (kept[0], kept[1]) = (e.inventories[1], e.inventories[3]);
+        vm.expectEmit(true, false, false, true, address(unlearning));
+        emit PurgesAttested(batch, 0, 10, kept);
+        unlearning.attestPurge(opened[batch], e);
+        same(unlearning.stateOf(batch).purgedPair, 11, "the others count");
+        bytes32 acc = unlearning.accumulator();
+        unlearning.attestPurge(opened[batch], purgesOf(batch, 3, 0)); // all there already
+        same(unlearning.accumulator(), acc, "nothing counted, nothing recorded");
+    }
+
+    function test_purgesOfOneStageInTheirForm() public {
+        (bytes32 batch,) = readyToPlan(4, 3);
+        plan(planOf(batch, 0, 2, model(0, 2), 3), 7);
+        IUnlearningRegistry.Purges memory e = purgesOf(batch, 3, 1);
+        e.stage = 0; // signed for the other stage
+        skips(batch, 0, Skips.BAD_SIGNATURE);
+        skips(batch, 1, Skips.BAD_SIGNATURE);
+        unlearning.attestPurge(opened[batch], e);
+        e.stage = 2;
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStage.selector, batch, 2));
+        unlearning.attestPurge(opened[batch], e);
+        e = purgesOf(batch, 3, 0);
+        e.members = 7;
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.InventoriesLength.selector, 2, 3));
+        unlearning.attestPurge(opened[batch], e);
+        e.members = 3;
+        e.signatures = new bytes(127);
+        vm.expectRevert(abi.encodeWithSelector(PackedSignatures.SignaturesLength.selector, 127, 128));
+        unlearning.attestPurge(opened[batch], e);
     }
 
     // -------------------------------------------------------------------------------------------- verdicts
@@ -681,27 +812,44 @@ contract UnlearningRegistryTest is Network {
         plan(planOf(batch, 0, 1, model(0, 1), 2), everyone(n));
         finish(roundId, everyone(n), model(0, 4));
         purge(batch, everyone(n), 0);
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0));
+        unlearning.openReplay(opened[batch], none());
         finish(training.openRound(study), everyone(n), model(1, 2));
     }
 
     function test_controllerHasNoVerdictAndJunkHarmsOnlyItself() public {
         bytes32 batch = replayed(4);
-        IUnlearningRegistry.VerdictEntry[] memory e = new IUnlearningRegistry.VerdictEntry[](6);
-        e[0] = verdictOf(batch, CONTROLLER, 1, model(1, 2), true);
-        e[1] = verdictOf(batch, 0, 0, model(1, 2), true);
-        e[2] = verdictOf(batch, 0, 1, model(0, 2), true);
-        e[3] = verdictOf(batch, 0, 1, model(1, 2), false);
-        e[3].confirmed = true; // signed for a denial
-        e[4] = verdictOf(batch, 1, 1, model(1, 2), true);
-        e[5] = verdictOf(batch, 1, 1, model(1, 2), false);
-        skips(batch, CONTROLLER, Skips.UNKNOWN_MEMBER);
-        skips(batch, 0, Skips.MALFORMED);
-        skips(batch, 0, Skips.MALFORMED);
+        unlearning.verdicts(opened[batch], verdictsOf(batch, 2, 1, model(1, 2), true), none());
+        IUnlearningRegistry.Verdicts memory e = verdictsOf(batch, 15, 1, model(1, 2), true);
+        e.confirming = 14; // a relayer's word for member 0's
+        e.members |= 1 << 9;
+        e.signatures = abi.encodePacked(e.signatures, bytes32(0), bytes32(0));
         skips(batch, 0, Skips.BAD_SIGNATURE);
         skips(batch, 1, Skips.DUPLICATE);
-        unlearning.verdicts(batch, e);
-        stateIs(batch, IUnlearningRegistry.State.REPLAYING);
+        skips(batch, CONTROLLER, Skips.UNKNOWN_MEMBER);
+        skips(batch, 9, Skips.UNKNOWN_MEMBER);
+        vm.expectEmit(true, false, false, true, address(unlearning));
+        emit VerdictsGiven(batch, 1, model(1, 2), 4, 4);
+        unlearning.verdicts(opened[batch], e, none());
+        stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
+        same(unlearning.stateOf(batch).confirmers, 6, "members 1 and 2");
+        skips(batch, 0, Skips.BAD_SIGNATURE);
+        unlearning.verdicts(opened[batch], verdictsOf(batch, 1, 0, model(1, 2), true), none()); // another branch
+        skips(batch, 0, Skips.BAD_SIGNATURE);
+        unlearning.verdicts(opened[batch], verdictsOf(batch, 1, 1, model(0, 2), true), none()); // another model
+        e = verdictsOf(batch, 1, 1, model(1, 2), true);
+        e.signatures = new bytes(65);
+        vm.expectRevert(abi.encodeWithSelector(PackedSignatures.SignaturesLength.selector, 65, 64));
+        unlearning.verdicts(opened[batch], e, none());
+    }
+
+    function test_verdictsAndPurgesTravelTogether() public {
+        bytes32 batch = replayed(4);
+        unlearning.verdicts(opened[batch], verdictsOf(batch, 7, 1, model(1, 2), true), purgesOf(batch, 15, 1));
+        stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
+        vm.expectEmit(true, false, false, true, address(unlearning));
+        emit ErasureClosed(batch, 0);
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
+        stateIs(batch, IUnlearningRegistry.State.CLOSED);
     }
 
     function test_denialsConfirmNothing() public {
@@ -739,7 +887,7 @@ contract UnlearningRegistryTest is Network {
         finish(roundId, 7, model(0, 4));
         purge(batch, 3, 0);
         vm.warp(block.timestamp + 121);
-        unlearning.openReplay(batch, new IUnlearningRegistry.PurgeEntry[](0)); // two of three, after the window
+        unlearning.openReplay(opened[batch], none()); // two of three, after the window
         roundId = finish(training.openRound(study), 7, model(1, 2));
         finish(roundId, 7, model(1, 3));
         verdict(batch, 0, 1, model(1, 3), true);
@@ -754,7 +902,7 @@ contract UnlearningRegistryTest is Network {
         verdict(batch, 1, 1, model(1, 2), true);
         step(batch, 3);
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 4, 5));
-        unlearning.step(batch, CONTROLLER, unsigned(5));
+        unlearning.step(opened[batch], CONTROLLER, unsigned(5, 1));
         step(batch, 4);
         purge(batch, 11, 1);
         vm.expectEmit(true, false, false, true, address(unlearning));
@@ -762,7 +910,7 @@ contract UnlearningRegistryTest is Network {
         step(batch, 5);
         stateIs(batch, IUnlearningRegistry.State.CLOSED_WITH_EXCEPTIONS);
         purge(batch, 4, 1); // late, and on record
-        same(unlearning.stateOf(batch).purgedAll, 15, "late purge");
+        same(unlearning.stateOf(batch).purgedRest, 15, "late purge");
     }
 
     function test_requestIsProvablyInItsBatch() public {
@@ -774,9 +922,7 @@ contract UnlearningRegistryTest is Network {
         bytes32 leafB = keccak256(abi.encode(Tags.MAP_LEAF, b, bytes32(0)));
         IUnlearningRegistry.OpenTerms memory t = termsOf(CONTROLLER, CONTROLLER);
         t.requestsRoot = keccak256(abi.encode(Tags.MAP, uint256(2), keccak256(abi.encode(Tags.MAP_NODE, leafA, leafB))));
-        (bytes32 r, bytes32 vs) =
-            sign(memberKey(CONTROLLER), address(unlearning), keccak256(abi.encode(Statements.OPEN_ERASURE, t)));
-        bytes32 batch = unlearning.openErasure(t, r, vs);
+        open(t);
         bytes32[] memory path = new bytes32[](1);
         path[0] = leafA;
         holds(unlearning.holdsRequest(t, b, 2, 1, path), "in it");
@@ -810,6 +956,102 @@ contract UnlearningRegistryTest is Network {
         same(unlearning.accumulator(), acc, "refused");
     }
 
+    // ------------------------------------------------------------------------------------------- deadlines
+
+    function extendOf(bytes32 batch, uint16 member, uint64 dueAt) internal view returns (bytes32 r, bytes32 vs) {
+        return sign(
+            memberKey(member), address(unlearning), keccak256(abi.encode(Statements.EXTEND, batch, member, dueAt))
+        );
+    }
+
+    function test_openingIsDueWithinAMonth() public {
+        trained(4, 0);
+        IUnlearningRegistry.OpenTerms memory t = termsOf(CONTROLLER, CONTROLLER);
+        uint256 last = block.timestamp + 31 days;
+        t.dueAt = uint64(last + 1);
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.DueTooLate.selector, last + 1, last));
+        unlearning.openErasure(t, 0, 0, unsigned(0, 0));
+        t.dueAt = uint64(last);
+        open(t);
+        t.dueAt = uint64(block.timestamp - 1); // a relay may be late
+        open(t);
+    }
+
+    function test_dueDateIsExtendedOnceByTheControllerInTime() public {
+        trained(4, 0);
+        bytes32 batch = open(CONTROLLER, 1); // not even authorised
+        uint64 dueAt = uint64(START + 30 days);
+        uint64 last = dueAt + 61 days;
+        (bytes32 r, bytes32 vs) = extendOf(batch, 1, last);
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotController.selector, CONTROLLER, 1));
+        unlearning.extend(opened[batch], 1, last, r, vs);
+        vm.expectPartialRevert(PackedSignatures.BadSignature.selector);
+        unlearning.extend(opened[batch], CONTROLLER, last, r, vs);
+        bytes memory outOfBounds =
+            abi.encodeWithSelector(IUnlearningRegistry.ExtensionOutOfBounds.selector, last + 1, dueAt + 1, last);
+        vm.expectRevert(outOfBounds);
+        unlearning.extend(opened[batch], CONTROLLER, last + 1, 0, 0);
+        vm.expectRevert(
+            abi.encodeWithSelector(IUnlearningRegistry.ExtensionOutOfBounds.selector, dueAt, dueAt + 1, last)
+        );
+        unlearning.extend(opened[batch], CONTROLLER, dueAt, 0, 0);
+        (r, vs) = extendOf(batch, CONTROLLER, last);
+        vm.warp(dueAt + 1);
+        vm.expectRevert(
+            abi.encodeWithSelector(IUnlearningRegistry.ExtensionTooLate.selector, dueAt, block.timestamp)
+        );
+        unlearning.extend(opened[batch], CONTROLLER, last, r, vs);
+        vm.warp(dueAt);
+        bytes32 acc = unlearning.accumulator();
+        vm.expectEmit(true, false, false, true, address(unlearning));
+        emit ErasureExtended(batch, last);
+        unlearning.extend(opened[batch], CONTROLLER, last, r, vs);
+        same(unlearning.stateOf(batch).extendedTo, last, "on record");
+        bytes32 recordHash = keccak256(abi.encode(Tags.RECORD_ERASURE_EXTENDED, batch, last));
+        same(unlearning.accumulator(), keccak256(abi.encode(acc, recordHash)), "accumulated");
+        stateIs(batch, IUnlearningRegistry.State.REQUESTED);
+        (r, vs) = extendOf(batch, CONTROLLER, last - 1);
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.AlreadyExtended.selector, batch, last));
+        unlearning.extend(opened[batch], CONTROLLER, last - 1, r, vs);
+    }
+
+    function test_fuzz_extensionsLeadToWithinTwoMonths(uint64 dueAt) public {
+        trained(4, 0);
+        bytes32 batch = open(CONTROLLER, CONTROLLER);
+        uint64 first = uint64(START + 30 days) + 1;
+        uint64 last = first - 1 + 61 days;
+        (bytes32 r, bytes32 vs) = extendOf(batch, CONTROLLER, dueAt);
+        bool fits = dueAt >= first && dueAt <= last;
+        if (!fits) {
+            vm.expectRevert(
+                abi.encodeWithSelector(IUnlearningRegistry.ExtensionOutOfBounds.selector, dueAt, first, last)
+            );
+        }
+        unlearning.extend(opened[batch], CONTROLLER, dueAt, r, vs);
+        same(unlearning.stateOf(batch).extendedTo, fits ? dueAt : 0, "extended");
+    }
+
+    function test_whatIsOverIsNotExtended() public {
+        trained(4, 0);
+        bytes32 batch = open(CONTROLLER, CONTROLLER);
+        refuse(batch, CONTROLLER, 2);
+        uint64 dueAt = uint64(START + 60 days);
+        (bytes32 r, bytes32 vs) = extendOf(batch, CONTROLLER, dueAt);
+        vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.REFUSED));
+        unlearning.extend(opened[batch], CONTROLLER, dueAt, r, vs);
+    }
+
+    function test_anExtensionDoesNotKeepATaintedModelInService() public {
+        (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3);
+        uint64 dueAt = uint64(START + 60 days);
+        (bytes32 r, bytes32 vs) = extendOf(batch, CONTROLLER, dueAt);
+        unlearning.extend(opened[batch], CONTROLLER, dueAt, r, vs);
+        plan(planOf(batch, 0, 2, model(0, 2), 3), 7);
+        finish(roundId, 15, model(0, 5));
+        vm.warp(START + 30 days + 1);
+        headIs(0, 5, model(0, 5), true, false);
+    }
+
     // ------------------------------------------------------------------------------------------------- gas
 
     uint256 internal spent;
@@ -833,57 +1075,36 @@ contract UnlearningRegistryTest is Network {
         withdrawOne(height);
         took(which, "1 withdrawal");
         IUnlearningRegistry.OpenTerms memory terms_ = termsOf(CONTROLLER, CONTROLLER);
-        terms_.requestsRoot = bytes32(uint256(height));
-        (bytes32 r, bytes32 vs) =
-            sign(memberKey(CONTROLLER), address(unlearning), keccak256(abi.encode(Statements.OPEN_ERASURE, terms_)));
-        bytes32 batch = unlearning.openErasure(terms_, r, vs);
+        terms_.requestsRoot = keccak256(abi.encode("requests", height));
+        terms_.dueAt = uint64(block.timestamp + 30 days);
+        bytes32 batch = open(terms_);
         took(which, "2 batch opened by the controller");
-        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, 1, 2));
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 1, 2));
         took(which, "3 excluded, copy deleted");
         vm.warp(block.timestamp + 101);
         finish(training.openRound(study), 31, model(branch, height));
-        planned(batch, branch, height, which);
+        PlanFor memory t = planOf(batch, branch, height - 3, model(branch, height - 3), height);
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        unlearning.plan(opened[batch], t.terms, proof, 15, planVotes(t, 15));
+        took(which, "4 plan, study forked");
+        forked(t, proof);
+        vm.warp(block.timestamp + 1);
         finish(training.openRound(study), 31, model(branch, height + 1)); // the round in flight
-        unlearning.openReplay(batch, purges(batch, 0));
+        unlearning.openReplay(opened[batch], purgesOf(batch, 31, 0));
         took(which, "5 purges of stage 0, replay opened");
         for (uint32 h = height - 2; h <= height; ++h) {
             finish(training.openRound(study), 31, model(branch + 1, h)); // replayed
         }
-        confirmed(batch, branch + 1, model(branch + 1, height), which);
-        unlearning.attestPurge(batch, purges(batch, 1));
-        took(which, "7 purges of stage 1");
-        unlearning.step(batch, CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
-        took(which, "8 delivered, link destroyed, closed");
+        unlearning.verdicts(
+            opened[batch],
+            verdictsOf(batch, 23, branch + 1, model(branch + 1, height), true),
+            purgesOf(batch, 31, 1)
+        );
+        took(which, "6 verdicts, purges of stage 1, head moved");
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
+        took(which, "7 delivered, link destroyed, closed");
         stateIs(batch, IUnlearningRegistry.State.CLOSED);
         vm.snapshotValue("Erasure", string.concat("n=5 ", which, " all"), spent);
-    }
-
-    function planned(bytes32 batch, uint32 branch, uint32 target, string memory which) internal {
-        uint32 base = target - 3;
-        IUnlearningRegistry.PlanTerms memory t = planOf(batch, branch, base, model(branch, base), target);
-        ITrainingLedger.BaseProof memory proof = proofFor(t);
-        unlearning.plan(t, proof, 15, planVotes(t, 15));
-        took(which, "4 plan, study forked");
-        bytes32 start_ = keccak256(abi.encode(Tags.BRANCH, study, t.batch, t.parentBranch, t.baseHeight, t.baseModel));
-        forks[study][branch + 1] = Fork(start_, base, batch, 0);
-        vm.warp(block.timestamp + 1);
-    }
-
-    function purges(bytes32 batch, uint8 stage) internal view returns (IUnlearningRegistry.PurgeEntry[] memory e) {
-        e = new IUnlearningRegistry.PurgeEntry[](5);
-        for (uint16 i; i < 5; ++i) {
-            e[i] = purgeOf(batch, i, stage);
-        }
-    }
-
-    function confirmed(bytes32 batch, uint32 branch, bytes32 headModel, string memory which) internal {
-        IUnlearningRegistry.VerdictEntry[] memory e = new IUnlearningRegistry.VerdictEntry[](4);
-        uint256 k;
-        for (uint16 i; i < 5; ++i) {
-            if (i != CONTROLLER) e[k++] = verdictOf(batch, i, branch, headModel, true);
-        }
-        unlearning.verdicts(batch, e);
-        took(which, "6 verdicts, head moved");
     }
 
     function withdrawOne(uint256 which) internal {

@@ -40,7 +40,7 @@ def purges_are_carried_out(audit: Audit) -> str | None:
             own = audit.store.own_notice(batch, "PurgeNotice", stage) if member == audit.me else None
             if isinstance(own, PurgeNotice):
                 where = f"{erasure_name(batch)}, our attestation of stage {stage}"
-                equal("inventory", where, own.inventory, attested.inventory)
+                equal("inventory", where, own.inventory, attested)
         if erasure.plan is not None and (PAIR, audit.me) in erasure.purges:
             _condemned_is_gone(audit, batch, erasure.plan)
     return None

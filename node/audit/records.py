@@ -10,24 +10,26 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
-from crypto.commitments import batch_id, round_id, study_id
-from crypto.digest import Digest, hash_words
+from crypto.commitments import base_result, batch_id, round_id, study_id
+from crypto.digest import Digest
 from crypto.statements import Form, OpenErasure, struct_hash
 from node.audit.home import Fault
-from node.erasure import replays, roster_of, verdicts_needed
+from node.erasure import LONGEST_EXTENSION_S, LONGEST_MONTH_S, replays, roster_of, verdicts_needed
 from node.errors import NotFound
-from node.history import History, RoundHistory
+from node.history import STEP_STATES, History, RoundHistory
 from node.membership import bitmap_of, faults, least_included, members_of, quorum, slack
 from node.notices import hash_of_result
 from node.participant import trust_bytes
 from node.records import (
     MAX_MEMBERS,
+    ZERO,
     Abstained,
     BranchCreated,
     Committed,
     Contracts,
     ErasureClosed,
     ErasureConfirmed,
+    ErasureExtended,
     ErasureOpened,
     ErasurePlanned,
     ErasureStepped,
@@ -40,7 +42,7 @@ from node.records import (
     RoundFinal,
     RoundOpened,
     StudyCreated,
-    VerdictGiven,
+    VerdictsGiven,
 )
 from node.round import LAST_ATTEMPT, MODEL, SEALED, Facts, Phase, phase_of
 
@@ -188,7 +190,8 @@ def branch_identity(chain: Chain, logged: Logged, record: BranchCreated) -> None
     """A branch begins at a recorded checkpoint of its parent, and its base result says which."""
     where = place_of(logged)
     parent = chain.history.studies[record.study].branches[record.parent]
-    base = hash_words("branch", record.study, record.batch, record.parent, record.base_height, record.base_model)
+    origin = chain.history.lineage(record.study, record.parent, record.base_height) if record.base_height else ZERO
+    base = base_result(record.study, record.batch, record.parent, record.base_height, record.base_model, origin)
     equal("base result", where, base, record.base_result)
     equal("base model", where, parent.models.get(record.base_height), record.base_model)
 
@@ -284,10 +287,31 @@ _STEP_NEEDS: Final[dict[int, str]] = {1: "authorised", 2: "excluded", 3: "confir
 def stepped(chain: Chain, logged: Logged, record: ErasureStepped) -> None:
     """Steps in their order, each after what it needs."""
     erasure, where = chain.history.erasures[record.batch], erasure_name(record.batch)
-    equal("step", where, len(erasure.steps) + 1, record.step)
-    needed = _STEP_NEEDS.get(record.step, "link_destroyed")
-    holds("step", where, f"{needed} before step {record.step}", needed in erasure.times, ", ".join(erasure.times))
+    equal("step", where, len(erasure.steps) + 1, record.first)
+    reached = set(erasure.times)
+    for step in record.steps:
+        needed = _STEP_NEEDS.get(step, "link_destroyed")
+        holds("step", where, f"{needed} before step {step}", needed in reached, ", ".join(erasure.times))
+        reached.add(STEP_STATES.get(step, ""))
     holds("state", where, "not refused", erasure.refused is None, "refused")
+
+
+def due(chain: Chain, logged: Logged, record: ErasureOpened) -> None:
+    """A batch is due within a month of its record."""
+    last = logged.timestamp + LONGEST_MONTH_S
+    holds("due date", erasure_name(record.batch), f"at most {last}", record.due_at <= last, record.due_at)
+
+
+def extended(chain: Chain, logged: Logged, record: ErasureExtended) -> None:
+    """The due date moves once, in time, by at most two months."""
+    erasure, where = chain.history.erasures[record.batch], erasure_name(record.batch)
+    first = erasure.opened.due_at
+    holds("extension", where, "one extension", erasure.extended is None, "a second one")
+    holds("extension time", where, f"at most {first}", logged.timestamp <= first, logged.timestamp)
+    last = first + LONGEST_EXTENSION_S
+    holds("extension", where, f"from {first + 1} to {last}", first < record.due_at <= last, record.due_at)
+    over = erasure.closed is not None or erasure.refused is not None
+    holds("extension", where, "an erasure that is not over", not over, "it is over")
 
 
 def planned(chain: Chain, logged: Logged, record: ErasurePlanned) -> None:
@@ -328,11 +352,14 @@ def replay_opened(chain: Chain, logged: Logged, record: ReplayOpened) -> None:
     holds("replay time", where, f"after {until}", logged.timestamp > until, logged.timestamp)
 
 
-def verdict(chain: Chain, logged: Logged, record: VerdictGiven) -> None:
+def verdicts(chain: Chain, logged: Logged, record: VerdictsGiven) -> None:
     """Verdicts of others than the controller, once each, on the model where the replay caught up."""
     erasure, where = chain.history.erasures[record.batch], erasure_name(record.batch)
-    holds("verdict", where, "a member other than the controller", record.member != erasure.opened.controller, "its own")
-    holds("verdict", where, "one a member", record.member not in erasure.verdicts, "a second one")
+    own = record.members >> erasure.opened.controller & 1
+    holds("verdict", where, "members other than the controller", not own, "its own")
+    again = bitmap_of(erasure.verdicts) & record.members
+    holds("verdict", where, "one a member", not again, f"a second one of {list(members_of(again))}")
+    holds("verdict", where, "confirmed by members that judge", not record.confirming & ~record.members, "by others")
     if erasure.plan is not None:
         equal("branch of the verdict", where, erasure.plan.branch, record.branch)
     models = chain.history.studies[erasure.opened.study].branches[record.branch].models
@@ -350,8 +377,8 @@ def confirmed(chain: Chain, logged: Logged, record: ErasureConfirmed) -> None:
     needed = verdicts_needed(n, others.bit_count(), faults(n, history.studies[study].created.terms.f))
     agree = [
         v
-        for v in erasure.verdicts.values()
-        if v.confirmed and others >> v.member & 1 and v.head_model == record.head_model
+        for member, v in erasure.verdicts.items()
+        if v.confirmed and others >> member & 1 and v.head_model == record.head_model
     ]
     holds("confirmations", where, f"at least {needed}", len(agree) >= needed, len(agree))
 
@@ -392,10 +419,12 @@ RULES: Final[tuple[tuple[str, type, Rule], ...]] = (
     ("phases", RoundFinal, final_in_time),
     ("phases", RoundFailed, failed),
     ("results", RoundFinal, result),
+    ("erasure-steps", ErasureOpened, due),
+    ("erasure-steps", ErasureExtended, extended),
     ("erasure-steps", ErasureStepped, stepped),
     ("erasure-steps", ErasurePlanned, planned),
     ("erasure-steps", ReplayOpened, replay_opened),
-    ("erasure-steps", VerdictGiven, verdict),
+    ("erasure-steps", VerdictsGiven, verdicts),
     ("erasure-steps", ErasureConfirmed, confirmed),
     ("erasure-steps", HeadMoved, head_moved),
     ("erasure-steps", ErasureClosed, closed),

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from node.store import Store
 
 MAX_PROOF_BYTES = 64 << 20
-TIMES = frozenset({"time", "opened", "sealed", "ended", "requested", "due", "valid_to"})
+TIMES = frozenset({"time", "opened", "sealed", "ended", "requested", "due", "first_due", "valid_to"})
 """Fields that are shown to people as a time (UTC); `opened` and its like may also be objects."""
 
 

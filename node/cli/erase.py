@@ -134,6 +134,8 @@ def status(home: Path, patient: str | None, consent: str | None, card: Path | No
 
 def _status_lines(one: dict[str, Any]) -> list[str]:
     lines = [f"erasure {one['erasure']}", f"state {one['state'].replace('_', ' ')}, due {moment(one['due_at'])} UTC"]
+    if one.get("extended_from"):
+        lines.append(f"extended once, from {moment(one['extended_from'])} UTC (Art. 12(3) GDPR)")
     if one.get("overdue"):
         lines.append("OVERDUE")
     lines += table(("step", "reached (chain time, UTC)"), [(k, moment(v)) for k, v in one.get("times", {}).items()])
@@ -182,6 +184,29 @@ def refuse(home: Path, erasure: str, ground: str, authority: str, out: Path | No
     """
     body = {"erasure": common.hex_id(erasure, "--erasure"), "ground": GROUND_NAMES[ground], "authority": authority}
     found = common.order(acting_home(home), "erase.refuse", body)
+    if out is not None:
+        write_file(out, found["notice"].encode(), 0o600)
+    answer(found, [found["notice"]])
+
+
+@erase.command("extend")
+@home_option
+@click.option("--erasure", required=True, metavar="ID", help="The erasure's id (64 hex digits).")
+@click.option("--days", required=True, type=click.IntRange(1, 61), help="How many days beyond the due date.")
+@click.option("--reason", required=True, help="Why, one line: for the patient and your archive, never on the chain.")
+@click.option("--out", type=FILE, help="Write the notice for the patient here too.")
+@json_flag
+def extend(home: Path, erasure: str, days: int, reason: str, out: Path | None) -> None:
+    """Extend an erasure's due date by up to two months; once, before it passes, and by the patient's own hospital.
+
+    Example: koinon erase extend --home NET/member-1 --erasure 4be1... --days 30 --reason 'forty requests in one week'
+
+    Art. 12(3) GDPR allows it where the requests are complex or many. Every member sees the new date, nobody the reason.
+    The answer holds the notice that the patient must be given within the first month. Use has stopped all the same, and
+    a model that the erasure taints leaves service at the first date.
+    """
+    body = {"erasure": common.hex_id(erasure, "--erasure"), "days": days, "reason": reason}
+    found = common.order(acting_home(home), "erase.extend", body)
     if out is not None:
         write_file(out, found["notice"].encode(), 0o600)
     answer(found, [found["notice"]])

@@ -38,6 +38,7 @@ from node.records import (
     Contracts,
     EquivocationReport,
     ErasureAuthorisation,
+    ErasureExtension,
     ErasureOpening,
     ErasureProgress,
     ErasureRefusal,
@@ -283,23 +284,23 @@ class MemoryLedger:
                     call.study, call.seat, call.from_height, call.to_height, call.ground, call.signature
                 )
             case ErasureOpening():
-                self._unlearning.open_erasure(
-                    call.study, call.controller, call.poster, call.requests_root, call.due_at, call.signature
-                )
+                self._unlearning.open_erasure(call.opening, call.signature, call.steps)
             case ErasureAuthorisation():
-                self._unlearning.authorise(call.batch, call.member, call.signature)
+                self._unlearning.authorise(call.opening, call.member, call.signature)
             case ErasureRefusal():
-                self._unlearning.refuse(call.batch, call.member, call.ground, call.signature)
+                self._unlearning.refuse(call.opening, call.member, call.ground, call.signature)
+            case ErasureExtension():
+                self._unlearning.extend(call.opening, call.member, call.due_at, call.signature)
             case ErasureProgress():
-                self._unlearning.step(call.batch, call.member, call.step, call.evidence, call.signature)
+                self._unlearning.step(call.opening, call.member, call.steps)
             case Planning():
                 self._unlearning.plan(call)
             case Purges():
-                self._unlearning.attest_purge(call.batch, call.entries)
+                self._unlearning.attest_purge(call.opening, call.stage, call.entries)
             case ReplayOpening():
-                self._unlearning.open_replay(call.batch)
+                self._unlearning.open_replay(call.opening, call.purges)
             case Verdicts():
-                self._unlearning.verdicts(call.batch, call.entries)
+                self._unlearning.verdicts(call.opening, call.entries, call.purges)
 
     # --- blocks
 

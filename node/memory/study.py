@@ -25,6 +25,7 @@ class Forking(IntEnum):
     WAITS_FOR_ROUND = 1
     WAITS_FOR_PURGE = 2
     REPLAYING = 3
+    WAITS_FOR_VERDICTS = 4  # a plan without a replay: the training branch stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +34,6 @@ class Study:
 
     terms: CreateStudy
     branch: int = 0
-    branches: int = 0
     height: int = 0
     finals: int = 0
     final_height: int = 0
@@ -53,8 +53,8 @@ class Branch:
     parent: int = 0
     base_height: int = 0
     base_finals: int = 0
+    target_finals: int = 0
     base_result: Digest = ZERO
-    origin: Digest = ZERO  # lineage of the checkpoint on the parent branch
 
 
 @dataclass(frozen=True, slots=True)

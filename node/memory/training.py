@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final, NoReturn
 
-from crypto.commitments import lineage, link, result_hash, round_id, study_id
-from crypto.digest import ZERO, Digest, hash_words, keccak256
+from crypto.commitments import base_result, lineage, link, result_hash, round_id, study_id
+from crypto.digest import ZERO, Digest, keccak256
 from crypto.statements import (
     Abstain,
     AuditAccess,
@@ -95,12 +95,12 @@ class TrainingLedger(Contract):
             refuse("StudyNotAtRest", study=study, openRound=s.open_round, forkState=int(s.forking))
         if self._studies[study] is not None:
             refuse("StudyKnown", study=study)
-        s = replace(s, branches=len(given.branches), conduct=Conduct({}, {}), commit_root=ZERO)
+        s = replace(s, conduct=Conduct({}, {}), commit_root=ZERO)
         self._studies[study] = s
         model = old._models[study, s.branch, s.final_height]
         self._models[study, s.branch, s.final_height] = model
-        for number, (parent, base_height, base_finals, origin) in enumerate(given.branches, start=1):
-            self._branches[study, number] = Branch(parent, base_height, base_finals, ZERO, origin)
+        for number, (parent, base_height, base_finals, _) in enumerate(given.branches, start=1):
+            self._branches[study, number] = Branch(parent, base_height, base_finals)
         for key, word in given.voids:
             for bit in range(256):
                 if word >> bit & 1:
@@ -311,8 +311,8 @@ class TrainingLedger(Contract):
 
     # --- branches: called by UnlearningRegistry only
 
-    def fork(self, t: ForkTerms, proof: BaseProof) -> tuple[int, int]:
-        """`fork`: (branch, finals at which the replay has caught up); the training branch when nothing is replayed."""
+    def fork(self, t: ForkTerms, proof: BaseProof) -> int:
+        """`fork`: the new branch; the training branch when nothing is replayed."""
         s = self._study(t.study)
         if s.forking is not Forking.NONE:
             refuse("ForkActive", study=t.study)
@@ -320,18 +320,18 @@ class TrainingLedger(Contract):
         last = s.height if s.open_round == ZERO else s.height - 1
         if not first <= t.target_height <= last:
             refuse("BadTarget", target=t.target_height, first=first, last=last)
-        end = self._check_ancestry(t.study, s, t.parent_branch, t.base_height)
-        origin = self._check_base(s, end, t, proof)
-        target_finals = self._finals_at(t.study, s.branch, t.target_height)
+        origin = self._check_base(s, t, proof)
         if t.target_height == t.base_height:
             # Never included: nothing to replay. A checkpoint of another branch proves nothing.
             if t.parent_branch != s.branch:
                 refuse("NotOnAncestry", branch=t.parent_branch, height=t.base_height)
-            return s.branch, target_finals
-        branch = s.branches + 1
-        base_result = _base_result(t, t.batch, t.parent_branch)
+            self._studies[t.study] = replace(s, forking=Forking.WAITS_FOR_VERDICTS)
+            return s.branch
+        branch = s.branch + 1  # the newest branch trains
+        began = base_result(t.study, t.batch, t.parent_branch, t.base_height, t.base_model, origin)
+        target_finals = self._finals_at(t.study, s.branch, t.target_height)
         base_finals = self._finals_at(t.study, t.parent_branch, t.base_height)
-        self._branches[t.study, branch] = Branch(t.parent_branch, t.base_height, base_finals, base_result, origin)
+        self._branches[t.study, branch] = Branch(t.parent_branch, t.base_height, base_finals, target_finals, began)
         self._models[t.study, branch, t.base_height] = t.base_model
         self.machine.emit(
             BranchCreated(
@@ -340,27 +340,37 @@ class TrainingLedger(Contract):
                 t.parent_branch,
                 t.base_height,
                 t.base_model,
-                base_result,
+                began,
                 t.branch_seed,
                 t.target_height,
                 t.batch,
             )
         )
-        s = replace(s, branches=branch, forking=Forking.WAITS_FOR_ROUND)
-        self._studies[t.study] = self._switch(t.study, s) if s.open_round == ZERO else s
-        return branch, target_finals
+        waits = Forking.WAITS_FOR_PURGE if s.open_round == ZERO else Forking.WAITS_FOR_ROUND
+        self._studies[t.study] = replace(s, forking=waits)
+        return branch
 
     def open_replay(self, study: Digest) -> None:
         """`openReplay`: the first round of the new branch."""
         s = self._study(study)
         if s.forking is not Forking.WAITS_FOR_PURGE:
             refuse("ForkState", study=study, state=int(s.forking))
-        self._studies[study] = self._open_next(study, replace(s, forking=Forking.REPLAYING))
+        b = self._branches[study, s.branch + 1]
+        s = replace(
+            s,
+            branch=s.branch + 1,
+            height=b.base_height,
+            final_height=b.base_height,
+            finals=b.base_finals,
+            forking=Forking.REPLAYING,
+            lineage=b.base_result,
+        )
+        self._studies[study] = self._open_next(study, s)
 
     def head_moved(self, study: Digest) -> None:
         """`headMoved`: the new branch's newest model serves."""
         s = self._study(study)
-        if s.forking is not Forking.REPLAYING:
+        if s.forking not in (Forking.REPLAYING, Forking.WAITS_FOR_VERDICTS):
             refuse("ForkState", study=study, state=int(s.forking))
         self._studies[study] = replace(s, forking=Forking.NONE)
 
@@ -378,17 +388,16 @@ class TrainingLedger(Contract):
         """Revert unless there is such a study."""
         self._study(study)
 
-    def checkpoint_of(self, study: Digest, branch: int, finals: int) -> tuple[int, Digest] | None:
-        """What `caughtUp` keeps: height and model of a branch's first checkpoint with so many finals, if any."""
+    def caught_up(self, study: Digest, branch: int) -> Digest:
+        """`caughtUp`: a branch's first model with as many finals as the one it replays; zero: not yet."""
         s, b = self._study(study), self._branches[study, branch]
-        if branch > s.branches or finals < b.base_finals:
-            return None
-        wanted = b.base_height + finals - b.base_finals
+        if branch > s.branch or b.target_finals < b.base_finals:
+            return ZERO
+        wanted = b.base_height + b.target_finals - b.base_finals
         height = wanted
         while (further := wanted + self._voids_between(study, branch, b.base_height, height)) != height:
             height = further
-        model = self._models[study, branch, height]
-        return None if model == ZERO else (height, model)
+        return self._models[study, branch, height]
 
     def erasure_terms(self, study: Digest) -> ErasureTerms:
         """`erasureTerms`."""
@@ -465,23 +474,10 @@ class TrainingLedger(Contract):
         conduct = s.conduct.settle(one.suspended, present, asked & ~available, s.terms)
         s = replace(s, conduct=conduct, open_round=ZERO)
         if s.forking is Forking.WAITS_FOR_ROUND:
-            s = self._switch(one.study, s)
+            s = replace(s, forking=Forking.WAITS_FOR_PURGE)
         else:
             s = self._open_next(one.study, s)
         self._studies[one.study] = s
-
-    def _switch(self, study: Digest, s: Study) -> Study:
-        """The newest branch becomes the one that trains."""
-        b = self._branches[study, s.branches]
-        return replace(
-            s,
-            branch=s.branches,
-            height=b.base_height,
-            final_height=b.base_height,
-            finals=b.base_finals,
-            forking=Forking.WAITS_FOR_PURGE,
-            lineage=b.base_result,
-        )
 
     # --- round rules
 
@@ -566,38 +562,33 @@ class TrainingLedger(Contract):
 
     # --- branch rules
 
-    def _check_ancestry(self, study: Digest, s: Study, parent: int, height: int) -> Digest:
-        """Revert unless `parent` is the training branch or an ancestor, and `height` is not above the path between.
-
-        Returns the lineage in which a proof about `parent` ends: the head's, or the one that the path left it at.
-        """
-        branch, lowest, end = s.branch, height, s.lineage
-        while branch != parent:
-            if branch == 0:
-                refuse("NotOnAncestry", branch=parent, height=height)
-            b = self._branches[study, branch]
-            lowest, end = min(lowest, b.base_height), b.origin
+    def _check_base(self, s: Study, t: ForkTerms, proof: BaseProof) -> Digest:
+        """Revert unless the base model is a checkpoint that the head descends from; its lineage."""
+        path: list[Branch] = []
+        branch = s.branch
+        while branch != t.parent_branch:
+            b = self._branches[t.study, branch]
+            if branch == 0 or len(path) == len(proof.forks) or b.base_height < t.base_height:
+                refuse("NotOnAncestry", branch=t.parent_branch, height=t.base_height)
+            path.append(b)
             branch = b.parent
-        if height > lowest:
-            refuse("NotOnAncestry", branch=parent, height=height)
-        return end
-
-    def _check_base(self, s: Study, end: Digest, t: ForkTerms, proof: BaseProof) -> Digest:
-        """Revert unless the base model is what the parent branch recorded there, or begins with; its lineage."""
-        b = self._branches[t.study, t.parent_branch]
+        if len(path) != len(proof.forks):
+            refuse("NotOnAncestry", branch=t.parent_branch, height=t.base_height)
+        b = self._branches[t.study, branch]
         if t.base_height != b.base_height:
             found = lineage(proof.parent, link(t.base_height, t.base_model, proof.named))
-        elif t.parent_branch:
-            found = _base_result(t, proof.named, b.parent)
+        elif branch:
+            found = base_result(t.study, proof.named, b.parent, b.base_height, t.base_model, proof.parent)
         elif t.base_model != s.terms.initial_model:
             refuse("WrongCheckpoint", expected=s.terms.initial_model, got=t.base_model)
         else:
             found = ZERO
-        reached = found
-        for one in proof.links:
-            reached = lineage(reached, one)
-        if reached != end:
-            refuse("WrongCheckpoint", expected=end, got=reached)
+        reached = _followed(found, proof.links)
+        for made, b in zip(proof.forks, reversed(path), strict=True):
+            began = base_result(t.study, made.batch, b.parent, b.base_height, made.base_model, reached)
+            reached = _followed(began, made.links)
+        if reached != s.lineage:
+            refuse("WrongCheckpoint", expected=s.lineage, got=reached)
         return found
 
     def _finals_at(self, study: Digest, branch: int, height: int) -> int:
@@ -652,9 +643,11 @@ def hash_of(result: Result) -> Digest:
     )
 
 
-def _base_result(t: ForkTerms, batch: Digest, parent: int) -> Digest:
-    """Where a branch of this study begins."""
-    return hash_words("branch", t.study, batch, parent, t.base_height, t.base_model)
+def _followed(found: Digest, links: Iterable[Digest]) -> Digest:
+    """The lineage after further results."""
+    for one in links:
+        found = lineage(found, one)
+    return found
 
 
 def _wrong_phase(round_id: Digest, clock: Clock) -> NoReturn:

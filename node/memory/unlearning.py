@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import Final, NoReturn
+from typing import Final, NoReturn, TypeVar
 
 from crypto.commitments import batch_id
 from crypto.digest import ZERO, Digest
+from crypto.errors import EncodingError
 from crypto.statements import (
     Authorise,
-    ErasureStep,
+    ErasureSteps,
+    Extend,
     OpenErasure,
     Plan,
     Purged,
@@ -20,26 +22,29 @@ from crypto.statements import (
     Verdict,
     struct_hash,
 )
-from node.membership import faults, quorum, slack
+from node.membership import bitmap_of, faults, quorum, slack
 from node.memory.machine import Contract, Machine, Skip, Slots, refuse
 from node.memory.membership import Membership
 from node.memory.study import ForkTerms
 from node.memory.training import TrainingLedger
 from node.records import (
+    MAX_MEMBERS,
     ErasureAuthorised,
     ErasureClosed,
     ErasureConfirmed,
+    ErasureExtended,
     ErasureOpened,
     ErasurePlanned,
     ErasureRefused,
     ErasureStepped,
     HeadMoved,
     Planning,
-    PurgeAttested,
     PurgeEntry,
+    PurgesAttested,
     ReplayOpened,
+    Steps,
     VerdictEntry,
-    VerdictGiven,
+    VerdictsGiven,
 )
 
 
@@ -61,6 +66,11 @@ class State(IntEnum):
     REFUSED = 12
 
 
+LONGEST_MONTH: Final = 31 * 86_400
+LONGEST_EXTENSION: Final = 61 * 86_400
+
+Entry = TypeVar("Entry", PurgeEntry, VerdictEntry)
+
 STEPS: Final = {
     State.AUTHORISED: (1, State.EXCLUDED),
     State.EXCLUDED: (2, State.COPY_DELETED),
@@ -75,16 +85,14 @@ STEPS: Final = {
 class Batch:
     """An erasure batch. Member sets are bitmaps, times seconds; the plan's fields are set from PLANNED on."""
 
-    study: Digest
-    controller: int
     state: State
     opened_at: int
+    extended_to: int = 0
     excluded_at: int = 0
     planned_at: int = 0
     replays: bool = False
     plan_model: Digest = ZERO
     branch: int = 0
-    target_finals: int = 0
     plan_roster: int = 0
     purged_pair: int = 0
     purged_all: int = 0
@@ -101,80 +109,93 @@ class UnlearningRegistry(Contract):
         self._membership = membership
         self._training = training
         self._batches: Slots[Digest, Batch | None] = Slots(machine, None)
-        self._active_plan: Slots[Digest, Digest] = Slots(machine, ZERO)
 
     def state_of(self, batch: Digest) -> State:
         """Where a batch is."""
         b = self._batches[batch]
         return State.NONE if b is None else b.state
 
-    def open_erasure(
-        self, study: Digest, controller: int, poster: int, requests_root: Digest, due_at: int, signature: bytes
-    ) -> None:
+    def open_erasure(self, t: OpenErasure, signature: bytes, steps: Steps) -> None:
         """`openErasure`: by any active member; authorised at once where the poster is the controller."""
-        if requests_root == ZERO:
+        now = self.machine.timestamp
+        if t.requests_root == ZERO:
             refuse("Missing", field="requestsRoot")
-        if due_at == 0:
+        if t.due_at == 0:
             refuse("Missing", field="dueAt")
-        statement = OpenErasure(study, controller, poster, requests_root, due_at)
-        batch = batch_id(struct_hash(statement))
+        if t.due_at > now + LONGEST_MONTH:
+            refuse("DueTooLate", dueAt=t.due_at, last=now + LONGEST_MONTH)
+        batch = batch_id(struct_hash(t))
         if self._batches[batch] is not None:
             refuse("BatchKnown", batch=batch)
-        self._training.check_study(study)
+        self._training.check_study(t.study)
         roster = self._membership.snapshot()
-        if not roster.has(poster):
-            refuse("NotActive", index=poster)
+        if not roster.has(t.poster):
+            refuse("NotActive", index=t.poster)
         # A removed hospital still controls what it granted.
-        if roster.ledger_of(controller) == bytes(20):
-            refuse("NotActive", index=controller)
-        self.check(poster, roster.ledger_of(poster), statement, signature)
-        now = self.machine.timestamp
-        state = State.AUTHORISED if poster == controller else State.REQUESTED
-        self._batches[batch] = Batch(study, controller, state, now)
-        self.record(ErasureOpened(batch, study, controller, poster, requests_root, due_at, now))
+        if roster.ledger_of(t.controller) == bytes(20):
+            refuse("NotActive", index=t.controller)
+        self.check(t.poster, roster.ledger_of(t.poster), t, signature)
+        own = t.poster == t.controller
+        b = Batch(State.AUTHORISED if own else State.REQUESTED, now)
+        self.record(ErasureOpened(batch, t.study, t.controller, t.poster, t.requests_root, t.due_at, now))
+        if steps.evidence:
+            if not own:
+                refuse("NotController", expected=t.controller, got=t.poster)
+            b = self._step(batch, t, b, steps)
+        self._batches[batch] = b
 
-    def authorise(self, batch: Digest, member: int, signature: bytes) -> None:
+    def authorise(self, t: OpenErasure, member: int, signature: bytes) -> None:
         """`authorise`: the controller."""
-        b = self._batch(batch)
+        batch, b = self._known(t)
         if b.state is not State.REQUESTED:
-            _wrong_state(batch, b)
-        self._check_controller(b, member, Authorise(batch, member), signature)
+            _wrong_state(batch, b.state)
+        self._check_controller(t, member, Authorise(batch, member), signature)
         self._batches[batch] = replace(b, state=State.AUTHORISED)
         self.record(ErasureAuthorised(batch))
 
-    def refuse(self, batch: Digest, member: int, ground: int, signature: bytes) -> None:
+    def refuse(self, t: OpenErasure, member: int, ground: int, signature: bytes) -> None:
         """`refuse`: the controller alone, with a legal ground."""
-        b = self._batch(batch)
+        batch, b = self._known(t)
         if b.state not in (State.REQUESTED, State.AUTHORISED):
-            _wrong_state(batch, b)
+            _wrong_state(batch, b.state)
         if ground == 0:
             refuse("Missing", field="ground")
-        self._check_controller(b, member, Refuse(batch, member, ground), signature)
+        self._check_controller(t, member, Refuse(batch, member, ground), signature)
         self._batches[batch] = replace(b, state=State.REFUSED)
         self.record(ErasureRefused(batch, ground))
 
-    def step(self, batch: Digest, member: int, number: int, evidence: Digest, signature: bytes) -> None:
+    def extend(self, t: OpenErasure, member: int, due_at: int, signature: bytes) -> None:
+        """`extend`: the controller, once, in time, by at most two months."""
+        batch, b = self._known(t)
+        if b.state >= State.CLOSED:
+            _wrong_state(batch, b.state)
+        if b.extended_to:
+            refuse("AlreadyExtended", batch=batch, dueAt=b.extended_to)
+        now, last = self.machine.timestamp, t.due_at + LONGEST_EXTENSION
+        if now > t.due_at:
+            refuse("ExtensionTooLate", dueAt=t.due_at, timestamp=now)
+        if not t.due_at < due_at <= last:
+            refuse("ExtensionOutOfBounds", dueAt=due_at, first=t.due_at + 1, last=last)
+        self._check_controller(t, member, Extend(batch, member, due_at), signature)
+        self._batches[batch] = replace(b, extended_to=due_at)
+        self.record(ErasureExtended(batch, due_at))
+
+    def step(self, t: OpenErasure, member: int, steps: Steps) -> None:
         """`step`: the controller's steps in their order."""
-        b = self._batch(batch)
-        if b.state not in STEPS:
-            _wrong_state(batch, b)
-        due, state = STEPS[b.state]
-        if number != due:
-            refuse("WrongStep", expected=due, got=number)
-        self._check_controller(b, member, ErasureStep(batch, member, number, evidence), signature)
-        self.record(ErasureStepped(batch, number, evidence))
-        if state is State.CLOSED:
-            self._close(batch, b)
-            return
-        excluded_at = self.machine.timestamp if state is State.EXCLUDED else b.excluded_at
-        self._batches[batch] = replace(b, state=state, excluded_at=excluded_at)
+        batch, b = self._known(t)
+        if member != t.controller:
+            refuse("NotController", expected=t.controller, got=member)
+        if not steps.evidence:
+            refuse("Missing", field="evidence")
+        self._batches[batch] = self._step(batch, t, b, steps)
 
     def plan(self, call: Planning) -> None:
         """`plan`: votes of the study's roster; forks the study."""
-        b = self._batch(call.batch)
+        t = call.opening
+        batch, b = self._known(t)
         if b.state is not State.COPY_DELETED:
-            _wrong_state(call.batch, b)
-        terms = self._training.erasure_terms(b.study)
+            _wrong_state(batch, b.state)
+        terms = self._training.erasure_terms(t.study)
         now, until = self.machine.timestamp, b.opened_at + terms.erasure_window
         if now <= until:
             refuse("TooEarly", until=until, timestamp=now)
@@ -183,21 +204,18 @@ class UnlearningRegistry(Contract):
         # The beacon of a replay must be its own; the root branch's seed is zero.
         if call.branch_seed == ZERO and call.target_height != call.base_height:
             refuse("Missing", field="branchSeed")
-        active = self._active_plan[b.study]
-        if active != ZERO:
-            refuse("PlanActive", study=b.study, active=active)
         n = terms.roster.bit_count()
         statement = Plan(
-            call.batch, call.parent_branch, call.base_height, call.base_model, call.branch_seed, call.target_height
+            batch, call.parent_branch, call.base_height, call.base_model, call.branch_seed, call.target_height
         )
         needed = quorum(n, faults(n, terms.f))
         self.check_quorum(
             statement, call.votes, terms.roster, needed, self._membership.roster_at(b.opened_at).ledger_of
         )
-        branch, target_finals = self._training.fork(
+        branch = self._training.fork(
             ForkTerms(
-                b.study,
-                call.batch,
+                t.study,
+                batch,
                 call.parent_branch,
                 call.base_height,
                 call.base_model,
@@ -207,21 +225,19 @@ class UnlearningRegistry(Contract):
             call.proof,
         )
         replays = call.target_height != call.base_height
-        self._batches[call.batch] = replace(
+        self._batches[batch] = replace(
             b,
             state=State.PLANNED,
             planned_at=now,
             replays=replays,
             plan_model=ZERO if replays else call.base_model,
             branch=branch,
-            target_finals=target_finals,
             plan_roster=terms.roster,
         )
-        self._active_plan[b.study] = call.batch
         self.record(
             ErasurePlanned(
-                call.batch,
-                b.study,
+                batch,
+                t.study,
                 branch,
                 call.parent_branch,
                 call.base_height,
@@ -231,29 +247,21 @@ class UnlearningRegistry(Contract):
             )
         )
 
-    def attest_purge(self, batch: Digest, entries: Sequence[PurgeEntry]) -> None:
+    def attest_purge(self, t: OpenErasure, stage: int, entries: Sequence[PurgeEntry]) -> None:
         """`attestPurge`: a batch; entries that do not count are skipped and logged."""
-        b = self._batch(batch)
+        batch, b = self._known(t)
         if b.state < State.PLANNED or b.state is State.REFUSED:
-            _wrong_state(batch, b)
-        for e in entries:
-            reason = self._purge_fault(batch, b, e)
-            if reason is not None:
-                self.skip(batch, e.member, reason)
-                continue
-            if e.stage == 0:
-                b = replace(b, purged_pair=b.purged_pair | 1 << e.member)
-            else:
-                b = replace(b, purged_all=b.purged_all | 1 << e.member)
-            self.record(PurgeAttested(batch, e.member, e.stage, e.inventory))
-        self._batches[batch] = b
+            _wrong_state(batch, b.state)
+        self._batches[batch] = self._attest(batch, b, stage, entries)
 
-    def open_replay(self, batch: Digest) -> None:
+    def open_replay(self, t: OpenErasure, purges: Sequence[PurgeEntry]) -> None:
         """`openReplay`: by anyone, when the pair is purged or has been waited for."""
-        b = self._batch(batch)
+        batch, b = self._known(t)
         if b.state is not State.PLANNED or not b.replays:
-            _wrong_state(batch, b)
-        terms = self._training.erasure_terms(b.study)
+            _wrong_state(batch, b.state)
+        if purges:
+            b = self._attest(batch, b, 0, purges)
+        terms = self._training.erasure_terms(t.study)
         attested = b.purged_pair & terms.roster
         if attested != terms.roster:
             n = terms.roster.bit_count()
@@ -263,96 +271,122 @@ class UnlearningRegistry(Contract):
                 refuse("PurgeMissing", attested=attested, roster=terms.roster, least=least, until=until)
         self._batches[batch] = replace(b, state=State.REPLAYING)
         self.record(ReplayOpened(batch, b.branch))
-        self._training.open_replay(b.study)
+        self._training.open_replay(t.study)
 
-    def verdicts(self, batch: Digest, entries: Sequence[VerdictEntry]) -> None:
+    def verdicts(self, t: OpenErasure, entries: Sequence[VerdictEntry], purges: Sequence[PurgeEntry]) -> None:
         """`verdicts`: a batch; enough confirmations by others than the controller move the head."""
-        b = self._batch(batch)
+        batch, b = self._known(t)
         ready = (
             b.state is State.REPLAYING
             or (b.state is State.PLANNED and not b.replays)
             or (b.state >= State.CONFIRMED and b.state is not State.REFUSED)
         )
         if not ready:
-            _wrong_state(batch, b)
-        model = self._subject_of_verdicts(b)
-        terms = self._training.erasure_terms(b.study)
-        others = terms.roster & ~(1 << b.controller)
-        for e in entries:
-            reason = self._verdict_fault(batch, b, others, model, e)
+            _wrong_state(batch, b.state)
+        model = self._training.caught_up(t.study, b.branch) if b.replays else b.plan_model
+        if model == ZERO:
+            refuse("NotCaughtUp", branch=b.branch)
+        terms = self._training.erasure_terms(t.study)
+        others = terms.roster & ~(1 << t.controller)
+        b = self._judge(batch, b, entries, others, model)
+        if purges:
+            b = self._attest(batch, b, 1, purges)
+        n = terms.roster.bit_count()
+        least = verdicts_needed(n, others.bit_count(), faults(n, terms.f))
+        confirmed = b.state < State.CONFIRMED and (b.confirmers & others).bit_count() >= least
+        if confirmed:
+            b = replace(b, state=State.CONFIRMED)
+            self.record(ErasureConfirmed(batch, b.branch, model))
+            self.record(HeadMoved(batch, t.study, b.branch))
+        self._batches[batch] = b
+        if confirmed:
+            self._training.head_moved(t.study)
+
+    def _step(self, batch: Digest, t: OpenErasure, b: Batch, steps: Steps) -> Batch:
+        """The steps of one statement, of which each must be due."""
+        state = b.state
+        for number in range(steps.first, steps.first + len(steps.evidence)):
+            if state not in STEPS:
+                _wrong_state(batch, state)
+            due, state = STEPS[state]
+            if number != due:
+                refuse("WrongStep", expected=due, got=steps.first)
+            if state is State.EXCLUDED:
+                b = replace(b, excluded_at=self.machine.timestamp)
+        statement = ErasureSteps(batch, t.controller, steps.first, steps.evidence)
+        self._check_controller(t, t.controller, statement, steps.signature)
+        self.record(ErasureStepped(batch, steps.first, steps.evidence))
+        if state is State.CLOSED:
+            exceptions = 0
+            if b.replays:
+                exceptions = (b.plan_roster | self._training.erasure_terms(t.study).roster) & ~b.purged_all
+            if exceptions:
+                state = State.CLOSED_WITH_EXCEPTIONS
+            self.record(ErasureClosed(batch, exceptions))
+        return replace(b, state=state)
+
+    def _attest(self, batch: Digest, b: Batch, stage: int, entries: Sequence[PurgeEntry]) -> Batch:
+        if stage > 1 or (stage == 0 and not b.replays):
+            refuse("WrongStage", batch=batch, stage=stage)
+        there, kept = b.purged_pair if stage == 0 else b.purged_all, {}
+        for e in _ascending(entries):
+            reason = self._fault(b, there, e.member, Purged(batch, e.member, stage, e.inventory), e.signature)
+            if reason is not None:
+                self.skip(batch, e.member, reason)
+            else:
+                kept[e.member] = e.inventory
+        if not kept:
+            return b
+        self.record(PurgesAttested(batch, stage, bitmap_of(kept), tuple(kept.values())))
+        now = there | bitmap_of(kept)
+        return replace(b, purged_pair=now) if stage == 0 else replace(b, purged_all=now)
+
+    def _judge(self, batch: Digest, b: Batch, entries: Sequence[VerdictEntry], others: int, model: Digest) -> Batch:
+        there, kept, confirming = b.confirmers | b.deniers, 0, 0
+        for e in _ascending(entries):
+            statement = Verdict(batch, e.member, b.branch, model, e.confirmed)
+            reason = self._fault(b, there, e.member, statement, e.signature)
+            if not others >> e.member & 1:
+                reason = Skip.UNKNOWN_MEMBER
             if reason is not None:
                 self.skip(batch, e.member, reason)
                 continue
-            if e.confirmed:
-                b = replace(b, confirmers=b.confirmers | 1 << e.member)
-            else:
-                b = replace(b, deniers=b.deniers | 1 << e.member)
-            self.record(VerdictGiven(batch, e.member, e.branch, e.head_model, e.confirmed))
-        n = terms.roster.bit_count()
-        least = verdicts_needed(n, others.bit_count(), faults(n, terms.f))
-        if b.state < State.CONFIRMED and (b.confirmers & others).bit_count() >= least:
-            b = self._confirm(batch, b, model)
-        self._batches[batch] = b
+            kept |= 1 << e.member
+            confirming |= e.confirmed << e.member
+        if not kept:
+            return b
+        self.record(VerdictsGiven(batch, b.branch, model, kept, confirming))
+        return replace(b, confirmers=b.confirmers | confirming, deniers=b.deniers | kept & ~confirming)
 
-    def _confirm(self, batch: Digest, b: Batch, model: Digest) -> Batch:
-        self._active_plan[b.study] = ZERO
-        self.record(ErasureConfirmed(batch, b.branch, model))
-        self.record(HeadMoved(batch, b.study, b.branch))
-        if b.replays:
-            self._training.head_moved(b.study)
-        return replace(b, state=State.CONFIRMED)
-
-    def _close(self, batch: Digest, b: Batch) -> None:
-        exceptions = 0
-        if b.replays:
-            exceptions = (b.plan_roster | self._training.erasure_terms(b.study).roster) & ~b.purged_all
-        state = State.CLOSED_WITH_EXCEPTIONS if exceptions else State.CLOSED
-        self._batches[batch] = replace(b, state=state)
-        self.record(ErasureClosed(batch, exceptions))
-
-    def _subject_of_verdicts(self, b: Batch) -> Digest:
-        """The model that verdicts are about: where the replay caught up, or the plan's checkpoint."""
-        if not b.replays:
-            return b.plan_model
-        checkpoint = self._training.checkpoint_of(b.study, b.branch, b.target_finals)
-        if checkpoint is None:
-            refuse("NotCaughtUp", branch=b.branch, targetFinals=b.target_finals)
-        return checkpoint[1]
-
-    def _purge_fault(self, batch: Digest, b: Batch, e: PurgeEntry) -> Skip | None:
-        if e.stage > 1:
-            return Skip.MALFORMED
-        if e.stage == 0 and not b.replays:
-            return Skip.WRONG_PHASE
-        ledger = self._membership.roster_at(b.opened_at).ledger_of(e.member)
+    def _fault(self, b: Batch, there: int, member: int, statement: Statement, signature: bytes) -> Skip | None:
+        """Why an entry does not count. A member that left may hold copies, and may attest their purge."""
+        ledger = self._membership.roster_at(b.opened_at).ledger_of(member)
         if ledger == bytes(20):
-            return Skip.UNKNOWN_MEMBER  # a member that left may hold copies, and may attest
-        if (b.purged_pair if e.stage == 0 else b.purged_all) >> e.member & 1:
-            return Skip.DUPLICATE
-        statement = Purged(batch, e.member, e.stage, e.inventory)
-        return None if self.signed(statement, e.signature, ledger) else Skip.BAD_SIGNATURE
-
-    def _verdict_fault(self, batch: Digest, b: Batch, others: int, model: Digest, e: VerdictEntry) -> Skip | None:
-        if not others >> e.member & 1:
             return Skip.UNKNOWN_MEMBER
-        if (b.confirmers | b.deniers) >> e.member & 1:
+        if there >> member & 1:
             return Skip.DUPLICATE
-        if e.branch != b.branch or e.head_model != model:
-            return Skip.MALFORMED
-        statement = Verdict(batch, e.member, e.branch, e.head_model, e.confirmed)
-        ledger = self._membership.roster_at(b.opened_at).ledger_of(e.member)
-        return None if self.signed(statement, e.signature, ledger) else Skip.BAD_SIGNATURE
+        return None if self.signed(statement, signature, ledger) else Skip.BAD_SIGNATURE
 
-    def _batch(self, batch: Digest) -> Batch:
+    def _known(self, t: OpenErasure) -> tuple[Digest, Batch]:
+        batch = batch_id(struct_hash(t))
         b = self._batches[batch]
         if b is None:
             refuse("BatchUnknown", batch=batch)
-        return b
+        return batch, b
 
-    def _check_controller(self, b: Batch, member: int, statement: Statement, signature: bytes) -> None:
-        if member != b.controller:
-            refuse("NotController", expected=b.controller, got=member)
+    def _check_controller(self, t: OpenErasure, member: int, statement: Statement, signature: bytes) -> None:
+        if member != t.controller:
+            refuse("NotController", expected=t.controller, got=member)
         self.check(member, self._membership.snapshot().ledger_of(member), statement, signature)
+
+
+def _ascending(entries: Iterable[Entry]) -> list[Entry]:
+    """Entries one of a member, the last, in the order of members, as `node/abi.py` packs them."""
+    found = dict(sorted({one.member: one for one in entries}.items()))
+    for member in found:
+        if not 0 <= member < MAX_MEMBERS:
+            raise EncodingError("entries", f"member index {member} is not between 0 and {MAX_MEMBERS - 1}")
+    return list(found.values())
 
 
 def verdicts_needed(n: int, others: int, f: int) -> int:
@@ -362,5 +396,5 @@ def verdicts_needed(n: int, others: int, f: int) -> int:
     return others - f if others > f + 1 else 1
 
 
-def _wrong_state(batch: Digest, b: Batch) -> NoReturn:
-    refuse("WrongState", batch=batch, state=int(b.state))
+def _wrong_state(batch: Digest, state: State) -> NoReturn:
+    refuse("WrongState", batch=batch, state=int(state))

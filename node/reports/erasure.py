@@ -1,7 +1,8 @@
 """One erasure, state by state: who did what, when it is due, who attested the deletion, who did not.
 
-The clock is the controller's legal one: one month from the request (Art. 12(3) GDPR), which no vote and no other member
-moves. Recipients are told and answer under signature (Art. 19 GDPR).
+The clock is the controller's legal one: one month from the request, which it may extend once by two further months
+(Art. 12(3) GDPR), and which no vote and no other member moves. Recipients are told and answer under signature (Art. 19
+GDPR).
 """
 
 from __future__ import annotations
@@ -86,16 +87,18 @@ def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
 
 
 def clock(one: ErasureHistory, now: int) -> dict[str, Any]:
-    """The legal clock of a batch at a moment: due, whether it stopped, whether it is overdue."""
+    """The legal clock of a batch at a moment: due, at first due, whether that was extended, whether it is overdue."""
     over = one.closed is not None or one.refused is not None
     return {
         "requested": one.times["requested"],
-        "due": one.opened.due_at,
+        "due": one.due_at,
+        "first_due": one.opened.due_at,
+        "extended": one.extended is not None,
         "overdue": is_overdue(one, now),
-        "days_left": None if over or one.moved else (one.opened.due_at - now) // 86_400,
+        "days_left": None if over or one.moved else (one.due_at - now) // 86_400,
     }
 
 
 def _attested(one: ErasureHistory, stage: int, member: int) -> str | None:
     found = one.purges.get((stage, member))
-    return None if found is None else found.inventory.hex()
+    return None if found is None else found.hex()

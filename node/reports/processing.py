@@ -257,9 +257,11 @@ def _erasure(history: History, batch: Digest, one: ErasureHistory, now: int) -> 
         "erasure": batch.hex(),
         "controller": history.registry.members[one.opened.controller].name,
         "opened_at": _time(one.opened.opened_at),
-        "due_at": _time(one.opened.due_at),
+        "due_at": _time(one.due_at),
+        "first_due_at": _time(one.opened.due_at),
+        "extended": one.extended is not None,
         "state": state,
-        "deadline": "overdue" if ended > one.opened.due_at else "met" if state != "open" else "due",
+        "deadline": "overdue" if ended > one.due_at else "met" if state != "open" else "due",
         "exceptions": [
             history.registry.members[index].name
             for index in members_of(one.closed.exceptions if one.closed is not None else 0)

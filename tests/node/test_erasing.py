@@ -18,7 +18,7 @@ from node.erasing import relay_salt
 from node.erasure import DUE_S, RELAY_S, doomed_rounds, state_of
 from node.errors import InputError, NotFound, Refused
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
-from node.records import ErasureOpened, ErasurePlanned, Purges, VerdictGiven
+from node.records import ErasureOpened, ErasurePlanned, PurgesAttested, VerdictsGiven
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
@@ -330,9 +330,8 @@ async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
         paper = await node.erasing.receipt(node, Digest.from_hex(asked["consents"][0]))
         assert certificate.check(document.write(paper), net.network)["annex"]["first_use"] is not None
         await reach(net, asked["erasure"], "closed")
-        own = [call for call in net.doors[1].sent if isinstance(call, Purges)]
-        assert own, "the hospital attests like everybody"
-        assert {one.confirmed for one in net.of(VerdictGiven)} == {True}
+        assert any(one.members >> 1 & 1 for one in net.of(PurgesAttested)), "the hospital attests like everybody"
+        assert all(one.confirming == one.members for one in net.of(VerdictsGiven))
 
 
 AUTHORITY = "Data Protection Authority, 1 Example Street"
@@ -359,6 +358,23 @@ async def test_only_the_hospital_refuses_and_only_with_a_ground(tmp_path: Path, 
             await node.erasing.refuse(node, Digest(bytes(32)), 1, AUTHORITY)
         with pytest.raises(InputError, match="complaint authority"):
             await node.erasing.refuse(node, batch, 5, " ")
+        first = node.history.erasures[batch].opened.due_at
+        with pytest.raises(InputError, match="62 days"):
+            await node.erasing.extend(node, batch, 62, "many requests")
+        with pytest.raises(InputError, match="the reason"):
+            await node.erasing.extend(node, batch, 30, "two\nlines")
+        with pytest.raises(Refused, match="member 1's to decide"):
+            await net.nodes[0].erasing.extend(net.nodes[0], batch, 30, "many requests")
+        due_at, notice = await node.erasing.extend(node, batch, 61, "forty requests in one week")
+        assert due_at == first + 61 * 86_400
+        assert "forty requests" in notice
+        assert "patient-1-0" not in notice
+        await net.until(lambda: all(net.nodes[at].history.erasures[batch].due_at == due_at for at in range(4)))
+        shown = node.erasing.status(batch, first + 1)
+        assert (shown["due_at"], shown["extended_from"], shown["overdue"]) == (due_at, first, False)
+        assert node.erasing.status(batch, due_at + 1)["overdue"]
+        with pytest.raises(Refused, match="was extended before"):
+            await node.erasing.extend(node, batch, 30, "many requests")
         await net.until(lambda: node.now > node.history.erasures[batch].opened.opened_at + 12)
         assert state(net, 1, asked["erasure"]) == "authorised", "the hospital considers it"
         assert [one.mark for one in node.participant.vault.find("patient-1-0")] == ["withdrawn"], "the use has stopped"
@@ -370,6 +386,7 @@ async def test_only_the_hospital_refuses_and_only_with_a_ground(tmp_path: Path, 
         assert vault is not None
         (kept,) = vault.archived("patient-1-0")
         assert kept.decision == "refused"
+        assert kept.extension.endswith("forty requests in one week"), "the reason stays, and only here"
         assert "Art. 17(3)(e)" in kept.ground
         assert AUTHORITY in kept.ground
         assert kept.completed_on == ""
@@ -377,6 +394,8 @@ async def test_only_the_hospital_refuses_and_only_with_a_ground(tmp_path: Path, 
         shown = node.erasing.status(batch, node.now)
         assert "legal claims" in shown["refused_on"]
         assert shown["claims"] == []
+        with pytest.raises(Refused, match="nothing to extend"):
+            await node.erasing.extend(node, batch, 30, "many requests")
         node.desk.review_s = 0
         late = await node.erasing.request(node, patient="patient-1-1")
         batch = Digest.from_hex(late["erasure"])

@@ -10,6 +10,7 @@ from crypto.digest import ZERO, Digest, hash_words, keccak256
 from crypto.statements import CreateStudy
 from node.erasure import (
     AGAIN_S,
+    GATHER_S,
     RULES,
     STAND_IN_S,
     STATES,
@@ -54,7 +55,7 @@ from node.records import (
     Logged,
     MemberAdmitted,
     Position,
-    PurgeAttested,
+    PurgesAttested,
     Record,
     ReplayOpened,
     Result,
@@ -62,7 +63,7 @@ from node.records import (
     RoundFinal,
     RoundOpened,
     StudyCreated,
-    VerdictGiven,
+    VerdictsGiven,
     Withdrawn,
 )
 
@@ -131,7 +132,7 @@ class Chain:
 
     def steps(self, *steps: int, batch: Digest = BATCH) -> None:
         for step in steps:
-            self.add(ErasureStepped(batch, step, keccak256(bytes([step]))))
+            self.add(ErasureStepped(batch, step, (keccak256(bytes([step])),)))
 
     def plan(self, terms: PlanTerms, batch: Digest = BATCH) -> ErasurePlanned:
         study = self.history.studies[STUDY]
@@ -358,18 +359,18 @@ def test_every_state_is_reached_and_shown_in_order() -> None:
     look()
     look(ErasureAuthorised(BATCH))
     for step in (1, 2):
-        look(ErasureStepped(BATCH, step, ZERO))
+        look(ErasureStepped(BATCH, step, (ZERO,)))
     chain.plan(PlanTerms(0, 0, TERMS.initial_model, ZERO, 1))
     look()
-    look(*(PurgeAttested(BATCH, member, 0, ZERO) for member in range(4)))
+    look(PurgesAttested(BATCH, 0, 15, (ZERO,) * 4))
     look(ReplayOpened(BATCH, 1))
-    look(*(VerdictGiven(BATCH, member, 1, model(1, 1), True) for member in (0, 2)))
+    look(VerdictsGiven(BATCH, 1, model(1, 1), 0b0101, 0b0101))
     look(ErasureConfirmed(BATCH, 1, model(1, 1)))
     look(HeadMoved(BATCH, STUDY, 1))
-    look(*(PurgeAttested(BATCH, member, 1, ZERO) for member in range(4)))
-    look(ErasureStepped(BATCH, 3, ZERO))
-    look(ErasureStepped(BATCH, 4, ZERO))
-    look(ErasureStepped(BATCH, 5, ZERO), ErasureClosed(BATCH, 0))
+    look(PurgesAttested(BATCH, 1, 15, (ZERO,) * 4))
+    look(ErasureStepped(BATCH, 3, (ZERO,)))
+    look(ErasureStepped(BATCH, 4, (ZERO,)))
+    look(ErasureStepped(BATCH, 5, (ZERO,)), ErasureClosed(BATCH, 0))
     expected = [state.value for state, _ in reversed(STATES)]
     assert list(dict.fromkeys(seen)) == [one for one in expected if one not in ("closed_with_exceptions", "refused")]
     shown = claims(chain.erasure(), chain.history, hospital="hospital-1", study_name="s", first_height=2)
@@ -416,7 +417,7 @@ def acts(facts: Facts, now: int = 100) -> tuple[Act, ...]:
         (replace(BASE, me=2, requests=True), ()),
         (replace(BASE, state=State.AUTHORISED, requests=True), ()),
         (replace(BASE, state=State.AUTHORISED, requests=True, excluded=True), (Act.EXCLUDE,)),
-        (replace(BASE, state=State.EXCLUDED, requests=True), (Act.DELETE_COPY,)),
+        (replace(BASE, state=State.EXCLUDED, requests=True), (Act.EXCLUDE,)),
         (
             replace(BASE, state=State.COPY_DELETED, opening=True, lacking=0b1101),
             (Act.SHARE_OPENING, Act.READ_SETS),
@@ -458,17 +459,34 @@ def acts(facts: Facts, now: int = 100) -> tuple[Act, ...]:
             (Act.GIVE_VERDICT,),
         ),
         (replace(BASE, state=State.REPLAYING, opening=True, answered=True, caught_up=True), ()),
-        (replace(BASE, state=State.HEAD_MOVED, quiet=True, rest=0b1101), (Act.ATTEST_REST,)),
-        (replace(BASE, state=State.HEAD_MOVED, quiet=True, rest=15, delivered=True), (Act.STATE_DELIVERY,)),
-        (replace(BASE, state=State.CERTIFICATE_DELIVERED, rest=15), (Act.DESTROY_LINK,)),
-        (replace(BASE, state=State.LINK_DESTROYED, rest=15), (Act.CLOSE,)),
+        (  # every pair attestation is here, none is on the chain: they travel with the opening of the replay
+            replace(BASE, state=State.PLANNED, forks=True, quiet=True, pair_kept=15, pair=2, purge_end=500),
+            (Act.OPEN_REPLAY,),
+        ),
+        (  # the final attestation is signed with the verdict, and waits for the others'
+            replace(BASE, state=State.REPLAYING, quiet=True, answered=True, caught_up=True, unposted=0b0001),
+            (Act.ATTEST_REST,),
+        ),
+        (
+            replace(
+                BASE, state=State.REPLAYING, quiet=True, dirty=True, caught_up=True, unposted=0b1100, verdicts=1,
+                rest=2, rest_kept=0b1101,
+            ),
+            (Act.PURGE, Act.POST_VERDICTS),
+        ),
+        (replace(BASE, state=State.HEAD_MOVED, quiet=True, caught_up=True, rest=0b1101), (Act.ATTEST_REST,)),
+        (replace(BASE, state=State.HEAD_MOVED, quiet=True, rest=15, delivered=True), (Act.CLOSE,)),
+        (replace(BASE, state=State.CERTIFICATE_DELIVERED, rest=15), ()),
+        (replace(BASE, state=State.LINK_DESTROYED, rest=15, delivered=True), (Act.CLOSE,)),
         (replace(BASE, state=State.CLOSED, rest=15, opening=True), (Act.FORGET,)),
         (
             replace(BASE, state=State.CLOSED_WITH_EXCEPTIONS, me=3, quiet=True, forks=True, rest=7, pair=7, dirty=True),
             (Act.PURGE,),
         ),
         (
-            replace(BASE, state=State.CLOSED_WITH_EXCEPTIONS, me=3, quiet=True, forks=True, rest=7, pair=7),
+            replace(
+                BASE, state=State.CLOSED_WITH_EXCEPTIONS, me=3, quiet=True, forks=True, rest=7, pair=7, caught_up=True
+            ),
             (Act.ATTEST_PAIR, Act.ATTEST_REST),
         ),
         (replace(BASE, state=State.REFUSED), ()),
@@ -507,3 +525,23 @@ def test_members_stand_in_for_each_other_in_order() -> None:
             assert machine.handle(Looked(facts), 100) == ()
             assert machine.handle(Looked(facts), 100 + wait - 1) == ()
         assert machine.handle(Looked(facts), 100 + wait) == (Act.OPEN_REPLAY,)
+
+
+def test_what_several_say_waits_for_who_is_missing_and_then_goes_alone() -> None:
+    machine, others = Erasure(BATCH), replace(BASE, state=State.REPLAYING, caught_up=True, rest=15, judged=True)
+    some = replace(others, unposted=0b0001)
+    assert machine.handle(Looked(some), 100) == ()
+    assert machine.handle(Looked(some), 100 + GATHER_S - 1) == ()
+    assert machine.handle(Looked(replace(others, unposted=0b1101)), 101) == (Act.POST_VERDICTS,), "nobody is missing"
+    machine.handle(Failed(Act.POST_VERDICTS, 102), 102)
+    assert machine.handle(Looked(some), 100 + GATHER_S) == (Act.POST_VERDICTS,), "one is away: the rest goes alone"
+
+
+def test_attestations_that_no_other_call_carries_go_alone_in_turn() -> None:
+    late = replace(BASE, state=State.CLOSED_WITH_EXCEPTIONS, rest=7, pair=15, unposted_purges=0b1000)
+    for me, wait in ((1, GATHER_S), (2, GATHER_S + STAND_IN_S)):
+        machine = Erasure(BATCH)
+        assert machine.handle(Looked(replace(late, me=me)), 100) == ()
+        assert machine.handle(Looked(replace(late, me=me)), 100 + wait - 1) == ()
+        assert machine.handle(Looked(replace(late, me=me)), 100 + wait) == (Act.POST_PURGES,)
+    assert acts(replace(late, me=None, took_part=False), 100 + 10 * GATHER_S) == ()

@@ -32,7 +32,8 @@ from node.records import (
     MemberRemoved,
     MemberRevoked,
     MemberRotated,
-    VerdictGiven,
+    PurgesAttested,
+    VerdictsGiven,
     Withdrawn,
 )
 
@@ -116,9 +117,11 @@ def test_a_record_hash_is_the_abi_encoding_under_its_own_tag_with_dynamic_fields
     assert record_hash(record) == keccak256(tag("record-member-admitted") + b"".join(words))
 
 
-def test_booleans_and_long_names_are_hashed_as_solidity_has_them() -> None:
-    confirmed = VerdictGiven(STUDY, 1, 2, OTHER, True)
-    assert record_hash(confirmed) == hash_words("record-verdict-given", STUDY, 1, 2, OTHER, 1)
+def test_lists_and_long_names_are_hashed_as_solidity_has_them() -> None:
+    confirmed = VerdictsGiven(STUDY, 2, OTHER, 3, 1)
+    assert record_hash(confirmed) == hash_words("record-verdicts-given", STUDY, 2, OTHER, 3, 1)
+    purged = PurgesAttested(STUDY, 1, 5, (OTHER, STUDY))
+    assert record_hash(purged) == hash_words("record-purges-attested", STUDY, 1, 5, keccak256(OTHER + STUDY))
     assert record_hash(ErasureClosed(STUDY, 5)) == hash_words("record-erasure-closed", STUDY, 5)
 
 

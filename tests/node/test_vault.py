@@ -542,7 +542,7 @@ def erasure(world: World, history: History, root: Digest, *steps: int) -> Digest
     batch = Digest(b"\x99" * 32)
     assert history.last is not None
     records = [ErasureOpened(batch, world.study, MEMBER, MEMBER, root, NOW + 99, NOW + 50)]
-    for n, record in enumerate([*records, *(ErasureStepped(batch, step, ZERO) for step in steps)], start=1):
+    for n, record in enumerate([*records, *(ErasureStepped(batch, step, (ZERO,)) for step in steps)], start=1):
         history.apply(Logged(Position(history.last.block + 1, n), ZERO, NOW + 50, ZERO, record))
     return batch
 

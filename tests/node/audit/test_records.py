@@ -18,6 +18,7 @@ from node.records import (
     Committed,
     ErasureClosed,
     ErasureConfirmed,
+    ErasureExtended,
     ErasureOpened,
     ErasurePlanned,
     ErasureStepped,
@@ -25,13 +26,13 @@ from node.records import (
     HavePosted,
     Ledger,
     Logged,
-    PurgeAttested,
+    PurgesAttested,
     ReplayOpened,
     RoundFailed,
     RoundFinal,
     RoundOpened,
     StudyCreated,
-    VerdictGiven,
+    VerdictsGiven,
 )
 from tests.node.ledger import test_consent, test_erasure, test_rounds
 from tests.node.ledger.world import World, founding, word
@@ -143,9 +144,10 @@ TAMPERED: list[tuple[str, type, Callable[[Any], Any], str]] = [
     ("erased", Committed, lambda r: replace(r, member=9), "phases"),
     ("attempted", HavePosted, lambda r: replace(r, attempt=2), "phases"),
     ("attempted", RoundFinal, lambda r: replace(r, attempt=2), "phases"),
-    ("erased", ErasureStepped, lambda r: replace(r, step=4), "erasure-steps"),
+    ("erased", ErasureStepped, lambda r: replace(r, first=4), "erasure-steps"),
+    ("erased", ErasureExtended, lambda r: replace(r, due_at=r.due_at + 61 * 86_400), "erasure-steps"),
     ("erased", ErasurePlanned, lambda r: replace(r, base_height=0), "erasure-steps"),
-    ("erased", VerdictGiven, lambda r: replace(r, member=3), "erasure-steps"),
+    ("erased", VerdictsGiven, lambda r: replace(r, members=r.members | 8), "erasure-steps"),
     ("erased", ErasureConfirmed, lambda r: replace(r, head_model=word("other")), "erasure-steps"),
     ("erased", ErasureClosed, lambda r: replace(r, exceptions=0), "erasure-steps"),
 ]
@@ -170,7 +172,7 @@ def test_a_failure_before_its_time_is_found(failed: World) -> None:
 
 
 def test_a_replay_without_enough_purges_is_found(erased: World) -> None:
-    logged = [one for one in erased.logged() if not (isinstance(one.record, PurgeAttested) and one.record.stage == 0)]
+    logged = [one for one in erased.logged() if not (isinstance(one.record, PurgesAttested) and one.record.stage == 0)]
     assert "purge attestations" in str(fold(erased.ledger, logged)["erasure-steps"])
     assert any(isinstance(one.record, ReplayOpened) for one in logged)
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from crypto.commitments import base_result as branch_start
 from crypto.commitments import batch_id
-from crypto.digest import Digest, hash_words
+from crypto.digest import Digest
 from crypto.statements import (
     Authorise,
-    ErasureStep,
+    ErasureSteps,
+    Extend,
     OpenErasure,
     Plan,
     Purged,
@@ -32,6 +34,8 @@ from node.records import (
     ErasureAuthorised,
     ErasureClosed,
     ErasureConfirmed,
+    ErasureExtended,
+    ErasureExtension,
     ErasureOpened,
     ErasureOpening,
     ErasurePlanned,
@@ -41,18 +45,19 @@ from node.records import (
     ErasureStepped,
     HeadMoved,
     Planning,
-    PurgeAttested,
     PurgeEntry,
     Purges,
+    PurgesAttested,
     ReplayOpened,
     ReplayOpening,
     RoundFailure,
     RoundFinal,
     RoundOpened,
     Sent,
+    Steps,
     VerdictEntry,
-    VerdictGiven,
     Verdicts,
+    VerdictsGiven,
 )
 from tests.node.ledger.conftest import WorldMaker
 from tests.node.ledger.world import JUNK, World, kinds, one_of, records_of, word
@@ -71,21 +76,31 @@ class Erasure:
     due_at: int
 
     @property
+    def statement(self) -> OpenErasure:
+        return OpenErasure(self.study, self.controller, self.poster, word("requests"), self.due_at)
+
+    @property
     def opening(self) -> ErasureOpening:
-        statement = OpenErasure(self.study, self.controller, self.poster, word("requests"), self.due_at)
-        signature = self.world.sign(self.poster, statement)
-        return ErasureOpening(self.study, self.controller, self.poster, word("requests"), self.due_at, signature)
+        return ErasureOpening(self.statement, self.world.sign(self.poster, self.statement))
 
     @property
     def batch(self) -> Digest:
-        return batch_id(
-            struct_hash(OpenErasure(self.study, self.controller, self.poster, word("requests"), self.due_at))
-        )
+        return batch_id(struct_hash(self.statement))
 
-    def step(self, number: int, member: int | None = None) -> Sent:
+    def steps(self, *numbers: int, member: int | None = None) -> Steps:
         who = self.controller if member is None else member
-        signature = self.world.sign(who, ErasureStep(self.batch, who, number, word(f"evidence {number}")))
-        return self.world.send(ErasureProgress(self.batch, who, number, word(f"evidence {number}"), signature))
+        evidence = tuple(word(f"evidence {number}") for number in numbers)
+        signature = self.world.sign(who, ErasureSteps(self.batch, who, numbers[0], evidence))
+        return Steps(numbers[0], evidence, signature)
+
+    def step(self, *numbers: int, member: int | None = None) -> Sent:
+        who = self.controller if member is None else member
+        return self.world.send(ErasureProgress(self.statement, who, self.steps(*numbers, member=member)))
+
+    def extend(self, due_at: int, member: int | None = None) -> Sent:
+        who = self.controller if member is None else member
+        signature = self.world.sign(who, Extend(self.batch, who, due_at))
+        return self.world.send(ErasureExtension(self.statement, who, due_at, signature))
 
     def plan(
         self,
@@ -99,7 +114,7 @@ class Erasure:
         statement = Plan(self.batch, parent, base, model, seed, target)
         votes = self.world.votes(voters, statement)
         proof = self.proof(parent, base)
-        return self.world.send(Planning(self.batch, parent, base, model, seed, target, votes, proof))
+        return self.world.send(Planning(self.statement, parent, base, model, seed, target, votes, proof))
 
     def proof(self, parent: int, base: int) -> BaseProof:
         """As a node makes it; junk where the branch is not on the way."""
@@ -111,21 +126,20 @@ class Erasure:
         return history.base_proof(self.study, parent, base)
 
     def purge(self, members: Iterable[int], stage: int = 0) -> Sent:
-        return self.world.send(Purges(self.batch, tuple(self.purge_entry(member, stage) for member in members)))
+        entries = tuple(self.purge_entry(member, stage) for member in members)
+        return self.world.send(Purges(self.statement, stage, entries))
 
     def purge_entry(self, member: int, stage: int) -> PurgeEntry:
         inventory = word(f"inventory {member}")
-        return PurgeEntry(
-            member, stage, inventory, self.world.sign(member, Purged(self.batch, member, stage, inventory))
-        )
+        return PurgeEntry(member, inventory, self.world.sign(member, Purged(self.batch, member, stage, inventory)))
 
     def verdict_entry(self, member: int, branch: int, model: Digest, confirmed: bool = True) -> VerdictEntry:
         statement = Verdict(self.batch, member, branch, model, confirmed)
-        return VerdictEntry(member, branch, model, confirmed, self.world.sign(member, statement))
+        return VerdictEntry(member, confirmed, self.world.sign(member, statement))
 
     def verdicts(self, members: Iterable[int], branch: int, model: Digest, confirmed: bool = True) -> Sent:
         entries = tuple(self.verdict_entry(member, branch, model, confirmed) for member in members)
-        return self.world.send(Verdicts(self.batch, entries))
+        return self.world.send(Verdicts(self.statement, entries))
 
 
 def trained(world: World, rounds: int) -> tuple[Digest, list[RoundFinal], RoundOpened]:
@@ -171,12 +185,12 @@ def test_a_batch_is_requested_by_a_relay_and_authorised_by_its_controller(world:
         erasure.step(1)
     assert early.value.operands == {"batch": erasure.batch, "state": State.REQUESTED}
     with pytest.raises(CallReverted) as not_controller:
-        world.send(ErasureAuthorisation(erasure.batch, 1, world.sign(1, Authorise(erasure.batch, 1))))
+        world.send(ErasureAuthorisation(erasure.statement, 1, world.sign(1, Authorise(erasure.batch, 1))))
     assert not_controller.value.operands == {"expected": 3, "got": 1}
     with pytest.raises(CallReverted) as forged:
-        world.send(ErasureAuthorisation(erasure.batch, 3, world.sign(1, Authorise(erasure.batch, 3))))
+        world.send(ErasureAuthorisation(erasure.statement, 3, world.sign(1, Authorise(erasure.batch, 3))))
     assert forged.value.error == "BadSignature"
-    sent = world.send(ErasureAuthorisation(erasure.batch, 3, world.sign(3, Authorise(erasure.batch, 3))))
+    sent = world.send(ErasureAuthorisation(erasure.statement, 3, world.sign(3, Authorise(erasure.batch, 3))))
     assert sent.records == (ErasureAuthorised(erasure.batch),)
 
 
@@ -184,9 +198,9 @@ def test_only_the_controller_refuses_and_only_with_a_ground(world: World) -> Non
     study, _ = world.study()
     erasure = opened_batch(world, study, controller=3, poster=0)
     with pytest.raises(CallReverted) as no_ground:
-        world.send(ErasureRefusal(erasure.batch, 3, 0, world.sign(3, Refuse(erasure.batch, 3, 0))))
+        world.send(ErasureRefusal(erasure.statement, 3, 0, world.sign(3, Refuse(erasure.batch, 3, 0))))
     assert (no_ground.value.error, no_ground.value.operands) == ("Missing", {"field": "ground"})
-    sent = world.send(ErasureRefusal(erasure.batch, 3, 4, world.sign(3, Refuse(erasure.batch, 3, 4))))
+    sent = world.send(ErasureRefusal(erasure.statement, 3, 4, world.sign(3, Refuse(erasure.batch, 3, 4))))
     assert sent.records == (ErasureRefused(erasure.batch, 4),)
     with pytest.raises(CallReverted) as over:
         erasure.step(1)
@@ -199,7 +213,7 @@ def test_steps_come_in_their_order(world: World) -> None:
     with pytest.raises(CallReverted) as skipped:
         erasure.step(2)
     assert (skipped.value.error, skipped.value.operands) == ("WrongStep", {"expected": 1, "got": 2})
-    assert erasure.step(1).records == (ErasureStepped(erasure.batch, 1, word("evidence 1")),)
+    assert erasure.step(1).records == (ErasureStepped(erasure.batch, 1, (word("evidence 1"),)),)
     erasure.step(2)
     with pytest.raises(CallReverted) as unplanned:
         erasure.step(3)
@@ -262,49 +276,51 @@ def test_a_plan_names_a_recorded_checkpoint_and_a_closed_target(world: World) ->
 
 def test_an_erasure_from_plan_to_close(world: World) -> None:
     erasure, finals, opened = ready_for_plan(world)
+    erasure.extend(erasure.due_at + 86_400)
     before = world.ledger.accumulators()[2]
     base = finals[0].result.model_root
 
     # Plan: the branch is registered; the open round ends first, then nothing opens until the purge.
     sent = erasure.plan(1, base, 3)
     branch = one_of(sent, BranchCreated)
-    base_result = hash_words("branch", erasure.study, erasure.batch, 0, 1, base)
+    second = next(one for one in world.all(RoundOpened) if one.height == 2)
+    base_result = branch_start(erasure.study, erasure.batch, 0, 1, base, second.parent_result)
     assert branch == BranchCreated(erasure.study, 1, 0, 1, base, base_result, SEED, 3, erasure.batch)
     assert one_of(sent, ErasurePlanned) == ErasurePlanned(erasure.batch, erasure.study, 1, 0, 1, base, SEED, 3)
     last = world.finish(opened.round_id)
     assert kinds(last) == ["RoundFinal"]
 
     # Purge of the pair, with junk that harms only itself.
-    good = erasure.purge_entry(0, 0)
+    erasure.purge([0])
     entries = (
-        good,
-        good,
-        replace(erasure.purge_entry(1, 0), signature=JUNK),
-        replace(good, member=8),
-        replace(good, stage=2),
         erasure.purge_entry(2, 0),
+        erasure.purge_entry(0, 0),
+        replace(erasure.purge_entry(1, 0), signature=JUNK),
+        replace(erasure.purge_entry(0, 0), member=8),
     )
-    sent = world.send(Purges(erasure.batch, entries))
-    assert records_of(sent, PurgeAttested) == [
-        PurgeAttested(erasure.batch, 0, 0, word("inventory 0")),
-        PurgeAttested(erasure.batch, 2, 0, word("inventory 2")),
-    ]
-    assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(0, 1), (1, 2), (8, 3), (0, 6)]
+    sent = world.send(Purges(erasure.statement, 0, entries))
+    assert records_of(sent, PurgesAttested) == [PurgesAttested(erasure.batch, 0, 0b0100, (word("inventory 2"),))]
+    assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(0, 1), (1, 2), (8, 3)]
+    with pytest.raises(CallReverted) as no_stage:
+        erasure.purge([1], stage=2)
+    assert (no_stage.value.error, no_stage.value.operands) == ("WrongStage", {"batch": erasure.batch, "stage": 2})
     with pytest.raises(CallReverted) as missing:
-        world.send(ReplayOpening(erasure.batch))
+        world.send(ReplayOpening(erasure.statement))
     assert missing.value.error == "PurgeMissing"
     assert (missing.value.operands["attested"], missing.value.operands["least"]) == (0b0101, 3)
-    erasure.purge([1, 3])
 
     # Replay: rounds of the new branch from the base, until its finals are those of the target.
-    sent = world.send(ReplayOpening(erasure.batch))
+    rest = (erasure.purge_entry(3, 0), erasure.purge_entry(1, 0))
+    sent = world.send(ReplayOpening(erasure.statement, rest))
+    listed = (word("inventory 1"), word("inventory 3"))
+    assert one_of(sent, PurgesAttested) == PurgesAttested(erasure.batch, 0, 0b1010, listed)
     assert one_of(sent, ReplayOpened) == ReplayOpened(erasure.batch, 1)
     replay = one_of(sent, RoundOpened)
     assert (replay.branch, replay.height, replay.parent_result, replay.parent_model) == (1, 2, base_result, base)
     sent = world.finish(replay.round_id)
     with pytest.raises(CallReverted) as early:
         erasure.verdicts([0, 1], 1, one_of(sent, RoundFinal).result.model_root)
-    assert (early.value.error, early.value.operands) == ("NotCaughtUp", {"branch": 1, "targetFinals": 3})
+    assert (early.value.error, early.value.operands) == ("NotCaughtUp", {"branch": 1})
     with pytest.raises(CallReverted) as undelivered:
         erasure.step(3)
     assert undelivered.value.operands["state"] == State.REPLAYING
@@ -317,23 +333,23 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     entries_ = (
         erasure.verdict_entry(3, 1, model),
         erasure.verdict_entry(0, 1, model),
-        erasure.verdict_entry(0, 1, model, confirmed=False),
         erasure.verdict_entry(1, 1, word("another head")),
     )
-    sent = world.send(Verdicts(erasure.batch, entries_))
-    assert records_of(sent, VerdictGiven) == [VerdictGiven(erasure.batch, 0, 1, model, True)]
-    assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(3, 3), (0, 1), (1, 6)]
+    sent = world.send(Verdicts(erasure.statement, entries_))
+    assert records_of(sent, VerdictsGiven) == [VerdictsGiven(erasure.batch, 1, model, 0b0001, 0b0001)]
+    assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(1, 2), (3, 3)]
+    sent = erasure.verdicts([0], 1, model, confirmed=False)
+    assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(0, 1)]
     erasure.verdicts([2], 1, model, confirmed=False)
-    sent = erasure.verdicts([1], 1, model)
-    assert kinds(sent) == ["VerdictGiven", "ErasureConfirmed", "HeadMoved"]
+    purges = tuple(erasure.purge_entry(member, 1) for member in (0, 1, 3))
+    sent = world.send(Verdicts(erasure.statement, (erasure.verdict_entry(1, 1, model),), purges))
+    assert kinds(sent) == ["VerdictsGiven", "PurgesAttested", "ErasureConfirmed", "HeadMoved"]
     assert one_of(sent, ErasureConfirmed) == ErasureConfirmed(erasure.batch, 1, model)
     assert one_of(sent, HeadMoved) == HeadMoved(erasure.batch, erasure.study, 1)
 
     # Close: whoever has not attested the final purge is named.
-    erasure.step(3)
-    erasure.purge([0, 1, 3], stage=1)
-    erasure.step(4)
-    sent = erasure.step(5)
+    sent = erasure.step(3, 4, 5)
+    assert kinds(sent) == ["ErasureStepped", "ErasureClosed"]
     assert one_of(sent, ErasureClosed) == ErasureClosed(erasure.batch, 0b0100)
 
     # The accumulator follows from the records.
@@ -342,9 +358,9 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     for logged in world.logged()[position:]:
         if type(logged.record).__name__ in (
             "ErasurePlanned",
-            "PurgeAttested",
+            "PurgesAttested",
             "ReplayOpened",
-            "VerdictGiven",
+            "VerdictsGiven",
             "ErasureConfirmed",
             "HeadMoved",
             "ErasureStepped",
@@ -361,10 +377,10 @@ def test_a_replay_opens_without_the_silent_after_the_purge_window(world: World) 
     world.finish(opened.round_id)
     erasure.purge([0, 1, 3])
     with pytest.raises(CallReverted) as early:
-        world.send(ReplayOpening(erasure.batch))
+        world.send(ReplayOpening(erasure.statement))
     assert early.value.operands["until"] == planned_at + 200
     world.pass_time(planned_at + 200)
-    assert kinds(world.send(ReplayOpening(erasure.batch))) == ["ReplayOpened", "RoundOpened"]
+    assert kinds(world.send(ReplayOpening(erasure.statement))) == ["ReplayOpened", "RoundOpened"]
 
 
 def test_one_plan_a_study_at_a_time(world: World) -> None:
@@ -378,10 +394,7 @@ def test_one_plan_a_study_at_a_time(world: World) -> None:
     world.advance(301)
     with pytest.raises(CallReverted) as active:
         other.plan(1, finals[0].result.model_root, 3)
-    assert (active.value.error, active.value.operands) == (
-        "PlanActive",
-        {"study": erasure.study, "active": erasure.batch},
-    )
+    assert (active.value.error, active.value.operands) == ("ForkActive", {"study": erasure.study})
 
 
 def test_a_consent_never_included_needs_no_replay(world: World) -> None:
@@ -390,15 +403,19 @@ def test_a_consent_never_included_needs_no_replay(world: World) -> None:
     assert kinds(sent) == ["ErasurePlanned"]
     assert one_of(sent, ErasurePlanned).branch == 0
     with pytest.raises(CallReverted) as no_replay:
-        world.send(ReplayOpening(erasure.batch))
+        world.send(ReplayOpening(erasure.statement))
     assert no_replay.value.operands["state"] == State.PLANNED
+    other = opened_batch(world, erasure.study, controller=1)
+    other.step(1, 2)
     # Training goes on meanwhile, and the verdicts are about the checkpoint.
     assert kinds(world.finish(opened.round_id)) == ["RoundFinal", "RoundOpened"]
+    world.advance(301)
+    with pytest.raises(CallReverted) as active:
+        other.plan(3, finals[2].result.model_root, 3)
+    assert active.value.error == "ForkActive"
     sent = erasure.verdicts([0, 1], 0, finals[2].result.model_root)
-    assert kinds(sent) == ["VerdictGiven", "VerdictGiven", "ErasureConfirmed", "HeadMoved"]
-    erasure.step(3)
-    erasure.step(4)
-    assert one_of(erasure.step(5), ErasureClosed).exceptions == 0
+    assert kinds(sent) == ["VerdictsGiven", "ErasureConfirmed", "HeadMoved"]
+    assert one_of(erasure.step(3, 4, 5), ErasureClosed).exceptions == 0
 
 
 def test_a_plan_between_rounds_takes_over_at_once(make_world: WorldMaker) -> None:
@@ -414,7 +431,7 @@ def test_a_plan_between_rounds_takes_over_at_once(make_world: WorldMaker) -> Non
     initial = word("initial model")
     erasure.plan(0, initial, 2)
     erasure.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
+    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
     assert (replay.branch, replay.height, replay.parent_model) == (1, 1, initial)
     second = one_of(world.finish(replay.round_id), RoundOpened)
     sent = world.finish(second.round_id)
@@ -428,7 +445,7 @@ def test_a_second_erasure_forks_from_the_branch_that_then_trains(world: World) -
     erasure.plan(1, finals[0].result.model_root, 2)
     world.finish(opened.round_id)
     erasure.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
+    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
     sent = world.finish(replay.round_id)
     head = one_of(sent, RoundFinal).result.model_root
     erasure.verdicts([0, 1], 1, head)
@@ -446,7 +463,7 @@ def test_a_second_erasure_forks_from_the_branch_that_then_trains(world: World) -
     assert one_of(sent, BranchCreated).branch == 2
     world.finish(following.round_id)
     other.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(other.batch)), RoundOpened)
+    replay = one_of(world.send(ReplayOpening(other.statement)), RoundOpened)
     assert (replay.branch, replay.height, replay.parent_model) == (2, 1, word("initial model"))
 
 
@@ -455,7 +472,7 @@ def test_a_replay_steps_over_rounds_that_fail(world: World) -> None:
     erasure.plan(1, finals[0].result.model_root, 2)
     world.finish(opened.round_id)
     erasure.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
+    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
     world.pass_time(replay.opened_at + 1_020)
     sent = world.send(RoundFailure(replay.study, replay.round_id))
     again = one_of(sent, RoundOpened)
@@ -475,7 +492,7 @@ def test_below_four_members_one_other_verifies(make_world: WorldMaker) -> None:
     world.advance(301)
     erasure.plan(0, word("initial model"), 1, voters=(0, 1))
     erasure.purge([0, 1])
-    replay = one_of(world.send(ReplayOpening(erasure.batch)), RoundOpened)
+    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
     final = one_of(world.finish(replay.round_id), RoundFinal)
     assert "HeadMoved" in kinds(erasure.verdicts([0], 1, final.result.model_root))
 
@@ -484,5 +501,62 @@ def test_zero_is_never_a_requests_root(world: World) -> None:
     study, _ = world.study()
     statement = OpenErasure(study, 3, 3, ZERO, 5)
     with pytest.raises(CallReverted) as refused:
-        world.send(ErasureOpening(study, 3, 3, ZERO, 5, world.sign(3, statement)))
+        world.send(ErasureOpening(statement, world.sign(3, statement)))
     assert (refused.value.error, refused.value.operands) == ("Missing", {"field": "requestsRoot"})
+
+
+def test_first_steps_may_come_with_the_opening(world: World) -> None:
+    study, _ = world.study()
+    erasure = Erasure(world, study, 3, 3, world.now + 86_400)
+    sent = world.send(replace(erasure.opening, steps=erasure.steps(1, 2)))
+    assert kinds(sent) == ["ErasureOpened", "ErasureStepped"]
+    evidence = (word("evidence 1"), word("evidence 2"))
+    assert one_of(sent, ErasureStepped) == ErasureStepped(erasure.batch, 1, evidence)
+    relayed = Erasure(world, study, 3, 1, world.now + 86_400)
+    with pytest.raises(CallReverted) as not_controller:
+        world.send(replace(relayed.opening, steps=relayed.steps(1, 2)))
+    assert not_controller.value.operands == {"expected": 3, "got": 1}
+
+
+def test_a_batch_is_due_within_a_month(world: World) -> None:
+    study, _ = world.study()
+    erasure = Erasure(world, study, 3, 3, world.now + 40 * 86_400)
+    with pytest.raises(CallReverted) as late:
+        world.send(erasure.opening)
+    assert late.value.error == "DueTooLate"
+    assert late.value.operands["dueAt"] == erasure.due_at
+    past = Erasure(world, study, 3, 1, world.now - 5)  # a relay may be late
+    assert kinds(world.send(past.opening)) == ["ErasureOpened"]
+
+
+def test_the_controller_extends_once_in_time_by_two_months_at_most(world: World) -> None:
+    study, _ = world.study()
+    erasure = Erasure(world, study, 3, 1, world.now + 86_400)
+    world.send(erasure.opening)
+    last = erasure.due_at + 61 * 86_400
+    with pytest.raises(CallReverted) as not_controller:
+        erasure.extend(last, member=1)
+    assert (not_controller.value.error, not_controller.value.operands) == ("NotController", {"expected": 3, "got": 1})
+    for due_at in (erasure.due_at, last + 1):
+        with pytest.raises(CallReverted) as bounds:
+            erasure.extend(due_at)
+        assert bounds.value.error == "ExtensionOutOfBounds"
+        assert bounds.value.operands == {"dueAt": due_at, "first": erasure.due_at + 1, "last": last}
+    before = world.ledger.accumulators()[2]
+    sent = erasure.extend(last)
+    assert sent.records == (ErasureExtended(erasure.batch, last),)
+    assert world.ledger.accumulators()[2] == accumulate(before, sent.records[0])
+    with pytest.raises(CallReverted) as again:
+        erasure.extend(last - 1)
+    assert (again.value.error, again.value.operands) == ("AlreadyExtended", {"batch": erasure.batch, "dueAt": last})
+    other = Erasure(world, study, 3, 0, world.now + 100)
+    world.send(other.opening)
+    world.pass_time(other.due_at)
+    with pytest.raises(CallReverted) as late:
+        other.extend(other.due_at + 86_400)
+    assert late.value.error == "ExtensionTooLate"
+    signature = world.sign(3, Refuse(erasure.batch, 3, 4))
+    world.send(ErasureRefusal(erasure.statement, 3, 4, signature))
+    with pytest.raises(CallReverted) as over:
+        erasure.extend(last)
+    assert over.value.operands["state"] == State.REFUSED
