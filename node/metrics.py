@@ -60,6 +60,8 @@ COUNTERS: Final[dict[str, tuple[str, Figure]]] = {
     "slow_total": ("streams closed because a message did not arrive in time", _at_the_door("slow")),
     "crowded_total": ("streams refused because the peer had too many", _at_the_door("crowded")),
     "frozen_total": ("peers dropped because a heartbeat was not answered", _at_the_door("frozen")),
+    "broken_total": ("connections closed because the peer broke the muxer's limits", _at_the_door("broken")),
+    "displaced_total": ("unproved connections closed to make room for later ones", _at_the_door("displaced")),
     "faults_total": ("requests on which our own handler failed: a bug of ours", _at_the_door("failed")),
 }
 
