@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog
 import structlog.testing
 
 from crypto.digest import Digest
@@ -23,6 +24,15 @@ def trainer() -> Iterator[SharedTrainer]:
     shared = SharedTrainer()
     yield shared
     shared.end()
+
+
+@pytest.fixture
+def every_level() -> Iterator[None]:
+    """Nothing is left out of the log, whatever level a command that ran before in this process has set."""
+    before = structlog.get_config()
+    structlog.reset_defaults()
+    yield
+    structlog.configure(**before)
 
 
 def canaries(net: Net, node: WatchedNode) -> dict[str, str]:
@@ -53,6 +63,7 @@ def canaries(net: Net, node: WatchedNode) -> dict[str, str]:
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("every_level")
 async def test_no_log_of_a_life_with_an_erasure_names_a_patient_or_a_key(
     tmp_path: Path, trainer: SharedTrainer, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -12,8 +12,8 @@ import pytest
 import rfc8785
 
 from crypto.blobs import ROLE_TRAIN, SetEntry, SetPlain, dataset_root, encode_set
-from crypto.commitments import ConsentOpening, lineage, link, round_id, study_id, update_root
-from crypto.digest import ZERO, Digest, accumulate, hash_words, keccak256
+from crypto.commitments import ConsentOpening, base_result, lineage, link, round_id, study_id, update_root
+from crypto.digest import ZERO, Digest, accumulate, keccak256
 from crypto.keys import KeyRing
 from crypto.sealing import BlobKind, seal
 from crypto.statements import Admit, Close, Commit, CreateStudy, Remove, Seat, Vote, sign, struct_hash
@@ -303,9 +303,9 @@ def test_a_failed_round_between_two_breaks_no_chain(world: World) -> None:
 
 def test_a_line_that_forked_is_complete_from_its_checkpoint_on(world: World) -> None:
     world.round(1, entries(OTHERS))
-    base, batch = world.model, keccak256(b"batch")
+    base, batch, origin = world.model, keccak256(b"batch"), world.lineage
     world.round(2, entries(PATIENTS))
-    world.lineage = hash_words("branch", world.study, batch, 0, 1, base)
+    world.lineage = base_result(world.study, batch, 0, 1, base, origin)
     world.model = base
     world.add(BranchCreated(world.study, 1, 0, 1, base, world.lineage, ZERO, 2, batch))
     world.round(2, entries(OTHERS), branch=1)

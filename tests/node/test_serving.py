@@ -116,7 +116,10 @@ async def test_an_auditor_reads_nothing_that_an_officer_has_not_opened(tmp_path:
         store, found = node.participant.store, node.history.studies[study]
         await net.until(lambda: node.participant.audit_open(study, 0))  # by the node itself: nobody attends this one
         net.hold = True
-        store.execute("DELETE FROM meta WHERE name LIKE 'audit opened %'")  # as it is where a person attends
+        vault = node.participant.vault
+        assert vault is not None
+        vault._standing = None  # as it is where a person attends: LINK opens with the key that the officer brings
+        await node.core(store.execute, "DELETE FROM meta WHERE name LIKE 'audit opened %'")
         assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
         access, found.access = found.access, []
         with pytest.raises(Refused, match="announced no access"):

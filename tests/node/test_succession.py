@@ -13,7 +13,7 @@ from crypto.statements import Seat, sign
 from node import card as cards
 from node import certificate, document
 from node.errors import Refused
-from node.records import Contracts, RoundFinal, RoundOpened, SeatInput, StudyContinued, Withdrawn
+from node.records import Contracts, EntrySkipped, RoundFinal, RoundOpened, SeatInput, StudyContinued, Withdrawn
 from node.succession import check_at_rest, described
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
@@ -92,7 +92,8 @@ async def test_a_network_moves_in_the_middle_of_its_study_and_an_erasure_reaches
         node = net.nodes[2]
         await node.desk.withdraw(node, card=cards.encode(late))
         await net.until(lambda: net.nodes[0].history.withdrawn_at(late.consent_id) is not None)
-        assert [type(one.record) for one in net.nodes[0].history.late] == [Withdrawn]
+        told = [one.record for one in net.nodes[0].history.late]  # who has the same thought a moment later is skipped
+        assert [type(one) for one in told if not isinstance(one, EntrySkipped)] == [Withdrawn]
 
         # an erasure of a record that was used before the move forks the study below it
         node = net.nodes[1]

@@ -74,7 +74,7 @@ def test_every_record_is_told_in_words(erased: World) -> None:
     entries = trail(index_of(erased.logged()))
     assert len(entries) == len(erased.logged())
     for entry, logged in zip(entries, erased.logged(), strict=True):
-        assert list(entry) == ["time", "block", "transaction", "who", "kind", "what"]
+        assert list(entry) == ["time", "block", "transaction", "who", "kind", "what", "deployment"]
         assert (entry["time"], entry["block"]) == (logged.timestamp, logged.position.block)
         assert entry["who"]
         assert entry["what"]
