@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 # Examples are drawn the same way on every run, so that a failure in the continuous integration is found again at a
 # desk; HYPOTHESIS_PROFILE=explore draws new and many more. No deadline: a shared machine makes times meaningless.
@@ -14,14 +16,25 @@ settings.register_profile("explore", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
 
 
-SHARED = ("original", "net")
-"""Fixtures of several files that found a whole network: whoever uses one of them runs in one process."""
+NETWORKS = {
+    "tests/node/audit/test_bundle.py": "original",
+    "tests/node/audit/test_verify.py": "original",
+    "tests/node/reports/test_reports_of_a_home.py": "original",
+    "tests/network/test_processes.py": "running",
+    "tests/network/test_roles.py": "running",
+    "tests/network/test_exit_codes.py": "running",
+}
+"""File -> the network that it uses together with others."""
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What shares a costly fixture runs in one process (`--dist loadgroup`): a file, or all that use one network."""
-    for item in items:
-        used = getattr(item, "fixturenames", ())
-        group = next((name for name in SHARED if name in used), str(item.path))
-        item.add_marker(pytest.mark.xdist_group(group))
+class ByNetwork(LoadFileScheduling):
+    """The tests of a file run in one process, and so do the files that use one network: founding it takes long."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return NETWORKS.get(file, file)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByNetwork:
+    """Called by pytest-xdist where tests run in several processes."""
+    return ByNetwork(config, log)
