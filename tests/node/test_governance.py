@@ -23,6 +23,8 @@ from node.notices import counts
 from node.records import MemberRecovered, MemberRevoked, MemberRotated, Withdrawn
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 
 @pytest.fixture(scope="module")
 def trainer() -> Iterator[SharedTrainer]:

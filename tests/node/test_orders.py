@@ -15,6 +15,8 @@ from node.home import HomeLock, create_home
 from node.runner import Opened, Orders
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 ROW = {"form": "f", "signed_on": "2026-01-01", "signer": "patient", "verified_by": "dr.keller", "until": ""}
 
 

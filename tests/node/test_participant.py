@@ -21,6 +21,8 @@ from node.simulate import roots
 from node.store import Store, notice_key
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 VICTIM = 1
 
 

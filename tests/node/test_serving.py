@@ -41,6 +41,8 @@ from node.serving import MAX_EARLY, Standing, standing
 from tests.fakes.byzantine import Mute, signed
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 UNKNOWN = Digest(b"\x17" * 32)
 RESULT = Result(1, 3, 0, UNKNOWN, b"", UNKNOWN, UNKNOWN)
 

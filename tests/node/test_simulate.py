@@ -13,6 +13,8 @@ from node.simulate import roots, simulation
 from node.training import model_root
 from tests.fakes.network import Net, SharedTrainer, dataset, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 
 @pytest.fixture(scope="module")
 def trainer() -> Iterator[SharedTrainer]:

@@ -156,7 +156,14 @@ def codec() -> Codec:
     return Codec.load()
 
 
-@pytest.fixture(params=["memory", "embedded", "anvil", pytest.param("timed", marks=pytest.mark.slow)])
+@pytest.fixture(
+    params=[
+        "memory",
+        "embedded",
+        pytest.param("anvil", marks=pytest.mark.slow),
+        pytest.param("timed", marks=pytest.mark.slow),
+    ]
+)
 def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -247,7 +254,7 @@ def world(make_world: WorldMaker) -> World:
     return make_world()
 
 
-@pytest.fixture(params=["embedded", "anvil"])
+@pytest.fixture(params=[pytest.param("embedded", marks=pytest.mark.slow), "anvil"])
 def chain(request: pytest.FixtureRequest) -> Chain:
     """Each real chain."""
     found: Chain = request.getfixturevalue(request.param)

@@ -19,6 +19,8 @@ from node.logbook import DAY_S, check, due, export
 from node.records import LogAnchored
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 LINK = {"role": "dpo", "act": "consent.cards: find", "subject": "cd" * 32, "outcome": "permitted", "why": ""}
 
 
