@@ -21,7 +21,7 @@ from node import runner
 from node.cli.main import main
 from node.messages import AbstainNotice, CloseNotice, HaveNotice, Notice, VoteNotice
 from node.participant import Participant
-from node.store import SentTransactions, Store
+from node.store import Partial, SentTransactions, Store
 
 NAME = "dies-after"
 
@@ -40,6 +40,8 @@ POINTS: dict[str, tuple[type, str, Callable[..., bool]]] = {
     "notice of another kept": (Store, "remember", lambda notice, *, own: not own),
     "ciphertext kept": (Store, "put", lambda kind, *words: kind == "cipher"),
     "model kept": (Store, "put", lambda kind, *words: kind == "model"),
+    "chunk of a pull kept": (Partial, "keep", lambda *words: True),
+    "pull in its place": (Partial, "finish", lambda *words: True),
     "content key kept": (Store, "put_key", lambda *words: True),
     "reveal noted": (Store, "set_meta", lambda name, value: name.startswith("revealed ")),
     "block kept": (Store, "add_block", lambda *words: True),
