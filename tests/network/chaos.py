@@ -35,6 +35,7 @@ import numpy as np
 from crypto.digest import Digest
 from fl_engine.data.dataset import Dataset
 from node import control
+from node.chain.engine import MAX_LEAD_S
 from node.cli.common import order
 from node.errors import NodeError
 from node.founding import Plan, found_network
@@ -516,8 +517,10 @@ class Chaos:
             opened, ended = one.opened.opened_at, one.ended_at or math.inf
             for part in row["members"]:
                 name = f"member-{part['member'] + 1}"
-                hurt = self._felt(name, opened - 1, ended + 1)
-                others = [f for f in self.faults if f.overlaps(opened - 1, ended + 1)]
+                # A burst of blocks takes their stamps ahead of the clock: a round may have been so much earlier.
+                earliest = opened - MAX_LEAD_S - 1
+                hurt = self._felt(name, earliest, ended + 1)
+                others = [f for f in self.faults if f.overlaps(earliest, ended + 1)]
                 where = f"round {row['height']} of {study.hex()[:8]}"
                 if part["missed"] == "commit" and not hurt:
                     self.broken.append(
@@ -528,7 +531,7 @@ class Chaos:
                 if part["invalid"] is not None or part["contradicted"]:
                     self.broken.append(f"{where}: {name} is honest and told to be {part['invalid'] or 'contradicted'}")
                 away = [f for f in hurt if f.victim == name and f.kind in ("kill", "freeze", "offline")]
-                if part["committed"] and any(f.began < opened - 1 and f.ended > ended + 1 for f in away):
+                if part["committed"] and any(f.began < earliest and f.ended > ended + 1 for f in away):
                     self.broken.append(f"{where}: {name} is told to have committed and was away all the time")
 
     def _signed(self, name: str, one: RoundHistory) -> bool:
