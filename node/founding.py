@@ -32,6 +32,7 @@ from node.store import Store
 from node.vault import Vault
 
 COIN = 10**18
+FIRST_PORT = 24_100  # below the ports that Linux gives to outgoing connections (from 32768): nothing else takes it
 READY_TIMEOUT_S = 60
 
 
@@ -47,7 +48,7 @@ class Plan:
     datasets: tuple[Dataset, ...]
     task: str
     chain: str = "embedded"
-    base_port: int = 41000
+    base_port: int = FIRST_PORT
     register: Path | None = None
     deployer: LedgerKey | None = None
 

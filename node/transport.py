@@ -548,7 +548,7 @@ def _parse_address(text: str, peer_id: bytes | None = None) -> Multiaddr:
     except Exception as error:  # the library raises its own, and ValueErrors of several kinds
         raise InputError(f"{text[:200]!r} is not a multiaddress: {error}") from None
     if len(names) < 2 or names[0] not in ("ip4", "ip6", "dns", "dns4", "dns6") or names[1] != "tcp":
-        raise InputError(f"{text[:200]!r} is not an address like /ip4/192.0.2.1/tcp/41001")
+        raise InputError(f"{text[:200]!r} is not an address like /ip4/192.0.2.1/tcp/24101")
     if stated is not None:
         if peer_id is None or stated != peer_id_text(peer_id):
             wanted = "no peer" if peer_id is None else peer_id_text(peer_id)

@@ -37,7 +37,7 @@ def chain() -> None:
 def serve(home: Path, host: str, port: int, allow_remote: bool, token_file: Path | None) -> None:
     """Run the embedded chain until Ctrl-C or SIGTERM; one line on stdout when it answers.
 
-    Example: koinon chain serve --home NET --port 41000
+    Example: koinon chain serve --home NET --port 24100
 
     One process orders everything: members verify what it says, but it can delay. Consortia use their own client.
     """

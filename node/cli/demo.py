@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from crypto.digest import Digest
     from node.history import History
 
-FIRST_PORT: Final = 41000
 STEP_TIMEOUT_S: Final = 180.0
 WATCH_S: Final = 0.1
 
@@ -417,7 +416,9 @@ def _training_after_first(history: History, study: Digest) -> bool:
 
 def free_ports(count: int) -> int:
     """The first of `count` consecutive ports that are free on this machine now."""
-    for base in range(FIRST_PORT, 60_000, 64):
+    from node.founding import FIRST_PORT
+
+    for base in range(FIRST_PORT, 32_000, 64):
         try:
             for port in range(base, base + count):
                 with socket.socket() as probe:
@@ -425,4 +426,4 @@ def free_ports(count: int) -> int:
         except OSError:
             continue
         return base
-    raise LocalFault(f"no {count} free ports in a row between {FIRST_PORT} and 60000")
+    raise LocalFault(f"no {count} free ports in a row between {FIRST_PORT} and 32000")

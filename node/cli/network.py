@@ -83,7 +83,7 @@ def data_options(command: Any) -> Any:
 @data_options
 @click.option("--register", type=FILE, help="CSV of signed forms; without it the network is marked synthetic.")
 @click.option("--chain", "chain_", default="embedded", metavar="embedded|URL", help="Where the contracts live.")
-@click.option("--base-port", type=int, default=41000, show_default=True, help="Chain; members and auditor follow.")
+@click.option("--base-port", type=int, default=24100, show_default=True, help="Chain; members and auditor follow.")
 @click.option("--name", default="koinon", show_default=True, help="The network's public name.")
 @click.option("--deployer-key-file", type=FILE, help="Hex key of the account that pays on a chain given by URL.")
 @json_flag
