@@ -119,7 +119,7 @@ def anvil() -> Iterator[Chain]:
 @pytest.fixture(scope="session")
 def timed() -> Iterator[Chain]:
     """A block at each stroke of a clock, whether or not there is anything for it, as consortia have it."""
-    yield from _anvil("--block-time", "0.1")
+    yield from _anvil("--block-time", "0.5")
 
 
 def _anvil(*options: str) -> Iterator[Chain]:
