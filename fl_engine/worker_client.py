@@ -124,9 +124,7 @@ class TrainingWorker:
             "member": member,
             "erasable": erasable,
         }
-        answer, buffers = self._ask(header, [model_bytes, _raw(rows, "<i8")])
-        delta = view_ints(buffers[0], len(buffers[0]) // 4)
-        return TrainedUpdate(delta, answer["records"], answer["loss"], answer["profile"])
+        return self._update(header, [model_bytes, _raw(rows, "<i8")])
 
     def unlearn(
         self,
@@ -170,9 +168,7 @@ class TrainingWorker:
             "erasable": erasable,
         }
         rows = [_raw(one, "<i8") for one in (retained, forgotten)]
-        answer, buffers = self._ask(header, [model_bytes, *rows, secret, *anchors])
-        delta = view_ints(buffers[0], len(buffers[0]) // 4)
-        return TrainedUpdate(delta, answer["records"], answer["loss"], answer["profile"])
+        return self._update(header, [model_bytes, *rows, secret, *anchors])
 
     def predict(
         self, dataset: str, rows: NDArray[np.int64], model_bytes: bytes, *, model: str, grid: Grid
@@ -239,6 +235,11 @@ class TrainingWorker:
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+
+    def _update(self, header: dict[str, Any], buffers: Sequence[bytes]) -> TrainedUpdate:
+        answer, parts = self._ask(header, buffers)
+        delta = view_ints(parts[0], len(parts[0]) // 4)
+        return TrainedUpdate(delta, answer["records"], answer["loss"], answer["profile"])
 
     def _ask(self, header: dict[str, Any], buffers: Sequence[bytes], loads: str | None = None) -> Frame:
         with self._turn:

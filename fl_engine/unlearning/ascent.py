@@ -27,21 +27,18 @@ from fl_engine.errors import PolicyError
 from fl_engine.params import Ints
 from fl_engine.ring import Grid, dequantise, quantise
 from fl_engine.training.method import LocalUpdate, batch_order
-from fl_engine.unlearning.integers import difference, ratio_of, squared_norm, within_norm
+from fl_engine.unlearning.gated import answered, squared_radius
 from fl_engine.unlearning.unlearner import (
     ALWAYS,
     Case,
-    Checkpoint,
     Claim,
     Need,
     Probe,
     Records,
-    Result,
     Round,
     Rounds,
     Task,
     Unlearner,
-    federated,
 )
 
 
@@ -57,19 +54,12 @@ def without_the_last_word(case: Case) -> Ints:
 def _rounds(case: Case) -> Rounds:
     agreed = case.agreed
     reference = without_the_last_word(case)
-    numerator, denominator = ratio_of(case.parameters["radius"])
-    moved = squared_norm(difference(case.past.model(case.target), agreed.initial))
-    bound = moved * numerator**2 // denominator**2
+    bound = squared_radius(case)
     numbers = {name: case.parameters[name] for name in ("stop", "learning_rate", "epochs")}
     numbers["bound"] = float(isqrt(bound))
-    height = case.target + 1
     task = Task("climb", reference, agreed.training, agreed.layout.size, numbers=numbers)
-    updates = yield Round(height, dict.fromkeys(sorted(case.forgetting), task))
-    kept = {m: LocalUpdate(within_norm(one.delta, bound), one.records, one.loss) for m, one in updates.items()}
-    model = agreed.step(reference, kept)
-    made = {(height, 0): Checkpoint(model, sum(one.records for one in updates.values()))}
-    end = yield from federated(case, model, case.remaining, height + 1, height + case.whole("repair"))
-    return Result(end.model, made | dict(end.checkpoints))
+    updates = yield Round(case.target + 1, dict.fromkeys(sorted(case.forgetting), task))
+    return (yield from answered(case, reference, updates, bound))
 
 
 def _climb(network: Probe, task: Task, records: Records, grid: Grid, *, beacon: bytes, member: int) -> LocalUpdate:

@@ -21,36 +21,27 @@ import numpy as np
 from fl_engine.errors import PolicyError
 from fl_engine.ring import Grid, dequantise, quantise
 from fl_engine.training.method import LocalUpdate, batch_order
-from fl_engine.unlearning.integers import difference, ratio_of, squared_norm, within_norm
+from fl_engine.unlearning.gated import answered, squared_radius
 from fl_engine.unlearning.unlearner import (
     ALWAYS,
     Case,
-    Checkpoint,
     Claim,
     Need,
     Probe,
     Records,
-    Result,
     Round,
     Rounds,
     Task,
     Unlearner,
-    federated,
 )
 
 
 def _rounds(case: Case) -> Rounds:
-    agreed, model, height = case.agreed, case.past.model(case.target), case.target + 1
-    numerator, denominator = ratio_of(case.parameters["radius"])
-    bound = squared_norm(difference(model, agreed.initial)) * numerator**2 // denominator**2
+    agreed, model = case.agreed, case.past.model(case.target)
     numbers = {name: case.parameters[name] for name in ("temperature", "learning_rate", "epochs")}
     task = Task("contrast", model, agreed.training, agreed.layout.size, (agreed.initial,), numbers)
-    updates = yield Round(height, dict.fromkeys(sorted(case.forgetting), task))
-    kept = {m: LocalUpdate(within_norm(one.delta, bound), one.records, one.loss) for m, one in updates.items()}
-    model = agreed.step(model, kept)
-    made = {(height, 0): Checkpoint(model, sum(one.records for one in updates.values()))}
-    end = yield from federated(case, model, case.remaining, height + 1, height + case.whole("repair"))
-    return Result(end.model, made | dict(end.checkpoints))
+    updates = yield Round(case.target + 1, dict.fromkeys(sorted(case.forgetting), task))
+    return (yield from answered(case, model, updates, squared_radius(case)))
 
 
 def _contrast(network: Probe, task: Task, records: Records, grid: Grid, *, beacon: bytes, member: int) -> LocalUpdate:

@@ -22,39 +22,35 @@ from fl_engine.aggregation import aggregate
 from fl_engine.params import Ints
 from fl_engine.ring import Grid, add_saturating, dequantise, quantise
 from fl_engine.training.method import LocalUpdate, batch_order
+from fl_engine.unlearning.gated import repaired
 from fl_engine.unlearning.integers import ratio_of, scale, squared_norm, within_norm
 from fl_engine.unlearning.unlearner import (
     ALWAYS,
     Case,
-    Checkpoint,
     Claim,
     Need,
     Probe,
     Records,
-    Result,
     Round,
     Rounds,
     Task,
     Unlearner,
-    federated,
 )
 
 
 def _rounds(case: Case) -> Rounds:
-    agreed, model, height = case.agreed, case.past.model(case.target), case.target + 1
+    agreed, model = case.agreed, case.past.model(case.target)
     size = agreed.layout.size
     tasks = {m: Task("train", model, agreed.training, size) for m in case.untouched}
     tasks |= {m: Task("relearn", model, agreed.training, size) for m in case.forgetting}
-    updates = yield Round(height, dict(sorted(tasks.items())))
+    updates = yield Round(case.target + 1, dict(sorted(tasks.items())))
     added = {m: one for m, one in updates.items() if m in case.untouched}
     taken = {m: one for m, one in updates.items() if m in case.forgetting}
     records = sum(one.records for one in added.values())
     model = agreed.step(model, added) if added else model
     if taken:
         model = add_saturating(model, _negated(case, added, taken, records))
-    made = {(height, 0): Checkpoint(model, records)}
-    end = yield from federated(case, model, case.remaining, height + 1, height + case.whole("repair"))
-    return Result(end.model, made | dict(end.checkpoints))
+    return (yield from repaired(case, model, records))
 
 
 def _negated(case: Case, added: dict[int, LocalUpdate], taken: dict[int, LocalUpdate], records: int) -> Ints:
