@@ -133,8 +133,9 @@ class Follower:
         if last < first:
             return ()
         if self._codec is None or not isinstance(self._ledger, EvidentLedger):
-            self._next = last + 1
-            return self._ledger.records(first, last)
+            records = self._ledger.records(first, last)
+            self._next = last + 1  # only now: what could not be read is read again
+            return records
         found: list[Logged] = []
         for number in range(first, last + 1):
             try:

@@ -46,7 +46,7 @@ QUARTER_END = 1_893_456_000  # 2030-01-01
 POLL_S = 0.01
 QUIET_LOOKS = 2
 """Looks at the chain that every node must have made since anything last happened before time moves on."""
-PATIENCE_S = 60.0
+PATIENCE_S = 180.0
 """Real seconds after which a test that waits for something gives up."""
 
 

@@ -337,7 +337,11 @@ async def test_two_commits_of_one_member_end_in_one_result(
         index.extend(tell(net.ledger.records(0, net.ledger.head().number)))
         entries = trail(index, kind="equivocated")
         assert all("signed two different commits" in one["what"] for one in entries)
-        assert participation(net.nodes[0].history, study)["totals"][LIAR]["contradicted"] == len(told)
+
+        def counted() -> int:
+            return int(participation(net.nodes[0].history, study)["totals"][LIAR]["contradicted"])
+
+        await net.until(lambda: counted() == len(net.of(Equivocated)))
 
 
 async def test_two_votes_of_one_attempt_are_kept_and_reported_by_one_member(
