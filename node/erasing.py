@@ -105,6 +105,7 @@ from node.messages import (
 )
 from node.notices import counts, hash_of_result, statement_of
 from node.participant import Participant
+from node.planning import Subject, holds
 from node.records import (
     Call,
     ErasureAuthorisation,
@@ -122,6 +123,7 @@ from node.records import (
     Verdicts,
 )
 from node.reports.consent import recipients
+from node.reports.erasure import find_erasure
 from node.store import Store
 from node.vault import Vault
 
@@ -849,16 +851,8 @@ class Erasing:
 
     def _holds_erased(self, one: RoundHistory, member: int, opening: OpeningNotice) -> bool | None:
         """Whether a member's set of a round holds a consent of the batch; None where the set cannot be opened here."""
-        notice = self._standing(one, member)
-        if notice is None:
-            return None
-        try:
-            plain = self._node.open_set(notice)
-        except (NodeError, CryptoError):
-            return None
-        consents = {consent for consent, _ in opening.requests}
-        keys = set(opening.leaf_keys)
-        return any(entry.consent_id in consents or entry.leaf_key in keys for entry in plain.entries)
+        consents = frozenset(consent for consent, _ in opening.requests)
+        return holds(self._node, one, member, consents, frozenset(opening.leaf_keys))
 
     def _keep_first_uses(self, batch: Digest, opening: OpeningNotice, uses: dict[Digest, bool]) -> None:
         """Proofs of the first use for the patients' annexes, made before the sets go. Destroyed with the link."""
@@ -1416,6 +1410,58 @@ class Erasing:
         if batch is None and not self._kept_requests([who]):
             raise NotFound(f"no erasure was asked for here of {who.hex()[:12]}")
         return batch
+
+    def subjects(
+        self, *, patient: str | None = None, consent: Digest | None = None, card: bytes | None = None, erasure: str = ""
+    ) -> list[Subject]:
+        """Whose erasure a question about plans is about, one in each study; nothing is kept and nothing is said.
+
+        A batch speaks for all its consents: a plan is made for the batch.
+        """
+        if erasure:
+            return [self._subject_of(find_erasure(self._history, erasure))]
+        if card is not None:
+            parsed = cards.parse(card)
+            cards.check_network(parsed, self._desk.network)
+            shown = [(parsed.origin.study, parsed.origin.member, parsed.consent_id, parsed.leaf_key)]
+        else:
+            who = consent if consent is not None else patient
+            if who is None:
+                raise InputError("name a patient, a consent, a card or an erasure")
+            held = self._vault.find(who)
+            shown = [
+                (one.study, one.member, one.consent_id, self._vault.annex(one.consent_id).leaf_key) for one in held
+            ]
+        found: dict[tuple[Digest, Digest | None], Subject] = {}
+        for study, hospital, consent_id, key in shown:
+            batch = self._batch_of(consent_id)
+            if batch is not None and batch in self._history.erasures:
+                found[study, batch] = self._subject_of(batch, consent_id, key)
+                continue
+            known = found.get((study, None), Subject(study, hospital, frozenset(), frozenset()))
+            requests = [one.received_at for one in self._kept_requests([*known.consents, consent_id])]
+            found[study, None] = replace(
+                known,
+                consents=known.consents | {consent_id},
+                keys=known.keys | {key},
+                received_at=min(requests, default=None),
+            )
+        return list(found.values())
+
+    def _subject_of(self, batch: Digest, consent: Digest | None = None, key: Digest | None = None) -> Subject:
+        """A batch on the chain; `consent` and `key` are known to be in it, the rest as far as its opening is here."""
+        opened, opening = self._erasure(batch).opened, self._opening(batch)
+        consents = set() if opening is None else {one for one, _ in opening.requests}
+        keys = set() if opening is None else set(opening.leaf_keys)
+        return Subject(
+            opened.study,
+            opened.controller,
+            frozenset(consents | ({consent} if consent is not None else set())),
+            frozenset(keys | ({key} if key is not None else set())),
+            batch,
+            opened.due_at - DUE_S,
+            self._uses(batch),
+        )
 
     def status(self, who: Digest | str, now: int = 0) -> dict[str, Any]:
         """Where an erasure stands: `state`, `claims`, `due_at`, `times`, `overdue` and who is waited for.

@@ -61,6 +61,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "audit.disclosures": (("dpo",), False),
     "audit.open": (("dpo",), False),
     "erase.request": (("dpo",), False),
+    "erase.plan": (("dpo", "auditor"), False),
     "erase.status": (("dpo", "auditor"), False),
     "erase.receipt": (("dpo",), True),
     "erase.refuse": (("dpo",), False),
@@ -81,7 +82,9 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
 """Order -> roles, and whether it always needs LINK; an order that names a patient needs it too. `status` needs no role:
 it holds nothing about anybody, and supervisors ask it."""
 
-BY_CARD: Final = frozenset({"consent.withdraw", "erase.request", "erase.status", "audit.prove", "audit.disclosures"})
+BY_CARD: Final = frozenset(
+    {"consent.withdraw", "erase.request", "erase.plan", "erase.status", "audit.prove", "audit.disclosures"}
+)
 """Orders that every role may carry in when a card is shown: the card is the patient's own word."""
 
 

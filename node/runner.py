@@ -12,6 +12,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from crypto.digest import Digest, sha256
 from crypto.errors import CryptoError
 from crypto.keys import KeyRing, address_text, parse_address, peer_id_text
 from node import card as cards
-from node import config, control, document, keystore, proof, roles, succession
+from node import config, control, document, keystore, planning, proof, roles, succession
 from node.abi import Codec
 from node.app import Node
 from node.desk import Desk
@@ -59,6 +60,7 @@ READS = frozenset(
         "consent.cards",
         "consent.forms",
         "consent.export",
+        "erase.plan",
         "erase.status",
         "audit.prove",
         "audit.disclosures",
@@ -398,6 +400,7 @@ class Orders:
             "audit.disclosures": self._disclosures,
             "audit.open": self._open_audit,
             "erase.request": self._erase,
+            "erase.plan": self._erase_plan,
             "erase.status": self._erasures,
             "erase.receipt": self._erase_receipt,
             "erase.refuse": self._erase_refuse,
@@ -637,6 +640,16 @@ class Orders:
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._node.erasing.request(self._node, **_who(body))
+
+    async def _erase_plan(self, body: dict[str, Any]) -> dict[str, Any]:
+        """What an erasure would take; the estimate runs beside the node's turn, for it goes over whole models."""
+        who = {"erasure": str(body["erasure"])} if body.get("erasure") is not None else _who(body)
+        subjects = await self._node.core(partial(self._node.erasing.subjects, **who))
+        studies = []
+        for one in subjects:
+            found = await self._node.core(planning.gather, self._node.participant, one)
+            studies.append(await trio.to_thread.run_sync(planning.rows, found, self._node.now))
+        return {"now": self._node.now, "studies": studies}
 
     async def _erasures(self, body: dict[str, Any]) -> dict[str, Any]:
         erasing, now = self._node.erasing, self._node.now

@@ -112,6 +112,82 @@ def _first_found(home: Path, bodies: list[dict[str, str]]) -> dict[str, Any] | N
     return None
 
 
+@erase.command("plan")
+@home_option
+@subject_options(erasure=True)
+@click.option("--dry-run", is_flag=True, help="Needed: a plan is voted by the members, here it is only shown.")
+@json_flag
+def plan(
+    home: Path, patient: str | None, consent: str | None, card: Path | None, erasure: str | None, dry_run: bool
+) -> None:
+    """Show what an erasure would take: every method's rounds, time and traffic, and which one the node would take.
+
+    Example: koinon erase plan --dry-run --home NET/member-1 --patient - < id.txt
+
+    Nothing is written but that the link to the patient was used, and nothing is said to anybody. Seconds are counted
+    with this study's own rounds so far; a method whose rounds do other work was never measured here. It leaves out what
+    nobody knows: rounds that run or fail meanwhile, members that are away, other erasures that are replayed first.
+    """
+    if not dry_run:
+        raise click.UsageError("name --dry-run: members vote on a plan by themselves, and no order makes one")
+    given = subject(patient, consent, card, erasure)
+    found = common.order(acting_home(home), "erase.plan", given, common.LONG_TIMEOUT_S)
+    lines: list[str] = []
+    for one in found["studies"]:
+        lines += [*([""] if lines else []), *_plan_lines(one)]
+    answer(found, lines)
+
+
+def _plan_lines(one: dict[str, Any]) -> list[str]:
+    asked = "not asked for yet" if one["state"] is None else f"{one['state'].replace('_', ' ')}, {one['erasure']}"
+    lines = [f"study {one['name']} ({one['study'][:12]}), member {one['hospital']}'s patient; erasure {asked}"]
+    used, unread = _heights(one["used_in"]), _heights(one["unread"])
+    lines.append(f"used in rounds {used}" if used else "used in no round whose set can be opened here")
+    if unread:
+        lines.append(f"sets that cannot be opened here, so it is not known: rounds {unread}")
+    lines.append(f"due {moment(one['due_at'])} UTC; requests are gathered until {moment(one['window_ends_at'])} UTC")
+    if one["other_erasures"]:
+        lines.append(f"other erasures of this study under way: {one['other_erasures']}; they are replayed one by one")
+    if not one["methods"]:
+        nothing = "nothing would be replayed: members would confirm the present model"
+        lines.append("whether anything would be replayed is not known here" if unread else nothing)
+        return lines
+    measured = (
+        "unknown" if one["round_seconds"] is None else f"{one['round_seconds']:g} s (median of the rounds so far)"
+    )
+    lines.append(f"replays rounds {_heights(one['replayed'])} by {one['members']} members; a round took {measured}")
+    header = ("method", "kind", "levels", "rounds", "seconds", "bytes a member", "in time", "chosen")
+    lines += table(
+        header,
+        [
+            (
+                row["method"],
+                "exact" if row["exact"] else "approximate",
+                " ".join(row["levels"]),
+                row["rounds"],
+                "unknown" if row["seconds"] is None else f"{row['seconds']:g}",
+                row["bytes_a_member"],
+                row["fits"],
+                row["chosen"],
+            )
+            for row in one["methods"]
+        ],
+    )
+    lines += [f"not {row['method']}: {row['why_not']}" for row in one["methods"] if not row["possible"]]
+    return lines
+
+
+def _heights(listed: list[int]) -> str:
+    """Round numbers as a person reads them: 3 to 7, 9."""
+    runs: list[list[int]] = []
+    for height in sorted(listed):
+        if runs and runs[-1][1] == height - 1:
+            runs[-1][1] = height
+        else:
+            runs.append([height, height])
+    return ", ".join(str(a) if a == b else f"{a} to {b}" for a, b in runs)
+
+
 @erase.command("status")
 @home_option
 @subject_options(erasure=True)

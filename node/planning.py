@@ -1,0 +1,316 @@
+"""What an erasure would take before anybody asks for it: every unlearning method, its cost here, and why it may not be.
+
+What may live here: which rounds used a consent as far as the sets here tell, what of the old line this home still
+holds, and rows from them. Nothing is written and nothing is said. What this file does not know: who asks, how a plan is
+voted (`node/erasing.py`), what a method does (`fl_engine/unlearning`).
+
+`gather` reads the state of a node and is quick; `rows` takes the engine's estimate, which runs every program on zeros,
+and touches no state: it may run beside the node's work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from statistics import median
+from typing import Any, Final
+
+import numpy as np
+
+from crypto.digest import Digest
+from crypto.errors import CryptoError
+from fl_engine.errors import EngineError
+from fl_engine.training.method import Hyperparameters, LocalUpdate
+from fl_engine.unlearning import UNLEARNERS, Agreed, Case, Checkpoint, Claim, Need, Past, Unlearner
+from fl_engine.unlearning.execution import Cost, estimate
+from node import proof
+from node.erasure import DUE_S, OVER, State, line_of, replays, roster_of, state_of
+from node.errors import NodeError
+from node.history import ErasureHistory, RoundHistory
+from node.membership import bitmap_of, members_of
+from node.messages import CommitNotice, TombstoneNotice
+from node.participant import Participant
+from node.training import Arithmetic
+
+REPLAY: Final = "rollback"
+"""The method that a node's plan is: the members' vote names a checkpoint and no method."""
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose erasure is meant in one study: a hospital's consents. Without `keys` nothing is known of their use.
+
+    `batch` is the erasure they are in, `received_at` when the first of them was asked for; None while nobody asked.
+    `uses` is what was read before, round id -> whether the set held one of them: these sets may be gone.
+    """
+
+    study: Digest
+    hospital: int
+    consents: frozenset[Digest]
+    keys: frozenset[Digest]
+    batch: Digest | None = None
+    received_at: int | None = None
+    uses: Mapping[Digest, bool] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Prospect:
+    """A subject in the light of what this home holds. Rounds are agreed ones of the line that trains, in their order.
+
+    `used` are those whose set held a record, `unread` those whose set cannot be opened here; `first` is where in
+    `rounds` a replay begins, None where nothing is to be replayed. `updates` has, for every replayed round, what is not
+    here of the other members' updates: "" (nothing lacks), "purged" or "not here".
+    """
+
+    subject: Subject
+    arithmetic: Arithmetic
+    erasure: ErasureHistory | None
+    state: State | None
+    rounds: tuple[RoundHistory, ...]
+    used: tuple[int, ...]
+    unread: tuple[int, ...]
+    first: int | None
+    base: Digest
+    base_here: bool
+    updates: tuple[str, ...]
+    members: tuple[int, ...]
+    leaving: bool
+    busy: int
+    window_s: int
+    purge_s: int
+
+
+def holds(
+    node: Participant, one: RoundHistory, member: int, consents: frozenset[Digest], keys: frozenset[Digest]
+) -> bool | None:
+    """Whether a member's set of a round holds one of these consents; None where the set cannot be opened here."""
+    notice = proof.standing(node, one, member)
+    if notice is None:
+        return None
+    try:
+        plain = node.open_set(notice)
+    except (NodeError, CryptoError):
+        return None
+    return any(entry.consent_id in consents or entry.leaf_key in keys for entry in plain.entries)
+
+
+def gather(node: Participant, subject: Subject) -> Prospect:
+    """What this home knows for a plan; `NotFound` while the study's specification is not here."""
+    history, store = node.history, node.store
+    erasure = None if subject.batch is None else history.erasures.get(subject.batch)
+    study = history.studies[subject.study]
+    branch = study.active_branch if erasure is None else line_of(history, erasure)
+    plan = None if erasure is None else erasure.plan
+    rounds = [
+        one
+        for one in history.path(subject.study, branch)
+        if one.final is not None
+        and one.final.result.outcome == 1
+        and (plan is None or one.opened.height <= plan.target_height)
+    ]
+    used, unread = [], []
+    for one in rounds:
+        if not one.final or not one.final.result.included >> subject.hospital & 1:
+            continue
+        found = subject.uses.get(one.opened.round_id)
+        if found is None and subject.keys:
+            found = holds(node, one, subject.hospital, subject.consents, subject.keys)
+        if found is None:
+            unread.append(one.opened.height)
+        elif found:
+            used.append(one.opened.height)
+    start = min(used, default=None)
+    if plan is not None:  # the members have decided: their word, not ours
+        start = plan.base_height + 1 if replays(plan) else None
+    first = None if start is None else next(i for i, one in enumerate(rounds) if one.opened.height >= start)
+    base = study.created.terms.initial_model
+    if first:
+        before = rounds[first - 1].final
+        assert before is not None
+        base = before.result.model_root
+    joined = bitmap_of(study.joined - study.left) & history.registry.active
+    terms = study.created.terms
+    return Prospect(
+        subject,
+        node.study(subject.study),
+        erasure,
+        None if erasure is None else state_of(erasure, history),
+        tuple(rounds),
+        tuple(used),
+        tuple(unread),
+        first,
+        base,
+        store.has(base),
+        () if first is None else tuple(_lacking(node, one, subject.hospital) for one in rounds[first:]),
+        tuple(members_of(roster_of(history, subject.study) | 1 << subject.hospital)),
+        not joined >> subject.hospital & 1,
+        sum(
+            one.opened.study == subject.study and one is not erasure and state_of(one, history) not in OVER
+            for one in history.erasures.values()
+            if not one.moved
+        ),
+        terms.erasure_window,
+        terms.purge_seconds,
+    )
+
+
+def _lacking(node: Participant, one: RoundHistory, hospital: int) -> str:
+    """What is not here of the updates that the other members put into a round."""
+    assert one.final is not None
+    worst = ""
+    for member in members_of(one.final.result.included & ~(1 << hospital)):
+        notice = proof.standing(node, one, member)
+        if notice is not None and node.store.has(notice.update.cipher_root):
+            continue
+        if notice is not None and _is_purged(node, notice):
+            return "purged"
+        worst = "not here"
+    return worst
+
+
+def _is_purged(node: Participant, notice: CommitNotice) -> bool:
+    stones = node.store.notices(notice.update.cipher_root, "TombstoneNotice")
+    return any(isinstance(one, TombstoneNotice) for one in stones)
+
+
+def rows(found: Prospect, now: int) -> dict[str, Any]:
+    """The study of a prospect with a row a method, in the order of the engine's list.
+
+    Args:
+        found: what `gather` found.
+        now: chain time (unix seconds), from which everything is counted.
+    """
+    subject, erasure = found.subject, found.erasure
+    received = now if subject.received_at is None else subject.received_at
+    due_at = received + DUE_S if erasure is None else erasure.due_at
+    opened_at = now if erasure is None else erasure.opened.opened_at
+    begins = max(now, opened_at + found.window_s)
+    measured = [one.ended_at - one.opened.opened_at for one in found.rounds if one.ended_at is not None]
+    round_s = float(median(measured)) if measured else None
+    replayed = [] if found.first is None else [one.opened.height for one in found.rounds[found.first :]]
+    listed = [] if found.first is None else [_row(one, found, round_s) for one in UNLEARNERS.values()]
+    for row in listed:
+        done_by = None if row["seconds"] is None else round(begins + found.purge_s + row["seconds"])
+        row |= {"done_by": done_by, "fits": None if done_by is None else done_by <= due_at}
+    return {
+        "study": subject.study.hex(),
+        "name": found.arithmetic.study.name,
+        "hospital": subject.hospital,
+        "erasure": None if subject.batch is None else subject.batch.hex(),
+        "state": None if found.state is None else found.state.value,
+        "used_in": list(found.used),
+        "unread": list(found.unread),
+        "first_use": min(found.used, default=None),
+        "replayed": replayed,
+        "base_model": found.base.hex(),
+        "members": len(found.members) - found.leaving,
+        "model_bytes": found.arithmetic.model_length(),
+        "round_seconds": round_s,
+        "rounds_measured": len(measured),
+        "due_at": due_at,
+        "window_ends_at": opened_at + found.window_s,
+        "purge_s": found.purge_s,
+        "other_erasures": found.busy,
+        "chosen": next((row["method"] for row in listed if row["chosen"]), None),
+        "methods": listed,
+    }
+
+
+def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[str, Any]:
+    cost, why = _cost(unlearner, found)
+    reasons = [*_reasons(unlearner, found), *([] if why is None else [why])]
+    # A round of another kind of work than the study's own training was never measured here.
+    seconds = None if cost is None or round_s is None or unlearner.works else cost.rounds * round_s
+    erasure = found.erasure
+    decided = found.state in OVER or (erasure is not None and erasure.plan is not None)
+    possible = not reasons and not decided
+    if decided and unlearner.name == REPLAY:
+        assert erasure is not None
+        reasons = [_verdict(erasure)]
+    return {
+        "method": unlearner.name,
+        "exact": unlearner.exact,
+        "source": unlearner.source,
+        "levels": [claim.value for claim in Claim if claim in unlearner.claims],
+        "rounds": None if cost is None else cost.rounds,
+        "member_rounds": None if cost is None else cost.member_rounds,
+        "seconds": seconds,
+        "bytes_a_member": None if cost is None else cost.update_bytes,
+        "possible": possible,
+        "why_not": None if possible else "; ".join(reasons),
+        "chosen": unlearner.name == REPLAY and (possible or (erasure is not None and erasure.plan is not None)),
+    }
+
+
+def _verdict(erasure: ErasureHistory) -> str:
+    if erasure.plan is None:
+        return "the erasure is over and nothing was planned"
+    return "it was carried out" if erasure.moved else "the members have voted for it already"
+
+
+def _reasons(unlearner: Unlearner, found: Prospect) -> list[str]:
+    """Why this study cannot be carried out an erasure in by this method; whatever holds, each as a clause."""
+    assert found.first is not None
+    needs, replayed = unlearner.needs, found.rounds[found.first :]
+    reasons = []
+    if Need.SHARDS in needs:
+        reasons.append("needs a study founded with shards, and this one trains all members together")
+    if Need.STATISTICS in needs:
+        reasons.append("needs a head on a frozen backbone that never saw the records, and this study trains it all")
+    if Need.CHECKPOINT in needs and not found.base_here:
+        height = found.rounds[found.first - 1].opened.height if found.first else 0
+        reasons.append(f"needs the model of round {height}, which is not here")
+    wanted: Sequence[int] = ()
+    if Need.UPDATES in needs:
+        wanted = range(len(replayed))
+    elif Need.LAST_UPDATES in needs:
+        wanted = (len(replayed) - 1,)
+    for kind in ("purged", "not here"):
+        heights = [str(replayed[i].opened.height) for i in wanted if found.updates[i] == kind]
+        if heights:
+            reasons.append(f"needs stored updates of rounds {', '.join(heights)}: {kind}")
+    if Need.FORGOTTEN_RECORDS in needs:
+        reasons.append("needs the records that are to be forgotten, which are deleted before a plan is made")
+    elif Need.TRUST in needs:
+        reasons.append(Need.TRUST.value)
+    if unlearner.name != REPLAY:
+        reasons.append("a plan names no method yet: what members replay is the study's own training")
+    return reasons
+
+
+def _cost(unlearner: Unlearner, found: Prospect) -> tuple[Cost | None, str | None]:
+    """The engine's estimate, or why it makes none. Rounds that failed made no model, so heights are counted anew."""
+    assert found.first is not None
+    arithmetic, study = found.arithmetic, found.arithmetic.study
+    nothing = np.zeros(arithmetic.size, np.int32)  # a cost depends on no value, so it is one array for everything
+    target = len(found.rounds)
+    update = LocalUpdate(nothing, 1, 0.0)
+    groups = range(1 + int(unlearner.defaults.get("shards", 0)))
+    training = study.sections["training"]
+    try:
+        agreed = Agreed(
+            arithmetic.layout,
+            arithmetic.grid,
+            "mean",
+            training["method"],
+            Hyperparameters(training["local_epochs"], training["batch_size"], training["learning_rate"]),
+            nothing,
+            bytes(32),
+            erasable=study["policy", "erasable"],
+        )
+        case = Case(
+            agreed,
+            found.members,
+            frozenset({found.subject.hospital}),
+            frozenset({found.subject.hospital} if found.leaving else ()),
+            max(1, len(found.subject.keys)),
+            found.first + 1,
+            target,
+            Past(
+                {(height, group): Checkpoint(nothing, 1) for height in range(target + 1) for group in groups},
+                {height: dict.fromkeys(found.members, update) for height in range(1, target + 1)},
+            ),
+        )
+        return estimate(unlearner, case, dict.fromkeys(found.members, 1)), None
+    except EngineError as error:  # so few rounds, patients or members, or a model that this method cannot take
+        return None, str(error)
