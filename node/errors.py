@@ -29,7 +29,7 @@ class ExitCode(IntEnum):
     """Something that was checked does not hold; never used for an outage."""
     NOT_FOUND = 4
     REFUSED = 5
-    """Refused by consent or by policy."""
+    """Refused by consent or by policy; for a model: built on records that are erased since."""
     CHAIN_UNREACHABLE = 6
     TIMED_OUT = 7
     LOCAL_FAULT = 8

@@ -75,6 +75,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "member.succeed": (("operator",), False),
     "model.evaluate": (("clinician", "researcher"), False),
     "model.export": (("clinician",), False),
+    "model.note": (("clinician", "researcher"), False),
     "node.rotate": (("dpo",), True),
     "node.pending": (ANY, False),
     "node.approve": (ANY, False),

@@ -39,6 +39,7 @@ from node.messages import Hello
 from node.metrics import render
 from node.participant import Participant
 from node.reports import disclosures
+from node.reports.models import NOTED, Models, copies_of
 from node.store import SentTransactions, Store
 from node.study import parse_toml
 from node.training import Trainer
@@ -67,6 +68,7 @@ READS = frozenset(
         "audit.open",
         "model.evaluate",
         "model.export",
+        "model.note",
         "status",
     }
 )
@@ -415,6 +417,7 @@ class Orders:
             "consent.withdraw-left": self._withdraw_left,
             "model.evaluate": self._evaluate,
             "model.export": self._export,
+            "model.note": self._note,
             "node.pending": self._waiting,
         }
 
@@ -756,3 +759,20 @@ class Orders:
         entry["recipient"] = str(body.get("recipient") or "")[:200]
         await self._node.core(self._node.participant.store.log, float(self._node.now), "model_export", entry)
         return found
+
+    async def _note(self, body: dict[str, Any]) -> dict[str, Any]:
+        """Keep that a model was made from another one that is known here."""
+        made, parent = (Digest.from_hex(str(body[name])) for name in ("model_root", "parent"))
+        holder = str(body["by"])
+        if not holder.strip() or len(holder) > 200 or not holder.isprintable():
+            raise InputError("who holds the model: one line of at most 200 characters")
+        store = self._node.participant.store
+        known = Models(self._node.history, copies_of(await self._node.core(store.log_entries)))
+        origins = known.origins(parent)
+        if known.is_agreed(made):
+            raise InputError(f"{made.hex()} is a model of the ledger itself: nothing was made from it")
+        if known.descends(parent, made):
+            raise InputError(f"{parent.hex()} was made from {made.hex()}: one of the two came first")
+        entry = {"model_root": made.hex(), "parent": parent.hex(), "by": holder}
+        await self._node.core(store.log, float(self._node.now), NOTED, entry)
+        return {**entry, "made_from": [one.hex() for one in origins]}

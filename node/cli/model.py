@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import sys
+import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
 from node.cli import common
-from node.cli.common import FILE, LONG_TIMEOUT_S, acting_home, home_option, study_option
-from node.cli.output import Noun, answer, json_flag, pairs, table
-from node.errors import InputError, NotFound
+from node.cli.common import FILE, LONG_TIMEOUT_S, acting_home, home_option, read_file, study_option
+from node.cli.output import Noun, answer, json_flag, moment, pairs, table
+from node.errors import ExitCode, InputError, NotFound
 from node.home import is_network_home, node_homes, write_file
+
+if TYPE_CHECKING:
+    from crypto.digest import Digest
+    from node.reports.models import Models
+
+MAX_MODEL_BYTES: Final = 1 << 31
 
 round_option = click.option("--round", "height", type=int, help="After this round (default: the newest final one).")
 
@@ -42,7 +50,6 @@ def show(home: Path, study: str | None, height: int | None) -> None:
 
     Reads the home alone. It says nothing about how good the model is.
     """
-    from crypto.digest import Digest
     from node.home import reading_home
     from node.store import Store
 
@@ -165,3 +172,91 @@ def lineage(home: Path, study: str | None) -> None:
             lines.append(f"  for erasure {one['erasure']}")
         lines += [f"  round {height:>4}  {root}" for height, root in one["models"].items()]
     answer({"study": number.hex(), "branches": branches}, lines)
+
+
+@model.command()
+@home_option
+@click.argument("which", metavar="ROOT|FILE")
+@json_flag
+def status(home: Path, which: str) -> None:
+    """Say what the ledger knows of a model, and whether it was built on records that were erased since.
+
+    Example: koinon model status model.bin --home NET/member-1
+
+    Exit code 5 for one that was (the answer names the erasure and what replaces it), 4 for one that nobody knows. It
+    reads the home alone: who was given a copy, and what was made from it, is known as far as this home's log says.
+    """
+    models = _models(home)
+    found = models.report(_root_of(which, models), int(time.time()))
+    lines = pairs(**{key: value for key, value in found.items() if not isinstance(value, list)})
+    lines += [
+        f"study {one['study'][:12]}: round {one['round']} of branch {one['branch']}"
+        + (", serves" if one["serves"] else "")
+        for one in found["places"]
+    ]
+    for one in found["erasures"]:
+        by = f"replaced by {one['replaced_by']}" if one["replaced_by"] else f"no model replaces it yet: {one['state']}"
+        lines.append(f"built on records that are erased by {one['erasure']} ({one['hospital']}): {by}")
+    lines += [f"erasure {one} has no plan yet and may come to condemn it" for one in found["undecided"]]
+    if found["copies"]:
+        header = ("copy", "holder", "when (UTC)", "model", "tainted", "replaced by")
+        lines += table(
+            header,
+            [
+                (
+                    one["kind"],
+                    one["holder"],
+                    moment(one["time"]),
+                    one["model_root"][:12],
+                    one["tainted"],
+                    one["replaced_by"],
+                )
+                for one in found["copies"]
+            ],
+        )
+    answer(found, lines)
+    if found["tainted"]:
+        sys.exit(ExitCode.REFUSED)
+
+
+@model.command()
+@home_option
+@click.argument("file", type=FILE)
+@click.option("--parent", required=True, metavar="ROOT|FILE", help="The model that it was made from.")
+@click.option("--by", "holder", required=True, metavar="NAME", help="Who holds it; the same name when it is replaced.")
+@json_flag
+def note(home: Path, file: Path, parent: str, holder: str) -> None:
+    """Note in this home's log that a model was made from an agreed one: a fine-tune, a distillation.
+
+    Example: koinon model note ours.bin --parent model.bin --by 'Ward 3' --home NET/member-1
+
+    From then on `model status` answers for it too. Its hash is kept, not the file. koinon cannot see what was made from
+    a model: what nobody notes is not known.
+    """
+    from node.training import model_root
+
+    made = model_root(read_file(file, "model", MAX_MODEL_BYTES))
+    body = {"model_root": made.hex(), "parent": _root_of(parent, _models(home)).hex(), "by": holder}
+    found = common.order(_acting(home), "model.note", body)
+    answer(found, pairs(**found))
+
+
+def _models(home: Path) -> Models:
+    """The models of a home's ledger and log; nothing need run."""
+    from node.home import reading_home
+    from node.reports.models import Models, copies_of
+    from node.store import Store
+
+    store = Store(reading_home(home), bytes(32))
+    try:
+        return Models(common.history_of(home), copies_of(store.log_entries()))
+    finally:
+        store.close()
+
+
+def _root_of(which: str, models: Models) -> Digest:
+    """A model's root: of the file of this name, else by its digits."""
+    from node.training import model_root
+
+    path = Path(which)
+    return model_root(read_file(path, "model", MAX_MODEL_BYTES)) if path.is_file() else models.find(which)

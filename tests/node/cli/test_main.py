@@ -25,7 +25,7 @@ SURFACE = {
     "erase": "request plan status receipt audit verify refuse extend",
     "audit": "verify trail open round member consent erasure disclosures participation prove check export provenance "
     "record-of-processing events",
-    "model": "show evaluate export lineage",
+    "model": "show evaluate export lineage status note",
     "simulate": None,
     "chain": "serve status deploy fund",
 }
