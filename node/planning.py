@@ -4,14 +4,14 @@ What may live here: which rounds used a consent as far as the sets here tell, wh
 holds, and rows from them. Nothing is written and nothing is said. What this file does not know: who asks, how a plan is
 voted (`node/erasing.py`), what a method does (`fl_engine/unlearning`).
 
-`gather` reads the state of a node and is quick; `rows` takes the engine's estimate, which runs every program on zeros,
-and touches no state: it may run beside the node's work.
+`gather` reads the state of a node; `rows` takes the engine's estimate, which runs every program on zeros, and touches
+no state: it may run beside the node's work.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from statistics import median
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ import numpy as np
 from crypto.digest import Digest
 from crypto.errors import CryptoError
 from fl_engine.errors import EngineError
+from fl_engine.params import ParamSpec
 from fl_engine.training.method import Hyperparameters, LocalUpdate
 from fl_engine.unlearning import UNLEARNERS, Agreed, Case, Checkpoint, Claim, Need, Past, Unlearner
 from fl_engine.unlearning.execution import Cost, estimate
@@ -217,8 +218,21 @@ def rows(found: Prospect, now: int) -> dict[str, Any]:
 
 
 def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[str, Any]:
-    cost, why = _cost(unlearner, found)
-    reasons = [*_reasons(unlearner, found), *([] if why is None else [why])]
+    assert found.first is not None
+    reasons, cost = _reasons(unlearner, found), None
+    try:
+        cost = cost_of(
+            unlearner,
+            found.arithmetic,
+            members=found.members,
+            hospital=found.subject.hospital,
+            leaving=found.leaving,
+            patients=max(1, len(found.subject.keys)),
+            first=found.first + 1,
+            target=len(found.rounds),
+        )
+    except EngineError as error:
+        reasons.append(str(error))
     # A round of another kind of work than the study's own training was never measured here.
     seconds = None if cost is None or round_s is None or unlearner.works else cost.rounds * round_s
     erasure = found.erasure
@@ -278,39 +292,46 @@ def _reasons(unlearner: Unlearner, found: Prospect) -> list[str]:
     return reasons
 
 
-def _cost(unlearner: Unlearner, found: Prospect) -> tuple[Cost | None, str | None]:
-    """The engine's estimate, or why it makes none. Rounds that failed made no model, so heights are counted anew."""
-    assert found.first is not None
-    arithmetic, study = found.arithmetic, found.arithmetic.study
-    nothing = np.zeros(arithmetic.size, np.int32)  # a cost depends on no value, so it is one array for everything
-    target = len(found.rounds)
+def cost_of(
+    unlearner: Unlearner,
+    arithmetic: Arithmetic,
+    *,
+    members: tuple[int, ...],
+    hospital: int,
+    leaving: bool,
+    patients: int,
+    first: int,
+    target: int,
+) -> Cost:
+    """The engine's estimate for a study, with heights counted without those that failed: these made no model.
+
+    A cost depends on no value and, but for the bytes, not on how long the models are: so the programs run on the last
+    two tensors alone, of which heads are made, and the bytes are those of the whole model. Raises `EngineError` where
+    there are too few rounds, patients or members for the method, or the model is none that it can take.
+    """
+    study = arithmetic.study
+    head = ParamSpec(arithmetic.layout.tensors[-2:])
+    nothing = np.zeros(head.size, np.int32)
     update = LocalUpdate(nothing, 1, 0.0)
     groups = range(1 + int(unlearner.defaults.get("shards", 0)))
     training = study.sections["training"]
-    try:
-        agreed = Agreed(
-            arithmetic.layout,
-            arithmetic.grid,
-            "mean",
-            training["method"],
-            Hyperparameters(training["local_epochs"], training["batch_size"], training["learning_rate"]),
-            nothing,
-            bytes(32),
-            erasable=study["policy", "erasable"],
-        )
-        case = Case(
-            agreed,
-            found.members,
-            frozenset({found.subject.hospital}),
-            frozenset({found.subject.hospital} if found.leaving else ()),
-            max(1, len(found.subject.keys)),
-            found.first + 1,
-            target,
-            Past(
-                {(height, group): Checkpoint(nothing, 1) for height in range(target + 1) for group in groups},
-                {height: dict.fromkeys(found.members, update) for height in range(1, target + 1)},
-            ),
-        )
-        return estimate(unlearner, case, dict.fromkeys(found.members, 1)), None
-    except EngineError as error:  # so few rounds, patients or members, or a model that this method cannot take
-        return None, str(error)
+    agreed = Agreed(
+        head,
+        arithmetic.grid,
+        "mean",
+        training["method"],
+        Hyperparameters(training["local_epochs"], training["batch_size"], training["learning_rate"]),
+        nothing,
+        bytes(32),
+        erasable=study["policy", "erasable"],
+    )
+    past = Past(
+        {(height, group): Checkpoint(nothing, 1) for height in range(target + 1) for group in groups},
+        {height: dict.fromkeys(members, update) for height in range(1, target + 1)},
+    )
+    forgetting, gone = frozenset({hospital}), frozenset({hospital} if leaving else ())
+    case = Case(agreed, members, forgetting, gone, patients, first, target, past)
+    cost = estimate(unlearner, case, dict.fromkeys(members, 1))
+    if Need.STATISTICS in unlearner.needs:
+        return cost
+    return replace(cost, update_bytes=4 * arithmetic.size * cost.member_rounds)

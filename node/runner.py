@@ -645,7 +645,7 @@ class Orders:
         return await self._node.erasing.request(self._node, **_who(body))
 
     async def _erase_plan(self, body: dict[str, Any]) -> dict[str, Any]:
-        """What an erasure would take; the estimate runs beside the node's turn, for it goes over whole models."""
+        """What an erasure would take; the estimate runs beside the node's turn."""
         who = {"erasure": str(body["erasure"])} if body.get("erasure") is not None else _who(body)
         subjects = await self._node.core(partial(self._node.erasing.subjects, **who))
         studies = []

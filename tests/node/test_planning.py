@@ -1,0 +1,66 @@
+"""What an erasure costs by a plan is what the engine says of the whole models, without going over them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from fl_engine.errors import PolicyError
+from fl_engine.training.method import Hyperparameters, LocalUpdate
+from fl_engine.unlearning import UNLEARNERS, Agreed, Case, Checkpoint, Past
+from fl_engine.unlearning.execution import estimate
+from node.planning import cost_of
+from node.study import parse_sections
+from node.training import Arithmetic
+
+MEMBERS, FIRST, TARGET, PATIENTS = tuple(range(8)), 3, 12, 10
+
+
+def arithmetic(model: str) -> Arithmetic:
+    return Arithmetic(
+        parse_sections(
+            {
+                "schema": "koinon.study/1",
+                "name": "planned",
+                "task": "nuclei",
+                "rounds": TARGET,
+                "data": {"input_shape": [1, 16, 16], "classes": 3},
+                "model": {"name": model},
+                "training": {"batch_size": 4, "local_epochs": 2},
+                "forms": [{"name": "main", "text_sha256": "ab" * 32, "custody": "synthetic", "valid_to": 1893456000}],
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize("model", ["small-cnn", "mlp"])
+@pytest.mark.parametrize("name", UNLEARNERS)
+@pytest.mark.parametrize("leaving", [False, True])
+def test_the_cost_is_the_estimate_on_the_whole_model(model: str, name: str, leaving: bool) -> None:
+    study, unlearner = arithmetic(model), UNLEARNERS[name]
+    whole = np.zeros(study.size, np.int32)
+    case = Case(
+        Agreed(study.layout, study.grid, "mean", "fedavg", Hyperparameters(2, 4, 0.05), whole, bytes(32)),
+        MEMBERS,
+        frozenset({5}),
+        frozenset({5} if leaving else ()),
+        PATIENTS,
+        FIRST,
+        TARGET,
+        Past(
+            {(height, group): Checkpoint(whole, 1) for height in range(TARGET + 1) for group in range(5)},
+            {height: dict.fromkeys(MEMBERS, LocalUpdate(whole, 1, 0.0)) for height in range(1, TARGET + 1)},
+        ),
+    )
+    about = {"members": MEMBERS, "hospital": 5, "leaving": leaving, "patients": PATIENTS}
+    found = cost_of(unlearner, study, **about, first=FIRST, target=TARGET)  # type: ignore[arg-type]
+    assert found == estimate(unlearner, case, dict.fromkeys(MEMBERS, 1))
+    assert found.rounds > 0
+
+
+def test_what_a_method_cannot_do_is_the_engine_s_own_sentence() -> None:
+    about = {"members": (0, 1, 2), "hospital": 0, "leaving": False, "patients": 1}
+    with pytest.raises(PolicyError, match="1 forgotten patients and no noise"):
+        cost_of(UNLEARNERS["ridge"], arithmetic("mlp"), **about, first=1, target=2)  # type: ignore[arg-type]
+    with pytest.raises(PolicyError, match="4 shards merged after height 0 of 2"):
+        cost_of(UNLEARNERS["sharded"], arithmetic("mlp"), **about, first=1, target=2)  # type: ignore[arg-type]
