@@ -39,6 +39,7 @@ from node.messages import Hello
 from node.metrics import render
 from node.participant import Participant
 from node.reports import disclosures
+from node.reports.erasure import find_erasure
 from node.reports.models import NOTED, Models, copies_of
 from node.store import SentTransactions, Store
 from node.study import parse_toml
@@ -345,8 +346,10 @@ def _who(body: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def _erased(body: dict[str, Any]) -> Digest | str | None:
-    """What an order about an erasure names: its id, a consent, or a patient; None for all."""
+def _erased(body: dict[str, Any], history: History) -> Digest | str | None:
+    """What an order about an erasure names: its id or the beginning of it, a consent, or a patient; None for all."""
+    if (start := body.get("erasure")) is not None and len(str(start)) < 64:
+        return find_erasure(history, str(start))
     for key in ("erasure", "consent"):
         if body.get(key) is not None:
             return Digest.from_hex(str(body[key]))
@@ -658,13 +661,13 @@ class Orders:
         erasing, now = self._node.erasing, self._node.now
         if body.get("card") is not None:
             return await self._node.core(erasing.status, cards.parse(str(body["card"]).encode()).consent_id, now)
-        if (who := _erased(body)) is not None:
+        if (who := _erased(body, self._node.history)) is not None:
             return await self._node.core(erasing.status, who, now)
         batches = list(self._node.history.erasures)
         return {"erasures": [await self._node.core(erasing.status, batch, now) for batch in batches]}
 
     async def _erase_receipt(self, body: dict[str, Any]) -> dict[str, Any]:
-        who = _erased(body)
+        who = _erased(body, self._node.history)
         if who is None:
             raise InputError("name an erasure, a consent or a patient")
         return await self._node.erasing.receipt(self._node, who)

@@ -29,7 +29,7 @@ ROLES: Final = ("operator", "dpo", "clinician", "researcher", "auditor")  # `nod
 NOUNS: Final[dict[str, tuple[str, ...]]] = {
     "audit": ("auditor", "dpo", "operator", "researcher"),
     "study": ("researcher", "operator", "dpo", "clinician", "auditor"),
-    "model": ("clinician", "researcher", "auditor"),
+    "model": ("clinician", "researcher", "auditor", "dpo"),
 }
 """Noun -> roles that may read a home's public part through it (its copy of the chain, reports), in commands that give
 no order. It keeps honest people to their part; the files themselves are the operating system's to guard."""

@@ -210,3 +210,14 @@ def test_people_read_a_table_and_the_reasons(member: Path) -> None:
     [chosen] = [line for line in out.splitlines() if line.startswith("rollback")]
     assert chosen.split()[-1] == "yes"
     assert open_home(member).role == "member"
+
+
+def test_the_status_takes_the_beginning_of_an_erasures_id(erased: Path) -> None:
+    [batch] = read_history(erased / "member-2").erasures
+    for start in (batch.hex(), batch.hex()[:10]):
+        code, out, err = koinon_says("erase", "status", "--home", erased / "member-2", "--erasure", start, "--json")
+        assert code == 0, err
+        assert json.loads(out)["data"]["erasure"] == batch.hex()
+    code, _, err = koinon_says("erase", "status", "--home", erased / "member-2", "--erasure", "feed")
+    assert code == 4
+    assert "feed" in err
