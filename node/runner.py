@@ -661,13 +661,13 @@ class Orders:
         erasing, now = self._node.erasing, self._node.now
         if body.get("card") is not None:
             return await self._node.core(erasing.status, cards.parse(str(body["card"]).encode()).consent_id, now)
-        if (who := _erased(body, self._node.history)) is not None:
+        if (who := await self._node.core(_erased, body, self._node.history)) is not None:
             return await self._node.core(erasing.status, who, now)
         batches = list(self._node.history.erasures)
         return {"erasures": [await self._node.core(erasing.status, batch, now) for batch in batches]}
 
     async def _erase_receipt(self, body: dict[str, Any]) -> dict[str, Any]:
-        who = _erased(body, self._node.history)
+        who = await self._node.core(_erased, body, self._node.history)
         if who is None:
             raise InputError("name an erasure, a consent or a patient")
         return await self._node.erasing.receipt(self._node, who)
@@ -765,17 +765,20 @@ class Orders:
 
     async def _note(self, body: dict[str, Any]) -> dict[str, Any]:
         """Keep that a model was made from another one that is known here."""
+        return await self._node.core(self._note_made, body, self._node.now)
+
+    def _note_made(self, body: dict[str, Any], now: int) -> dict[str, Any]:
         made, parent = (Digest.from_hex(str(body[name])) for name in ("model_root", "parent"))
         holder = str(body["by"])
         if not holder.strip() or len(holder) > 200 or not holder.isprintable():
             raise InputError("who holds the model: one line of at most 200 characters")
         store = self._node.participant.store
-        known = Models(self._node.history, copies_of(await self._node.core(store.log_entries)))
+        known = Models(self._node.history, copies_of(store.log_entries()))
         origins = known.origins(parent)
         if known.is_agreed(made):
             raise InputError(f"{made.hex()} is a model of the ledger itself: nothing was made from it")
         if known.descends(parent, made):
             raise InputError(f"{parent.hex()} was made from {made.hex()}: one of the two came first")
         entry = {"model_root": made.hex(), "parent": parent.hex(), "by": holder}
-        await self._node.core(store.log, float(self._node.now), NOTED, entry)
+        store.log(float(now), NOTED, entry)
         return {**entry, "made_from": [one.hex() for one in origins]}
