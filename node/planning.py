@@ -236,7 +236,8 @@ def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[s
     # A round of another kind of work than the study's own training was never measured here.
     seconds = None if cost is None or round_s is None or unlearner.works else cost.rounds * round_s
     erasure = found.erasure
-    decided = found.state in OVER or (erasure is not None and erasure.plan is not None)
+    planned = erasure is not None and erasure.plan is not None
+    decided = found.state in OVER or planned
     possible = not reasons and not decided
     if decided and unlearner.name == REPLAY:
         assert erasure is not None
@@ -252,7 +253,7 @@ def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[s
         "bytes_a_member": None if cost is None else cost.update_bytes,
         "possible": possible,
         "why_not": None if possible else "; ".join(reasons),
-        "chosen": unlearner.name == REPLAY and (possible or (erasure is not None and erasure.plan is not None)),
+        "chosen": unlearner.name == REPLAY and (possible or planned),
     }
 
 

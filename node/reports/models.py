@@ -164,7 +164,12 @@ class Models:
             "state": state,
             "tainted": bool(taints),
             "places": [
-                {"study": one.study.hex(), "branch": one.branch, "round": one.height, "serves": self._serves(one)}
+                {
+                    "study": one.study.hex(),
+                    "branch": one.branch,
+                    "round": one.height,
+                    "serves": self._serves(origin, one),
+                }
                 for origin in origins
                 for one in self._places[origin]
             ],
@@ -174,16 +179,15 @@ class Models:
             "copies": [self._copy(one) for one in self._copies if self.descends(one.parent, root)],
         }
 
-    def _serves(self, place: Place) -> bool:
-        """Whether it is the newest model of the branch that serves."""
+    def _serves(self, root: Digest, place: Place) -> bool:
+        """Whether the model of this place is the newest of the branch that serves."""
         study = self._history.studies[place.study]
         branch = study.branches[study.serving_branch]
-        newest = branch.models[max(branch.models)]
-        return any(newest == root for root, known in self._places.items() if place in known)
+        return root == branch.models[max(branch.models)]
 
     def _standing(self, root: Digest) -> str:
         found = self._places[root]
-        if any(self._serves(one) for one in found):
+        if any(self._serves(root, one) for one in found):
             return "current"
         waiting = [
             one
