@@ -22,8 +22,7 @@ from fl_engine.ring import Grid, dequantise
 from fl_engine.training.probe import ProbedNetwork
 from fl_engine.training.sgd import pin_profile
 from node.errors import InputError
-
-MAX_MODEL_BYTES = 2**31
+from node.training import MAX_MODEL_BYTES
 
 
 def audit_files(

@@ -27,6 +27,9 @@ from fl_engine.worker_client import TrainingWorker
 from node.errors import InputError, LocalError, Refused
 from node.study import Study
 
+MAX_MODEL_BYTES = 2**31
+"""Of a model's file that a person names."""
+
 
 class TrainingStopped(LocalError):
     """Training was ended on purpose: the round moved on, or a consent it used was withdrawn."""

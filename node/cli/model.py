@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,8 +18,6 @@ from node.home import is_network_home, node_homes, write_file
 if TYPE_CHECKING:
     from crypto.digest import Digest
     from node.reports.models import Models
-
-MAX_MODEL_BYTES: Final = 1 << 31
 
 round_option = click.option("--round", "height", type=int, help="After this round (default: the newest final one).")
 
@@ -233,10 +231,7 @@ def note(home: Path, file: Path, parent: str, holder: str) -> None:
     From then on `model status` answers for it too. Its hash is kept, not the file. koinon cannot see what was made from
     a model: what nobody notes is not known.
     """
-    from node.training import model_root
-
-    made = model_root(read_file(file, "model", MAX_MODEL_BYTES))
-    body = {"model_root": made.hex(), "parent": _root_of(parent, _models(home)).hex(), "by": holder}
+    body = {"model_root": _root_of_file(file).hex(), "parent": _root_of(parent, _models(home)).hex(), "by": holder}
     found = common.order(_acting(home), "model.note", body)
     answer(found, pairs(**found))
 
@@ -256,7 +251,11 @@ def _models(home: Path) -> Models:
 
 def _root_of(which: str, models: Models) -> Digest:
     """A model's root: of the file of this name, else by its digits."""
-    from node.training import model_root
-
     path = Path(which)
-    return model_root(read_file(path, "model", MAX_MODEL_BYTES)) if path.is_file() else models.find(which)
+    return _root_of_file(path) if path.is_file() else models.find(which)
+
+
+def _root_of_file(path: Path) -> Digest:
+    from node.training import MAX_MODEL_BYTES, model_root
+
+    return model_root(read_file(path, "model", MAX_MODEL_BYTES))
