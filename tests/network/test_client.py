@@ -6,13 +6,8 @@ member reaches it through an endpoint that can lie.
 
 from __future__ import annotations
 
-import re
-import secrets
 import signal
-import subprocess
-import threading
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -20,12 +15,12 @@ from crypto.keys import LedgerKey
 from node import control
 from node.founding import Plan, found_network
 from node.ledger import EthereumClient
+from tests.anvil import anvil as anvil_process
 from tests.fakes.endpoint import Endpoint, endpoint, hide_logs
 from tests.fakes.network import dataset
 from tests.network.conftest import MEMBERS, NAMES, Processes, free_ports, wait
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(300)]
-ANVIL = Path(__file__).resolve().parents[2] / "node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
 LIED_TO = "member-4"
 
 
@@ -43,18 +38,8 @@ class OnClient(Processes):
 
 @pytest.fixture(scope="module")
 def anvil() -> Iterator[str]:
-    if not ANVIL.exists():
-        pytest.skip(f"no anvil at {ANVIL}: run scripts/setup with node.js present")
-    command = [str(ANVIL), "--port", "0", "--chain-id", str(2**40 + secrets.randbelow(2**40)), "--hardfork", "prague"]
-    command += ["--accounts", "1", "--block-time", "1", "--max-persisted-states", "1"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout is not None
-            found = next(m for line in process.stdout if (m := re.search(r"Listening on (\S+)", line)))
-            threading.Thread(target=process.stdout.read, daemon=True).start()
-            yield f"http://{found[1]}"
-        finally:
-            process.terminate()
+    with anvil_process("--block-time", "1") as url:
+        yield url
 
 
 @pytest.fixture(scope="module")

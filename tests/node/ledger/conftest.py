@@ -6,13 +6,10 @@ A `World` has members with keys, a ledger, and a clock that only the test moves.
 from __future__ import annotations
 
 import asyncio
-import re
 import secrets
-import subprocess
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -30,9 +27,9 @@ from node.deployment import deploy, pay, plan_deployment
 from node.ledger import EthereumClient, EthereumLedger
 from node.memory.ledger import MemoryLedger, memory_contracts
 from node.records import Continuation, Contracts
+from tests.anvil import anvil as anvil_process
 from tests.node.ledger.world import World, founding
 
-ANVIL = Path(__file__).resolve().parents[3] / "node_modules/@foundry-rs/anvil-linux-amd64/bin/anvil"
 COIN = 10**24
 START = 1_800_000_000
 
@@ -123,32 +120,11 @@ def timed() -> Iterator[Chain]:
 
 
 def _anvil(*options: str) -> Iterator[Chain]:
-    if not ANVIL.exists():
-        pytest.skip(f"no anvil at {ANVIL}: run scripts/setup with node.js present")
-    command = [str(ANVIL), "--port", "0", "--chain-id", str(2**40 + secrets.randbelow(2**40)), "--hardfork", "prague"]
-    command += ["--max-persisted-states", "1"]  # else it leaves gigabytes of old states in the home folder
-    with subprocess.Popen([*command, "--accounts", "1", *options], stdout=subprocess.PIPE, text=True) as process:
-        try:
-            yield _anvil_chain(process)
-        finally:
-            process.terminate()
-
-
-def _anvil_chain(process: subprocess.Popen[str]) -> Chain:
-    assert process.stdout is not None
-    for line in process.stdout:
-        found = re.search(r"Listening on (\S+)", line)
-        if found:
-            break
-    else:
-        pytest.fail("anvil ended before it listened")
-    threading.Thread(target=process.stdout.read, daemon=True).start()  # so that its pipe never fills
-    url = f"http://{found[1]}"
-    operator = LedgerKey.generate()
-    client = EthereumClient(url, None)
-    client.call("anvil_setBalance", "0x" + operator.address.hex(), hex(COIN))
-    # No block is made: the next one carries the moved stamp, as on a quiet chain.
-    return Chain(url, operator, lambda one, seconds: one.call("evm_increaseTime", seconds))
+    with anvil_process(*options) as url:
+        operator = LedgerKey.generate()
+        EthereumClient(url, None).call("anvil_setBalance", "0x" + operator.address.hex(), hex(COIN))
+        # No block is made: the next one carries the moved stamp, as on a quiet chain.
+        yield Chain(url, operator, lambda one, seconds: one.call("evm_increaseTime", seconds))
 
 
 @pytest.fixture(scope="session")
@@ -178,14 +154,27 @@ def quiet(kind: str) -> None:
 WorldMaker = Callable[..., World]
 
 
+def world_on(chain: Chain, codec: Codec, n: int) -> World:
+    """A world of `n` members and one auditor on a real chain. It begins with the first block that can hold its records:
+    how many a chain makes beside a deployment is the chain's affair."""
+    keys, auditor = [LedgerKey.generate() for _ in range(n)], LedgerKey.generate()
+    client = chain.client()
+    first = int(client.block("latest")["number"], 16) + 1
+    planned = plan_deployment(client, chain.operator.address)
+    members, auditors = founding(keys, [auditor], planned.contracts)
+    deploy(client, chain.operator, planned, members, auditors)
+    account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
+    ledger = EthereumLedger(client, planned.contracts, account, codec)
+    return World(ledger, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
+
+
 @pytest.fixture
 def make_world(kind: str, codec: Codec, request: pytest.FixtureRequest) -> WorldMaker:
     """A maker of worlds with `n` members and one auditor on the ledger of this test."""
 
     def make(n: int = 4) -> World:
-        keys = [LedgerKey.generate() for _ in range(n)]
-        auditor = LedgerKey.generate()
         if kind == "memory":
+            keys, auditor = [LedgerKey.generate() for _ in range(n)], LedgerKey.generate()
             now = [START]
             contracts = memory_contracts()
             members, auditors = founding(keys, [auditor], contracts)
@@ -195,15 +184,7 @@ def make_world(kind: str, codec: Codec, request: pytest.FixtureRequest) -> World
                 now[0] = ledger.head().time + seconds
 
             return World(ledger, keys, [auditor], advance)
-        chain: Chain = request.getfixturevalue(kind)
-        client = chain.client()
-        planned = plan_deployment(client, chain.operator.address)
-        members, auditors = founding(keys, [auditor], planned.contracts)
-        deploy(client, chain.operator, planned, members, auditors)
-        account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
-        first = int(client.block("latest")["number"], 16) - 3
-        remote: Any = EthereumLedger(client, planned.contracts, account, codec)
-        return World(remote, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
+        return world_on(request.getfixturevalue(kind), codec, n)
 
     return make
 
@@ -265,18 +246,7 @@ def chain(request: pytest.FixtureRequest) -> Chain:
 def make_real(codec: Codec) -> Callable[[Chain], World]:
     """A maker of worlds of four on a real chain."""
 
-    def make(chain: Chain) -> World:
-        keys, auditor = [LedgerKey.generate() for _ in range(4)], LedgerKey.generate()
-        client = chain.client()
-        planned = plan_deployment(client, chain.operator.address)
-        members, auditors = founding(keys, [auditor], planned.contracts)
-        deploy(client, chain.operator, planned, members, auditors)
-        account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
-        first = int(client.block("latest")["number"], 16) - 3
-        ledger = EthereumLedger(client, planned.contracts, account, codec)
-        return World(ledger, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
-
-    return make
+    return lambda chain: world_on(chain, codec, 4)
 
 
 @pytest.fixture

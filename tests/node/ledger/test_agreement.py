@@ -13,16 +13,12 @@ from dataclasses import fields, is_dataclass
 import pytest
 
 from crypto.digest import Digest
-from crypto.keys import LedgerKey
 from node.abi import Codec
-from node.account import MemorySentStore, SendingAccount
-from node.deployment import deploy, plan_deployment
 from node.errors import CallReverted
-from node.ledger import EthereumLedger
 from node.memory.ledger import MemoryLedger, memory_contracts
 from node.memory.rounds import Phase
 from node.records import Abstentions, Call, Commits, Committed, Haves, RoundFailure, RoundOpened, Sent
-from tests.node.ledger.conftest import START, Chain
+from tests.node.ledger.conftest import START, Chain, world_on
 from tests.node.ledger.world import JUNK, World, founding, word
 
 N = 4
@@ -131,25 +127,13 @@ def some_act(rng: random.Random, phase: Phase, attempt: int, committed: int) -> 
 
 @pytest.mark.parametrize("seed", range(6))
 def test_both_ledgers_answer_every_act_alike(anvil: Chain, codec: Codec, seed: int) -> None:
-    keys, auditor = [LedgerKey.generate() for _ in range(N)], LedgerKey.generate()
-    client = anvil.client()
-    planned = plan_deployment(client, anvil.operator.address)
-    members, auditors = founding(keys, [auditor], planned.contracts)
-    deploy(client, anvil.operator, planned, members, auditors)
-    account = SendingAccount(client, anvil.operator, MemorySentStore(), mine_timeout_s=20)
-    first = int(client.block("latest")["number"], 16) - 3
-    remote = World(
-        EthereumLedger(client, planned.contracts, account, codec),
-        keys,
-        [auditor],
-        lambda seconds: anvil.advance(client, seconds),
-        first_block=first,
-    )
+    remote = world_on(anvil, codec, N)
+    keys, auditors = remote.keys, remote.auditors
     now = [START]
-    ledger = MemoryLedger(*founding(keys, [auditor], memory_contracts()), clock=lambda: now[0])
-    local = World(ledger, keys, [auditor], lambda seconds: now.__setitem__(0, ledger.head().time + seconds))
+    ledger = MemoryLedger(*founding(keys, auditors, memory_contracts()), clock=lambda: now[0])
+    local = World(ledger, keys, auditors, lambda seconds: now.__setitem__(0, ledger.head().time + seconds))
     twins = (
-        Twin(remote, lambda moment: client.call("evm_setNextBlockTimestamp", moment)),
+        Twin(remote, lambda moment: anvil.client().call("evm_setNextBlockTimestamp", moment)),
         Twin(local, lambda moment: now.__setitem__(0, moment)),
     )
     rng = random.Random(seed)
