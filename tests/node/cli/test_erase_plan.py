@@ -9,24 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
 from crypto.sealing import BlobKind
 from fl_engine.unlearning import UNLEARNERS
-from node.cli.main import koinon
 from node.erasure import DUE_S
 from node.home import open_home
 from node.runner import read_history
 from tests.node.audit.audit_kit import MEMBERS, ROUNDS, spec
+from tests.node.cli.cli_kit import koinon_says
 
 pytestmark = pytest.mark.slow
 
 PATIENT = "MRN-0-03"
-
-
-def koinon_says(*arguments: object, stdin: str | None = None) -> tuple[int, str, str]:
-    result = CliRunner().invoke(koinon, [str(one) for one in arguments], input=stdin)
-    return result.exit_code, result.stdout, result.stderr
 
 
 def planned(home: Path, *about: object, stdin: str | None = None) -> dict[str, Any]:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import click
 import pytest
-from click.testing import CliRunner
 
 from node.cli.main import koinon
 from node.cli.output import as_node_error, json_flag
+from tests.node.cli.cli_kit import koinon_says
 
 SURFACE = {
     "demo": None,
@@ -42,11 +42,6 @@ def commands(group: click.Group, names: tuple[str, ...] = ()) -> Iterator[tuple[
 ALL = list(commands(koinon))
 
 
-def run(*arguments: object, stdin: str | None = None) -> tuple[int, str, str]:
-    result = CliRunner().invoke(koinon, [str(one) for one in arguments], input=stdin)
-    return result.exit_code, result.stdout, result.stderr
-
-
 def test_the_surface_is_the_agreed_one() -> None:
     expected = [
         (noun, verb) if verb else (noun,) for noun, verbs in SURFACE.items() for verb in (verbs or "").split() or [""]
@@ -56,7 +51,7 @@ def test_the_surface_is_the_agreed_one() -> None:
 
 @pytest.mark.parametrize("command", ALL, ids=" ".join)
 def test_every_command_teaches_a_sentence_an_example_and_a_limit(command: tuple[str, ...]) -> None:
-    code, out, err = run(*command, "--help")
+    code, out, err = koinon_says(*command, "--help")
     assert code == 0
     assert err == ""
     assert "Usage: " in out
@@ -67,17 +62,17 @@ def test_every_command_teaches_a_sentence_an_example_and_a_limit(command: tuple[
 
 @pytest.mark.parametrize("noun", [noun for noun, verbs in SURFACE.items() if verbs])
 def test_a_noun_alone_shows_its_verbs_and_is_a_usage_error(noun: str) -> None:
-    code, out, err = run(noun)
+    code, out, err = koinon_says(noun)
     assert code == 2
     assert out == ""
     assert all(verb in err for verb in (SURFACE[noun] or "").split())
 
 
 def test_an_unknown_command_is_a_usage_error_in_words_and_in_json() -> None:
-    code, out, err = run("studies")
+    code, out, err = koinon_says("studies")
     assert (code, out) == (2, "")
     assert "studies" in err
-    code, out, err = run("study", "shew", "--json")
+    code, out, err = koinon_says("study", "shew", "--json")
     assert code == 2
     error = json.loads(out)
     assert error["schema"] == "koinon.error/1"
@@ -96,7 +91,7 @@ def test_a_home_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
         ("consent", "list"),
         ("chain", "status"),
     ):
-        code, out, err = run(*command, "--home", tmp_path / "nowhere", "--json")
+        code, out, err = koinon_says(*command, "--home", tmp_path / "nowhere", "--json")
         assert code == 4, (command, err)
         assert json.loads(out)["error"]["kind"] == "NotFound"
         assert "nowhere" in err
@@ -104,7 +99,7 @@ def test_a_home_that_is_not_there_is_exit_code_4(tmp_path: Path) -> None:
 
 def test_a_home_of_another_version_is_exit_code_8(tmp_path: Path) -> None:
     (tmp_path / "home.json").write_text('{"format": 99, "role": "member", "index": 0}')
-    code, _, err = run("node", "status", "--home", tmp_path)
+    code, _, err = koinon_says("node", "status", "--home", tmp_path)
     assert code == 8
     assert "format 99" in err
 
@@ -113,19 +108,19 @@ def test_a_home_of_another_version_is_exit_code_8(tmp_path: Path) -> None:
 def test_a_bad_specification_is_exit_code_2(tmp_path: Path, text: str) -> None:
     path = tmp_path / "study.toml"
     path.write_text(text)
-    code, out, err = run("simulate", "--spec", path, "--task", "mri-quality", "--members", 2)
+    code, out, err = koinon_says("simulate", "--spec", path, "--task", "mri-quality", "--members", 2)
     assert (code, out) == (2, "")
     assert "study spec" in err
 
 
 def test_a_specification_and_flags_are_never_mixed(tmp_path: Path) -> None:
-    code, _, err = run("simulate", "--spec", tmp_path / "s.toml", "--rounds", 3, "--task", "nuclei")
+    code, _, err = koinon_says("simulate", "--spec", tmp_path / "s.toml", "--rounds", 3, "--task", "nuclei")
     assert code == 2
     assert "--rounds" in err
 
 
 def test_missing_flags_of_a_study_are_named() -> None:
-    code, _, err = run("simulate", "--task", "mri-quality", "--members", 2, "--model", "mlp")
+    code, _, err = koinon_says("simulate", "--task", "mri-quality", "--members", 2, "--model", "mlp")
     assert code == 2
     assert "--learning-rate" in err
     assert "--rounds" in err
@@ -133,27 +128,29 @@ def test_missing_flags_of_a_study_are_named() -> None:
 
 def test_task_and_data_exclude_each_other_and_one_is_needed(tmp_path: Path) -> None:
     for extra in ((), ("--task", "nuclei", "--data", "a.npz")):
-        code, _, err = run("network", "init", "--home", tmp_path / "n", *extra)
+        code, _, err = koinon_says("network", "init", "--home", tmp_path / "n", *extra)
         assert code == 2
         assert "--task or --data" in err
     assert not (tmp_path / "n").exists()
 
 
 def test_a_file_that_is_not_there_is_exit_code_2(tmp_path: Path) -> None:
-    code, _, err = run("network", "init", "--home", tmp_path / "n", "--data", "a.npz", "--data", tmp_path / "b.npz")
+    code, _, err = koinon_says(
+        "network", "init", "--home", tmp_path / "n", "--data", "a.npz", "--data", tmp_path / "b.npz"
+    )
     assert code == 2
     assert "a.npz" in err
 
 
 def test_an_unknown_task_is_exit_code_2_and_lists_the_known_ones(tmp_path: Path) -> None:
-    code, _, err = run("network", "init", "--home", tmp_path / "n", "--task", "moon")
+    code, _, err = koinon_says("network", "init", "--home", tmp_path / "n", "--task", "moon")
     assert code == 2
     assert "nuclei" in err
 
 
 def test_who_is_meant_is_named_exactly_once(tmp_path: Path) -> None:
     for extra in ((), ("--consent", "a" * 64, "--patient", "x")):
-        code, _, err = run("consent", "withdraw", "--home", tmp_path, *extra)
+        code, _, err = koinon_says("consent", "withdraw", "--home", tmp_path, *extra)
         assert code == 2
         assert "exactly one" in err
 
@@ -163,7 +160,7 @@ def test_a_patient_id_is_never_shown_again(tmp_path: Path) -> None:
     home.mkdir()
     (home / "home.json").write_text('{"format": 1, "role": "member", "index": 0}')
     for arguments, stdin in ((("--patient", "MRN-4711"), None), (("--patient", "-"), "MRN-4711\n")):
-        code, out, err = run("consent", "withdraw", "--home", home, *arguments, "--json", stdin=stdin)
+        code, out, err = koinon_says("consent", "withdraw", "--home", home, *arguments, "--json", stdin=stdin)
         assert code != 0
         assert "4711" not in out + err
 
@@ -172,7 +169,7 @@ def test_an_empty_standard_input_names_no_patient(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
     (home / "home.json").write_text('{"format": 1, "role": "member", "index": 0}')
-    code, _, err = run("erase", "request", "--home", home, "--patient", "-", stdin="\n")
+    code, _, err = koinon_says("erase", "request", "--home", home, "--patient", "-", stdin="\n")
     assert code == 2
     assert "standard input" in err
 
@@ -197,7 +194,7 @@ def test_bad_usage_and_bad_files_are_exit_code_2(
     arguments: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    code, out, err = run(*arguments)
+    code, out, err = koinon_says(*arguments)
     assert code == 2, err
     assert out == ""
     assert "Traceback" not in err
@@ -208,7 +205,7 @@ def test_a_file_that_is_no_proof_or_certificate_is_refused_with_its_fault(tmp_pa
     for text in ("{}", "[]", '{"schema":"koinon.proof/9"}', "x" * 100):
         path.write_text(text)
         for command in (("audit", "check"), ("erase", "verify")):
-            code, out, _ = run(*command, path, "--json")
+            code, out, _ = koinon_says(*command, path, "--json")
             assert code in (2, 3, 8), (command, text)
             assert json.loads(out)["error"]["exit_code"] == code
 
@@ -216,11 +213,11 @@ def test_a_file_that_is_no_proof_or_certificate_is_refused_with_its_fault(tmp_pa
 def test_a_template_is_a_specification_that_is_taken_as_it_is() -> None:
     from node.study import parse_toml
 
-    code, out, _ = run("study", "spec-template")
+    code, out, _ = koinon_says("study", "spec-template")
     assert code == 0
     study = parse_toml(out.encode())
     assert study["windows", "have_s"] >= 2 * study["windows", "grace_s"]
-    code, out, _ = run("study", "spec-template", "--json")
+    code, out, _ = koinon_says("study", "spec-template", "--json")
     assert json.loads(out)["schema"] == "koinon.study-spec-template/1"
     assert parse_toml(json.loads(out)["data"]["toml"].encode()) == study
 
@@ -232,7 +229,7 @@ def test_an_unforeseen_fault_is_one_line_that_names_the_place_and_no_value() -> 
         raise KeyError("MRN-4711")
 
     try:
-        code, out, err = run("break", "--json")
+        code, out, err = koinon_says("break", "--json")
     finally:
         koinon.commands.pop("break")
     assert code == 1

@@ -8,17 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner
 
-from node.cli.main import koinon
 from node.runner import read_history
+from tests.node.cli.cli_kit import koinon_says
 
 pytestmark = pytest.mark.slow
-
-
-def koinon_says(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(koinon, [str(one) for one in arguments])
-    return result.exit_code, result.stdout, result.stderr
 
 
 def data_of(*arguments: object, code: int = 0) -> dict[str, Any]:

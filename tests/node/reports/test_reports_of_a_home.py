@@ -10,24 +10,18 @@ from typing import Any
 
 import pytest
 import trio
-from click.testing import CliRunner
 from prov.model import ProvDocument, ProvEntity
 
-from node.cli.main import koinon
 from node.home import node_homes
 from node.logbook import DAY_S
 from tests.node.audit.audit_kit import running_chain, running_nodes, until
+from tests.node.cli.cli_kit import koinon_says
 
 pytestmark = pytest.mark.slow
 
 
-def koinon_says(*arguments: object) -> tuple[int, str]:
-    result = CliRunner().invoke(koinon, [str(one) for one in arguments])
-    return result.exit_code, result.stdout
-
-
 def data_of(*arguments: object) -> Any:
-    code, said = koinon_says(*arguments, "--json")
+    code, said, _ = koinon_says(*arguments, "--json")
     assert code == 0, said
     return json.loads(said)["data"]
 
@@ -64,7 +58,7 @@ def test_the_record_of_processing_is_written_in_three_forms(home: Path, tmp_path
     assert found["activities"][0]["name"] == "audited"
     assert len(found["activities"][0]["controllers"]) == 3
     for form, mark in (("json", '"schema"'), ("html", "<h1>"), ("text", "security measures:")):
-        code, said = koinon_says("audit", "record-of-processing", "--home", member, "--format", form)
+        code, said, _ = koinon_says("audit", "record-of-processing", "--home", member, "--format", form)
         assert code == 0
         assert mark in said
     assert koinon_says("audit", "record-of-processing", "--home", member, "--study", "99")[0] == 4
