@@ -394,7 +394,7 @@ class SendingAccount:
     ) -> dict[str, Any] | None:
         """The receipt, or None when the transaction can never be mined."""
         waited, pause, last_fault = 0.0, 0.005, "not mined yet"
-        since_sent, passed_from = 0.0, -1
+        since_sent, passed_from, nonce_used = 0.0, -1, False
         while True:
             try:
                 receipt = self._receipt(sent)
@@ -403,7 +403,11 @@ class SendingAccount:
                 if since_sent >= _REBROADCAST_S:
                     since_sent = 0.0
                     if self._broadcast(*sent[-1]) is _Fate.NONCE_USED:
-                        return self._receipt(sent)
+                        receipt = self._receipt(sent)
+                        if receipt is not None or nonce_used:
+                            return receipt
+                        # By one of ours, it may be: clients count a nonce a moment before they have the receipt.
+                        nonce_used = True
                     self._fill_gap(_Terms.of(sent[-1][0]).nonce)
                     height = self._height()
                     passed_from = height if passed_from < 0 else passed_from

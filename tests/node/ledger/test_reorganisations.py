@@ -202,6 +202,35 @@ def test_a_transaction_that_blocks_pass_by_is_replaced_with_the_same_nonce_and_a
     store.close()
 
 
+def test_a_receipt_that_comes_a_moment_after_its_nonce_counts_is_waited_for(
+    chain: Chain, real: World, codec: Codec, tmp_path: Any
+) -> None:
+    """A client that has the block and not yet its receipts: the nonce is used, and by this very transaction."""
+    store = Store(tmp_path, bytes(32))
+    with endpoint(chain.url) as late:
+        sent: list[str] = []
+        asked = [0]
+        original = late.forward
+
+        def forward(request: dict[str, Any]) -> dict[str, Any]:
+            if request["method"] == "eth_sendRawTransaction":
+                sent.append(request["params"][0])
+            if request["method"] == "eth_getTransactionReceipt" and asked[0] < 2:
+                asked[0] += len(sent) > 1  # twice more after it was handed in again
+                return {"jsonrpc": "2.0", "id": request["id"], "result": None}
+            return original(request)
+
+        late.forward = forward  # type: ignore[method-assign]
+        client = EthereumClient(late.url, real.contracts.chain_id)
+        account = SendingAccount(client, chain.operator, SentTransactions(store), mine_timeout_s=300)
+        ledger = EthereumLedger(client, real.contracts, account, codec)
+        terms = real.terms()
+        assert kinds(ledger.send(StudyCreation(terms, real.sign(0, terms)))) == ["StudyCreated"]
+    assert len(sent) > 1
+    assert len(set(sent)) == 1, "it was said in the same words only"
+    store.close()
+
+
 def _terms(raw: bytes) -> dict[str, int]:
     return dict(TypedTransaction.from_bytes(HexBytes(raw)).as_dict())
 
