@@ -26,7 +26,7 @@ from crypto.errors import CryptoError
 from crypto.merkle import verify_anchored
 from crypto.statements import CreateStudy
 from node.history import History, RoundHistory
-from node.records import Anchored, FormRegistered, Granted, Position, RoundOpened, Withdrawn
+from node.records import FormRegistered, Position, RoundOpened
 
 MAX_ATTEMPTS: Final = 3  # PROTOCOL.md clause 11: one attempt and at most two extensions, windows doubled each time
 
@@ -149,42 +149,6 @@ def original_opening(history: History, opened: RoundOpened) -> Position | None:
         found = original.position
         branch = history.studies[opened.study].branches[original.opened.branch]
     return found
-
-
-@dataclass(frozen=True, slots=True)
-class ChainConsents:
-    """What the chain says about consents, from the folded history: the `ConsentView` that `node/validity.py` asks.
-
-    Every answer carries the position that orders it; None: the chain has no such record.
-    """
-
-    history: History
-
-    def grant(self, consent_id: Digest) -> tuple[Granted, Position] | None:
-        """The grant that is stored for this consent alone."""
-        found = self.history.grants.get(consent_id)
-        return None if found is None else (found.record, found.position)
-
-    def anchor(self, root: Digest) -> tuple[Anchored, Position] | None:
-        """The anchor with this root."""
-        found = self.history.anchors.get(root)
-        return None if found is None else (found.record, found.position)
-
-    def form(self, form_id: Digest) -> tuple[FormRegistered, Position] | None:
-        """The registered form, at the position of its study.
-
-        The history keeps no position of forms, and none is needed: the contract takes a grant or an anchor only under
-        a form it knows, so a form is never younger than a grant that names it.
-        """
-        for study in self.history.studies.values():
-            found = study.forms.get(form_id)
-            if found is not None:
-                return found, study.position
-        return None
-
-    def withdrawal(self, consent_id: Digest) -> tuple[Withdrawn, Position] | None:
-        """The first withdrawal of this consent, granted or not."""
-        return self.history.withdrawals.get(consent_id)
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -115,19 +115,24 @@ class Duties:
         me = self._participant.me
         if me is None:
             return
-        due: dict[object, tuple[Call, int]] = {}
-        for report in await node.core(reports, node.history, self._participant.store):
-            due[report.opening, report.kind, report.member] = (report, report.opening.roster & ~(1 << report.member))
-        for resumption in await node.core(resumptions, node.history):
-            due[resumption] = (resumption, await node.core(roster_of, node.history, resumption.study))
-        own = await node.core(announcement, self._participant, self._addresses, self._announce)
-        if own is not None:
-            due[own] = (own, 1 << me)
+        due = await node.core(self._owed, me)
         self._due_since = {key: self._due_since.get(key, node.now) for key in due}
         self._refused &= set(due)
         for key, (call, members) in due.items():
             if key not in self._refused and node.now >= self._due_since[key] + TURN_S * _turn(me, members):
                 await self._carry(node, key, call)
+
+    def _owed(self, me: int) -> dict[object, tuple[Call, int]]:
+        """What is due, each with the bitmap of those who take turns at it."""
+        history, due = self._participant.history, dict[object, tuple[Call, int]]()
+        for report in reports(history, self._participant.store):
+            due[report.opening, report.kind, report.member] = (report, report.opening.roster & ~(1 << report.member))
+        for resumption in resumptions(history):
+            due[resumption] = (resumption, roster_of(history, resumption.study))
+        own = announcement(self._participant, self._addresses, self._announce)
+        if own is not None:
+            due[own] = (own, 1 << me)
+        return due
 
     async def _carry(self, node: Surroundings, key: object, call: Call) -> None:
         try:

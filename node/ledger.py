@@ -244,7 +244,7 @@ class _BoundedConnection:
         return json.loads(body)
 
 
-class Web3Ledger:
+class EthereumLedger:
     """The `Ledger` of `node/records.py` on any Ethereum client."""
 
     def __init__(
@@ -503,7 +503,7 @@ def connect(
     timeout_s: float = 10.0,
     mine_timeout_s: float = 60.0,
     allow_public_chain: bool = False,
-) -> Web3Ledger:
+) -> EthereumLedger:
     """A ledger by URL. Nothing is sent before the first use; the chain's id is checked then.
 
     Args:
@@ -512,7 +512,7 @@ def connect(
         key: of the account that pays.
         store: keeps signed bytes before they are sent.
         codec: from another ABI than the one that comes with this package.
-        confirmations: see :class:`Web3Ledger`.
+        confirmations: see :class:`EthereumLedger`.
         token: bearer token, where the chain asks for one.
         timeout_s: for one request.
         mine_timeout_s: for a transaction to be mined.
@@ -522,7 +522,7 @@ def connect(
         url, contracts.chain_id, token=token, timeout_s=timeout_s, allow_public_chain=allow_public_chain
     )
     account = SendingAccount(client, key, store, mine_timeout_s=mine_timeout_s)
-    return Web3Ledger(client, contracts, account, codec or Codec.load(), confirmations=confirmations)
+    return EthereumLedger(client, contracts, account, codec or Codec.load(), confirmations=confirmations)
 
 
 def hand_over(client: EthereumClient, old: LedgerKey, new: bytes) -> int:

@@ -33,7 +33,7 @@ from node.follower import Follower, logged_of
 from node.history import History
 from node.home import Home, HomeLock, Network, in_use, open_home, read_network, read_password
 from node.keystore import current_ring, public_keys
-from node.ledger import EthereumClient, Web3Ledger, connect, hand_over
+from node.ledger import EthereumClient, EthereumLedger, connect, hand_over
 from node.messages import Hello
 from node.metrics import render
 from node.participant import Participant
@@ -83,7 +83,7 @@ class Opened:
     settings: config.Config
     store: Store
     node: Node
-    ledger: Web3Ledger
+    ledger: EthereumLedger
     ring: KeyRing  # the keys it was opened with: its peer id and its paying account
     lock: HomeLock
 

@@ -158,8 +158,8 @@ def configure_logging(level: str) -> None:
     logging.basicConfig(stream=cast(TextIO, _StandardError()), format=form)
     logging.getLogger().setLevel(number)
     logging.getLogger("libp2p").setLevel(max(number, logging.WARNING))
-    for chatty in ("web3", "urllib3"):  # at debug level they write out every answer of the chain
-        logging.getLogger(chatty).setLevel(max(number, logging.INFO))
+    # At debug level it writes a line about every question to the chain.
+    logging.getLogger("urllib3").setLevel(max(number, logging.INFO))
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,

@@ -22,7 +22,7 @@ from crypto.digest import ZERO, Digest
 from crypto.keys import KeyRing
 from crypto.statements import Seat, sign
 from fl_engine.data.dataset import Dataset
-from node import exchange, keystore
+from node import app, exchange, keystore
 from node.app import Node
 from node.desk import Desk
 from node.errors import ChainUnreachable, TimedOut
@@ -43,9 +43,11 @@ from node.vault import Vault
 
 START = 1_800_000_000  # 2027-01-15 08:00 UTC
 QUARTER_END = 1_893_456_000  # 2030-01-01
-POLL_S = 0.01
+POLL_S = 0.002
 QUIET_LOOKS = 2
 """Looks at the chain that every node must have made since anything last happened before time moves on."""
+DUTIES_S = 0.1
+"""Real seconds that what a look began is given to end before everybody looks again."""
 PATIENCE_S = 180.0
 """Real seconds after which a test that waits for something gives up."""
 
@@ -152,6 +154,10 @@ class WatchedNode(Node):
     async def _look(self) -> None:
         await super()._look()
         self.looks += 1
+
+    def look_again(self) -> None:
+        """Look at the chain now: these nodes look when time moves, not as it passes."""
+        self._news.set()
 
 
 class Door:
@@ -280,7 +286,7 @@ class Net:
         door = self.doors.setdefault(seating.index, Door(self.ledger))
         addresses = {one.peer_id: "memory" for one in (*self.network.founders, *self.network.auditors)}
         trainer = self.trainer if vault is not None else None
-        node = WatchedNode(participant, door, transport, trainer, Follower(door, store, None), addresses, desk, POLL_S)
+        node = WatchedNode(participant, door, transport, trainer, Follower(door, store, None), addresses, desk, 1.0)
         seating.arm(node)
         return node
 
@@ -333,15 +339,20 @@ class Net:
         return self.ledger.head().number, happened, tuple(sorted(self.nodes))
 
     async def _until_looked(self, before: Mapping[int, int]) -> None:
-        while any(i in before and node.looks < before[i] + QUIET_LOOKS for i, node in self._awake()):  # noqa: ASYNC110
-            await trio.sleep(POLL_S / 2)
-        await trio.sleep(POLL_S / 2)
+        while late := [n for i, n in self._awake() if i in before and n.looks < before[i] + QUIET_LOOKS]:
+            for node in late:
+                node.look_again()
+            await trio.sleep(POLL_S)
+        await trio.sleep(POLL_S)
+        with trio.move_on_after(DUTIES_S):
+            while any(node.under_way for _, node in self._awake()):  # noqa: ASYNC110
+                await trio.sleep(POLL_S)
 
     async def until(self, condition: Callable[[], bool], real_s: float = PATIENCE_S, *, ends: bool = False) -> None:
         """Wait until a condition holds; a node that ends by an error fails the test, unless it is meant to (`ends`)."""
         with trio.move_on_after(real_s):
             while not condition():
-                await trio.sleep(POLL_S / 2)
+                await trio.sleep(POLL_S)
                 for index, error in self.broken.items():
                     if not ends:
                         raise AssertionError(f"node {index} ended") from error
@@ -440,7 +451,8 @@ async def network(
         )
         for i, ring in enumerate(rings)
     ]
-    pause, exchange.KEY_PAUSE_S = exchange.KEY_PAUSE_S, 0.005  # real seconds, and here nothing takes any
+    pauses = exchange.KEY_PAUSE_S, app.LOOK_PAUSE_S
+    exchange.KEY_PAUSE_S, app.LOOK_PAUSE_S = 0.005, POLL_S  # real seconds, and here nothing takes any
     async with trio.open_nursery() as nursery:
         net = Net(clock, ledger, MemoryNetwork(), described, seatings, trainer, nursery)
         for index in range(len(rings)) if start is None else start:
@@ -449,7 +461,7 @@ async def network(
         try:
             yield net
         finally:
-            exchange.KEY_PAUSE_S = pause
+            exchange.KEY_PAUSE_S, app.LOOK_PAUSE_S = pauses
             nursery.cancel_scope.cancel()
 
 

@@ -14,7 +14,6 @@ from crypto.statements import Form, struct_hash
 from node.consent import (
     GATE,
     MARKS,
-    ChainConsents,
     ConsentFacts,
     ConsentState,
     GrantProof,
@@ -249,7 +248,7 @@ def test_a_leaf_that_the_gate_would_refuse_makes_no_entry(desk: Desk) -> None:
 def test_the_chain_answers_with_records_and_positions(desk: Desk) -> None:
     granted, anchored = desk.grant(desk.leaf(1)), desk.anchored(desk.leaf(2))
     at = desk.chain.add(Withdrawn(granted.consent_id, NOW))
-    consents: ConsentView = ChainConsents(desk.chain.history)
+    consents: ConsentView = desk.chain.history
     assert anchored.proof is not None
     assert anchored.proof.anchor is not None
     grant, anchor = consents.grant(granted.consent_id), consents.anchor(anchored.proof.anchor.root)

@@ -27,7 +27,7 @@ from node.chain.genesis import ChainGenesis
 from node.chain.rpc import Rpc
 from node.chain.server import Miner
 from node.deployment import deploy, pay, plan_deployment
-from node.ledger import EthereumClient, Web3Ledger
+from node.ledger import EthereumClient, EthereumLedger
 from node.memory.ledger import MemoryLedger, memory_contracts
 from node.records import Continuation, Contracts
 from tests.node.ledger.world import World, founding
@@ -202,7 +202,7 @@ def make_world(kind: str, codec: Codec, request: pytest.FixtureRequest) -> World
         deploy(client, chain.operator, planned, members, auditors)
         account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
         first = int(client.block("latest")["number"], 16) - 3
-        remote: Any = Web3Ledger(client, planned.contracts, account, codec)
+        remote: Any = EthereumLedger(client, planned.contracts, account, codec)
         return World(remote, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
 
     return make
@@ -240,7 +240,7 @@ def plan_successor(kind: str, codec: Codec, request: pytest.FixtureRequest) -> C
             members, auditors = founding(world.keys, world.auditors, planned.contracts)
             deploy(client, deployer, planned, members, auditors, studies=studies)
             account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
-            remote: Any = Web3Ledger(client, planned.contracts, account, codec)
+            remote: Any = EthereumLedger(client, planned.contracts, account, codec)
             return World(remote, world.keys, world.auditors, world.advance, first_block=world.first_block)
 
         return Successor(planned.contracts, found_there)
@@ -273,7 +273,7 @@ def make_real(codec: Codec) -> Callable[[Chain], World]:
         deploy(client, chain.operator, planned, members, auditors)
         account = SendingAccount(client, chain.operator, MemorySentStore(), mine_timeout_s=20)
         first = int(client.block("latest")["number"], 16) - 3
-        ledger = Web3Ledger(client, planned.contracts, account, codec)
+        ledger = EthereumLedger(client, planned.contracts, account, codec)
         return World(ledger, keys, [auditor], lambda seconds: chain.advance(client, seconds), first_block=first)
 
     return make

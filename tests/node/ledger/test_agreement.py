@@ -18,7 +18,7 @@ from node.abi import Codec
 from node.account import MemorySentStore, SendingAccount
 from node.deployment import deploy, plan_deployment
 from node.errors import CallReverted
-from node.ledger import Web3Ledger
+from node.ledger import EthereumLedger
 from node.memory.ledger import MemoryLedger, memory_contracts
 from node.memory.rounds import Phase
 from node.records import Abstentions, Call, Commits, Committed, Haves, RoundFailure, RoundOpened, Sent
@@ -139,7 +139,7 @@ def test_both_ledgers_answer_every_act_alike(anvil: Chain, codec: Codec, seed: i
     account = SendingAccount(client, anvil.operator, MemorySentStore(), mine_timeout_s=20)
     first = int(client.block("latest")["number"], 16) - 3
     remote = World(
-        Web3Ledger(client, planned.contracts, account, codec),
+        EthereumLedger(client, planned.contracts, account, codec),
         keys,
         [auditor],
         lambda seconds: anvil.advance(client, seconds),

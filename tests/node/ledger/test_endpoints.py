@@ -25,7 +25,7 @@ from node.follower import PATIENCE_S, Follower, Reorganised
 from node.history import History
 from node.home import Network, network_json, parse_network
 from node.jsonrpc import header_rlp
-from node.ledger import EthereumClient, Web3Ledger
+from node.ledger import EthereumClient, EthereumLedger
 from node.records import Withdrawals
 from node.store import SentTransactions, Store
 from node.witnesses import Witnesses
@@ -55,7 +55,7 @@ class Reader:
         contracts = self.world.contracts
         client = EthereumClient(self.url, contracts.chain_id, timeout_s=2)
         account = SendingAccount(client, self.world.keys[0], SentTransactions(self.store))
-        self.ledger = Web3Ledger(client, contracts, account, self.codec, confirmations=self.confirmations)
+        self.ledger = EthereumLedger(client, contracts, account, self.codec, confirmations=self.confirmations)
         others = [EthereumClient(url, contracts.chain_id, timeout_s=2) for url in self.others]
         witnesses = Witnesses(self.url, others, lambda: self.now)
         self.follower = Follower(self.ledger, self.store, self.codec, witnesses, lambda: self.now)

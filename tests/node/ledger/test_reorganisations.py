@@ -14,7 +14,7 @@ from crypto.statements import struct_hash
 from node.abi import Codec
 from node.account import BUMP_BLOCKS, MemorySentStore, SendingAccount
 from node.follower import Reorganised
-from node.ledger import EthereumClient, Web3Ledger
+from node.ledger import EthereumClient, EthereumLedger
 from node.records import StudyCreation, Withdrawals
 from node.store import SentTransactions, Store
 from tests.fakes.endpoint import endpoint
@@ -48,7 +48,7 @@ def sending(node: Reader, chain: Chain) -> World:
     """The same network, its statements carried by the node's own account, which remembers them in the node's store."""
     account = SendingAccount(chain.client(), chain.operator, SentTransactions(node.store), mine_timeout_s=20)
     client, contracts = chain.client(), node.world.contracts
-    node.ledger = Web3Ledger(client, contracts, account, node.codec, confirmations=node.confirmations)
+    node.ledger = EthereumLedger(client, contracts, account, node.codec, confirmations=node.confirmations)
     node.follower._ledger = node.ledger
     return World(node.ledger, node.world.keys, node.world.auditors, node.world.advance, node.world.first_block)
 
@@ -190,7 +190,7 @@ def test_a_transaction_that_blocks_pass_by_is_replaced_with_the_same_nonce_and_a
         account = SendingAccount(
             client, chain.operator, SentTransactions(store), mine_timeout_s=300, poll_s=0.25, sleep=sleep
         )
-        ledger = Web3Ledger(client, real.contracts, account, codec)
+        ledger = EthereumLedger(client, real.contracts, account, codec)
         terms = real.terms()
         assert kinds(ledger.send(StudyCreation(terms, real.sign(0, terms)))) == ["StudyCreated"]
     first, second = (bytes.fromhex(raw[2:]) for raw in raws)
@@ -227,7 +227,7 @@ def test_every_fee_market_takes_our_transactions(chain: Chain, real: World, code
             asked.answers["eth_maxPriorityFeePerGas"] = {"error": {"code": -32601, "message": "no such method"}}
         client = EthereumClient(asked.url, real.contracts.chain_id)
         account = SendingAccount(client, chain.operator, MemorySentStore())
-        ledger = Web3Ledger(client, real.contracts, account, codec)
+        ledger = EthereumLedger(client, real.contracts, account, codec)
         terms = real.terms()
         sent = ledger.send(StudyCreation(terms, real.sign(0, terms)))
         assert kinds(sent) == ["StudyCreated"]

@@ -23,7 +23,7 @@ from node.errors import (
     VerificationFailed,
 )
 from node.evidence import verify_block, verify_chain
-from node.ledger import EthereumClient, Web3Ledger, connect
+from node.ledger import EthereumClient, EthereumLedger, connect
 from node.records import Commits, Committed, Contracts, Position, StudyCreation
 from tests.fakes.endpoint import Endpoint, endpoint
 from tests.node.ledger.conftest import Chain
@@ -34,7 +34,7 @@ def through(proxy: Endpoint, chain: Chain, world: World, store: MemorySentStore,
     """The same world, its ledger behind a proxy."""
     client = EthereumClient(proxy.url, world.contracts.chain_id, timeout_s=5)
     account = SendingAccount(client, chain.operator, store, **{"mine_timeout_s": 20.0, **options})
-    ledger = Web3Ledger(client, world.contracts, account, codec)
+    ledger = EthereumLedger(client, world.contracts, account, codec)
     return World(ledger, world.keys, world.auditors, world.advance, world.first_block)
 
 
@@ -95,7 +95,7 @@ def test_an_outcome_is_unknown_only_when_nothing_answers_and_sending_again_settl
         proxy.lose_requests.clear()
         # It was mined. The same call again finds its receipt; the contract is not asked twice.
         account = SendingAccount(EthereumClient(proxy.url, None), chain.operator, store)
-        ledger = Web3Ledger(EthereumClient(proxy.url, None), world.contracts, account, codec)
+        ledger = EthereumLedger(EthereumClient(proxy.url, None), world.contracts, account, codec)
         before = proxy.count("eth_sendRawTransaction")
         sent = ledger.send(call)
         assert kinds(sent) == ["StudyCreated"]
@@ -169,7 +169,7 @@ def test_a_nonce_that_another_process_took_is_taken_anew(chain: Chain, real: Wor
                 super().settle(key, mined)
 
         account = SendingAccount(EthereumClient(proxy.url, None), chain.operator, Correcting(), mine_timeout_s=20)
-        ledger = Web3Ledger(EthereumClient(proxy.url, None), taken, account, codec)
+        ledger = EthereumLedger(EthereumClient(proxy.url, None), taken, account, codec)
         assert kinds(ledger.send(StudyCreation(terms, world.sign(0, terms)))) == ["StudyCreated"]
 
 
@@ -215,7 +215,7 @@ def test_a_client_that_bounds_log_queries_is_asked_for_less(chain: Chain, real: 
 
     client = Bounded(chain.url, None)
     account = SendingAccount(client, chain.operator, MemorySentStore())
-    ledger = Web3Ledger(client, real.contracts, account, codec)
+    ledger = EthereumLedger(client, real.contracts, account, codec)
     head = ledger.head().number
     assert list(ledger.records(real.first_block, head)) == everything
 
@@ -231,7 +231,7 @@ def test_confirmations_hold_back_the_final_block(chain: Chain, real: World, code
 
 def test_a_block_s_evidence_proves_its_hash_and_every_record(real: World, codec: Codec) -> None:
     ledger = real.ledger
-    assert isinstance(ledger, Web3Ledger)
+    assert isinstance(ledger, EthereumLedger)
     _, opened = real.study()
     real.commit(opened.round_id, [0, 1, 2, 3])
     head = ledger.head()
@@ -252,7 +252,7 @@ def test_a_block_s_evidence_proves_its_hash_and_every_record(real: World, codec:
 
 def test_a_receipt_that_was_changed_or_left_out_is_noticed(real: World) -> None:
     ledger = real.ledger
-    assert isinstance(ledger, Web3Ledger)
+    assert isinstance(ledger, EthereumLedger)
     sent = real.send(StudyCreation(real.terms(), real.sign(0, real.terms())))
     evidence = ledger.evidence(sent.block)
     receipt = evidence.receipts_rlp[0]
@@ -307,7 +307,7 @@ def test_founders_whose_seats_are_for_other_addresses_are_refused(chain: Chain, 
 
 def test_logs_of_other_contracts_are_no_records(real: World, codec: Codec) -> None:
     ledger = real.ledger
-    assert isinstance(ledger, Web3Ledger)
+    assert isinstance(ledger, EthereumLedger)
     block = ledger.evidence(real.logged()[0].position.block)
     log = verify_block(block).logs[0]
     assert len(codec.records(log, real.contracts)) == 1
@@ -318,7 +318,7 @@ def test_logs_of_other_contracts_are_no_records(real: World, codec: Codec) -> No
 
 def test_commitments_that_do_not_fit_their_members_are_no_records(real: World, codec: Codec) -> None:
     ledger = real.ledger
-    assert isinstance(ledger, Web3Ledger)
+    assert isinstance(ledger, EthereumLedger)
     _, opened = real.study()
     sent = real.commit(opened.round_id, [2, 0])
     (log,) = verify_block(ledger.evidence(sent.block)).logs
