@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
-import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {IConsentRegistry} from "./interfaces/IConsentRegistry.sol";
 import {IMembership} from "./interfaces/IMembership.sol";
 import {Accumulator} from "./libraries/Accumulator.sol";
@@ -36,6 +34,11 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     uint256 private constant AT_COUNT = 48;
     uint256 private constant AT_ANCHORED = 80;
 
+    /// @dev A slot that is looked up once, read and written.
+    struct Word {
+        uint256 slot;
+    }
+
     uint8 private constant MEMBER = 1; // role of IMembership.seatOf
 
     IMembership private immutable MEMBERSHIP;
@@ -47,8 +50,8 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     mapping(bytes32 formId => uint32 number) private _formNumber;
     /// @dev The same number under study and form together: one read answers whether the form is the study's.
     mapping(bytes32 study => mapping(bytes32 formId => uint32 number)) private _studyForm;
-    mapping(bytes32 consentId => uint256 slot) private _consents;
-    mapping(bytes32 root => uint256 slot) private _anchors;
+    mapping(bytes32 consentId => Word) private _consents;
+    mapping(bytes32 root => Word) private _anchors;
 
     constructor(IMembership membership) EIP712("koinon", "1") {
         if (membership.consent() != address(this)) revert MisplacedContract(membership.consent(), address(this));
@@ -95,7 +98,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
             bytes32[] calldata ids = entry.consentIds;
             bytes32 structHash = keccak256(
                 abi.encode(
-                    Statements.GRANT, entry.study, entry.formId, entry.member, keccak256(abi.encodePacked(ids))
+                    Statements.GRANT, entry.study, entry.formId, entry.member, _packed(ids)
                 )
             );
             uint32 form = _studyForm[entry.study][entry.formId];
@@ -170,18 +173,18 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         bytes32 domain = _domainSeparatorV4();
         for (uint256 i; i < entries.length; ++i) {
             WithdrawEntry calldata entry = entries[i];
-            bytes32 consentId = _consentId(entry);
-            uint256 slot = _consents[consentId];
+            (bytes32 consentId, bytes32 digest) = _withdrawn(domain, entry);
+            Word storage word = _consents[consentId];
+            uint256 slot = word.slot;
             if (slot >> AT_WITHDRAWN != 0) {
                 emit EntrySkipped(consentId, Skips.NO_MEMBER, Skips.DUPLICATE);
                 continue;
             }
-            bytes32 digest = MessageHashUtils.toTypedDataHash(domain, _rolled(Statements.WITHDRAW, consentId));
             if (!PackedSignatures.signedBy(entry.holder, digest, entry.r, entry.vs)) {
                 emit EntrySkipped(consentId, Skips.NO_MEMBER, Skips.BAD_SIGNATURE);
                 continue;
             }
-            acc = _rolled(acc, _withdraw(consentId, slot));
+            acc = _withdraw(acc, consentId, word, slot);
         }
         _store(acc);
     }
@@ -196,19 +199,19 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         bytes32 r,
         bytes32 vs
     ) external {
-        uint256 slot = _consents[consentId];
+        uint256 slot = _consents[consentId].slot;
         if (slot >> AT_WITHDRAWN != 0) revert AlreadyWithdrawn(consentId);
         (bool granted, uint16 hospital,) = _granted(consentId, anchorRoot, index, path);
         if (!granted || hospital != member) revert NotGrantedBy(consentId, member);
         bytes32 structHash = keccak256(abi.encode(Statements.WITHDRAW_BY_HOSPITAL, member, consentId));
         // A removed hospital may still end its patients' consents: the address stands in the roster's code for good.
         PackedSignatures.check(member, MEMBERSHIP.ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
-        _record(_withdraw(consentId, slot));
+        _store(_withdraw(_accumulated(), consentId, _consents[consentId], slot));
     }
 
     /// @inheritdoc IConsentRegistry
     function withdrawByQuorum(uint16 member, bytes32 consentId, uint32 signers, bytes calldata signatures) external {
-        uint256 slot = _consents[consentId];
+        uint256 slot = _consents[consentId].slot;
         if (slot >> AT_WITHDRAWN != 0) revert AlreadyWithdrawn(consentId);
         (address pointer, uint64 epoch, uint32 active,) = MEMBERSHIP.snapshot();
         bytes memory roster = RosterCode.load(pointer);
@@ -223,12 +226,12 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
             _hashTypedDataV4(keccak256(abi.encode(Statements.WITHDRAW_BY_QUORUM, epoch, member, consentId))),
             Quorum.needed(n, Quorum.faults(n, n))
         );
-        _record(_withdraw(consentId, slot));
+        _store(_withdraw(_accumulated(), consentId, _consents[consentId], slot));
     }
 
     /// @inheritdoc IConsentRegistry
     function withdrawnAt(bytes32 consentId) public view returns (uint64 at) {
-        at = uint64(_consents[consentId] >> AT_WITHDRAWN);
+        at = uint64(_consents[consentId].slot >> AT_WITHDRAWN);
         if (address(PREDECESSOR) != address(0)) {
             uint64 before = PREDECESSOR.withdrawnAt(consentId);
             if (before != 0 && (at == 0 || before < at)) at = before;
@@ -237,7 +240,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
 
     /// @inheritdoc IConsentRegistry
     function grantOf(bytes32 consentId) public view returns (GrantView memory) {
-        uint256 slot = _consents[consentId];
+        uint256 slot = _consents[consentId].slot;
         uint32 form = uint32(slot);
         if (form == 0) {
             return address(PREDECESSOR) == address(0) ? GrantView(0, 0, 0, 0) : PREDECESSOR.grantOf(consentId);
@@ -249,7 +252,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
 
     /// @inheritdoc IConsentRegistry
     function anchorOf(bytes32 root) public view returns (AnchorView memory) {
-        uint256 slot = _anchors[root];
+        uint256 slot = _anchors[root].slot;
         uint32 form = uint32(slot);
         if (form == 0) {
             return address(PREDECESSOR) == address(0) ? AnchorView(0, 0, 0, 0, 0) : PREDECESSOR.anchorOf(root);
@@ -286,23 +289,32 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         return _accumulated();
     }
 
-    /// @dev Writes the tombstone and its event; the hash of the record is for the accumulator.
-    function _withdraw(bytes32 consentId, uint256 slot) private returns (bytes32 recordHash) {
-        _consents[consentId] = slot | block.timestamp << AT_WITHDRAWN;
-        emit Withdrawn(consentId, uint64(block.timestamp));
+    /// @dev Writes the tombstone and its event.
+    /// @return next The accumulator with its record, as _rolled gives it.
+    function _withdraw(bytes32 acc, bytes32 consentId, Word storage word, uint256 slot) private returns (bytes32 next) {
+        word.slot = slot | block.timestamp << AT_WITHDRAWN;
         bytes32 tag = Tags.RECORD_WITHDRAWN;
+        bytes32 topic = Withdrawn.selector;
         assembly ("memory-safe") {
             let at := mload(0x40)
             mstore(at, tag)
             mstore(add(at, 0x20), consentId)
             mstore(add(at, 0x40), timestamp())
-            recordHash := keccak256(at, 0x60)
+            log2(add(at, 0x40), 0x20, topic, consentId) // Withdrawn(consentId, at)
+            mstore(0x20, keccak256(at, 0x60))
+            mstore(0x00, acc)
+            next := keccak256(0x00, 0x40)
         }
     }
 
-    /// @dev H(consent, holder, holderSalt, binding), over words of the calldata.
-    function _consentId(WithdrawEntry calldata entry) private pure returns (bytes32 consentId) {
+    /// @dev H(consent, holder, holderSalt, binding), over words of the calldata, and what its holder signs to end it.
+    function _withdrawn(bytes32 domain, WithdrawEntry calldata entry)
+        private
+        pure
+        returns (bytes32 consentId, bytes32 digest)
+    {
         bytes32 tag = Tags.CONSENT;
+        bytes32 typeHash = Statements.WITHDRAW;
         address holder = entry.holder; // the compiler refuses a word with more than 20 bytes
         assembly ("memory-safe") {
             let at := mload(0x40)
@@ -310,6 +322,22 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
             mstore(add(at, 0x20), holder)
             calldatacopy(add(at, 0x40), add(entry, 0x20), 0x40)
             consentId := keccak256(at, 0x80)
+            mstore(0x00, typeHash)
+            mstore(0x20, consentId)
+            mstore(at, shl(240, 0x1901))
+            mstore(add(at, 2), domain)
+            mstore(add(at, 34), keccak256(0x00, 0x40))
+            digest := keccak256(at, 66)
+        }
+    }
+
+    /// @dev keccak256(abi.encodePacked(ids)), without keeping a copy in memory.
+    function _packed(bytes32[] calldata ids) private pure returns (bytes32 hash) {
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            let size := mul(ids.length, 0x20)
+            calldatacopy(at, ids.offset, size)
+            hash := keccak256(at, size)
         }
     }
 
@@ -354,25 +382,27 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         returns (uint8)
     {
         if (form == 0) return Skips.UNKNOWN_SUBJECT;
-        (address signer,,) = ECDSA.tryRecover(_hashTypedDataV4(structHash), r, vs);
+        address signer = PackedSignatures.recover(_hashTypedDataV4(structHash), r, vs);
         (uint8 role, uint16 index, bool active) = MEMBERSHIP.seatOf(signer);
         if (role == MEMBER && index == member && active) return 0;
         return member < 32 && MEMBERSHIP.activeMembers().has(member) ? Skips.BAD_SIGNATURE : Skips.UNKNOWN_MEMBER;
     }
 
     function _grant(bytes32 consentId, uint256 slot) private returns (uint8) {
-        uint256 found = _consents[consentId];
+        Word storage word = _consents[consentId];
+        uint256 found = word.slot;
         if (found != 0) return uint32(found) != 0 ? Skips.DUPLICATE : Skips.WRONG_PHASE;
         if (consentId == 0) return Skips.MALFORMED;
         if (address(PREDECESSOR) != address(0) && PREDECESSOR.withdrawnAt(consentId) != 0) return Skips.WRONG_PHASE;
-        _consents[consentId] = slot;
+        word.slot = slot;
         return 0;
     }
 
     function _anchor(bytes32 root, uint256 slot) private returns (uint8) {
         if (root == 0) return Skips.MALFORMED;
-        if (_anchors[root] != 0) return Skips.DUPLICATE;
-        _anchors[root] = slot;
+        Word storage word = _anchors[root];
+        if (word.slot != 0) return Skips.DUPLICATE;
+        word.slot = slot;
         return 0;
     }
 

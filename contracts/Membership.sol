@@ -26,9 +26,12 @@ contract Membership is IMembership, Accumulator, EIP712 {
     uint8 private constant MEMBER = 1;
     uint8 private constant AUDITOR = 2;
 
+    /// @dev `speaks`: this is the key that member `index` has now, and the member takes part. Kept with the seat, so that
+    /// whoever asks about a signer reads one slot.
     struct Seat {
         uint8 role;
         uint16 index;
+        bool speaks;
     }
 
     /// @dev What a change of keys is measured against.
@@ -167,7 +170,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         bytes memory roster = RosterCode.load(_roster);
         uint256 index = (roster.length - 1) / 20;
         if (index == MAX_MEMBERS) revert NetworkFull(index);
-        bytes32 seatHash = _seat(MEMBER, uint16(index), seat, Statements.ROLE_MEMBER);
+        bytes32 seatHash = _seat(Seat(MEMBER, uint16(index), true), seat, Statements.ROLE_MEMBER);
         _checkVotes(keccak256(abi.encode(Statements.ADMIT, _epoch, seat.ledger, seatHash)), votes);
         _keys[uint16(index)].peer = keccak256(seat.peerId);
         // an index beyond the roster replaces nothing
@@ -182,6 +185,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         if (!_active.has(index) && !revoked) revert NotActive(index);
         if (!revoked && _active.count() == 2) revert LastMembers(index);
         _checkVotes(keccak256(abi.encode(Statements.REMOVE, _epoch, index, ledgerOf(index))), votes);
+        _seats[ledgerOf(index)].speaks = false;
         _active &= ~Bitmaps.single(index);
         _revoked &= ~Bitmaps.single(index);
         uint64 now_ = ++_epoch;
@@ -205,6 +209,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         if (!signed) revert KeysNotSigned(index, old, recovered);
         own.rotatedAt = uint64(block.timestamp);
         if (keys.ledger != old) {
+            _seats[old].speaks = false;
             _retired.push(Retired(_roster, uint64(block.timestamp)));
             _rotatedAt = uint40(block.timestamp);
             _roster = RosterCode.store(RosterCode.replaced(roster, index, keys.ledger));
@@ -223,6 +228,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         _checkVotes(keccak256(abi.encode(Statements.REVOKE, _epoch, index, old)), votes);
         _active &= ~Bitmaps.single(index);
         _revoked |= Bitmaps.single(index);
+        _seats[old].speaks = false;
         _replaceAtOnce(roster, index, RosterCode.NOBODY);
         uint64 now_ = ++_epoch;
         emit MemberRevoked(index, uint64(block.timestamp), now_);
@@ -236,7 +242,9 @@ contract Membership is IMembership, Accumulator, EIP712 {
         _checkVotes(keccak256(abi.encode(Statements.RECOVER, _epoch, index, keysHash)), votes);
         _active |= Bitmaps.single(index);
         _revoked &= ~Bitmaps.single(index);
-        _replaceAtOnce(RosterCode.load(_roster), index, keys.ledger);
+        bytes memory roster = RosterCode.load(_roster);
+        _seats[RosterCode.ledgerAt(roster, index)].speaks = false;
+        _replaceAtOnce(roster, index, keys.ledger);
         uint64 now_ = ++_epoch;
         emit MemberRecovered(index, keys.ledger, keys.peerId, keys.sealingKey, uint64(block.timestamp), now_);
         _record(_keysRecord(Tags.RECORD_MEMBER_RECOVERED, index, keys, now_));
@@ -246,7 +254,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
     function seatAuditor(SeatInput calldata seat, bytes32 study, uint64 termEnd, MemberVote[] calldata votes) external {
         if (termEnd <= block.timestamp) revert TermOver(termEnd, block.timestamp);
         uint16 number = uint16(_auditors.length);
-        bytes32 seatHash = _seat(AUDITOR, number, seat, Statements.ROLE_AUDITOR);
+        bytes32 seatHash = _seat(Seat(AUDITOR, number, false), seat, Statements.ROLE_AUDITOR);
         _checkVotes(
             keccak256(abi.encode(Statements.SEAT_AUDITOR, _epoch, seat.ledger, seatHash, study, termEnd)), votes
         );
@@ -341,7 +349,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         role = seat.role;
         index = seat.index;
         if (role == MEMBER) {
-            active = _active.has(index) && ledgerOf(index) == ledger; // not one that was rotated away
+            active = seat.speaks;
         } else if (role == AUDITOR) {
             uint64 termEnd = _auditors[index].termEnd;
             active = termEnd == 0 || block.timestamp < termEnd;
@@ -377,7 +385,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IMembership
-    function rosterAt(uint64 openedAt) external view returns (address roster) {
+    function rosterAt(uint64 openedAt) public view returns (address roster) {
         roster = _roster;
         if (openedAt > _rotatedAt) return roster;
         uint256 first = _firstRetired;
@@ -394,6 +402,11 @@ contract Membership is IMembership, Accumulator, EIP712 {
     /// @inheritdoc IMembership
     function roundSnapshot() external view returns (address, uint64, uint32, bytes32) {
         return (_roster, _epoch, _moved ? 0 : _active, _accumulated());
+    }
+
+    /// @inheritdoc IMembership
+    function closing(uint64 openedAt) external view returns (uint64, uint32, bytes32, address) {
+        return (_epoch, _moved ? 0 : _active, _accumulated(), rosterAt(openedAt));
     }
 
     /// @inheritdoc IMembership
@@ -417,24 +430,21 @@ contract Membership is IMembership, Accumulator, EIP712 {
     }
 
     /// @dev Checks an applicant and its own statement, and takes its address and peer id out of circulation.
-    function _seat(uint8 role, uint16 index, SeatInput memory seat, bytes32 roleHash)
-        private
-        returns (bytes32 seatHash)
-    {
-        _takeLedger(seat.ledger, Seat(role, index));
+    function _seat(Seat memory where, SeatInput memory seat, bytes32 roleHash) private returns (bytes32 seatHash) {
+        _takeLedger(seat.ledger, where);
         _takePeer(seat.peerId);
         return _checkSeat(seat, roleHash);
     }
 
     /// @dev A founder keeps the address and peer id that it has at a predecessor.
     function _foundMember(uint16 index, SeatInput memory seat, uint64 epoch_) private {
-        _foundSeat(Seat(MEMBER, index), seat, Statements.ROLE_MEMBER);
+        _foundSeat(Seat(MEMBER, index, true), seat, Statements.ROLE_MEMBER);
         _keys[index].peer = keccak256(seat.peerId);
         _logMember(index, seat, epoch_);
     }
 
     function _foundAuditor(uint16 number, SeatInput memory seat, bytes32 study, uint64 termEnd, uint64 epoch_) private {
-        _foundSeat(Seat(AUDITOR, number), seat, Statements.ROLE_AUDITOR);
+        _foundSeat(Seat(AUDITOR, number, false), seat, Statements.ROLE_AUDITOR);
         _auditors.push(Auditor(seat.ledger, termEnd, study));
         _logAuditor(number, seat, study, termEnd, epoch_);
     }
@@ -461,7 +471,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
     /// may stay when it is `kept`, the peer id when it is the one the member has.
     function _takeKeys(uint16 index, address kept, KeysInput calldata keys) private returns (bytes32 keysHash) {
         if (keys.sealingKey == 0) revert NoSealingKey(keys.ledger);
-        if (keys.ledger != kept || kept == address(0)) _takeLedger(keys.ledger, Seat(MEMBER, index));
+        if (keys.ledger != kept || kept == address(0)) _takeLedger(keys.ledger, Seat(MEMBER, index, true));
         bytes32 peer = keccak256(keys.peerId);
         if (peer != _keys[index].peer) {
             _takePeer(keys.peerId);

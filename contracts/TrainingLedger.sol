@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {IConsentRegistry} from "./interfaces/IConsentRegistry.sol";
 import {IMembership} from "./interfaces/IMembership.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
@@ -58,6 +57,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     uint8 private constant KIND_VOTE = 2;
     uint8 private constant KIND_HAVE = 3;
     uint256 private constant COMMIT_ENTRY_BYTES = 192;
+    uint256 private constant COMMIT_ROOTS_BYTES = 96;
 
     // States of a fork
     uint8 private constant NO_FORK = 0;
@@ -240,8 +240,16 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes memory roster = _roster(round.openedAt());
         bytes32 domain = _domainSeparatorV4();
         uint32 waited = round.waited();
-        uint32 before = waited;
         bytes32 root = round.committed() == 0 ? bytes32(0) : s.commitRoot;
+        uint256 log;
+        assembly ("memory-safe") {
+            // The event's data, filled as entries count: members, offset of the roots, their length, the roots.
+            log := mload(0x40)
+            mstore(0x40, add(log, add(96, mul(entries.length, COMMIT_ROOTS_BYTES))))
+            mstore(log, 0)
+            mstore(add(log, 32), 64)
+            mstore(add(log, 64), 0)
+        }
         for (uint256 i; i < entries.length; ++i) {
             CommitEntry calldata e = entries[i];
             uint16 member = e.member;
@@ -252,11 +260,22 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             }
             waited ^= Bitmaps.single(member);
             root = _pair(root, structHash);
-            emit Committed(roundId, member, e.updateRoot, e.datasetRoot, e.nextDatasetRoot);
+            assembly ("memory-safe") {
+                let length := mload(add(log, 64))
+                calldatacopy(add(add(log, 96), length), add(e, 32), COMMIT_ROOTS_BYTES)
+                mstore(add(log, 64), add(length, COMMIT_ROOTS_BYTES))
+                // a byte each, as many as members have bits: each counts once
+                mstore(log, or(mload(log), shl(div(length, 12), member)))
+            }
         }
-        if (waited == before) return;
+        uint32 answered = round.waited() ^ waited;
+        if (answered == 0) return;
+        bytes32 topic = Committed.selector;
+        assembly ("memory-safe") {
+            log2(log, add(96, mload(add(log, 64))), topic, roundId)
+        }
         s.commitRoot = root;
-        s.round = round.answered(round.committed() | (before ^ waited), round.abstained());
+        s.round = round.answered(round.committed() | answered, round.abstained());
     }
 
     /// @inheritdoc ITrainingLedger
@@ -321,10 +340,13 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         uint32 set = _decidedSet(roundId, attempt, round, course, f);
         _checkResult(s, round, _least(course, n, f), set, result);
         bytes32 resultHash = _resultHash(result);
-        Members memory members = _members();
+        Members memory members;
         {
+            address deciding;
+            (members.epoch, members.active, members.accumulator, deciding) =
+                MEMBERSHIP.closing(uint64(round.openedAt()));
             PackedSignatures.checkQuorum(
-                _roster(round.openedAt()),
+                RosterCode.load(deciding),
                 round.roster(),
                 signers,
                 signatures,
@@ -335,18 +357,14 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         emit RoundFinal(
             roundId,
             study,
-            course.branch(),
-            round.height(),
-            attempt,
-            result.outcome,
-            result.included,
-            result.codes,
+            uint256(course.branch()) | uint256(round.height()) << 16 | uint256(attempt) << 40
+                | uint256(result.outcome) << 48 | uint256(result.included) << 56 | uint256(result.codes) << 88
+                | uint256(signers) << 216,
             result.modelRoot,
             result.trust,
             result.commitRoot,
             result.consentAcc,
-            resultHash,
-            signers
+            resultHash
         );
         bytes32 lineage = _lineage(s.lineage, round.height(), result.modelRoot, resultHash);
         s.lineage = lineage;
@@ -530,7 +548,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function phase(bytes32 study, bytes32 roundId) external view returns (Phase, uint8) {
         Study storage s = _studies[study];
-        if (!s.round.isOpen() || s.openRound != roundId) return (Phase.NONE, 0);
+        if (roundId == 0 || _openId(s) != roundId) return (Phase.NONE, 0);
         Clock memory clock = _clock(roundId, s.round, s.course);
         return (clock.phase, clock.attempt);
     }
@@ -546,7 +564,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         v.joined = course.joined();
         v.left = s.roll.left();
         v.suspended = Conduct.suspended(s.conduct);
-        v.openRound = s.round.isOpen() ? s.openRound : bytes32(0);
+        v.openRound = _openId(s);
         v.forkState = course.fork();
         v.rounds = uint32(course.rounds());
     }
@@ -554,7 +572,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     /// @inheritdoc ITrainingLedger
     function openRound(bytes32 study) external view returns (bytes32) {
         Study storage s = _study(study);
-        return s.round.isOpen() ? s.openRound : bytes32(0);
+        return _openId(s);
     }
 
     /// @inheritdoc ITrainingLedger
@@ -663,19 +681,14 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         emit RoundOpened(
             roundId,
             study,
-            course.branch(),
-            round.height(),
+            uint256(course.branch()) | uint256(round.height()) << 32 | uint256(members.epoch) << 64
+                | uint256(roster) << 128 | uint256(round.suspended()) << 160 | f << 192 | Quorum.needed(n, f) << 200
+                | block.timestamp << 208,
             parentResult,
             parentModel,
-            members.epoch,
-            roster,
-            round.suspended(),
-            uint8(f),
-            uint8(Quorum.needed(n, f)),
             consentAcc,
             members.accumulator,
-            previousBlock,
-            uint64(block.timestamp)
+            previousBlock
         );
         return true;
     }
@@ -752,9 +765,10 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         view
     {
         uint32 invalid = _invalid(result.codes);
-        if (result.included & invalid != 0) revert IncludedAndInvalid(result.included & invalid);
-        if (result.included | invalid != set) revert WrongSet(set, result.included | invalid);
-        uint256 included = result.included.count();
+        uint32 members = result.included;
+        if (members & invalid != 0) revert IncludedAndInvalid(members & invalid);
+        if (members | invalid != set) revert WrongSet(set, members | invalid);
+        uint256 included = members.count();
         if (result.outcome != (included >= least ? OUTCOME_MODEL : OUTCOME_NONE)) {
             revert WrongOutcome(result.outcome, included, least);
         }
@@ -817,9 +831,15 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         }
         uint256 n = round.roster().count();
         uint256 f = Quorum.faults(n, course.f());
-        uint256 tooOld = round.openedAt() + course.maxRoundAge();
+        uint256 tooOld;
+        unchecked {
+            tooOld = round.openedAt() + course.maxRoundAge(); // 40 and 32 bits
+        }
         if (round.committed().count() < _least(course, n, f)) return _failed(c, FAILED_QUORUM);
-        uint256 start = sealTime + course.reveal();
+        uint256 start;
+        unchecked {
+            start = sealTime + course.reveal(); // 41 and 32 bits
+        }
         c.revealEnd = uint64(start);
         if (block.timestamp <= start) {
             c.phase = Phase.REVEAL;
@@ -899,11 +919,11 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
 
     function _signed(bytes memory roster, uint16 member, bytes32 domain, bytes32 structHash, bytes32 r, bytes32 vs)
         private
-        pure
+        view
         returns (bool)
     {
         return PackedSignatures.signedBy(
-            RosterCode.ledgerAt(roster, member), MessageHashUtils.toTypedDataHash(domain, structHash), r, vs
+            RosterCode.ledgerAt(roster, member), PackedSignatures.typed(domain, structHash), r, vs
         );
     }
 
@@ -1065,9 +1085,14 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (Course.unwrap(s.course) == 0) revert StudyUnknown(study);
     }
 
+    /// @dev Zero: no round is open.
+    function _openId(Study storage s) private view returns (bytes32) {
+        return s.round.isOpen() ? s.openRound : bytes32(0);
+    }
+
     function _open(bytes32 study, bytes32 roundId) private view returns (Study storage s) {
         s = _studies[study];
-        bytes32 open = s.round.isOpen() ? s.openRound : bytes32(0);
+        bytes32 open = _openId(s);
         if (open != roundId || open == 0) revert RoundNotOpen(study, roundId, open);
     }
 

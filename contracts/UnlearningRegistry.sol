@@ -2,7 +2,6 @@
 pragma solidity 0.8.37;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
-import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {IMembership} from "./interfaces/IMembership.sol";
 import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {IUnlearningRegistry} from "./interfaces/IUnlearningRegistry.sol";
@@ -380,7 +379,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
                     addresses,
                     there,
                     i,
-                    MessageHashUtils.toTypedDataHash(
+                    PackedSignatures.typed(
                         domain, keccak256(abi.encode(Statements.PURGED, batch, i, p.stage, inventory))
                     ),
                     p.signatures,
@@ -431,7 +430,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
                     addresses,
                     there,
                     i,
-                    MessageHashUtils.toTypedDataHash(
+                    PackedSignatures.typed(
                         domain,
                         keccak256(
                             abi.encode(Statements.VERDICT, batch, i, b.branch(), model, given.confirming.has(i))
@@ -464,7 +463,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         bytes32 digest,
         bytes calldata signatures,
         uint256 k
-    ) private pure returns (uint8) {
+    ) private view returns (uint8) {
         address ledger = RosterCode.ledgerAt(addresses, i);
         if (ledger == address(0)) return Skips.UNKNOWN_MEMBER;
         if (there.has(i)) return Skips.DUPLICATE;

@@ -7,6 +7,8 @@ and the offline audit decodes what `node/evidence.py` proves, both with this cod
 Rules
 - Names lead: an event's or function's parameter `updateRoot` is the field `update_root` of the record or call, whatever
   the order. A name that has no counterpart is an error when the codec is made, not when a log comes by.
+- What an event packs is named in `_PACKED` and `_BATCHES`, and nowhere else: a record has plain fields, and is of one
+  member.
 - A malformed signature becomes zeros, which no key signed: the contract then skips that entry of a batch, and only it.
 """
 
@@ -105,8 +107,62 @@ class _Function:
         return {one["name"]: _plain(one, value) for one, value in zip(self.inputs, values, strict=True)}
 
 
+_PACKED: Final[dict[tuple[str, str], tuple[tuple[str, int], ...]]] = {
+    ("RoundOpened", "standing"): (
+        ("branch", 32),
+        ("height", 32),
+        ("epoch", 64),
+        ("roster", 32),
+        ("suspended", 32),
+        ("f", 8),
+        ("quorum", 8),
+        ("opened_at", 40),
+    ),
+    ("RoundFinal", "decided"): (
+        ("branch", 16),
+        ("height", 24),
+        ("attempt", 8),
+        ("outcome", 8),
+        ("included", 32),
+        ("codes", 128),
+        ("signers", 32),
+    ),
+}
+"""Event and parameter -> the record's fields in that word and their bits, the lowest first."""
+
+
+def _committed(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """A commitment of each member that the event names."""
+    roots: bytes = values.pop("roots")
+    members: int = values.pop("members")
+    if len(roots) % 96 or len(roots) > 96 * records.MAX_MEMBERS or members >> (8 * (len(roots) // 96)):
+        raise LedgerError(f"a log of event Committed has {len(roots)} bytes of roots for members {members:#x}")
+    names = ("update_root", "dataset_root", "next_dataset_root")
+    return [
+        {
+            **values,
+            "member": members >> (8 * k) & 0xFF,
+            **{
+                name: Digest(roots[at : at + 32])
+                for name, at in zip(names, range(96 * k, 96 * k + 96, 32), strict=True)
+            },
+        }
+        for k in range(len(roots) // 96)
+    ]
+
+
+def _one(values: dict[str, Any]) -> list[dict[str, Any]]:
+    return [values]
+
+
+_BATCHES: Final[dict[str, tuple[set[str], Callable[[dict[str, Any]], list[dict[str, Any]]]]]] = {
+    "Committed": ({"members", "roots"}, _committed),
+}
+"""Event of several members, whose record is of one -> its parameters for that, and how they are told apart."""
+
+
 class _Event:
-    """An event that is a record."""
+    """An event that is a record, or several."""
 
     def __init__(self, entry: Mapping[str, Any]) -> None:
         self._name = str(entry["name"])
@@ -116,12 +172,16 @@ class _Event:
         self._rest_types = [_type(one) for one in self._rest]
         self.topic = keccak256(f"{self._name}({','.join(_type(one) for one in inputs)})".encode())
         self._kind = _RECORDS[self._name]
-        names = {_snake(one["name"]) for one in inputs}
+        self._packed = {name: parts for (event, name), parts in _PACKED.items() if event == self._name}
+        batch, self._each = _BATCHES.get(self._name, (set(), _one))
+        names = {_snake(one["name"]) for one in inputs} - batch
+        for name, parts in self._packed.items():
+            names = names - {name} | {part for part, _ in parts}
         flat = _flat_fields(self._kind)
         if not names <= flat:
             raise LocalFault(f"event {self._name} has {sorted(names - flat)}, which the record does not know")
 
-    def decode(self, log: RawLog) -> Record:
+    def decode(self, log: RawLog) -> tuple[Record, ...]:
         try:
             words = [
                 abi.decode([_type(one)], topic)[0] for one, topic in zip(self._indexed, log.topics[1:], strict=True)
@@ -133,7 +193,12 @@ class _Event:
             _snake(one["name"]): _plain(one, value)
             for one, value in zip([*self._indexed, *self._rest], [*words, *rest], strict=True)
         }
-        return cast(Record, _build(self._kind, values))
+        for name, parts in self._packed.items():
+            word = values.pop(name)
+            for part, bits in parts:
+                values[part] = word & ((1 << bits) - 1)
+                word >>= bits
+        return tuple(cast(Record, _build(self._kind, one)) for one in self._each(values))
 
 
 def encode_arguments(inputs: Sequence[Mapping[str, Any]], arguments: Mapping[str, object]) -> bytes:
@@ -275,17 +340,17 @@ class Codec:
             gas=row.gas + row.entry_gas * row.entries(call),
         )
 
-    def record(self, log: RawLog, contracts: Contracts) -> Record | None:
-        """The record of a log, or None for one of another contract or of an event that is no record.
+    def records(self, log: RawLog, contracts: Contracts) -> tuple[Record, ...]:
+        """The records of a log: one of most, several of a batch, none of another contract or of another event.
 
         Raises:
             LedgerError: one of our events whose data are not in its form.
         """
         name = next((name for field, name in CONTRACTS.items() if getattr(contracts, field) == log.address), None)
         if name is None or not log.topics:
-            return None
+            return ()
         event = self._events.get((name, log.topics[0]))
-        return None if event is None else event.decode(log)
+        return () if event is None else event.decode(log)
 
     def reverted(self, data: bytes) -> CallReverted:
         """The error that a revert's bytes stand for."""

@@ -17,13 +17,13 @@ from typing import Any, Final
 from crypto.digest import Digest
 
 FILE: Final = "events.db"
-FORMAT: Final = 2
+FORMAT: Final = 3
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS event (
-    block INTEGER, log INTEGER, block_hash BLOB, time INTEGER, "transaction" TEXT,
+    block INTEGER, log INTEGER, entry INTEGER, block_hash BLOB, time INTEGER, "transaction" TEXT,
     kind TEXT, study BLOB, round BLOB, batch BLOB, consent BLOB, subject BLOB,
     members INTEGER, any_study INTEGER, who TEXT, what TEXT, deployment INTEGER,
-    PRIMARY KEY (block, log));
+    PRIMARY KEY (block, log, entry));
 CREATE INDEX IF NOT EXISTS event_study ON event (study);
 CREATE INDEX IF NOT EXISTS event_round ON event (round);
 CREATE INDEX IF NOT EXISTS event_batch ON event (batch);
@@ -36,6 +36,7 @@ CREATE TABLE IF NOT EXISTS followed (number INTEGER PRIMARY KEY, hash BLOB);
 class Event:
     """One record of the chain, told. `members`: a bitmap of who it is by or about; `transaction`: see `trail`.
 
+    `entry`: place inside the log, of those that say several things.
     `deployment`: which of the network's it is from, counted from 0.
     `any_study`: the chain does not say which study it is for (the withdrawal of an anchored consent), so it is shown
     for every one.
@@ -43,6 +44,7 @@ class Event:
 
     block: int
     log: int
+    entry: int
     block_hash: bytes
     time: int
     transaction: str
@@ -146,6 +148,6 @@ class EventIndex:
             given.append(("time <= ?", (until,)))
         where = " AND ".join(clause for clause, _ in given) or "1"
         values = [value for _, each in given for value in each]
-        sql = f"SELECT {_NAMED} FROM event WHERE {where} ORDER BY block, log"
+        sql = f"SELECT {_NAMED} FROM event WHERE {where} ORDER BY block, log, entry"
         rows = (dict(zip(_COLUMNS, row, strict=True)) for row in self._db.execute(sql, values))
         return [Event(**row | {"any_study": bool(row["any_study"])}) for row in rows]

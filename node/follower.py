@@ -65,21 +65,20 @@ class Reorganised(LedgerError):
 
 def logged_of(block: VerifiedBlock, codec: Codec, contracts: Contracts) -> list[Logged]:
     """The records of every deployment in a verified block, in order. `transaction` is the index inside the block."""
-    found = []
+    found: list[Logged] = []
     for log in block.logs:
         for deployment, one in enumerate(contracts.line):
-            record = codec.record(log, one)
-            if record is not None:
-                found.append(
-                    Logged(
-                        Position(block.number, log.log_index),
-                        block.block_hash,
-                        block.timestamp,
-                        Digest(log.transaction_index.to_bytes(32, "big")),
-                        record,
-                        deployment,
-                    )
+            found.extend(
+                Logged(
+                    Position(block.number, log.log_index, place),
+                    block.block_hash,
+                    block.timestamp,
+                    Digest(log.transaction_index.to_bytes(32, "big")),
+                    record,
+                    deployment,
                 )
+                for place, record in enumerate(codec.records(log, one))
+            )
     return found
 
 

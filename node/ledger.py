@@ -385,7 +385,7 @@ class EthereumLedger:
                 record
                 for log in logs
                 for contracts in self.contracts.line
-                if (record := self._codec.record(log, contracts)) is not None
+                for record in self._codec.records(log, contracts)
             ),
         )
 
@@ -451,18 +451,16 @@ class EthereumLedger:
         for entry in (json_object("log", one) for one in json_list("logs", entries)):
             log = raw_log(entry)
             for deployment, contracts in enumerate(self.contracts.line):
-                record = self._codec.record(log, contracts)
-                if record is None:
-                    continue
-                found.append(
+                found.extend(
                     Logged(
-                        position=Position(quantity(entry["blockNumber"]), log.log_index),
+                        position=Position(quantity(entry["blockNumber"]), log.log_index, place),
                         block_hash=word(entry["blockHash"]),
                         timestamp=self._stamp(entry),
                         transaction=word(entry["transactionHash"]),
                         record=record,
                         deployment=deployment,
                     )
+                    for place, record in enumerate(self._codec.records(log, contracts))
                 )
         return sorted(found, key=lambda logged: logged.position)
 

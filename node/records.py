@@ -27,10 +27,11 @@ ZERO = Digest(bytes(32))
 
 @dataclass(frozen=True, order=True, slots=True)
 class Position:
-    """A place in the chain's total order: block number, then index of the log inside the block."""
+    """A place in the chain's total order: block number, index of the log inside the block, and place inside the log."""
 
     block: int
     log_index: int
+    entry: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -338,6 +338,7 @@ def tell(logged: Iterable[Logged]) -> Iterator[Event]:
         yield Event(
             block=one.position.block,
             log=one.position.log_index,
+            entry=one.position.entry,
             block_hash=one.block_hash,
             time=one.timestamp,
             transaction=_transaction(one.transaction),

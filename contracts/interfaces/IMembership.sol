@@ -235,6 +235,12 @@ interface IMembership {
         external
         view
         returns (address roster, uint64 epoch, uint32 active, bytes32 accumulator);
+    /// @notice `roundSnapshot` and `rosterAt` in one, for whoever ends a round opened at `openedAt` and opens the next one.
+    /// @param deciding Address whose code holds the keys that decide the round that ends.
+    function closing(uint64 openedAt)
+        external
+        view
+        returns (uint64 epoch, uint32 active, bytes32 accumulator, address deciding);
     /// @notice Whether a seat here or at a predecessor has or had a peer id with this keccak256.
     function peerKnown(bytes32 peerIdHash) external view returns (bool);
     /// @notice Membership of the deployment that this one continues, zero: none.

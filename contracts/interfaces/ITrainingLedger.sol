@@ -271,48 +271,39 @@ interface ITrainingLedger {
     /// consentAcc, membershipAcc, previousBlock). `parentResult` is the lineage of the newest result of the branch:
     /// H(lineage, lineage before it, H(link, height, modelRoot, resultHash)), from `baseResult` of the branch or, on branch 0,
     /// from zero. It names every result it descends from.
+    /// @param standing Lowest bits first: branch 32 | height 32 | epoch 64 | roster 32 | suspended 32 | f 8 | quorum 8 |
+    /// openedAt 40 (Unix seconds).
     event RoundOpened(
         bytes32 indexed roundId,
         bytes32 indexed study,
-        uint32 branch,
-        uint32 height,
+        uint256 standing,
         bytes32 parentResult,
         bytes32 parentModel,
-        uint64 epoch,
-        uint32 roster,
-        uint32 suspended,
-        uint8 f,
-        uint8 quorum,
         bytes32 consentAcc,
         bytes32 membershipAcc,
-        bytes32 previousBlock,
-        uint64 openedAt
+        bytes32 previousBlock
     );
-    /// @notice A member committed.
-    event Committed(
-        bytes32 indexed roundId, uint16 indexed member, bytes32 updateRoot, bytes32 datasetRoot, bytes32 nextDatasetRoot
-    );
+    /// @notice Members committed, in this order.
+    /// @param members A byte each, the first one lowest.
+    /// @param roots Of each: updateRoot, datasetRoot, nextDatasetRoot, 96 bytes.
+    event Committed(bytes32 indexed roundId, uint256 members, bytes roots);
     /// @notice A member sits this round out. No reason is asked.
     event Abstained(bytes32 indexed roundId, uint16 indexed member);
     /// @notice A member says whose blobs and keys it holds.
     event HavePosted(bytes32 indexed roundId, uint8 attempt, uint16 indexed member, uint32 bitmap);
     /// @notice A round has its result, for good. `resultHash` is H(result, outcome, included, codes, modelRoot,
     /// keccak256(trust), commitRoot, consentAcc).
+    /// @param decided Lowest bits first: branch 16 | height 24 | attempt 8 | outcome 8 | included 32 | codes 128 |
+    /// signers 32.
     event RoundFinal(
         bytes32 indexed roundId,
         bytes32 indexed study,
-        uint32 branch,
-        uint32 height,
-        uint8 attempt,
-        uint8 outcome,
-        uint32 included,
-        uint128 codes,
+        uint256 decided,
         bytes32 modelRoot,
         bytes trust,
         bytes32 commitRoot,
         bytes32 consentAcc,
-        bytes32 resultHash,
-        uint32 signers
+        bytes32 resultHash
     );
     /// @notice A round ended without a result. reason 1: too few commitments at the seal, nothing was revealed;
     /// 2: no result in any attempt; 3: too old.

@@ -112,7 +112,9 @@ library Rounds {
     }
 
     function sealTime(Round r) internal pure returns (uint256) {
-        return uint40(Round.unwrap(r)) + uint256(uint24(Round.unwrap(r) >> 40));
+        unchecked {
+            return uint256(uint40(Round.unwrap(r))) + uint24(Round.unwrap(r) >> 40);
+        }
     }
 
     function committed(Round r) internal pure returns (uint32) {

@@ -7,13 +7,17 @@ pragma solidity 0.8.37;
 library Quorum {
     /// @notice Faults borne: the study's wish, never more than (n-1)/3. Below four members that is 0: crash tolerance only.
     function faults(uint256 n, uint256 wished) internal pure returns (uint256) {
-        uint256 most = n == 0 ? 0 : (n - 1) / 3;
-        return wished < most ? wished : most;
+        unchecked {
+            uint256 most = n == 0 ? 0 : (n - 1) / 3;
+            return wished < most ? wished : most;
+        }
     }
 
     /// @notice Equal votes that decide: floor((n+f)/2)+1 (n=2: 2, 3: 2, 4: 3, 5: 4, 7: 5).
     function needed(uint256 n, uint256 f) internal pure returns (uint256) {
-        return (n + f) / 2 + 1;
+        unchecked {
+            return (n + f) / 2 + 1; // a roster has at most 32
+        }
     }
 
     /// @notice Members that may be silent before a step stops waiting for them: f, but one at n = 3, where a single

@@ -42,12 +42,11 @@ library RosterCode {
 
     /// @notice Address of member `index`, zero when no such index was given.
     function ledgerAt(bytes memory roster, uint256 index) internal pure returns (address ledger) {
-        unchecked {
-            if (index > type(uint16).max || index * 20 + 21 > roster.length) return address(0);
-        }
+        if (index > type(uint16).max) return address(0);
         assembly ("memory-safe") {
-            // data begins 32 bytes after `roster`, the addresses one byte later
-            ledger := shr(96, mload(add(roster, add(33, mul(index, 20)))))
+            let end := add(mul(index, 20), 21)
+            // data begins 32 bytes after `roster`, the addresses one byte later; nothing is read beyond the end
+            if iszero(gt(end, mload(roster))) { ledger := shr(96, mload(add(roster, add(12, end)))) }
         }
     }
 }

@@ -252,6 +252,30 @@ contract GovernanceTest is Network {
 
     // -------------------------------------------------------------------------------- revocation and recovery
 
+    function speaks(uint256 key) internal view returns (bool active) {
+        (,, active) = membership.seatOf(vm.addr(key));
+    }
+
+    function test_whoSpeaksFollowsEveryChangeOfKeys() public {
+        found(5);
+        uint256 old = memberKey(3);
+        membership.revoke(3, revokeVotes(3, 1, 7 | 16));
+        holds(!speaks(old), "a revoked key");
+        IMembership.KeysInput memory keys = freshKeys(3);
+        membership.recover(3, keys, recoverVotes(3, keys, 2, 7 | 16));
+        holds(!speaks(old) && speaks(FRESH), "the recovered seat's new key");
+        keys = keysOf(2, FRESH + 1, "another peer");
+        uint256 lost = memberKey(2);
+        rotated[3] = FRESH;
+        membership.recover(2, keys, recoverVotes(2, keys, 3, 3 | 8 | 16));
+        holds(!speaks(lost) && speaks(FRESH + 1), "a key that was lost and never revoked");
+        bytes32 structHash = keccak256(abi.encode(Statements.REMOVE, uint64(4), uint16(4), vm.addr(memberKey(4))));
+        rotated[2] = FRESH + 1;
+        membership.remove(4, ballot(15, structHash));
+        holds(!speaks(memberKey(4)), "a removed one");
+        holds(speaks(memberKey(0)) && speaks(memberKey(1)), "the others");
+    }
+
     function test_aRevokedKeyDecidesNothingFromThenOn() public {
         bytes32 roundId = start(4);
         vm.warp(START + 5);

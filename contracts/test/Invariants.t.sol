@@ -73,6 +73,11 @@ contract InvariantsTest is Checks {
     function membershipIsWhatQuorumsMadeIt() internal view {
         same(membership.activeMembers(), actors.expectedActive(), "active members");
         same(membership.epoch(), actors.expectedEpoch(), "epoch");
+        for (uint16 i; i < membership.indexCount(); ++i) {
+            (uint8 role, uint16 index, bool active) = membership.seatOf(membership.ledgerOf(i));
+            holds(role == 1 && index == i, "a member's seat");
+            holds(active == ((actors.expectedActive() >> i) & 1 == 1), "who speaks is who takes part");
+        }
     }
 
     function everyHeightHasOneResultAndKeepsIt() internal view {

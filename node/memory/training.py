@@ -170,7 +170,7 @@ class TrainingLedger(Contract):
         """`postCommits`: a batch; entries that do not count are skipped and logged."""
         s, one = self._in_training(study, round_id)
         root = s.commit_root if one.committed else ZERO
-        before = one.committed
+        counted: list[Committed] = []
         for e in entries:
             statement = Commit(round_id, e.member, e.update_root, e.dataset_root, e.next_dataset_root)
             reason = (
@@ -183,9 +183,11 @@ class TrainingLedger(Contract):
                 continue
             one = replace(one, committed=one.committed | 1 << e.member)
             root = keccak256(root + struct_hash(statement))
-            self.machine.emit(Committed(round_id, e.member, e.update_root, e.dataset_root, e.next_dataset_root))
-        if one.committed == before:
+            counted.append(Committed(round_id, e.member, e.update_root, e.dataset_root, e.next_dataset_root))
+        if not counted:
             return
+        for record in counted:  # one event of them all, after those of the entries that were skipped
+            self.machine.emit(record)
         self._studies[one.study] = replace(s, commit_root=root)
         self._rounds[round_id] = one.sealed_if_full(self.machine.timestamp)
 

@@ -15,16 +15,20 @@ from typing import Any
 import pytest
 
 CONTRACTS = Path(__file__).resolve().parents[2] / "contracts"
-TARGETS = {5: 200_000, 10: 260_000}
+TARGETS = {5: 185_000, 10: 240_000}
 """Members -> most gas of the two transactions of a round."""
 
 BOUNDS = {
     ("Consents", "grant, 500"): 31_000 * 500,
     ("Consents", "anchor, 313 chunks of 32 (10,016 leaves)"): 750 * 10_016,
-    ("Erasure", "n=5 first all"): 750_000,
-    ("Erasure", "n=5 later all"): 680_000,
+    ("Consents", "grant, 1"): 69_000,
+    ("Consents", "withdraw, 1, anchored grant"): 57_000,
+    ("Consents", "withdraw, 10, anchored grants"): 32_500 * 10,
+    ("Erasure", "n=5 first all"): 742_000,
+    ("Erasure", "n=5 later all"): 674_000,
 }
-"""(Snapshot, row) -> most gas. An erasure's are what was reached, not yet what is aimed at (contracts/README.md)."""
+"""(Snapshot, row) -> most gas: what was reached. Single consents, withdrawals and erasures are not yet at their aims
+(contracts/README.md)."""
 
 NAMES = ["ConsentRegistry", "Membership", "TrainingLedger", "UnlearningRegistry"]
 

@@ -1,9 +1,12 @@
 // SPDX-License-Identifier: Apache-2.0
 pragma solidity 0.8.37;
 
+import {ECDSA} from "@openzeppelin/contracts/utils/cryptography/ECDSA.sol";
+import {MessageHashUtils} from "@openzeppelin/contracts/utils/cryptography/MessageHashUtils.sol";
 import {Bitmaps} from "../../libraries/Bitmaps.sol";
 import {Conduct} from "../../libraries/Conduct.sol";
 import {Course, Round, Rounds} from "../../libraries/Packing.sol";
+import {PackedSignatures} from "../../libraries/PackedSignatures.sol";
 import {Quarters} from "../../libraries/Quarters.sol";
 import {Quorum} from "../../libraries/Quorum.sol";
 import {RosterCode} from "../../libraries/RosterCode.sol";
@@ -74,6 +77,26 @@ contract SmallLibrariesTest is Checks {
         n = s.recorded(false);
         holds(n.height() == 1 && n.finals() == 2 && n.finalHeight() == 1, "no model");
         holds(r.height() <= Rounds.LAST_HEIGHT, "bound");
+    }
+
+    function test_fuzz_signaturesAreReadAsOpenZeppelinReadsThem(bytes32 domain, bytes32 r, bytes32 vs, uint8 change)
+        public
+    {
+        bytes32 digest = PackedSignatures.typed(domain, r);
+        holds(digest == MessageHashUtils.toTypedDataHash(domain, r), "digest");
+        if (change % 4 != 3) {
+            uint256 key = uint256(keccak256(abi.encode(r))) >> 1 | 1; // below the order
+            uint256 s;
+            uint8 v;
+            (v, r, vs) = vm.sign(key, digest);
+            s = uint256(vs);
+            if (change % 4 == 1) s = 0xfffffffffffffffffffffffffffffffebaaedce6af48a03bbfd25e8cd0364141 - s; // the higher
+            if (change % 4 == 2) digest = keccak256(abi.encode(digest)); // another's
+            vs = bytes32(s | uint256(v - 27) << 255);
+        }
+        (address expected,,) = ECDSA.tryRecover(digest, r, vs);
+        holds(PackedSignatures.recover(digest, r, vs) == expected, "recovered");
+        holds(PackedSignatures.signedBy(expected, digest, r, vs) == (expected != address(0)), "signed by");
     }
 
     function test_quarterBoundaries() public pure {

@@ -24,7 +24,7 @@ from node.errors import (
 )
 from node.evidence import verify_block, verify_chain
 from node.ledger import EthereumClient, EthereumLedger, connect
-from node.records import Commits, Contracts, Position, StudyCreation
+from node.records import Commits, Committed, Contracts, Position, StudyCreation
 from tests.fakes.endpoint import Endpoint, endpoint
 from tests.node.ledger.conftest import Chain
 from tests.node.ledger.world import World, founding, kinds
@@ -241,10 +241,12 @@ def test_a_block_s_evidence_proves_its_hash_and_every_record(real: World, codec:
     )
     assert blocks[-1].block_hash == head.block_hash
     proved = [
-        (Position(block.number, log.log_index), block.block_hash, block.timestamp, codec.record(log, real.contracts))
+        (Position(block.number, log.log_index, place), block.block_hash, block.timestamp, record)
         for block in blocks
         for log in block.logs
+        for place, record in enumerate(codec.records(log, real.contracts))
     ]
+    assert [position.entry for position, *_ in proved[-4:]] == [0, 1, 2, 3], "commitments of one log keep their order"
     assert proved == [(one.position, one.block_hash, one.timestamp, one.record) for one in real.logged()]
 
 
@@ -308,7 +310,22 @@ def test_logs_of_other_contracts_are_no_records(real: World, codec: Codec) -> No
     assert isinstance(ledger, EthereumLedger)
     block = ledger.evidence(real.logged()[0].position.block)
     log = verify_block(block).logs[0]
-    assert codec.record(log, real.contracts) is not None
-    assert codec.record(replace(log, address=bytes(20)), real.contracts) is None
+    assert len(codec.records(log, real.contracts)) == 1
+    assert codec.records(replace(log, address=bytes(20)), real.contracts) == ()
     with pytest.raises(LedgerError, match="MemberAdmitted"):
-        codec.record(replace(log, data=log.data[:40]), real.contracts)
+        codec.records(replace(log, data=log.data[:40]), real.contracts)
+
+
+def test_commitments_that_do_not_fit_their_members_are_no_records(real: World, codec: Codec) -> None:
+    ledger = real.ledger
+    assert isinstance(ledger, EthereumLedger)
+    _, opened = real.study()
+    sent = real.commit(opened.round_id, [2, 0])
+    (log,) = verify_block(ledger.evidence(sent.block)).logs
+    assert [one.member for one in codec.records(log, real.contracts) if isinstance(one, Committed)] == [2, 0]
+    third = replace(log, data=b"\x01" * 32 + log.data[32:])  # more members than there are roots for
+    with pytest.raises(LedgerError, match="192 bytes of roots for members 0x10101"):
+        codec.records(third, real.contracts)
+    torn = replace(log, data=log.data[:64] + (128).to_bytes(32, "big") + log.data[96:])
+    with pytest.raises(LedgerError, match="128 bytes of roots"):
+        codec.records(torn, real.contracts)
