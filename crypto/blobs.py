@@ -1,6 +1,6 @@
 """The two plaintexts a member seals in a round: its update and its set.
 
-Both are laid out byte by byte (big-endian; the model integers alone are little-endian, as numpy keeps them), open with
+Both are laid out byte by byte (big-endian; the model integers alone are little-endian, and packed), open with
 16 magic bytes, and have one encoding: whatever decodes encodes to the same bytes again. Reading is strict: counts must
 fit what follows, nothing may trail, entries must be strictly sorted. What the numbers *mean* (ranges, consents, policy)
 is judged in node/. The metrics are opaque here; node/ demands canonical JSON.
@@ -10,13 +10,14 @@ Layouts: FORMATS.md, "Update" and "Set".
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from crypto.commitments import check_consent_id, value_hash
 from crypto.digest import Digest
 from crypto.errors import EncodingError, UnsortedKeys
 from crypto.merkle import MAX_ANCHOR_COUNT, MIN_ANCHOR_COUNT, MerkleMap
+from crypto.packing import pack, unpack
 from crypto.sealing import MAX_PLAINTEXT_BYTES
 
 __all__ = [
@@ -37,11 +38,12 @@ __all__ = [
     "dataset_root",
     "decode_set",
     "decode_update",
+    "decode_update_header",
     "encode_set",
     "encode_update",
 ]
 
-UPDATE_MAGIC: Final = b"koinon.update/1\n"
+UPDATE_MAGIC: Final = b"koinon.update/2\n"
 SET_MAGIC: Final = b"koinon.set/1\n\x00\x00\x00"
 MAX_METRICS_BYTES: Final = 64 * 1024
 MAX_VALUES: Final = 1 << 27
@@ -91,6 +93,9 @@ class _Reader:
         if found != expected:
             raise EncodingError("magic", f"{expected!r} expected, {found!r} given", 0)
 
+    def rest(self) -> bytes:
+        return self.take("rest", len(self.data) - self.at)
+
     def end(self) -> None:
         if self.at != len(self.data):
             raise EncodingError("end", f"{len(self.data) - self.at} bytes too many", self.at)
@@ -104,7 +109,7 @@ class UpdatePlain:
     """An update in the clear.
 
     `records` is n_k, the number of records trained on; `profile_hash` names the numerical profile; `salt` hides equal
-    updates from each other; `metrics` is at most 64 KiB; `values` holds P int32, little-endian.
+    updates from each other; `metrics` is at most 64 KiB; `values` holds P int32, little-endian, unpacked.
     """
 
     round_id: Digest
@@ -149,23 +154,38 @@ def encode_update(update: UpdatePlain) -> bytes:
             len(update.metrics).to_bytes(4, "big"),
             update.metrics,
             update.count.to_bytes(8, "big"),
-            update.values,
+            pack(update.values),
         )
     )
 
 
-def decode_update(data: bytes) -> UpdatePlain:
-    """The update in `data`; `EncodingError` names the field and the offset."""
+def decode_update(data: bytes, count: int | None) -> UpdatePlain:
+    """The update in `data`; `EncodingError` names the field and the offset.
+
+    `count` is the number of model integers that is expected, None for any; where there are others, none is unpacked: a
+    few bytes can announce 2^27 zeros.
+    """
     reader = _Reader(data, MAX_PLAINTEXT_BYTES)
+    header = _update_header(reader)
+    announced = reader.uint("P", 8, 0, MAX_VALUES)
+    if count is not None and announced != count:
+        raise EncodingError("P", f"{announced} model integers, {count} expected", reader.at - 8)
+    return replace(header, values=unpack(reader.rest(), announced))
+
+
+def decode_update_header(data: bytes) -> UpdatePlain:
+    """The update without its integers, which are not looked at; `EncodingError` as in `decode_update`."""
+    return _update_header(_Reader(data, MAX_PLAINTEXT_BYTES))
+
+
+def _update_header(reader: _Reader) -> UpdatePlain:
     reader.magic(UPDATE_MAGIC)
     round_id = reader.digest("roundId")
     member = reader.uint("member", 2, 0, 0xFFFF)
     records = reader.uint("records", 8, 0, (1 << 64) - 1)
     profile_hash, salt = reader.digest("profileHash"), reader.digest("salt")
     metrics = reader.take("metrics", reader.uint("metricsLen", 4, 0, MAX_METRICS_BYTES))
-    values = reader.take("values", 4 * reader.uint("P", 8, 0, MAX_VALUES))
-    reader.end()
-    return UpdatePlain(round_id, member, records, profile_hash, salt, metrics, values)
+    return UpdatePlain(round_id, member, records, profile_hash, salt, metrics, b"")
 
 
 # --- set --------------------------------------------------------------------------------------------------------------

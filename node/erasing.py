@@ -1133,15 +1133,16 @@ class Erasing:
         for vote in self._about(round_id, VoteNotice):
             if isinstance(vote, VoteNotice) and vote.member == self._node.me and vote.attempt == final.attempt:
                 return hash_of_result(vote.result) == final.result_hash
+        arithmetic = self._node.study(one.opened.study)
         pairs = []
         for member in members_of(final.result.included):
             notice, key = self._standing(one, member), self._store.key(round_id, member, int(BlobKind.UPDATE))
             if notice is None or key is None:
                 raise NotFound(f"the update of member {member} in round {one.opened.height} is not here")
             data = self._store.get(notice.update.cipher_root)
-            update = decode_update(open_blob(data, key, notice.update, round_id, member, BlobKind.UPDATE))
+            opened = open_blob(data, key, notice.update, round_id, member, BlobKind.UPDATE)
+            update = decode_update(opened, arithmetic.size)
             pairs.append((update.values, update.records))
-        arithmetic = self._node.study(one.opened.study)
         model = arithmetic.next_model(self._store.get(one.opened.parent_model), pairs)
         return content_root("model", model) == final.result.model_root
 

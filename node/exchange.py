@@ -17,6 +17,7 @@ import trio
 from crypto.blobs import MAX_METRICS_BYTES
 from crypto.digest import ContentMap, Digest
 from crypto.errors import CryptoError
+from crypto.packing import packed_bound
 from crypto.sealing import BlobKind, ciphertext_length, unwrap
 from node.doors import NotAPeer, Transport
 from node.errors import NodeError, NotFound, TimedOut
@@ -36,7 +37,7 @@ MAX_SPEC_BYTES = 256 * 1024
 MAX_SET_BYTES = 64 << 20  # some 100 000 consents with their anchor paths
 SET_HEAD_BYTES = 128  # what a set has beside its leaves, rounded up
 MAX_LEAF_BYTES = 1024  # a leaf with an anchor path of 20 steps has 895
-UPDATE_HEADER_BYTES = 256  # what an update has beside metrics and integers, rounded up
+UPDATE_HEADER_BYTES = 256  # what an update has beside metrics and packed integers, rounded up
 
 PULLS_AT_ONCE = 8
 """Contents on their way here at the same time. Each holds two chunks (2 MiB) and what the transport buffers for it."""
@@ -201,7 +202,7 @@ class Exchange:
         What is longer than any contribution of the study can be is not fetched, by anyone: its author is unavailable.
         The length that the notice tells decides nothing: it is under no hash, and may differ from peer to peer.
         """
-        update = ciphertext_length(UPDATE_HEADER_BYTES + MAX_METRICS_BYTES + 4 * parameters)
+        update = ciphertext_length(UPDATE_HEADER_BYTES + MAX_METRICS_BYTES + packed_bound(parameters))
         for root, bound in await self._run(self._lacking, notice, update):
             await self.content(root, "cipher", bound, notice.member)
 

@@ -571,7 +571,7 @@ class Participant:
             model = running.total.model(parent)
         else:  # judged before a restart, or another set than all that were judged: opened once more, one at a time
             del running
-            pairs = ((self._values(notice), records) for notice, records in mixture.included)
+            pairs = ((self._values(notice, mixture.arithmetic), records) for notice, records in mixture.included)
             model = mixture.arithmetic.next_model(parent, pairs)
         return self.store.put("model", model)
 
@@ -594,8 +594,8 @@ class Participant:
             ),
         )
 
-    def _values(self, notice: CommitNotice) -> bytes:
-        return decode_update(self._open(notice, BlobKind.UPDATE)).values
+    def _values(self, notice: CommitNotice, arithmetic: Arithmetic) -> bytes:
+        return decode_update(self._open(notice, BlobKind.UPDATE), arithmetic.size).values
 
     # ----------------------------------------------------------------------------------------------------------------
     # Statements

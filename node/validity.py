@@ -33,6 +33,7 @@ from crypto.blobs import (
     dataset_root,
     decode_set,
     decode_update,
+    decode_update_header,
 )
 from crypto.digest import Digest
 from crypto.errors import CryptoError, EncodingError, UnsortedKeys
@@ -152,10 +153,16 @@ class Evidence:
         return self._update is not None and self._set is not None
 
     @cached_property
+    def header(self) -> UpdatePlain:
+        """The update without its integers."""
+        assert self._update is not None
+        return decode_update_header(self._update)
+
+    @cached_property
     def update(self) -> UpdatePlain:
         """The decoded update."""
         assert self._update is not None
-        return decode_update(self._update)
+        return decode_update(self._update, self.case.parameters)
 
     @cached_property
     def set(self) -> SetPlain:
@@ -181,10 +188,10 @@ def check_seal(e: Evidence) -> None:
 def check_header(e: Evidence) -> None:
     """Both plaintexts are in their format and made for this round by this member; metrics are canonical JSON."""
     try:
-        headers: list[tuple[str, Digest, int]] = [("update", e.update.round_id, e.update.member)]
+        headers: list[tuple[str, Digest, int]] = [("update", e.header.round_id, e.header.member)]
         headers.append(("set", e.set.round_id, e.set.member))
     except UnsortedKeys:
-        headers = [("update", e.update.round_id, e.update.member)]  # well formed otherwise; TREE says so
+        headers = [("update", e.header.round_id, e.header.member)]  # well formed otherwise; TREE says so
     except EncodingError as error:
         _fail(str(error))
     for what, round_id, member in headers:
@@ -192,7 +199,7 @@ def check_header(e: Evidence) -> None:
             _fail(f"{what} is of round {round_id.hex()}, not {e.case.round_id.hex()}")
         if member != e.case.member:
             _fail(f"{what} is of member {member}, not {e.case.member}")
-    if not _is_canonical_object(e.update.metrics):
+    if not _is_canonical_object(e.header.metrics):
         _fail("metrics are no canonical JSON object")
 
 
@@ -208,9 +215,12 @@ def _is_canonical_object(data: bytes) -> bool:
 
 
 def check_shape(e: Evidence) -> None:
-    """As many integers as the model has."""
-    if e.update.count != e.case.parameters:
-        _fail(f"{e.update.count} model integers, {e.case.parameters} expected")
+    """As many integers as the model has, packed the one way."""
+    try:
+        count = e.update.count
+    except EncodingError as error:
+        _fail(str(error))
+    assert count == e.case.parameters
 
 
 def check_range(e: Evidence) -> None:

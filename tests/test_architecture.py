@@ -76,6 +76,7 @@ REPORTS = " node.reports node.reports.* node.duo node.events node.trail node.val
 HOUSE = (
     # --- crypto: bytes
     Row("crypto/errors.py", "", "", banned=NO_WORLD),
+    Row("crypto/packing.py", "crypto.errors", "numpy", pure=True),
     Row("crypto/*", "crypto crypto.*", "cryptography coincurve eth_account eth_hash eth_keys", banned=NO_WORLD),
     # --- fl_engine: tensors, a star around the core
     Row("fl_engine/errors.py", "", "", banned=NO_AMBIENT_STATE),

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from crypto.blobs import SetPlain, UpdatePlain, decode_set, decode_update
 from crypto.commitments import update_root
 from crypto.digest import Digest
-from crypto.errors import BadSeal, CryptoError, KeyMismatch
+from crypto.errors import BadSeal, CryptoError, EncodingError, KeyMismatch
 from crypto.sealing import BlobCommit, BlobKind, open_blob
 from fl_engine.errors import EngineError
 from node.audit.checks import RETENTION, Audit, Check, RoundsOutcome, commit_notices, votes_for
@@ -255,7 +255,7 @@ class _Rounds:
         assert update is not None
         assert set_ is not None
         self._consents_active(one, decode_set(set_), where)
-        return decode_update(update).values, found.records
+        return decode_update(update, arithmetic.size).values, found.records
 
     def _unjudged(
         self, update: bytes | None, said: Code, arithmetic: Arithmetic, where: str
@@ -264,9 +264,12 @@ class _Rounds:
             return None
         if update is None:
             raise _Of("validity", Fault("validity code", where, said.name, "the update does not open"))
-        plain: UpdatePlain = decode_update(update)
-        if plain.count != arithmetic.size or not arithmetic.in_range(plain.values):
-            raise _Of("validity", Fault("validity code", where, said.name, "the update is out of shape or range"))
+        try:
+            plain: UpdatePlain = decode_update(update, arithmetic.size)
+        except EncodingError as error:
+            raise _Of("validity", Fault("validity code", where, said.name, str(error))) from None
+        if not arithmetic.in_range(plain.values):
+            raise _Of("validity", Fault("validity code", where, said.name, "the update is out of range"))
         return plain.values, plain.records
 
     def _open(self, one: RoundHistory, member: int, kind: BlobKind, blob: BlobCommit, where: str) -> bytes | None:

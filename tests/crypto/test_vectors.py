@@ -183,7 +183,7 @@ def judge_wrap(case: dict[str, Any]) -> bytes:
 
 
 def judge_plaintext(case: dict[str, Any]) -> blobs.UpdatePlain | blobs.SetPlain:
-    return blobs.decode_update(case["bytes"]) if case["format"] == "update" else blobs.decode_set(case["bytes"])
+    return blobs.decode_update(case["bytes"], None) if case["format"] == "update" else blobs.decode_set(case["bytes"])
 
 
 def judge_keystore(case: dict[str, Any]) -> keys.KeyRing:
@@ -298,6 +298,8 @@ def test_valid_plaintext_encodes_to_the_same_bytes(path: Path) -> None:
     plain = judge_plaintext(case)
     if isinstance(plain, blobs.UpdatePlain):
         assert blobs.encode_update(plain) == case["bytes"]
+        if "values" in case:
+            assert list(memoryview(plain.values).cast("i")) == case["values"]
     else:
         assert blobs.encode_set(plain) == case["bytes"]
         assert blobs.dataset_root(plain.entries) == case["datasetRoot"]

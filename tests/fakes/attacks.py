@@ -130,7 +130,8 @@ def _update(store: Store, notice: CommitNotice) -> UpdatePlain | None:
     if key is None or not store.has(notice.update.cipher_root):
         return None
     data = store.get(notice.update.cipher_root)
-    return decode_update(open_blob(data, key, notice.update, notice.round_id, notice.member, BlobKind.UPDATE))
+    opened = open_blob(data, key, notice.update, notice.round_id, notice.member, BlobKind.UPDATE)
+    return decode_update(opened, None)
 
 
 # --------------------------------------------------------------------------------------------------------------------

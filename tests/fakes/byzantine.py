@@ -27,6 +27,7 @@ from crypto.blobs import (
 )
 from crypto.commitments import update_root
 from crypto.digest import CHUNK_BYTES, MAX_CONTENT_BYTES, Digest, content_root
+from crypto.packing import pack
 from crypto.sealing import BlobCommit, BlobKind, Sealed, seal, wrap
 from crypto.statements import sign
 from node.app import Node
@@ -236,9 +237,9 @@ class Announces(Forger):
     """Announces as many integers as may be, and sends few: a reader that believes it allocates 512 MiB."""
 
     def plaintexts(self, update: UpdatePlain, chosen: SetPlain) -> tuple[bytes, bytes]:
-        honest = encode_update(update)
-        at = len(honest) - len(update.values) - 8
-        return honest[:at] + MAX_VALUES.to_bytes(8, "big") + update.values, encode_set(chosen)
+        honest, packed = encode_update(update), pack(update.values)
+        at = len(honest) - len(packed) - 8
+        return honest[:at] + MAX_VALUES.to_bytes(8, "big") + packed, encode_set(chosen)
 
 
 class AnnouncesLeaves(Forger):

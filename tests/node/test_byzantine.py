@@ -73,7 +73,7 @@ CONTRIBUTIONS: tuple[tuple[type[Forger], Code], ...] = (
     (byzantine.WrongPlainHash, Code.BAD_SEAL),
     (byzantine.Copyist, Code.HEADER),
     (byzantine.DeepMetrics, Code.HEADER),
-    (byzantine.Announces, Code.HEADER),
+    (byzantine.Announces, Code.SHAPE),
     (byzantine.AnnouncesLeaves, Code.HEADER),
     (byzantine.TooManyIntegers, Code.SHAPE),
     (byzantine.BeyondTheGrid, Code.RANGE),

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -586,8 +586,12 @@ def example_entries() -> tuple[blobs.SetEntry, ...]:
     return tuple(sorted(entries, key=lambda entry: entry.leaf_key))
 
 
+def _int32(values: Iterable[int]) -> bytes:
+    return b"".join(v.to_bytes(4, "little", signed=True) for v in values)
+
+
 def example_update() -> blobs.UpdatePlain:
-    values = b"".join(v.to_bytes(4, "little", signed=True) for v in (0, 1, -1, 1 << 24, -(1 << 31)))
+    values = _int32((0, 1, -1, 1 << 24, -(1 << 31)))
     return blobs.UpdatePlain(ROUND, MEMBER, 33, fixed("profile"), fixed("update salt"), b'{"loss":0.25}', values)
 
 
@@ -616,11 +620,18 @@ def blob_vectors() -> Vectors:
         return case("set", desc, one + put(chunks[which], at, new), field)
 
     wide = blobs.MAX_METRICS_BYTES + 1
+    two = put(good[: p_at + 8], p_at, (2).to_bytes(8, "big"))
+    packed = [-129, *[7] * 255, *[0] * 256, *[-128, 127] * 128, 1 << 15, -(1 << 23)]
     return {
         "blobs/valid-update": {
             "desc": "five integers", "format": "update", "bytes": good, "roundId": ROUND, "member": MEMBER,
             "records": 33, "profileHash": update.profile_hash, "salt": update.salt, "metrics": update.metrics,
             "values": [0, 1, -1, 1 << 24, -(1 << 31)],
+        },
+        "blobs/valid-update-packed": {
+            "desc": "blocks of widths 2, 0, 1 and a short one of width 3", "format": "update",
+            "bytes": blobs.encode_update(blobs.UpdatePlain(ROUND, 0, 1, ZERO, ZERO, b"", _int32(packed))),
+            "values": packed,
         },
         "blobs/valid-update-empty": {
             "desc": "no integer, no metrics", "format": "update",
@@ -635,16 +646,25 @@ def blob_vectors() -> Vectors:
             "desc": "no entry", "format": "set", "bytes": blobs.encode_set(blobs.SetPlain(ROUND, 0, ZERO, ())),
             "datasetRoot": blobs.dataset_root(()),
         },
-        "blobs/update-trailing-garbage": case("update", "one byte after the last integer", good + b"\0", "end"),
+        "blobs/update-trailing-garbage": case("update", "one byte after the last integer", good + b"\0", "values"),
         "blobs/update-truncated": case("update", "the last byte is missing", good[:-1], "values"),
         "blobs/update-cut-in-header": case("update", "ends inside the salt", good[:100], "salt"),
         "blobs/update-empty-file": case("update", "no byte", b"", "magic"),
-        "blobs/update-unknown-version": case("update", "version 2", b"koinon.update/2\n" + good[16:], "magic"),
+        "blobs/update-unknown-version": case("update", "version 1", b"koinon.update/1\n" + good[16:], "magic"),
         "blobs/update-is-a-set": case("update", "the other format", good_set, "magic"),
         "blobs/update-count-lie": case("update", "P is one more than the integers",
                                        put(good, p_at, (6).to_bytes(8, "big")), "values"),
         "blobs/update-count-too-small": case("update", "P is one less than the integers",
-                                             put(good, p_at, (4).to_bytes(8, "big")), "end"),
+                                             put(good, p_at, (4).to_bytes(8, "big")), "values"),
+        "blobs/update-width-unknown": case("update", "integers of five bytes", put(good, p_at + 8, b"\5"), "widths"),
+        "blobs/update-width-lie": case("update", "integers of three bytes, sent as four",
+                                       put(good, p_at + 8, b"\3"), "values"),
+        "blobs/update-width-needless": case("update", "two bytes for each integer of a block that needs one",
+                                            two + b"\2\1\0\2\0", "widths"),
+        "blobs/update-zeros-sent": case("update", "one byte for each integer of a block of zeros",
+                                        two + b"\1\0\0", "widths"),
+        "blobs/update-widths-missing": case("update", "a second block announced, and no width for it",
+                                            put(good[: p_at + 8], p_at, (257).to_bytes(8, "big")) + b"\0", "widths"),
         "blobs/update-count-oversize": case("update", "P beyond the bound", put(good, p_at, b"\xff" * 8), "P"),
         "blobs/update-metrics-oversize": case(
             "update", "65537 bytes of metrics",
