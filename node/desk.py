@@ -89,7 +89,7 @@ class Desk:
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._node = participant
-        self.governance = Governance(participant)
+        self.governance = Governance(participant, network)
         self.network = network
         self._auto_join = auto_join
         self._register = register

@@ -8,6 +8,8 @@ is sent, and may be ordered again.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence, Set
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -29,9 +31,11 @@ from crypto.statements import (
     sign,
     struct_hash,
 )
+from node import issuers
 from node.errors import CallReverted, InputError, NotFound, Refused
+from node.home import Network
 from node.keystore import public_keys
-from node.membership import NOBODY, Member
+from node.membership import FOUNDING_EPOCH, NOBODY, ROTATION_INTERVAL_S, Member
 from node.messages import (
     AdmissionNotice,
     AuditorEndNotice,
@@ -50,6 +54,8 @@ from node.records import (
     AuditorEnding,
     Call,
     KeysInput,
+    Logged,
+    MemberRotated,
     QuorumWithdrawal,
     Recovery,
     Removal,
@@ -70,12 +76,19 @@ RACED: Final = frozenset(
 )
 """What the contract says when another node carried the same votes first."""
 
+KINDS_OF_KEYS: Final = frozenset(("ledger", "sealing", "peer"))
+GATHER_PAUSE_S: Final = 10
+"""Chain time between two times of asking the peers for votes that are not here."""
+
 
 class Governance:
     """The part of one node's desk that speaks for the member in the affairs of the network."""
 
-    def __init__(self, participant: Participant) -> None:
+    def __init__(self, participant: Participant, network: Network) -> None:
         self._node = participant
+        self._network = network
+        self._gathered = FOUNDING_EPOCH  # up to this epoch the store has the words that changed membership
+        self._ask_at = 0
 
     @property
     def _member(self) -> int:
@@ -214,6 +227,21 @@ class Governance:
         await node.offer(notice)
         return await self._carry_if_agreed(node, notice, needed, active, ordered=True)
 
+    async def gather(self, node: Node) -> None:
+        """After a look at the chain: ask for the votes and rotations of changes that happened while we were away.
+
+        Whoever lacks them can follow the chain, and cannot show offline whose signatures count.
+        """
+        epoch = self._epoch
+        if epoch == self._gathered or node.now < self._ask_at:
+            return
+        self._ask_at = node.now + GATHER_PAUSE_S
+        lacking = await node.core(issuers.lacking, self._network, self._node.history, self._node.store)
+        for subject in lacking:
+            await node.pull(subject)
+        if not lacking:
+            self._gathered = epoch
+
     def _keep(self, notice: Notice) -> None:
         self._node.store.remember(notice, own=True)
 
@@ -245,13 +273,24 @@ class Governance:
     # ----------------------------------------------------------------------------------------------------------------
     # Our own keys
 
-    async def rotate(self, node: Node, new: KeyRing) -> dict[str, Any]:
-        """Put new keys, which are on disk already, in the place of ours. May be ordered again at any point.
+    async def rotate(self, node: Node, kinds: Set[str], keep: Callable[[KeyRing], None]) -> tuple[KeyRing, int, bool]:
+        """Put new keys in the place of ours. Broken off at any point and ordered again, it goes on with the same ones.
+
+        Args:
+            kinds: which keys are to change, of `KINDS_OF_KEYS`; keys that wait to be registered are what they are.
+            keep: puts new keys on disk and among `participant.later`, before anybody hears of them.
+
+        Returns: the keys, the epoch from which they count, and whether they were made by an earlier order.
 
         Raises:
-            Refused: the contract does not take them; it says why.
+            InputError: no kind of key is named.
+            Refused: the contract does not take them, or ours changed in another way lately; it says why.
         """
-        index, epoch = self._member, self._epoch
+        index = self._member
+        new, resumed = await node.core(self._next, kinds, keep, node.now)
+        if (since := self._since(new, ())) is not None:
+            return new, since, resumed
+        epoch = self._epoch
         keys = Keys(index, *_typed(new))
         own = sign(keys, self._node.domains.of(keys), new.ledger)
         rotation = Rotate(epoch, index, struct_hash(keys))
@@ -264,14 +303,62 @@ class Governance:
         try:
             await node.send(Rotation(index, given, signature))
         except CallReverted as error:
+            # An earlier order got as far as this, and what it did is not read here yet, or not final.
+            if (since := self._since(new, await node.unread())) is not None:
+                return new, since, resumed
             raise Refused(f"the contract refuses: {error.message}") from error
-        return {"index": index, "epoch": epoch + 1}
+        return new, epoch + 1, resumed
+
+    def _next(self, kinds: Set[str], keep: Callable[[KeyRing], None], now: int) -> tuple[KeyRing, bool]:
+        """The keys that a rotation is about, and whether they were made before. One at a time: see `Node.core`."""
+        if not kinds or not kinds <= KINDS_OF_KEYS:
+            raise InputError(f"name at least one key to change, of {', '.join(sorted(KINDS_OF_KEYS))}")
+        if (waiting := self.pending()) is not None:
+            return waiting, True
+        old = self._node.ring
+        member = self._other(self._member)
+        if not member.active:
+            raise Refused(f"the key of member {member.index} is revoked: the others seat new ones (apply --recover)")
+        newest = member.keys[-1]
+        here = newest.since > self._node.history.registry.founding  # a later deployment counts the week anew
+        if newest.rotated and here and now < (may := newest.at + ROTATION_INTERVAL_S):
+            # Further keys could not be registered for days. Ordered in the same words, these are the answer.
+            if changed_kinds(member) == kinds:
+                return old, True
+            when = datetime.fromtimestamp(may, UTC)
+            raise Refused(f"member {member.index} changed its keys lately; it may again at {when:%Y-%m-%d %H:%M} UTC")
+        fresh = KeyRing.generate()
+        new = KeyRing(*(getattr(fresh if kind in kinds else old, kind) for kind in ("ledger", "sealing", "peer")))
+        keep(new)
+        return new, False
+
+    def _since(self, ring: KeyRing, unread: Sequence[Logged]) -> int | None:
+        """The epoch since when these are our keys: as the chain was read here, or by records not read yet."""
+        wanted = public_keys(ring)
+        for record in (one.record for one in reversed(unread)):
+            if isinstance(record, MemberRotated) and record.index == self._node.me:
+                return record.epoch if (record.ledger, record.peer_id, record.sealing_key) == wanted else None
+        member = self._node.history.registry.members.get(self._member)
+        if member is None or (member.ledger, member.peer_id, member.sealing_key) != wanted:
+            return None
+        return member.keys[-1].since
 
     def pending(self) -> KeyRing | None:
         """Keys that were made and are not registered yet: an earlier rotation or recovery did not get that far."""
         rings = self._node.rings
         newest = rings[-1]
         return newest if public_keys(newest) != public_keys(self._node.ring) else None
+
+
+def changed_kinds(member: Member) -> set[str]:
+    """Which kinds of its keys a member's newest change replaced."""
+    before, after = member.keys[-2:]
+    pairs = {
+        "ledger": (before.ledger, after.ledger),
+        "peer": (before.peer_id, after.peer_id),
+        "sealing": (before.sealing_key, after.sealing_key),
+    }
+    return {kind for kind, (was, is_) in pairs.items() if was != is_}
 
 
 def _typed(ring: KeyRing) -> tuple[bytes, bytes, Digest]:

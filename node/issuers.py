@@ -8,8 +8,9 @@ network's, which is why the fingerprint is shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from crypto.digest import Digest
@@ -131,28 +132,21 @@ class Issuers:
 # Writing
 
 
+class _Lacking(NotFound):
+    """No statement about this subject is in the store."""
+
+    def __init__(self, subject: Digest, what: str) -> None:
+        super().__init__(f"{what} are not in this home")
+        self.subject = subject
+
+
 def write_issuers(network: Network, history: History, store: Store) -> dict[str, Any]:
     """The network as its fingerprint covers it, and every change of membership with its votes.
 
     Raises:
         NotFound: the votes of a change are not in this store.
     """
-    changes: list[tuple[int, dict[str, Any]]] = []
-    for member in history.registry.members.values():
-        if member.admitted > FOUNDING_EPOCH:
-            changes.append((member.admitted, _admission(member, store)))
-        for before, keys in zip(member.keys, member.keys[1:], strict=False):
-            if before.revoked and before.until is not None and before.until < keys.since:
-                changes.append((before.until, _revocation(member, before, store)))
-            changes.append((keys.since, _new_keys(member, keys, store)))
-        if member.revoked is not None:
-            changes.append((member.revoked, _revocation(member, member.keys[-1], store)))
-        if member.removed is not None:
-            changes.append((member.removed, _removal(member, store)))
-    for later in network.line[1:]:
-        where = later.contracts.membership
-        for epoch in (epoch for epoch, successor in history.registry.successions if successor == where):
-            changes.append((epoch, _succession(later, epoch, store)))
+    changes = [(epoch, write()) for epoch, write in _changes(network, history, store)]
     first = network.line[0]
     return {
         "network": {
@@ -164,6 +158,48 @@ def write_issuers(network: Network, history: History, store: Store) -> dict[str,
     }
 
 
+def lacking(network: Network, history: History, store: Store) -> list[Digest]:
+    """What to ask peers for, as subjects of notices, so that `write_issuers` shows every change with its quorum."""
+    found: list[Digest] = []
+    changes = list(_changes(network, history, store))
+    for _, write in changes:
+        try:
+            write()
+        except _Lacking as error:
+            found.append(error.subject)
+    if changes and not found:
+        try:
+            read_issuers(Fields("issuers", write_issuers(network, history, store)), network)
+        except VerificationFailed:  # some of a change's votes
+            found = [Digest(ledger.rjust(32, b"\0")) for ledger in _touched(network, history)]
+    return list(dict.fromkeys(found))
+
+
+def _touched(network: Network, history: History) -> list[bytes]:
+    """Every address that a change of membership may be kept under."""
+    keys = [one.ledger for member in history.registry.members.values() for one in member.keys]
+    return [*keys, NOBODY, *(later.contracts.membership for later in network.line[1:])]
+
+
+def _changes(network: Network, history: History, store: Store) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
+    """Every change of membership since the founding: its epoch, and what writes it down."""
+    for member in history.registry.members.values():
+        if member.admitted > FOUNDING_EPOCH:
+            yield member.admitted, partial(_admission, member, store)
+        for before, keys in zip(member.keys, member.keys[1:], strict=False):
+            if before.revoked and before.until is not None and before.until < keys.since:
+                yield before.until, partial(_revocation, member, before, store)
+            yield keys.since, partial(_new_keys, member, keys, store)
+        if member.revoked is not None:
+            yield member.revoked, partial(_revocation, member, member.keys[-1], store)
+        if member.removed is not None:
+            yield member.removed, partial(_removal, member, store)
+    for later in network.line[1:]:
+        where = later.contracts.membership
+        for epoch in (epoch for epoch, successor in history.registry.successions if successor == where):
+            yield epoch, partial(_succession, later, epoch, store)
+
+
 def _votes(notices: Sequence[Ballot]) -> list[dict[str, Any]]:
     return [{"member": n.member, "signature": n.signature.hex()} for n in sorted(notices, key=lambda n: n.member)]
 
@@ -173,7 +209,7 @@ def _kept(store: Store, ledger: bytes, kind: type[N], epoch: int, what: str) -> 
     subject = Digest(ledger.rjust(32, b"\0"))
     found = [n for n in store.notices(subject, kind.__name__) if isinstance(n, kind) and n.epoch == epoch - 1]
     if not found:
-        raise NotFound(f"{what} are not in this home")
+        raise _Lacking(subject, what)
     return found
 
 

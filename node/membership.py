@@ -59,6 +59,9 @@ FOUNDING_EPOCH = 1
 NOBODY = bytes(19) + b"\1"
 """Stands where a revoked key stood (library RosterCode): no key has this address."""
 
+ROTATION_INTERVAL_S = 7 * 86_400
+"""A member changes its own keys no oftener (contracts/Membership.sol)."""
+
 # --------------------------------------------------------------------------------------------------------------------
 # Rosters
 
@@ -249,6 +252,7 @@ class Registry:
         logged: entries of each member's own log that are under anchored roots.
         replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
         accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
+        founding: the epoch in which the present deployment seated its founders.
         successor: Membership of the deployment that the members go on with; None while they stay.
         foundings: for each deployment the members and auditors that it was founded with, by index and seat.
     """
@@ -265,11 +269,11 @@ class Registry:
         self.successor: bytes | None = None
         self.successions: list[tuple[int, bytes]] = []  # (epoch, successor): every vote for one
         self.foundings: list[tuple[dict[int, MemberAdmitted], dict[int, AuditorSeated]]] = [({}, {})]
-        self._founding = FOUNDING_EPOCH
+        self.founding = FOUNDING_EPOCH
 
     def refound(self) -> None:
         """Go on with the successor's records: it seats everybody who takes part again, in one epoch."""
-        self.accumulator, self.successor, self._founding = ZERO, None, self.epoch + 1
+        self.accumulator, self.successor, self.founding = ZERO, None, self.epoch + 1
         self.foundings.append(({}, {}))
 
     def apply(self, record: MembershipRecord) -> None:
@@ -292,11 +296,11 @@ class Registry:
             case NetworkSucceeded():
                 self.successor = record.successor
                 self.successions.append((record.epoch, record.successor))
-            case MemberAdmitted() if record.epoch == self._founding > FOUNDING_EPOCH:
+            case MemberAdmitted() if record.epoch == self.founding > FOUNDING_EPOCH:
                 known = self.members.get(record.index)
                 if known is None or not known.active or _seat(known) != _seat(record):
                     raise LedgerError(f"member {record.index} founds the successor but had another seat before")
-            case AuditorSeated() if record.epoch == self._founding > FOUNDING_EPOCH:
+            case AuditorSeated() if record.epoch == self.founding > FOUNDING_EPOCH:
                 before = self.auditors.get(record.seat)
                 if before is None or _auditor(before) != _auditor(record):
                     raise LedgerError(f"auditor seat {record.seat} founds the successor but was another before")
@@ -356,7 +360,7 @@ class Registry:
                     record.term_end,
                     record.epoch,
                 )
-        if record.epoch == self._founding:
+        if record.epoch == self.founding:
             members, auditors = self.foundings[-1]
             if isinstance(record, MemberAdmitted):
                 members[record.index] = record

@@ -178,13 +178,15 @@ def rotate(ledger: bool, sealing: bool, peer: bool, home: Path) -> None:
 
     The new keys are on disk before anybody hears of them, beside the old ones, which stay: what the home keeps is
     sealed under the first keys, and rounds that are open go on with the keys they opened with. If it breaks off, order
-    it again: it goes on with the same keys. A running node starts again with them by itself. At most once in seven
-    days; a stolen key is not rotated but revoked, by the others.
+    it again: it goes on with the same keys, also where only its answer was lost. A running node starts again with them
+    by itself. At most once in seven days; a stolen key is not rotated but revoked, by the others.
     """
     found = common.order(acting_home(home), "member.rotate", {"ledger": ledger, "sealing": sealing, "peer": peer})
+    before = ["an earlier order made these keys; no others were made"] if found["resumed"] else []
     answer(
         found,
         [
+            *before,
             f"member {found['index']} has new keys from epoch {found['epoch']}",
             f"ledger account {found['ledger_address']}, peer id {found['peer_id']}",
         ],

@@ -22,7 +22,7 @@ from crypto.statements import (
     Succeed,
     struct_hash,
 )
-from node.membership import NOBODY, bitmap_of, faults, quorum
+from node.membership import NOBODY, ROTATION_INTERVAL_S, bitmap_of, faults, quorum
 from node.memory.machine import Cell, Contract, Machine, Slots, refuse
 from node.records import (
     MAX_MEMBERS,
@@ -44,8 +44,6 @@ LONGEST_TEXT = 64
 """Bytes of a peer id or a name; at least one."""
 LONGEST_ADDRESS = 256
 """Bytes of an announced multiaddress."""
-ROTATION_INTERVAL_S = 7 * 86_400
-"""A member changes its own keys no oftener."""
 
 
 @dataclass(frozen=True, slots=True)
