@@ -9,13 +9,13 @@ network's, which is why the fingerprint is shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
 from crypto.digest import Digest
 from crypto.errors import CryptoError, SignatureMismatch
-from crypto.keys import parse_address
+from crypto.keys import address_text, parse_address
 from crypto.statements import (
     Admit,
     Domains,
@@ -54,9 +54,10 @@ PARTS: Final = ("membership", "consent", "training", "unlearning")
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A ledger key of a member and how long it counts: up to but not in epoch `until`, None: to the end."""
+    """A ledger key of a member and how long it counts: from epoch `since`, not in `until`, None: to the end."""
 
     ledger: bytes  # 20-byte address
+    since: int = FOUNDING_EPOCH
     until: int | None = None
     rotated: bool = False  # away, by its own word
 
@@ -74,6 +75,7 @@ class Issuers:
     """Whose signatures count. `checked`: the founders are those of a `network.json` the checker has.
 
     `network`: as it was founded. `contracts`: where it is at the end of the document. `moves`: the epochs of its moves.
+    `used`: what was found signed, by member and key.
     """
 
     network: Network
@@ -82,6 +84,12 @@ class Issuers:
     terms: dict[int, list[Term]]  # member index -> its keys, in order
     names: dict[int, str]
     checked: bool
+    used: dict[tuple[int, bytes], list[str]] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch in which the document shows a key to come or go."""
+        return max(max(one.since, one.until or 0) for terms in self.terms.values() for one in terms)
 
     @property
     def domains(self) -> Domains:
@@ -112,20 +120,43 @@ class Issuers:
         Args:
             epoch: the key must count then. None, for a statement that names no epoch: any key it ever had, because a
                 document cannot show when such a statement reached the chain.
-            of_round: the epoch is that of a round's opening.
+            of_round: the epoch is that of the opening of a round or an erasure, which keep the keys they opened with.
         """
         terms = self.terms.get(member)
         if terms is None:
             raise VerificationFailed(f"{what}: member {member} is no member of the network")
-        ledgers = [one.ledger for one in terms if epoch is None or one.covers(epoch, of_round=of_round)]
-        if not ledgers:
+        count = [one for one in terms if epoch is None or one.covers(epoch, of_round=of_round)]
+        if not count:
             raise VerificationFailed(f"{what}: member {member} had no key in epoch {epoch}")
         try:
             got = recover_any(statement, self.domains, signature)
-            if not set(got) & set(ledgers):
-                raise SignatureMismatch(ledgers[-1], got[0])
+            found = next((one for one in count if one.ledger in got), None)
+            if found is None:
+                raise SignatureMismatch(count[-1].ledger, got[0])
         except CryptoError as error:
             raise VerificationFailed(f"{what}, member {member}: {error}") from error
+        said = self.used.setdefault((member, found.ledger), [])
+        if what not in said:
+            said.append(what)
+
+    def keys_used(self) -> list[dict[str, Any]]:
+        """Which key said what: `member`, `name`, `ledger_address`, `signed`, and the epochs it counts in.
+
+        `until_epoch` is not one of them; None: to the end.
+        """
+        return [
+            {
+                "member": member,
+                "name": self.names.get(member, ""),
+                "ledger_address": address_text(term.ledger),
+                "from_epoch": term.since,
+                "until_epoch": term.until,
+                "signed": self.used[member, term.ledger],
+            }
+            for member, terms in sorted(self.terms.items())
+            for term in terms
+            if (member, term.ledger) in self.used
+        ]
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -421,7 +452,7 @@ class _Change:
         if terms and terms[-1].until is None and self.kind in ("rotate", "revoke", "recover"):
             terms[-1] = replace(terms[-1], until=self.epoch, rotated=self.kind == "rotate")
         if self.own is not None:
-            terms.append(Term(self.ledger))
+            terms.append(Term(self.ledger, self.epoch))
             active.add(self.index)
             revoked.discard(self.index)
         else:

@@ -8,9 +8,10 @@ ledger may lose replies or be out of reach, and every line between two members m
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -298,6 +299,11 @@ class Net:
         """Put further keys into a home, and into the hands of its running node; it answers to them once it restarts."""
         seating, participant = self.seatings[index], self.nodes[index].participant
         seating.later = participant.later = (*seating.later, ring)
+
+    async def rotate(self, index: int, kinds: Set[str] = frozenset(("ledger", "sealing"))) -> tuple[KeyRing, int, bool]:
+        """An operator's order at a member's node; unless its peer key changes too, it need not start again."""
+        node = self.nodes[index]
+        return await node.desk.governance.rotate(node, kinds, partial(self.keep, index))
 
     # --- faults
 

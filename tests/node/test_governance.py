@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,15 +43,6 @@ def renewed(net: Net, member: int) -> KeyRing:
     return new
 
 
-KEPT_PEER = frozenset(("ledger", "sealing"))
-
-
-async def rotate(net: Net, member: int, kinds: Set[str] = KEPT_PEER) -> tuple[KeyRing, int, bool]:
-    """An operator's order at a member's running node."""
-    node = net.nodes[member]
-    return await node.desk.governance.rotate(node, kinds, partial(net.keep, member))
-
-
 def issuers(net: Net, at: int) -> dict[str, Any]:
     node = net.nodes[at]
     return write_issuers(net.network, node.history, node.participant.store)
@@ -86,7 +76,7 @@ def test_a_rotation_in_the_middle_of_a_study_costs_nobody_anything(tmp_path: Pat
             await net.until(lambda: len(net.rounds(1)) > 0)
             node = net.nodes[1]
             old = node.participant.ring
-            new, _, _ = await rotate(net, 1)
+            new, _, _ = await net.rotate(1)
             await epoch(net, 2)
             assert node.participant.ring == new
             await net.finish(study)
@@ -163,7 +153,7 @@ def test_a_forged_change_of_keys_is_no_issuer(tmp_path: Path, trainer: SharedTra
     async def play() -> None:
         async with network(tmp_path, trainer) as net:
             await net.until(lambda: net.nodes[1].ready)
-            await rotate(net, 1)
+            await net.rotate(1)
             await epoch(net, 2)
             tree = issuers(net, 0)
             assert read(net, tree).checked
@@ -196,12 +186,12 @@ def test_a_rotation_whose_answer_was_lost_is_answered_and_makes_no_further_keys(
 
             net.doors[1].lose = lose
             with pytest.raises(OutcomeUnknown):
-                await rotate(net, 1, KINDS_OF_KEYS)
+                await net.rotate(1, KINDS_OF_KEYS)
             net.doors[1].lose = lambda call: None
             # At once, and when the change has been read here: the same keys, for the chain has them.
             for waits in (0, 2):
                 await epoch(net, waits)
-                new, since, resumed = await rotate(net, 1, KINDS_OF_KEYS)
+                new, since, resumed = await net.rotate(1, KINDS_OF_KEYS)
                 assert (net.seatings[1].later, since, resumed) == ((new,), 2, True)
             assert keys_on_chain(net) == [keystore.public_keys(new)]
             assert len(lost) == 1
@@ -210,16 +200,16 @@ def test_a_rotation_whose_answer_was_lost_is_answered_and_makes_no_further_keys(
             await net.start(1)
             assert net.peer_id(1) == new.peer.peer_id
             await net.until(lambda: net.nodes[1].ready)
-            assert (await rotate(net, 1, KINDS_OF_KEYS))[1:] == (2, True)
+            assert (await net.rotate(1, KINDS_OF_KEYS))[1:] == (2, True)
             await net.finish(study)
             assert all(one.final is not None for one in net.rounds(0))
             # Other keys than those: not for a week, and none are made meanwhile.
             with pytest.raises(Refused, match=r"changed its keys lately; it may again at 20\d\d-"):
-                await rotate(net, 1, {"sealing"})
+                await net.rotate(1, {"sealing"})
             assert net.seatings[1].later == (new,)
             net.clock.now += ROTATION_INTERVAL_S
             await net.until(lambda: net.nodes[1].now > net.of(MemberRotated)[0].at + ROTATION_INTERVAL_S)
-            second, since, resumed = await rotate(net, 1, {"sealing"})
+            second, since, resumed = await net.rotate(1, {"sealing"})
             assert (second.ledger, since, resumed) == (new.ledger, 3, False)
             assert keys_on_chain(net)[1:] == [keystore.public_keys(second)]
 
@@ -270,7 +260,7 @@ def test_a_rotation_that_breaks_off_at_any_step_goes_on_with_the_same_keys(
             assert len(net.of(MemberRotated)) == (point == "mined")
             await net.start(1)
             await net.until(lambda: net.nodes[1].ready)
-            new, since, resumed = await rotate(net, 1, KINDS_OF_KEYS)
+            new, since, resumed = await net.rotate(1, KINDS_OF_KEYS)
             if point == "keys made":  # nobody heard of them, and they are nowhere
                 assert (resumed, new == made[0]) == (False, False)
             else:
