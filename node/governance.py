@@ -1,7 +1,7 @@
 """How members decide about members, and how a member changes its own keys: votes gathered as notices, then carried.
 
-What may live here: the orders approve, remove, rotate, revoke, recover, end an auditor's term, end a consent of a
-hospital that left; and what follows when a peer's vote completes a quorum. What this file does not know: files,
+What may live here: the orders approve, remove, rotate, revoke, recover, seat an auditor and end its term, end a consent
+of a hospital that left; and what follows when a peer's vote completes a quorum. What this file does not know: files,
 passwords, who typed the order. A vote names the epoch, so one that comes too late decides nothing; it is kept before it
 is sent, and may be ordered again.
 """
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from crypto.digest import Digest
+from crypto.digest import ZERO, Digest
 from crypto.keys import KeyRing
 from crypto.statements import (
     Admit,
@@ -25,6 +25,7 @@ from crypto.statements import (
     Revoke,
     Rotate,
     Seat,
+    SeatAuditor,
     Statement,
     Succeed,
     WithdrawByQuorum,
@@ -39,6 +40,7 @@ from node.membership import FOUNDING_EPOCH, NOBODY, ROTATION_INTERVAL_S, Member
 from node.messages import (
     AdmissionNotice,
     AuditorEndNotice,
+    AuditorSeatNotice,
     LeftConsentNotice,
     Notice,
     RecoveryNotice,
@@ -52,6 +54,7 @@ from node.participant import Participant
 from node.records import (
     Admission,
     AuditorEnding,
+    AuditorSeating,
     Call,
     KeysInput,
     Logged,
@@ -111,18 +114,8 @@ class Governance:
 
     async def approve(self, node: Node, application: dict[str, Any]) -> dict[str, Any]:
         """Vote to admit an applicant; the vote that completes the quorum carries all of them to the chain."""
-        try:
-            seat = SeatInput(
-                bytes.fromhex(application["ledger"]),
-                bytes.fromhex(application["peer_id"]),
-                bytes.fromhex(application["sealing_key"]),
-                str(application["name"]),
-                bytes.fromhex(application["signature"]),
-            )
-            statement = Seat("member", seat.peer_id, Digest(seat.sealing_key), seat.name)
-        except (KeyError, ValueError, TypeError) as error:
-            raise InputError(f"not an application: {type(error).__name__}: {error}") from error
-        vote = Admit(self._epoch, seat.ledger, struct_hash(statement))
+        seat, hashed = _read_seat(application, "member")
+        vote = Admit(self._epoch, seat.ledger, hashed)
         notice = AdmissionNotice(
             vote.epoch,
             seat.ledger,
@@ -178,6 +171,30 @@ class Governance:
         )
         return await self._vote(node, notice)
 
+    async def seat_auditor(
+        self, node: Node, application: dict[str, Any], study: Digest, term_end: int
+    ) -> dict[str, Any]:
+        """Vote to give an applicant an auditor's seat for a study (zero: every one) until `term_end` (unix seconds)."""
+        if term_end <= node.now:
+            raise InputError("the term of the seat ends in the past")
+        if study != ZERO and study not in self._node.history.studies:
+            raise NotFound(f"there is no study {study.hex()[:12]}")
+        seat, hashed = _read_seat(application, "auditor")
+        vote = SeatAuditor(self._epoch, seat.ledger, hashed, study, term_end)
+        notice = AuditorSeatNotice(
+            vote.epoch,
+            seat.ledger,
+            seat.peer_id,
+            seat.sealing_key,
+            seat.name,
+            seat.signature,
+            study,
+            term_end,
+            self._member,
+            self._node.sign(vote),
+        )
+        return await self._vote(node, notice)
+
     async def end_auditor(self, node: Node, seat: int) -> dict[str, Any]:
         """Vote to end the term of an auditor's seat now."""
         auditor = self._node.history.registry.auditors.get(seat)
@@ -220,11 +237,16 @@ class Governance:
         return await self._vote(node, SuccessionNotice(vote.epoch, successor, self._member, self._node.sign(vote)))
 
     async def _vote(self, node: Node, notice: Ballot) -> dict[str, Any]:
+        ours = self._node.history.registry.members.get(notice.member)
+        if ours is None or not ours.active:
+            gone = "is not registered" if ours is None else "was removed" if ours.removed else "has no key that counts"
+            raise Refused(f"member {notice.member} {gone}: it has no vote")
         check(notice, self._node.history, self._node.domains)
         registry = self._node.history.registry
         needed, active = registry.needed, registry.active  # of the vote's epoch: a peer may be first with the change
         await node.core(self._keep, notice)
         await node.offer(notice)
+        await node.pull(notice_key(notice)[0])  # votes given while we were not connected
         return await self._carry_if_agreed(node, notice, needed, active, ordered=True)
 
     async def gather(self, node: Node) -> None:
@@ -266,7 +288,7 @@ class Governance:
                 await node.send(call_of(notice, tuple(sorted(votes.items()))))
             except CallReverted as error:
                 if ordered and error.error not in RACED:
-                    raise Refused(f"the contract refuses: {error.message}") from error
+                    raise Refused(error.message) from error
                 log.info("decided already, or refused", vote=kind.__name__, error=error.message)
         return {"votes": sorted(votes), "needed": needed, "decided": decided}
 
@@ -306,7 +328,7 @@ class Governance:
             # An earlier order got as far as this, and what it did is not read here yet, or not final.
             if (since := self._since(new, await node.unread())) is not None:
                 return new, since, resumed
-            raise Refused(f"the contract refuses: {error.message}") from error
+            raise Refused(error.message) from error
         return new, epoch + 1, resumed
 
     def _next(self, kinds: Set[str], keep: Callable[[KeyRing], None], now: int) -> tuple[KeyRing, bool]:
@@ -361,6 +383,21 @@ def changed_kinds(member: Member) -> set[str]:
     return {kind for kind, (was, is_) in pairs.items() if was != is_}
 
 
+def _read_seat(application: dict[str, Any], role: str) -> tuple[SeatInput, Digest]:
+    """An application and the hash of the seat that its signature is for."""
+    try:
+        seat = SeatInput(
+            bytes.fromhex(application["ledger"]),
+            bytes.fromhex(application["peer_id"]),
+            bytes.fromhex(application["sealing_key"]),
+            str(application["name"]),
+            bytes.fromhex(application["signature"]),
+        )
+        return seat, struct_hash(Seat(role, seat.peer_id, Digest(seat.sealing_key), seat.name))
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"not an application: {type(error).__name__}: {error}") from error
+
+
 def _typed(ring: KeyRing) -> tuple[bytes, bytes, Digest]:
     ledger, peer_id, sealing = public_keys(ring)
     return ledger, peer_id, Digest(sealing)
@@ -379,6 +416,9 @@ def call_of(notice: Ballot, votes: tuple[tuple[int, bytes], ...]) -> Call:
         case RecoveryNotice():
             keys = KeysInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.keys_signature)
             return Recovery(notice.target, keys, votes)
+        case AuditorSeatNotice():
+            seat = SeatInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.name, notice.seat_signature)
+            return AuditorSeating(seat, notice.study, notice.term_end, votes)
         case AuditorEndNotice():
             return AuditorEnding(notice.seat, votes)
         case SuccessionNotice():

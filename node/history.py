@@ -26,6 +26,7 @@ from node.records import (
     AddressAnnounced,
     Anchored,
     AuditAccessed,
+    AuditOpened,
     AuditorEnded,
     AuditorSeated,
     BaseProof,
@@ -277,7 +278,7 @@ class History:
                 | AuditorEnded()
             ):
                 self.registry.apply(record)
-            case AddressAnnounced():
+            case AddressAnnounced() | AuditOpened():
                 self.registry.apply(record)
             case LogAnchored():
                 self.registry.apply(record)

@@ -27,6 +27,7 @@ from node.records import (
     MAX_MEMBERS,
     ZERO,
     AddressAnnounced,
+    AuditOpened,
     AuditorEnded,
     AuditorSeated,
     LogAnchored,
@@ -50,6 +51,7 @@ MembershipRecord = (
     | NetworkSucceeded
     | LogAnchored
     | AddressAnnounced
+    | AuditOpened
 )
 """What Membership emits."""
 
@@ -248,6 +250,7 @@ class Registry:
         members: every member ever admitted, by index.
         auditors: every seat ever given, by seat number.
         epoch: the epoch of the last change.
+        openings: (member, auditor's seat, study) that the member opened to the seat, in any deployment.
         announced: member -> the number and text of the address it announced last.
         logged: entries of each member's own log that are under anchored roots.
         replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
@@ -264,6 +267,7 @@ class Registry:
         self.epoch = 0
         self.replaced = 0
         self.logged: dict[int, int] = {}
+        self.openings: set[tuple[int, int, Digest]] = set()
         self.announced: dict[int, tuple[int, str]] = {}
         self.accumulator = ZERO
         self.successor: bytes | None = None
@@ -288,6 +292,13 @@ class Registry:
             if record.member not in self.members or record.number <= self.announced.get(record.member, (0, ""))[0]:
                 raise LedgerError(f"member {record.member} announces address number {record.number}")
             self.announced[record.member] = (record.number, record.text)
+            self.accumulator = accumulate(self.accumulator, record)
+            return
+        if isinstance(record, AuditOpened):
+            opening = (record.member, record.seat, record.study)
+            if record.member not in self.members or record.seat not in self.auditors or opening in self.openings:
+                raise LedgerError(f"member {record.member} opens a study to auditor seat {record.seat}, or again")
+            self.openings.add(opening)
             self.accumulator = accumulate(self.accumulator, record)
             return
         if record.epoch < self.epoch:

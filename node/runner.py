@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 import trio
 
-from crypto.digest import Digest, sha256
+from crypto.digest import ZERO, Digest, sha256
 from crypto.errors import CryptoError
 from crypto.keys import KeyRing, address_text, parse_address, peer_id_text
 from node import card as cards
@@ -67,7 +67,6 @@ READS = frozenset(
         "erase.status",
         "audit.prove",
         "audit.disclosures",
-        "audit.open",
         "model.evaluate",
         "model.export",
         "model.note",
@@ -420,6 +419,7 @@ class Orders:
             "member.rotate": self._rotate_keys,
             "member.revoke": self._revoke,
             "member.recover": self._recover,
+            "member.seat-auditor": self._seat_auditor,
             "member.end-auditor": self._end_auditor,
             "member.succeed": self._succeed,
             "consent.withdraw-left": self._withdraw_left,
@@ -724,6 +724,13 @@ class Orders:
 
     async def _recover(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.recover(self._node, dict(body["application"]))
+
+    async def _seat_auditor(self, body: dict[str, Any]) -> dict[str, Any]:
+        study = ZERO if body.get("every_study") else self._study(body)
+        found = await self._desk.governance.seat_auditor(
+            self._node, dict(body["application"]), study, int(body["term_end"])
+        )
+        return {**found, "study": None if study == ZERO else study.hex(), "term_end": int(body["term_end"])}
 
     async def _end_auditor(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.end_auditor(self._node, int(body["seat"]))

@@ -12,17 +12,38 @@ import trio
 
 from crypto.digest import Digest
 from crypto.keys import KeyRing
-from crypto.statements import WithdrawByHospital, sign
+from crypto.statements import AuditAccess, Seat, WithdrawByHospital, sign
 from node import keystore
+from node.desk import AUDIT_GROUND
 from node.document import Fields
-from node.errors import ChainUnreachable, LocalFault, NotFound, OutcomeUnknown, Refused, VerificationFailed
+from node.errors import (
+    CallReverted,
+    ChainUnreachable,
+    InputError,
+    LocalFault,
+    NodeError,
+    NotFound,
+    OutcomeUnknown,
+    Refused,
+    VerificationFailed,
+)
 from node.governance import KINDS_OF_KEYS, recovery_statement
 from node.home import create_home
 from node.issuers import Issuers, lacking, read_issuers, write_issuers
 from node.membership import ROTATION_INTERVAL_S
 from node.messages import Notice, RotationNotice
 from node.notices import counts
-from node.records import Call, MemberRecovered, MemberRevoked, MemberRotated, Rotation, Withdrawn
+from node.records import (
+    AuditAnnouncement,
+    AuditOpened,
+    AuditorSeated,
+    Call,
+    MemberRecovered,
+    MemberRevoked,
+    MemberRotated,
+    Rotation,
+    Withdrawn,
+)
 from node.store import Store, notice_key
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
@@ -306,6 +327,59 @@ def test_members_end_a_consent_of_a_hospital_that_was_removed(tmp_path: Path, tr
             await net.until(lambda: any(one.consent_id == consent for one in net.of(Withdrawn)))
             with pytest.raises(NotFound):
                 await first.desk.governance.revoke(first, 3)
+
+    trio.run(play)
+
+
+def test_members_seat_an_auditor_for_one_study_and_a_term(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer, 3) as net:
+            own, other = await net.play(spec("own")), await net.play(spec("other"))
+            ring, domains = KeyRing.generate(), net.ledger.contracts.domains
+            seat = Seat("auditor", ring.peer.peer_id, ring.sealing.public, "Audit Ltd")
+            ledger, peer_id, sealing = keystore.public_keys(ring)
+            letter = {
+                "name": "Audit Ltd",
+                "ledger": ledger.hex(),
+                "peer_id": peer_id.hex(),
+                "sealing_key": sealing.hex(),
+                "signature": sign(seat, domains.of(seat), ring.ledger).hex(),
+            }
+            node = net.nodes[0]
+            end = node.now + 3600
+            with pytest.raises(InputError, match="ends in the past"):
+                await node.desk.governance.seat_auditor(node, letter, own, node.now)
+            with pytest.raises(NotFound, match="no study"):
+                await node.desk.governance.seat_auditor(node, letter, Digest(b"\x01" * 32), end)
+            with pytest.raises(NodeError, match="AdmissionNotice"):  # it is no member's seat that was signed for
+                await node.desk.governance.approve(node, letter)
+            # Votes for another study or another day are other votes.
+            for at, study, until in ((0, own, end), (1, other, end), (1, own, end + 1)):
+                found = await net.nodes[at].desk.governance.seat_auditor(net.nodes[at], letter, study, until)
+                assert (found["votes"], found["decided"]) == ([at], False)
+            found = await net.nodes[1].desk.governance.seat_auditor(net.nodes[1], letter, own, end)
+            assert (found["votes"], found["needed"], found["decided"]) == ([0, 1], 2, True)
+            await epoch(net, 2, range(3))
+            (seated,) = net.of(AuditorSeated)
+            assert (seated.ledger, seated.study, seated.term_end, seated.seat) == (ledger, own, end, 0)
+
+            def announced(study: Digest) -> AuditAnnouncement:
+                statement = AuditAccess(study, 0, 1, 1, AUDIT_GROUND)
+                signature = sign(statement, domains.of(statement), ring.ledger)
+                return AuditAnnouncement(study, 0, 1, 1, AUDIT_GROUND, signature)
+
+            with pytest.raises(CallReverted, match="NoSuchSeat"):
+                net.ledger.send(announced(other))
+            net.ledger.send(announced(own))
+            with pytest.raises(Refused, match="no auditor has seat 0 for study"):
+                await node.desk.open_audit(node, other, 0)
+            # No officer's password is needed here: the hospitals' nodes say the second word themselves.
+            await net.until(lambda: len(net.of(AuditOpened)) == 3)
+            assert {one.study for one in net.of(AuditOpened)} == {own}
+            net.clock.now = end + 1
+            await net.until(lambda: node.now > end)
+            with pytest.raises(Refused, match="no auditor has seat 0 for study"):
+                await node.desk.open_audit(node, own, 0)
 
     trio.run(play)
 
