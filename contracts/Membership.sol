@@ -68,6 +68,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
     mapping(uint16 index => Keys) private _keys;
 
     Auditor[] private _auditors;
+    mapping(bytes32 statement => bool) private _opened;
     mapping(address ledger => Seat) private _seats;
     mapping(bytes32 peerIdHash => bool) private _peers;
 
@@ -274,6 +275,23 @@ contract Membership is IMembership, Accumulator, EIP712 {
         uint64 now_ = ++_epoch;
         emit AuditorEnded(seat, uint64(block.timestamp), now_);
         _record(keccak256(abi.encode(Tags.RECORD_AUDITOR_ENDED, seat, block.timestamp, now_)));
+    }
+
+    /// @inheritdoc IMembership
+    function openAudit(uint16 member, uint16 seat, bytes32 study, bytes32 r, bytes32 vs) external {
+        if (!_active.has(member)) revert NotActive(member);
+        if (seat >= _auditors.length) revert NoAuditor(seat);
+        Auditor memory auditor = _auditors[seat];
+        if (auditor.termEnd != 0 && auditor.termEnd <= block.timestamp) {
+            revert TermOver(auditor.termEnd, block.timestamp);
+        }
+        if (auditor.study != 0 && auditor.study != study) revert SeatedForAnother(seat, auditor.study, study);
+        bytes32 structHash = keccak256(abi.encode(Statements.OPEN_AUDIT, member, seat, study));
+        if (_opened[structHash]) revert AuditOpenedBefore(member, seat, study);
+        PackedSignatures.check(member, ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
+        _opened[structHash] = true;
+        emit AuditOpened(member, seat, study);
+        _record(keccak256(abi.encode(Tags.RECORD_AUDIT_OPENED, member, seat, study)));
     }
 
     /// @inheritdoc IMembership

@@ -50,6 +50,7 @@ __all__ = [
     "Join",
     "Keys",
     "Leave",
+    "OpenAudit",
     "OpenErasure",
     "Plan",
     "Purged",
@@ -104,6 +105,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "Succeed(uint64 epoch,address successor)",
         "AnchorLog(uint16 member,bytes32 root,uint64 entries)",
         "Announce(uint16 member,uint64 number,bytes multiaddress)",
+        "OpenAudit(uint16 member,uint16 seat,bytes32 study)",
         "Bundle(string role,uint16 seat,bytes32 manifest)",
     ),
     "training": (
@@ -379,6 +381,15 @@ class Announce(Statement):
     member: int
     number: int
     multiaddress: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class OpenAudit(Statement):
+    """By a member: it hands a study's content keys to the auditor in this seat, as far as that announced to read."""
+
+    member: int
+    seat: int
+    study: Digest
 
 
 @dataclass(frozen=True, slots=True)

@@ -572,6 +572,12 @@ _CALLS: Final[dict[type, _Row]] = {
             "multiaddress": c.multiaddress,
         },
     ),
+    records.AuditOpening: _Row(
+        "membership",
+        "openAudit",
+        lambda c: {**_compact(c.signature), "member": c.member, "seat": c.seat, "study": c.study},
+        timed=True,
+    ),
     records.FormRegistration: _Row("consent", "registerForm", _fields),
     records.Grants: _Row(
         "consent",

@@ -13,7 +13,7 @@ in-memory doors (`node/simulate.py`).
 from __future__ import annotations
 
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -302,6 +302,12 @@ class Node:
         self.spawn(self._exchange.greet, Hello(domains.chain_id, domains.membership, sent.block))
         return sent
 
+    async def unread(self) -> Sequence[Logged]:
+        """The chain's records from the last one that was read here on, also those that are not final yet."""
+        last = self.history.last
+        head = await self._chain(self._ledger.head)
+        return await self._chain(self._ledger.records, 0 if last is None else last.block, head.number)
+
     # ----------------------------------------------------------------------------------------------------------------
     # Running
 
@@ -505,6 +511,7 @@ class Node:
         await self._models()
         self._openings()
         self._work_beside("desk", self.desk.work)
+        self._work_beside("votes", self.desk.governance.gather)
         await self.erasing.work(self)
         self._work_beside("duties", self.duties.work)
 

@@ -1,4 +1,4 @@
-"""The certificate of an erasure: what was done, who checked it, and what nobody can show. `koinon.certificate/1`.
+"""The certificate of an erasure: what was done, who checked it, and what nobody can show. `koinon.certificate/2`.
 
 What may live here: making the document at the controlling hospital, and checking one offline. What this file does not
 know: the vault, the chain's client. The hospital signs the hash of everything but the annex, and the body names the
@@ -47,7 +47,7 @@ from node.participant import Participant
 from node.records import ZERO, ErasurePlanned
 from node.vault import Annex
 
-SCHEMA: Final = "koinon.certificate/1"
+SCHEMA: Final = "koinon.certificate/2"
 MAX_CERTIFICATE_BYTES: Final = 1 << 26
 NOTICE: Final = (
     "Nobody can prove that a model has forgotten a person; "
@@ -162,6 +162,7 @@ def make(
         "erasure": {
             "batch": opened.batch.hex(),
             "poster": opened.poster,
+            "epoch": erasure.epoch,
             "requests_root": opened.requests_root.hex(),
             "due_at": opened.due_at,
             "extended_to": None if erasure.extended is None else erasure.extended.due_at,
@@ -302,7 +303,8 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
 
     Returns:
         `claims`, `notice`, `exceptions`, `issuers` ("checked" or "unchecked"), `fingerprint`, `erasure`, `study`,
-        `hospital`, `confirmed_by`, `annex` (whether it is there; the consent it opens, and what its proofs found).
+        `hospital`, `confirmed_by`, `keys` (which key of whom signed what, and in which epochs it counts), `annex`
+        (whether it is there; the consent it opens, and what its proofs found).
 
     Raises:
         VerificationFailed: something in it does not hold, or it is another network's.
@@ -320,7 +322,8 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
     hospital.done()
     if issuers.names.get(controller) != name:
         hospital.fault(f"member {controller} is {issuers.names.get(controller)!r}, not {name!r:.80}")
-    issuers.signed(Certificate(controller, digest_of(tree)), controller, top.signature("signature"), "certificate")
+    own = Certificate(controller, digest_of(tree))
+    issuers.signed(own, controller, top.signature("signature"), "certificate", issuers.epoch)
     body = _Body(top, issuers, controller, name)
     found = body.check()
     annex = tree.get("annex")
@@ -346,7 +349,7 @@ class _Body:
         self.branch = top.uint("branch", 32)
         inner = top.fields("erasure")
         self.batch, self.root = inner.digest("batch"), inner.digest("requests_root")
-        self.due_at = inner.uint("due_at", 53)
+        self.due_at, self.epoch = inner.uint("due_at", 53), inner.uint("epoch", 53)
         statement = OpenErasure(self.study, controller, inner.uint("poster", 5), self.root, self.due_at)
         if batch_id(struct_hash(statement)) != self.batch:
             inner.fault("the batch is not the hash of its terms")
@@ -394,8 +397,13 @@ class _Body:
             "blocks": blocks,
             "issuers": "checked" if self.issuers.checked else "unchecked",
             "fingerprint": self.issuers.network.fingerprint,
+            "keys": self.issuers.keys_used(),
             "annex": None,
         }
+
+    def _signed(self, statement: Statement, member: int, signature: bytes, what: str) -> None:
+        """By a key that counts in this erasure: the one its member had when it was opened, or a later one."""
+        self.issuers.signed(statement, member, signature, what, self.epoch, of_round=True)
 
     def _plan(self, base: Digest) -> tuple[Plan, bool]:
         inner = self.top.fields("plan")
@@ -411,7 +419,7 @@ class _Body:
             inner.fault("the plan's checkpoint is not the base model")
         voters = 0
         for member, signature in inner.each("votes", lambda v: (v.uint("member", 5), v.signature("signature"))):
-            self.issuers.signed(plan, member, signature, "vote for the plan")
+            self._signed(plan, member, signature, "vote for the plan")
             voters |= 1 << member
         n = self.roster.bit_count()
         if n == 0 or (voters & self.roster).bit_count() < quorum(n, faults(n, self.terms.f)):
@@ -429,7 +437,7 @@ class _Body:
             return v.uint("member", 5), v.take("confirmed", bool), v.signature("signature")
 
         for member, yes, signature in self.top.each("verdicts", one):
-            self.issuers.signed(Verdict(self.batch, member, self.branch, after, yes), member, signature, "verdict")
+            self._signed(Verdict(self.batch, member, self.branch, after, yes), member, signature, "verdict")
             if yes and member != self.controller and self.roster >> member & 1:
                 confirmed.add(member)
         n = self.roster.bit_count()
@@ -446,7 +454,7 @@ class _Body:
             return p.uint("member", 5), p.uint("stage", 1), p.digest("inventory"), p.signature("signature")
 
         for member, stage, listed, signature in self.top.each("purges", one):
-            self.issuers.signed(Purged(self.batch, member, stage, listed), member, signature, "purge")
+            self._signed(Purged(self.batch, member, stage, listed), member, signature, "purge")
             found[stage, member] = listed
         return found
 

@@ -24,6 +24,7 @@ from crypto.statements import (
     Domains,
     Join,
     Leave,
+    OpenAudit,
     Receipt,
     Tombstone,
     sign,
@@ -42,6 +43,7 @@ from node.messages import CommitNotice, Notice, TombstoneNotice, WithdrawalNotic
 from node.participant import ROLE_TRAIN, Participant
 from node.records import (
     AuditAnnouncement,
+    AuditOpening,
     Joining,
     Leaving,
     Position,
@@ -89,7 +91,7 @@ class Desk:
         without: frozenset[str] = frozenset(),
     ) -> None:
         self._node = participant
-        self.governance = Governance(participant)
+        self.governance = Governance(participant, network)
         self.network = network
         self._auto_join = auto_join
         self._register = register
@@ -642,6 +644,8 @@ class Desk:
         seat = self._node.seat
         if seat is None:
             await node.core(self._open_unattended, node.now)
+            for opening in await node.core(self._openings_due, node.now):
+                await self._send_opening(node, opening)
             return
         for study, found in list(self._node.history.studies.items()):
             if any(one.seat == seat for _, one in found.access):
@@ -656,10 +660,36 @@ class Desk:
             return
         for study, found in self._node.history.studies.items():
             for _, access in found.access:
-                self._node.open_audit(study, access.seat, now, "unattended")
+                self._node.order_audit(study, access.seat, now, "unattended")
+
+    def _openings_due(self, now: int) -> list[AuditOpening]:
+        """Openings that were ordered here and are not on the chain: signed, and lost on the way or not sent yet."""
+        auditors = self._node.history.registry.auditors
+        return [
+            self._opening(study, access.seat)
+            for study, found in self._node.history.studies.items()
+            for _, access in found.access
+            if self._node.audit_ordered(study, access.seat)
+            and not self._node.audit_open(study, access.seat)
+            and auditors[access.seat].serves(study, now)
+        ]
+
+    def _opening(self, study: Digest, seat: int) -> AuditOpening:
+        statement = OpenAudit(self.member, seat, study)
+        return AuditOpening(self.member, seat, study, self._node.sign(statement))
+
+    @staticmethod
+    async def _send_opening(node: Node, opening: AuditOpening) -> None:
+        try:
+            await node.send(opening)
+        except CallReverted as error:
+            if error.error != "AuditOpenedBefore":  # its record is on the way to us
+                raise
 
     async def open_audit(self, node: Node, study: Digest, seat: int) -> dict[str, Any]:
-        """Let an auditor whose access is announced on the chain have this study's keys here.
+        """Let an auditor whose access is announced on the chain have this study's keys here, and say so on the chain.
+
+        Until the chain has it no key goes out. May be ordered again at any point.
 
         Raises:
             Refused: nothing is announced for this seat, or its term is over.
@@ -672,7 +702,9 @@ class Desk:
             raise Refused(
                 f"{auditor.name} has announced no access to study {study.hex()[:12]} on the chain: that is first"
             )
-        await node.core(self._node.open_audit, study, seat, node.now, "dpo")
+        await node.core(self._node.order_audit, study, seat, node.now, "dpo")
+        if not self._node.audit_open(study, seat):
+            await self._send_opening(node, await node.core(self._opening, study, seat))
         return {"study": study.hex(), "seat": seat, "auditor": auditor.name, "term_end": auditor.term_end or None}
 
     async def _work_log(self, node: Node) -> None:

@@ -26,6 +26,7 @@ from node.records import (
     AddressAnnounced,
     Anchored,
     AuditAccessed,
+    AuditOpened,
     AuditorEnded,
     AuditorSeated,
     BaseProof,
@@ -170,10 +171,14 @@ class Judged:
 
 @dataclass(slots=True)
 class ErasureHistory:
-    """One erasure batch. `marks`: the record that first reached a state; `times`: its block time (purges: the last)."""
+    """One erasure batch. `marks`: the record that first reached a state; `times`: its block time (purges: the last).
+
+    `epoch`: of the membership it was opened in, whose keys decide it.
+    """
 
     opened: ErasureOpened
     position: Position
+    epoch: int = 0
     times: dict[str, int] = field(default_factory=dict)
     marks: dict[str, Logged] = field(default_factory=dict)
     steps: dict[int, Digest] = field(default_factory=dict)
@@ -273,7 +278,7 @@ class History:
                 | AuditorEnded()
             ):
                 self.registry.apply(record)
-            case AddressAnnounced():
+            case AddressAnnounced() | AuditOpened():
                 self.registry.apply(record)
             case LogAnchored():
                 self.registry.apply(record)
@@ -407,7 +412,7 @@ class History:
         )
         self.unlearning_acc = accumulate(self.unlearning_acc, record)
         if isinstance(record, ErasureOpened):
-            one = ErasureHistory(record, logged.position)
+            one = ErasureHistory(record, logged.position, self.registry.epoch)
             one.reach("requested", logged)
             if record.poster == record.controller:
                 one.reach("authorised", logged)

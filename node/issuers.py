@@ -8,13 +8,14 @@ network's, which is why the fingerprint is shown.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from crypto.digest import Digest
 from crypto.errors import CryptoError, SignatureMismatch
-from crypto.keys import parse_address
+from crypto.keys import address_text, parse_address
 from crypto.statements import (
     Admit,
     Domains,
@@ -53,9 +54,10 @@ PARTS: Final = ("membership", "consent", "training", "unlearning")
 
 @dataclass(frozen=True, slots=True)
 class Term:
-    """A ledger key of a member and how long it counts: up to but not in epoch `until`, None: to the end."""
+    """A ledger key of a member and how long it counts: from epoch `since`, not in `until`, None: to the end."""
 
     ledger: bytes  # 20-byte address
+    since: int = FOUNDING_EPOCH
     until: int | None = None
     rotated: bool = False  # away, by its own word
 
@@ -73,6 +75,7 @@ class Issuers:
     """Whose signatures count. `checked`: the founders are those of a `network.json` the checker has.
 
     `network`: as it was founded. `contracts`: where it is at the end of the document. `moves`: the epochs of its moves.
+    `used`: what was found signed, by member and key.
     """
 
     network: Network
@@ -81,6 +84,12 @@ class Issuers:
     terms: dict[int, list[Term]]  # member index -> its keys, in order
     names: dict[int, str]
     checked: bool
+    used: dict[tuple[int, bytes], list[str]] = field(default_factory=dict)
+
+    @property
+    def epoch(self) -> int:
+        """The newest epoch in which the document shows a key to come or go."""
+        return max(max(one.since, one.until or 0) for terms in self.terms.values() for one in terms)
 
     @property
     def domains(self) -> Domains:
@@ -111,24 +120,55 @@ class Issuers:
         Args:
             epoch: the key must count then. None, for a statement that names no epoch: any key it ever had, because a
                 document cannot show when such a statement reached the chain.
-            of_round: the epoch is that of a round's opening.
+            of_round: the epoch is that of the opening of a round or an erasure, which keep the keys they opened with.
         """
         terms = self.terms.get(member)
         if terms is None:
             raise VerificationFailed(f"{what}: member {member} is no member of the network")
-        ledgers = [one.ledger for one in terms if epoch is None or one.covers(epoch, of_round=of_round)]
-        if not ledgers:
+        count = [one for one in terms if epoch is None or one.covers(epoch, of_round=of_round)]
+        if not count:
             raise VerificationFailed(f"{what}: member {member} had no key in epoch {epoch}")
         try:
             got = recover_any(statement, self.domains, signature)
-            if not set(got) & set(ledgers):
-                raise SignatureMismatch(ledgers[-1], got[0])
+            found = next((one for one in count if one.ledger in got), None)
+            if found is None:
+                raise SignatureMismatch(count[-1].ledger, got[0])
         except CryptoError as error:
             raise VerificationFailed(f"{what}, member {member}: {error}") from error
+        said = self.used.setdefault((member, found.ledger), [])
+        if what not in said:
+            said.append(what)
+
+    def keys_used(self) -> list[dict[str, Any]]:
+        """Which key said what: `member`, `name`, `ledger_address`, `signed`, and the epochs it counts in.
+
+        `until_epoch` is not one of them; None: to the end.
+        """
+        return [
+            {
+                "member": member,
+                "name": self.names.get(member, ""),
+                "ledger_address": address_text(term.ledger),
+                "from_epoch": term.since,
+                "until_epoch": term.until,
+                "signed": self.used[member, term.ledger],
+            }
+            for member, terms in sorted(self.terms.items())
+            for term in terms
+            if (member, term.ledger) in self.used
+        ]
 
 
 # --------------------------------------------------------------------------------------------------------------------
 # Writing
+
+
+class _Lacking(NotFound):
+    """No statement about this subject is in the store."""
+
+    def __init__(self, subject: Digest, what: str) -> None:
+        super().__init__(f"{what} are not in this home")
+        self.subject = subject
 
 
 def write_issuers(network: Network, history: History, store: Store) -> dict[str, Any]:
@@ -137,22 +177,7 @@ def write_issuers(network: Network, history: History, store: Store) -> dict[str,
     Raises:
         NotFound: the votes of a change are not in this store.
     """
-    changes: list[tuple[int, dict[str, Any]]] = []
-    for member in history.registry.members.values():
-        if member.admitted > FOUNDING_EPOCH:
-            changes.append((member.admitted, _admission(member, store)))
-        for before, keys in zip(member.keys, member.keys[1:], strict=False):
-            if before.revoked and before.until is not None and before.until < keys.since:
-                changes.append((before.until, _revocation(member, before, store)))
-            changes.append((keys.since, _new_keys(member, keys, store)))
-        if member.revoked is not None:
-            changes.append((member.revoked, _revocation(member, member.keys[-1], store)))
-        if member.removed is not None:
-            changes.append((member.removed, _removal(member, store)))
-    for later in network.line[1:]:
-        where = later.contracts.membership
-        for epoch in (epoch for epoch, successor in history.registry.successions if successor == where):
-            changes.append((epoch, _succession(later, epoch, store)))
+    changes = [(epoch, write()) for epoch, write in _changes(network, history, store)]
     first = network.line[0]
     return {
         "network": {
@@ -164,6 +189,48 @@ def write_issuers(network: Network, history: History, store: Store) -> dict[str,
     }
 
 
+def lacking(network: Network, history: History, store: Store) -> list[Digest]:
+    """What to ask peers for, as subjects of notices, so that `write_issuers` shows every change with its quorum."""
+    found: list[Digest] = []
+    changes = list(_changes(network, history, store))
+    for _, write in changes:
+        try:
+            write()
+        except _Lacking as error:
+            found.append(error.subject)
+    if changes and not found:
+        try:
+            read_issuers(Fields("issuers", write_issuers(network, history, store)), network)
+        except VerificationFailed:  # some of a change's votes
+            found = [Digest(ledger.rjust(32, b"\0")) for ledger in _touched(network, history)]
+    return list(dict.fromkeys(found))
+
+
+def _touched(network: Network, history: History) -> list[bytes]:
+    """Every address that a change of membership may be kept under."""
+    keys = [one.ledger for member in history.registry.members.values() for one in member.keys]
+    return [*keys, NOBODY, *(later.contracts.membership for later in network.line[1:])]
+
+
+def _changes(network: Network, history: History, store: Store) -> Iterator[tuple[int, Callable[[], dict[str, Any]]]]:
+    """Every change of membership since the founding: its epoch, and what writes it down."""
+    for member in history.registry.members.values():
+        if member.admitted > FOUNDING_EPOCH:
+            yield member.admitted, partial(_admission, member, store)
+        for before, keys in zip(member.keys, member.keys[1:], strict=False):
+            if before.revoked and before.until is not None and before.until < keys.since:
+                yield before.until, partial(_revocation, member, before, store)
+            yield keys.since, partial(_new_keys, member, keys, store)
+        if member.revoked is not None:
+            yield member.revoked, partial(_revocation, member, member.keys[-1], store)
+        if member.removed is not None:
+            yield member.removed, partial(_removal, member, store)
+    for later in network.line[1:]:
+        where = later.contracts.membership
+        for epoch in (epoch for epoch, successor in history.registry.successions if successor == where):
+            yield epoch, partial(_succession, later, epoch, store)
+
+
 def _votes(notices: Sequence[Ballot]) -> list[dict[str, Any]]:
     return [{"member": n.member, "signature": n.signature.hex()} for n in sorted(notices, key=lambda n: n.member)]
 
@@ -173,7 +240,7 @@ def _kept(store: Store, ledger: bytes, kind: type[N], epoch: int, what: str) -> 
     subject = Digest(ledger.rjust(32, b"\0"))
     found = [n for n in store.notices(subject, kind.__name__) if isinstance(n, kind) and n.epoch == epoch - 1]
     if not found:
-        raise NotFound(f"{what} are not in this home")
+        raise _Lacking(subject, what)
     return found
 
 
@@ -385,7 +452,7 @@ class _Change:
         if terms and terms[-1].until is None and self.kind in ("rotate", "revoke", "recover"):
             terms[-1] = replace(terms[-1], until=self.epoch, rotated=self.kind == "rotate")
         if self.own is not None:
-            terms.append(Term(self.ledger))
+            terms.append(Term(self.ledger, self.epoch))
             active.add(self.index)
             revoked.discard(self.index)
         else:

@@ -27,6 +27,7 @@ from node.records import (
     MAX_MEMBERS,
     ZERO,
     AddressAnnounced,
+    AuditOpened,
     AuditorEnded,
     AuditorSeated,
     LogAnchored,
@@ -50,6 +51,7 @@ MembershipRecord = (
     | NetworkSucceeded
     | LogAnchored
     | AddressAnnounced
+    | AuditOpened
 )
 """What Membership emits."""
 
@@ -58,6 +60,9 @@ FOUNDING_EPOCH = 1
 
 NOBODY = bytes(19) + b"\1"
 """Stands where a revoked key stood (library RosterCode): no key has this address."""
+
+ROTATION_INTERVAL_S = 7 * 86_400
+"""A member changes its own keys no oftener (contracts/Membership.sol)."""
 
 # --------------------------------------------------------------------------------------------------------------------
 # Rosters
@@ -245,10 +250,12 @@ class Registry:
         members: every member ever admitted, by index.
         auditors: every seat ever given, by seat number.
         epoch: the epoch of the last change.
+        openings: (member, auditor's seat, study) that the member opened to the seat, in any deployment.
         announced: member -> the number and text of the address it announced last.
         logged: entries of each member's own log that are under anchored roots.
         replaced: the epoch of the last revocation or recovery, which changed keys for open rounds too.
         accumulator: equal to Membership.accumulator() if and only if no record was hidden, added or reordered.
+        founding: the epoch in which the present deployment seated its founders.
         successor: Membership of the deployment that the members go on with; None while they stay.
         foundings: for each deployment the members and auditors that it was founded with, by index and seat.
     """
@@ -260,16 +267,17 @@ class Registry:
         self.epoch = 0
         self.replaced = 0
         self.logged: dict[int, int] = {}
+        self.openings: set[tuple[int, int, Digest]] = set()
         self.announced: dict[int, tuple[int, str]] = {}
         self.accumulator = ZERO
         self.successor: bytes | None = None
         self.successions: list[tuple[int, bytes]] = []  # (epoch, successor): every vote for one
         self.foundings: list[tuple[dict[int, MemberAdmitted], dict[int, AuditorSeated]]] = [({}, {})]
-        self._founding = FOUNDING_EPOCH
+        self.founding = FOUNDING_EPOCH
 
     def refound(self) -> None:
         """Go on with the successor's records: it seats everybody who takes part again, in one epoch."""
-        self.accumulator, self.successor, self._founding = ZERO, None, self.epoch + 1
+        self.accumulator, self.successor, self.founding = ZERO, None, self.epoch + 1
         self.foundings.append(({}, {}))
 
     def apply(self, record: MembershipRecord) -> None:
@@ -286,17 +294,24 @@ class Registry:
             self.announced[record.member] = (record.number, record.text)
             self.accumulator = accumulate(self.accumulator, record)
             return
+        if isinstance(record, AuditOpened):
+            opening = (record.member, record.seat, record.study)
+            if record.member not in self.members or record.seat not in self.auditors or opening in self.openings:
+                raise LedgerError(f"member {record.member} opens a study to auditor seat {record.seat}, or again")
+            self.openings.add(opening)
+            self.accumulator = accumulate(self.accumulator, record)
+            return
         if record.epoch < self.epoch:
             raise LedgerError(f"{type(record).__name__} of epoch {record.epoch} comes after epoch {self.epoch}")
         match record:
             case NetworkSucceeded():
                 self.successor = record.successor
                 self.successions.append((record.epoch, record.successor))
-            case MemberAdmitted() if record.epoch == self._founding > FOUNDING_EPOCH:
+            case MemberAdmitted() if record.epoch == self.founding > FOUNDING_EPOCH:
                 known = self.members.get(record.index)
                 if known is None or not known.active or _seat(known) != _seat(record):
                     raise LedgerError(f"member {record.index} founds the successor but had another seat before")
-            case AuditorSeated() if record.epoch == self._founding > FOUNDING_EPOCH:
+            case AuditorSeated() if record.epoch == self.founding > FOUNDING_EPOCH:
                 before = self.auditors.get(record.seat)
                 if before is None or _auditor(before) != _auditor(record):
                     raise LedgerError(f"auditor seat {record.seat} founds the successor but was another before")
@@ -356,7 +371,7 @@ class Registry:
                     record.term_end,
                     record.epoch,
                 )
-        if record.epoch == self._founding:
+        if record.epoch == self.founding:
             members, auditors = self.foundings[-1]
             if isinstance(record, MemberAdmitted):
                 members[record.index] = record

@@ -202,6 +202,22 @@ class RecoveryNotice:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditorSeatNotice:
+    """One member's vote (`SeatAuditor`): an auditor's seat for a study (zero: every one) until `term_end` (unix s)."""
+
+    epoch: int
+    ledger: bytes
+    peer_id: bytes
+    sealing_key: bytes
+    name: str
+    seat_signature: bytes
+    study: Digest
+    term_end: int
+    member: int
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class AuditorEndNotice:
     """One member's vote (`EndAuditor`) to end the term of the auditor in `seat`."""
 
@@ -261,6 +277,7 @@ Notice = (
     | RotationNotice
     | RevocationNotice
     | RecoveryNotice
+    | AuditorSeatNotice
     | AuditorEndNotice
     | LeftConsentNotice
     | SuccessionNotice

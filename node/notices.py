@@ -32,6 +32,7 @@ from crypto.statements import (
     Revoke,
     Rotate,
     Seat,
+    SeatAuditor,
     Statement,
     Succeed,
     Tombstone,
@@ -49,6 +50,7 @@ from node.messages import (
     AbstainNotice,
     AdmissionNotice,
     AuditorEndNotice,
+    AuditorSeatNotice,
     CloseNotice,
     CommitNotice,
     ErasureNotice,
@@ -135,6 +137,9 @@ def statement_of(notice: Notice) -> Statement | None:
             return Revoke(notice.epoch, notice.target, notice.ledger)
         case RecoveryNotice():
             return Recover(notice.epoch, notice.target, struct_hash(keys_of(notice, notice.target)))
+        case AuditorSeatNotice():
+            seat = struct_hash(_seat(notice))
+            return SeatAuditor(notice.epoch, notice.ledger, seat, notice.study, notice.term_end)
         case AuditorEndNotice():
             return EndAuditor(notice.epoch, notice.seat, notice.ledger)
         case LeftConsentNotice():
@@ -147,8 +152,9 @@ def statement_of(notice: Notice) -> Statement | None:
             return None
 
 
-def _seat(notice: AdmissionNotice) -> Seat:
-    return Seat("member", notice.peer_id, Digest(notice.sealing_key), notice.name)
+def _seat(notice: AdmissionNotice | AuditorSeatNotice) -> Seat:
+    role = "member" if isinstance(notice, AdmissionNotice) else "auditor"
+    return Seat(role, notice.peer_id, Digest(notice.sealing_key), notice.name)
 
 
 def keys_of(notice: RotationNotice | RecoveryNotice, member: int) -> Keys:
@@ -170,7 +176,7 @@ def _holder_opens(notice: WithdrawalNotice | ErasureNotice, history: History, do
         raise NotGenuine(f"the holder's opening gives consent {got.hex()}, not {notice.consent_id.hex()}")
 
 
-def _applicant_signed(notice: AdmissionNotice, history: History, domains: Domains) -> None:
+def _applicant_signed(notice: AdmissionNotice | AuditorSeatNotice, history: History, domains: Domains) -> None:
     seat = _seat(notice)
     verify_any(seat, domains, notice.seat_signature, notice.ledger)
 
@@ -217,6 +223,7 @@ _RULES: dict[type, _Rule] = {
     RotationNotice: _Rule("member", _new_keys_signed),
     RevocationNotice: _Rule("member"),
     RecoveryNotice: _Rule("member", _new_keys_signed),
+    AuditorSeatNotice: _Rule("member", _applicant_signed),
     AuditorEndNotice: _Rule("member"),
     LeftConsentNotice: _Rule("member"),
     SuccessionNotice: _Rule("member"),
@@ -229,6 +236,7 @@ Ballot = (
     | RemovalNotice
     | RevocationNotice
     | RecoveryNotice
+    | AuditorSeatNotice
     | AuditorEndNotice
     | LeftConsentNotice
     | SuccessionNotice

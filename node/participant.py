@@ -208,12 +208,16 @@ class Participant:
         return sign(statement, self.domains.of(statement), self.ledger_key(statement))
 
     def audit_open(self, study: Digest, seat: int) -> bool:
-        """Whether this hospital's data-protection officer opened the study to the auditor in this seat."""
+        """Whether the chain says that this hospital opened the study to the auditor in this seat."""
+        return (self.me, seat, study) in self.history.registry.openings
+
+    def audit_ordered(self, study: Digest, seat: int) -> bool:
+        """Whether somebody here ordered that opening; the chain may not have it yet."""
         return self.store.meta(f"audit opened {study.hex()} {seat}") is not None
 
-    def open_audit(self, study: Digest, seat: int, now: int, role: str) -> None:
+    def order_audit(self, study: Digest, seat: int, now: int, role: str) -> None:
         """Note that `role` opened the study to the auditor's seat, in the log first; said again, nothing changes."""
-        if self.audit_open(study, seat):
+        if self.audit_ordered(study, seat):
             return
         with self.store.transaction():
             self.store.log(float(now), "audit_opened", {"study": study.hex(), "seat": seat, "role": role})

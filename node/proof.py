@@ -297,7 +297,7 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
     Returns:
         `used` (whether any round's data had the leaf), `rounds` (one finding each), `complete` (no agreed round between
         the first and the last is left out), `issuers` ("checked" or "unchecked"), `fingerprint`, `consent_id`, `study`,
-        `hospital`.
+        `hospital`, `keys` (which key of whom signed what, and in which epochs it counts).
 
     Raises:
         VerificationFailed: something in it does not hold, or it is another network's.
@@ -323,6 +323,7 @@ def check_tree(tree: dict[str, Any], network: Network | None) -> dict[str, Any]:
         "complete": _is_complete(found),
         "issuers": "checked" if issuers.checked else "unchecked",
         "fingerprint": issuers.network.fingerprint,
+        "keys": issuers.keys_used(),
         "rounds": [
             {
                 "round_id": one.round_id.hex(),

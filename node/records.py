@@ -131,6 +131,15 @@ class LogAnchored:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditOpened:
+    """A member hands a study's content keys to the auditor in this seat from here on. Changes no epoch."""
+
+    member: int
+    seat: int
+    study: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class AddressAnnounced:
     """Where a member is dialled from here on; empty: nowhere. Changes no epoch."""
 
@@ -453,6 +462,7 @@ Record = (
     | NetworkSucceeded
     | LogAnchored
     | AddressAnnounced
+    | AuditOpened
     | FormRegistered
     | Granted
     | Anchored
@@ -589,6 +599,14 @@ class AddressAnnouncement:
     member: int
     number: int
     multiaddress: bytes
+    signature: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AuditOpening:
+    member: int
+    seat: int
+    study: Digest
     signature: bytes
 
 
@@ -932,6 +950,7 @@ Call = (
     | Succession
     | LogAnchoring
     | AddressAnnouncement
+    | AuditOpening
     | FormRegistration
     | Grants
     | Anchoring

@@ -41,6 +41,8 @@ SENTENCES: Final[dict[str, str]] = {
     "AddressLength": "the address has {length} bytes, at most 256 are allowed",
     "LogNotLonger": "the log of member {member} is anchored up to line {anchored}, line {entries} is not beyond",
     "NoAuditor": "no auditor has seat {seat}",
+    "SeatedForAnother": "auditor's seat {seat} is for study {seated}, not for {study}",
+    "AuditOpenedBefore": "member {member} opened study {study} to auditor's seat {seat} before",
     "VotesOrder": "votes come one a member in ascending order; the one of member {member} does not",
     "NetworkMoved": "the members of this network go on with the deployment at {successor}: decide there",
     "NotSuccessor": "the network named {named} as its successor",

@@ -71,6 +71,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "member.rotate": (("operator",), False),
     "member.revoke": (("operator",), False),
     "member.recover": (("operator",), False),
+    "member.seat-auditor": (("operator",), False),
     "member.end-auditor": (("operator",), False),
     "member.succeed": (("operator",), False),
     "model.evaluate": (("clinician", "researcher"), False),

@@ -19,7 +19,7 @@ from typing import Any
 import structlog
 import trio
 
-from crypto.digest import Digest, sha256
+from crypto.digest import ZERO, Digest, sha256
 from crypto.errors import CryptoError
 from crypto.keys import KeyRing, address_text, parse_address, peer_id_text
 from node import card as cards
@@ -31,6 +31,7 @@ from node.errors import InputError, NodeError, NotFound, Refused, TimedOut
 from node.evaluation import evaluate, export
 from node.evidence import verify_block
 from node.follower import Follower, logged_of
+from node.governance import KINDS_OF_KEYS
 from node.history import History
 from node.home import Home, HomeLock, Network, in_use, open_home, read_network, read_password
 from node.keystore import current_ring, public_keys
@@ -66,7 +67,6 @@ READS = frozenset(
         "erase.status",
         "audit.prove",
         "audit.disclosures",
-        "audit.open",
         "model.evaluate",
         "model.export",
         "model.note",
@@ -181,7 +181,7 @@ async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **fl
 async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any]) -> bool:
     """Run until stopped or until the registry has other keys for us; whether it is the latter."""
     opened = open_node(path, **flags)
-    node, rekeyed = opened.node, False
+    node, orders, rekeyed = opened.node, Orders(opened), False
     try:
         async with trio.open_nursery() as nursery:
 
@@ -191,6 +191,9 @@ async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any]
                 while public_keys(node.participant.ring) == public_keys(opened.ring):  # noqa: ASYNC110 - at our pace
                     await trio.sleep(KEYS_POLL_S)
                 rekeyed = True
+                with trio.move_on_after(LOCAL_TIMEOUT_S):  # the order that brought the keys is to be answered
+                    while orders.under_way:  # noqa: ASYNC110 - moments
+                        await trio.sleep(KEYS_POLL_S / 10)
                 nursery.cancel_scope.cancel()
 
             with (
@@ -198,7 +201,7 @@ async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any]
                 control.ControlServer(
                     opened.home.control_path,
                     opened.settings["node", "control_port"],
-                    Orders(opened).carry_out,
+                    orders.carry_out,
                     lambda: node.alive,
                     node.obstacles,
                     lambda: render(node),
@@ -382,11 +385,12 @@ class Orders:
     """The table of orders: name -> what it does with a JSON object, returning one."""
 
     def __init__(self, opened: Opened) -> None:
-        """Orders for this node."""
+        """Orders for this node. `under_way`: how many are being carried out."""
+        self.under_way = 0
         self._opened = opened
         self._node = opened.node
         self._desk = opened.node.desk
-        self._gate = roles.Gate(opened.home, opened.node.participant.ring.sealing)
+        self._gate = roles.Gate(opened.home, opened.node.participant.first.sealing)
         self._pending = roles.Pending(opened.store)
         self._table: dict[str, Callable[[dict[str, Any]], Awaitable[dict[str, Any]]]] = {
             "status": self._status,
@@ -415,6 +419,7 @@ class Orders:
             "member.rotate": self._rotate_keys,
             "member.revoke": self._revoke,
             "member.recover": self._recover,
+            "member.seat-auditor": self._seat_auditor,
             "member.end-auditor": self._end_auditor,
             "member.succeed": self._succeed,
             "consent.withdraw-left": self._withdraw_left,
@@ -447,6 +452,13 @@ class Orders:
         if name == "node.approve":
             assert isinstance(envelope, dict)
             return await self._node.core(self._pending.approve, str(body["order"]), authority.role, envelope)
+        self.under_way += 1
+        try:
+            return await self._carried_out(name, body, authority)
+        finally:
+            self.under_way -= 1
+
+    async def _carried_out(self, name: str, body: dict[str, Any], authority: roles.Authority) -> dict[str, Any]:
         await self._two_persons(name, body, authority)
         with self._link(name, authority):
             if name == "node.rotate":
@@ -690,23 +702,11 @@ class Orders:
         return await self._desk.governance.remove(self._node, int(body["index"]))
 
     async def _rotate_keys(self, body: dict[str, Any]) -> dict[str, Any]:
-        """New keys on disk first, then the statement; broken off, it goes on with the same keys."""
-        participant, governance = self._node.participant, self._desk.governance
-        new = governance.pending()
-        resumed = new is not None
-        if new is None:
-            old, fresh = participant.ring, KeyRing.generate()
-            new = KeyRing(
-                fresh.ledger if body.get("ledger") else old.ledger,
-                fresh.sealing if body.get("sealing") else old.sealing,
-                fresh.peer if body.get("peer") else old.peer,
-            )
-            if new == old:
-                raise InputError("name at least one key to change")
-            await self._node.core(self._keep_keys, new)
-        found = await governance.rotate(self._node, new)
+        kinds = {kind for kind in KINDS_OF_KEYS if body.get(kind)}
+        new, epoch, resumed = await self._desk.governance.rotate(self._node, kinds, self._keep_keys)
         return {
-            **found,
+            "index": self._node.participant.me,
+            "epoch": epoch,
             "resumed": resumed,
             "ledger_address": address_text(new.ledger.address),
             "peer_id": peer_id_text(new.peer.peer_id),
@@ -724,6 +724,13 @@ class Orders:
 
     async def _recover(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.recover(self._node, dict(body["application"]))
+
+    async def _seat_auditor(self, body: dict[str, Any]) -> dict[str, Any]:
+        study = ZERO if body.get("every_study") else self._study(body)
+        found = await self._desk.governance.seat_auditor(
+            self._node, dict(body["application"]), study, int(body["term_end"])
+        )
+        return {**found, "study": None if study == ZERO else study.hex(), "term_end": int(body["term_end"])}
 
     async def _end_auditor(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.end_auditor(self._node, int(body["seat"]))

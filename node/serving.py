@@ -282,7 +282,7 @@ class Server:
             if access.seat == asker.seat and access.from_height <= opened.height <= access.to_height:
                 if asker.seat is not None and self._node.audit_open(opened.study, asker.seat):
                     return None
-                return Refusal("not-allowed", "no data-protection officer here has opened this study to your seat")
+                return Refusal("not-allowed", "this hospital has not opened this study to your seat on the chain")
         return Refusal("not-allowed", "no AuditAccess of your seat covers this round")
 
     # ----------------------------------------------------------------------------------------------------------------

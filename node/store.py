@@ -20,7 +20,7 @@ import sqlite3
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -28,7 +28,7 @@ from typing import Any, BinaryIO
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from crypto.digest import CHUNK_BYTES, ContentMap, Digest, content_root
+from crypto.digest import CHUNK_BYTES, ContentMap, Digest, content_root, sha256
 from crypto.errors import CryptoError
 from node.errors import LocalFault, NotFound
 from node.evidence import BlockEvidence
@@ -36,6 +36,7 @@ from node.messages import (
     AbstainNotice,
     AdmissionNotice,
     AuditorEndNotice,
+    AuditorSeatNotice,
     CloseNotice,
     CommitNotice,
     ErasureNotice,
@@ -115,6 +116,9 @@ def notice_key(notice: Notice) -> tuple[Digest, str, int, int]:
             return notice.batch, kind, 0, notice.member
         case PurgeNotice():
             return notice.batch, kind, notice.stage, notice.member
+        case AuditorSeatNotice():  # another study or day is another vote: one that was mistyped can be cast again
+            term = notice.term_end.to_bytes(8, "big")
+            return sha256(notice.ledger + notice.study + term), kind, notice.epoch, notice.member
         case AdmissionNotice():
             return Digest(notice.ledger.rjust(32, b"\0")), kind, notice.epoch, notice.member
         case (
@@ -437,8 +441,9 @@ class Store:
     def _drop_old_partials(self) -> None:
         oldest = time.time() - PARTIAL_KEPT_S
         for path in self._blobs.glob(f"*/*{PARTIAL}"):
-            if path.stat().st_mtime < oldest:
-                _shred(path)
+            with suppress(FileNotFoundError):  # a pull of the node that runs here may have come to its end
+                if path.stat().st_mtime < oldest:
+                    _shred(path)
 
     def has(self, root: Digest) -> bool:
         """Whether the content is here, whole."""

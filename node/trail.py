@@ -28,6 +28,7 @@ from node.records import (
     AddressAnnounced,
     Anchored,
     AuditAccessed,
+    AuditOpened,
     AuditorEnded,
     AuditorSeated,
     BranchCreated,
@@ -239,6 +240,9 @@ _WORDS: Final[dict[type, Teller]] = {
     MemberRotated: lambda r, n: _by(n, r.index, f"has new keys from epoch {r.epoch}, by its own word"),
     MemberRevoked: lambda r, n: _by(n, r.index, f"has no key from epoch {r.epoch}: revoked by the others"),
     MemberRecovered: lambda r, n: _by(n, r.index, f"has new keys from epoch {r.epoch}, by the word of the others"),
+    AuditOpened: lambda r, n: _by(
+        n, r.member, f"opens study {_short(r.study)} to {n.auditor(r.seat)}, auditor's seat {r.seat}"
+    ),
     AuditorEnded: lambda r, n: _Told(0, n.auditor(r.seat), f"ends its term in auditor's seat {r.seat}"),
     AuditorSeated: lambda r, n: _Told(
         0, r.name, f"has auditor's seat {r.seat}" + (f" for study {_short(r.study)}" if r.study != ZERO else "")

@@ -435,6 +435,12 @@ _NOTICES = (
         ("keys_signature", _SIGNATURE), ("member", _U16), ("signature", _SIGNATURE),
     ),
     _row(
+        "auditor-seat", messages.AuditorSeatNotice, MAX_SMALL_BYTES,
+        ("epoch", _U64), ("ledger", _ADDRESS), ("peer_id", _PEER_ID), ("sealing_key", _KEY), ("name", _NAME),
+        ("seat_signature", _SIGNATURE), ("study", _DIGEST), ("term_end", _U64), ("member", _U16),
+        ("signature", _SIGNATURE),
+    ),
+    _row(
         "auditor-end", messages.AuditorEndNotice, MAX_SMALL_BYTES,
         ("epoch", _U64), ("seat", _U16), ("ledger", _ADDRESS), ("member", _U16), ("signature", _SIGNATURE),
     ),

@@ -18,6 +18,7 @@ pragma solidity 0.8.37;
 /// | recovery | quorum | Recover, and the new key's Keys | the new key, at once; active from the next round on |
 /// | auditor's end | quorum | EndAuditor | announces nothing any more |
 /// | succession | quorum | Succeed | decides as before; none opens after it |
+/// | opening to an auditor | the member's key | OpenAudit | changes nothing: that it hands keys out, and no epoch |
 /// | address | the member's key | Announce | changes nothing: where others dial it, and no epoch |
 ///
 /// Rounds here are also erasures: plans, purges and verdicts take the keys with which the batch was opened.
@@ -88,6 +89,9 @@ interface IMembership {
     /// @notice `member` is dialled at `multiaddress` from here on; empty: nowhere, it dials the others. Changes no epoch.
     /// Bytes and not a text: whether they are one is for the readers to judge, and must stop none of them.
     event AddressAnnounced(uint16 indexed member, uint64 number, bytes multiaddress);
+    /// @notice `member` opened `study` to the auditor in `seat`: from here on it hands out the keys that the auditor's own
+    /// announcement (ITrainingLedger.AuditAccessed) names, until the seat's term ends. Changes no epoch.
+    event AuditOpened(uint16 indexed member, uint16 seat, bytes32 study);
     /// @notice An auditor has `seat` for `study` (zero: every study of the network) until `termEnd` (Unix seconds; zero:
     /// founding auditors, no end).
     event AuditorSeated(
@@ -137,6 +141,10 @@ interface IMembership {
     error AddressLength(uint256 length);
     /// @notice No auditor has `seat`.
     error NoAuditor(uint16 seat);
+    /// @notice Auditor `seat` is for `seated`, not for `study`.
+    error SeatedForAnother(uint16 seat, bytes32 seated, bytes32 study);
+    /// @notice `member` opened `study` to auditor `seat` before.
+    error AuditOpenedBefore(uint16 member, uint16 seat, bytes32 study);
     /// @notice Votes come in ascending order of member indexes below 32, one each; `member` does not.
     error VotesOrder(uint16 member);
     /// @notice Member `index` is not active, or no such index was given.
@@ -174,6 +182,10 @@ interface IMembership {
 
     /// @notice End the term of auditor `seat` now, by votes EndAuditor(epoch, seat, ledger).
     function endAuditor(uint16 seat, MemberVote[] calldata votes) external;
+
+    /// @notice Open a study to the auditor in a seat whose term runs and which is for it, by an active member's
+    /// OpenAudit(member, seat, study): the second of the two words that an audit needs. Anybody may carry it, nobody twice.
+    function openAudit(uint16 member, uint16 seat, bytes32 study, bytes32 r, bytes32 vs) external;
 
     /// @notice Go on with another deployment, by votes Succeed(epoch, successor). For good once all of it stands; until
     /// then another vote may name another one.

@@ -19,6 +19,7 @@ library Statements {
     bytes32 internal constant SUCCEED = keccak256("Succeed(uint64 epoch,address successor)");
     bytes32 internal constant ANCHOR_LOG = keccak256("AnchorLog(uint16 member,bytes32 root,uint64 entries)");
     bytes32 internal constant ANNOUNCE = keccak256("Announce(uint16 member,uint64 number,bytes multiaddress)");
+    bytes32 internal constant OPEN_AUDIT = keccak256("OpenAudit(uint16 member,uint16 seat,bytes32 study)");
     bytes32 internal constant BUNDLE = keccak256("Bundle(string role,uint16 seat,bytes32 manifest)"); // off chain
 
     // TrainingLedger

@@ -34,6 +34,7 @@ library Tags {
     bytes32 internal constant RECORD_NETWORK_SUCCEEDED = keccak256("koinon/record-network-succeeded/1");
     bytes32 internal constant RECORD_ADDRESS_ANNOUNCED = keccak256("koinon/record-address-announced/1");
     bytes32 internal constant RECORD_LOG_ANCHORED = keccak256("koinon/record-log-anchored/1");
+    bytes32 internal constant RECORD_AUDIT_OPENED = keccak256("koinon/record-audit-opened/1");
     bytes32 internal constant RECORD_FORM_REGISTERED = keccak256("koinon/record-form-registered/1");
     bytes32 internal constant RECORD_GRANTED = keccak256("koinon/record-granted/1");
     bytes32 internal constant RECORD_ANCHORED = keccak256("koinon/record-anchored/1");

@@ -62,6 +62,7 @@ contract GovernanceTest is Network {
         uint16 indexed index, address ledger, bytes peerId, bytes32 sealingKey, uint64 at, uint64 epoch
     );
     event MemberRevoked(uint16 indexed index, uint64 at, uint64 epoch);
+    event AuditOpened(uint16 indexed member, uint16 seat, bytes32 study);
     event AuditorEnded(uint16 indexed seat, uint64 termEnd, uint64 epoch);
 
     uint256 internal constant FRESH = uint256(keccak256("fresh key"));
@@ -666,6 +667,60 @@ contract GovernanceTest is Network {
         membership.anchorLog(1, bytes32("root"), 6, r, vs);
         vm.expectRevert(abi.encodeWithSelector(IMembership.NotActive.selector, uint16(40)));
         membership.anchorLog(40, bytes32("root"), 5, r, vs);
+    }
+
+    // -------------------------------------------------------------------------------------------- openings to auditors
+
+    function opening(uint16 member, uint16 seat, bytes32 study) internal view returns (bytes32 r, bytes32 vs) {
+        bytes32 structHash = keccak256(abi.encode(Statements.OPEN_AUDIT, member, seat, study));
+        return sign(memberKey(member), address(membership), structHash);
+    }
+
+    function seatForOne(bytes32 study_, uint64 termEnd) internal {
+        IMembership.SeatInput memory seat = seatInput(auditorKey(1), true, "second auditor", address(membership));
+        bytes32 seatHash = Statements.hashSeat(Statements.ROLE_AUDITOR, seat.peerId, seat.sealingKey, seat.name);
+        bytes32 statement =
+            keccak256(abi.encode(Statements.SEAT_AUDITOR, uint64(1), seat.ledger, seatHash, study_, termEnd));
+        membership.seatAuditor(seat, study_, termEnd, ballot(7, statement));
+    }
+
+    function test_aMemberOpensAStudyToAnAuditorOnce() public {
+        found(3);
+        bytes32 one = keccak256("one study");
+        seatForOne(one, uint64(START + 100));
+        bytes32 before = membership.accumulator();
+        (bytes32 r, bytes32 vs) = opening(1, 1, one);
+        vm.expectEmit(true, false, false, true, address(membership));
+        emit AuditOpened(1, 1, one);
+        vm.prank(address(0xdead)); // anybody carries it
+        membership.openAudit(1, 1, one, r, vs);
+        same(membership.epoch(), 2, "epoch");
+        bytes32 record = keccak256(abi.encode(Tags.RECORD_AUDIT_OPENED, uint16(1), uint16(1), one));
+        same(membership.accumulator(), keccak256(abi.encodePacked(before, record)), "accumulator");
+        vm.expectRevert(abi.encodeWithSelector(IMembership.AuditOpenedBefore.selector, uint16(1), uint16(1), one));
+        membership.openAudit(1, 1, one, r, vs);
+        (r, vs) = opening(2, 0, keccak256("another")); // the founding auditor's seat is for every study
+        membership.openAudit(2, 0, keccak256("another"), r, vs);
+    }
+
+    function test_anOpeningForAnotherStudyAfterTheTermOrByAnotherIsRefused() public {
+        found(3);
+        bytes32 one = keccak256("one study");
+        bytes32 other = keccak256("another");
+        seatForOne(one, uint64(START + 100));
+        (bytes32 r, bytes32 vs) = opening(1, 1, other);
+        vm.expectRevert(abi.encodeWithSelector(IMembership.SeatedForAnother.selector, uint16(1), one, other));
+        membership.openAudit(1, 1, other, r, vs);
+        (r, vs) = opening(1, 1, one);
+        vm.expectRevert(); // the recovered address is anybody's
+        membership.openAudit(2, 1, one, r, vs);
+        vm.expectRevert(abi.encodeWithSelector(IMembership.NoAuditor.selector, uint16(2)));
+        membership.openAudit(1, 2, one, r, vs);
+        vm.expectRevert(abi.encodeWithSelector(IMembership.NotActive.selector, uint16(40)));
+        membership.openAudit(40, 1, one, r, vs);
+        vm.warp(START + 100);
+        vm.expectRevert(abi.encodeWithSelector(IMembership.TermOver.selector, START + 100, START + 100));
+        membership.openAudit(1, 1, one, r, vs);
     }
 
     // -------------------------------------------------------------------------------------------- addresses

@@ -145,8 +145,9 @@ def open_(home: Path, study: str | None, seat: int) -> None:
 
     Example: koinon audit open --seat 0 --home NET/member-1
 
-    An auditor reads what two opened: itself, by its AuditAccess on the chain, and one hospital's officer. No node hands
-    it a key before both. It is for this study and seat, and ends with the seat's term. What the auditor has it keeps.
+    An auditor reads what two opened, both on the chain for everybody to see: itself, by its AuditAccess, and this
+    hospital, by the officer's order. No node hands it a key before both. It is for this study and seat, and ends with
+    the seat's term. What the auditor has it keeps.
     """
     found = common.order(acting_home(home), "audit.open", {"study": study, "seat": seat})
     answer(found, [f"study {short(found['study'])} is open to {found['auditor']}, from this hospital"])

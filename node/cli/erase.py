@@ -382,4 +382,11 @@ def verify(certificate: Path, network: Path | None) -> None:
     lines = [FIRST_LINE, *pairs(**shown), *_claim_lines(found.get("claims", []))]
     for name, listed in found.get("exceptions", {}).items():
         lines.append(f"exceptions, {name}: {'; '.join(map(str, listed)) or 'none'}")
+    lines += table(
+        ("member", "signed with", "in epochs", "what"),
+        [
+            (one["name"], one["ledger_address"], f"{one['from_epoch']} to {one['until_epoch'] or 'now'}", one["signed"])
+            for one in found["keys"]
+        ],
+    )
     answer(found, lines)

@@ -8,11 +8,12 @@ from typing import Any
 import click
 
 from node.cli import common
-from node.cli.common import FILE, acting_home, home_option, read_file
+from node.cli.common import FILE, acting_home, home_option, read_file, study_option
 from node.cli.output import Noun, answer, json_flag, table
 from node.errors import InputError
 
 SCHEMA = "koinon.application/1"
+AUDITOR_SCHEMA = "koinon.auditor-application/1"
 RECOVERY_SCHEMA = "koinon.recovery/1"
 
 
@@ -29,6 +30,7 @@ def member() -> None:
     a key is stolen          revoke           a quorum; the key counts for nothing at once, the seat waits
     a key is lost, revoked   apply --recover  then `recover` by a quorum: new keys under the old index
     a hospital leaves        remove           a quorum; its index is never given again
+    somebody is to audit     seat-auditor     a quorum; for a study and a term
     new contracts are due    succeed, move    a quorum names the next deployment; each home then goes on there
     """
 
@@ -43,7 +45,8 @@ def apply(home: Path, out: Path, recover: int | None) -> None:
 
     Example: koinon member apply --home H --out application.json
 
-    It contacts nobody, and contains public keys only. Ask also for coin on the chain (`koinon chain fund`).
+    It contacts nobody, and contains public keys only. Ask also for coin on the chain (`koinon chain fund`). In an
+    auditor's home it asks for an auditor's seat.
 
     With --recover INDEX it asks for new keys on an old seat instead: in the member's own home, whose node must not run,
     it makes further keys beside the old ones; in a home made anew by `koinon node init` it names that home's keys.
@@ -61,9 +64,9 @@ def apply(home: Path, out: Path, recover: int | None) -> None:
     ring = keystore.load(opened, read_password(opened, settings["node", "password_file"]))
     domains = read_network(opened.network_path).contracts.domains
     name = str(settings["node", "name"])
-    statement = Seat("member", ring.peer.peer_id, ring.sealing.public, name)
+    statement = Seat(opened.role, ring.peer.peer_id, ring.sealing.public, name)
     application = {
-        "schema": SCHEMA,
+        "schema": SCHEMA if opened.role == "member" else AUDITOR_SCHEMA,
         "name": name,
         "ledger": ring.ledger.address.hex(),
         "peer_id": ring.peer.peer_id.hex(),
@@ -74,7 +77,10 @@ def apply(home: Path, out: Path, recover: int | None) -> None:
     shown = {"application": str(out), "name": name, "ledger_address": address_text(ring.ledger.address)}
     answer(
         {**shown, "peer_id": peer_id_text(ring.peer.peer_id)},
-        [f"{out}: {name}, ledger account {shown['ledger_address']}", "each member: koinon member approve APPLICATION"],
+        [
+            f"{out}: {name}, ledger account {shown['ledger_address']}",
+            f"each member: koinon member {'approve' if opened.role == 'member' else 'seat-auditor'} APPLICATION",
+        ],
     )
 
 
@@ -178,13 +184,15 @@ def rotate(ledger: bool, sealing: bool, peer: bool, home: Path) -> None:
 
     The new keys are on disk before anybody hears of them, beside the old ones, which stay: what the home keeps is
     sealed under the first keys, and rounds that are open go on with the keys they opened with. If it breaks off, order
-    it again: it goes on with the same keys. A running node starts again with them by itself. At most once in seven
-    days; a stolen key is not rotated but revoked, by the others.
+    it again: it goes on with the same keys, also where only its answer was lost. A running node starts again with them
+    by itself. At most once in seven days; a stolen key is not rotated but revoked, by the others.
     """
     found = common.order(acting_home(home), "member.rotate", {"ledger": ledger, "sealing": sealing, "peer": peer})
+    before = ["an earlier order made these keys; no others were made"] if found["resumed"] else []
     answer(
         found,
         [
+            *before,
             f"member {found['index']} has new keys from epoch {found['epoch']}",
             f"ledger account {found['ledger_address']}, peer id {found['peer_id']}",
         ],
@@ -222,6 +230,42 @@ def recover(application: Path, home: Path) -> None:
     raw = _read_application(application, RECOVERY_SCHEMA)
     found = common.order(acting_home(home), "member.recover", {"application": raw})
     answer(found, _vote_lines(found, f"member {raw.get('member')} has its new keys"))
+
+
+@member.command("seat-auditor")
+@click.argument("application", type=FILE)
+@click.option("--until", required=True, metavar="DATE", help="Day (UTC) with which the term ends, as YYYY-MM-DD.")
+@click.option("--every-study", is_flag=True, help="For all studies of the network instead of one.")
+@home_option
+@study_option
+@json_flag
+def seat_auditor(application: Path, until: str, every_study: bool, home: Path, study: str | None) -> None:
+    """Vote to give an auditor a seat for one study until a day. The vote that completes the quorum seats it.
+
+    Example: koinon member seat-auditor audit.json --study ab12 --until 2027-06-30 --home NET/member-1
+
+    The file is from `koinon member apply` in a home made by `koinon node init --auditor`. The votes must name the same
+    study and day. A seat has no vote; its term is not prolonged: seat another one. What it may read it announces on the
+    chain, and each hospital opens it by itself (`koinon audit open`).
+    """
+    from datetime import UTC, date, datetime, time, timedelta
+
+    if every_study and study is not None:
+        raise InputError("name a study, or --every-study")
+    try:
+        after = date.fromisoformat(until) + timedelta(days=1)
+    except ValueError as error:
+        raise InputError(f"--until {until!r:.40}: not a day written YYYY-MM-DD") from error
+    raw = _read_application(application, AUDITOR_SCHEMA)
+    body = {
+        "application": raw,
+        "study": study,
+        "every_study": every_study,
+        "term_end": int(datetime.combine(after, time(), UTC).timestamp()),
+    }
+    found = common.order(acting_home(home), "member.seat-auditor", body)
+    what = "every study" if found["study"] is None else f"study {found['study'][:12]}"
+    answer(found, _vote_lines(found, f"{raw['name']} is seated for {what} until {until}"))
 
 
 @member.command("end-auditor")

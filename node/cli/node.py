@@ -13,7 +13,7 @@ import click
 
 from node.cli.common import FILE, HOME, ROLES, home_option, order, status_or_none
 from node.cli.output import Noun, answer, configure_logging, json_flag, moment, pairs, progress, table
-from node.errors import LocalFault, Refused
+from node.errors import InputError, LocalFault, Refused
 from node.home import open_home
 
 PENDING = -1
@@ -34,7 +34,8 @@ def node() -> None:
 @click.option("--home", type=HOME, required=True, help="The new home's folder.")
 @click.option("--network", "network_file", type=FILE, required=True, help="network.json, as a member handed it over.")
 @click.option("--name", required=True, help="The hospital's public name.")
-@click.option("--data", type=FILE, required=True, help="The hospital's records: .npz, .csv or .tsv.")
+@click.option("--data", type=FILE, help="The hospital's records: .npz, .csv or .tsv.")
+@click.option("--auditor", is_flag=True, help="An auditor's home: no records, no vote.")
 @click.option("--patient-column", default="patient_id", help="Patient column of a CSV or TSV file.")
 @click.option("--listen", default="/ip4/127.0.0.1/tcp/0", show_default=True, help="Address to listen on.")
 @click.option("--announce", default="", help="Address at which others dial it, if it is not the one it listens on.")
@@ -45,7 +46,8 @@ def init(
     home: Path,
     network_file: Path,
     name: str,
-    data: Path,
+    data: Path | None,
+    auditor: bool,
     patient_column: str,
     listen: str,
     announce: str,
@@ -54,7 +56,9 @@ def init(
 ) -> None:
     """Make a newcomer's home: keys, settings, vault. Then apply with `koinon member apply`.
 
-    Example: koinon node init --home H --network network.json --name north --data north.npz
+    \b
+    Examples: koinon node init --home H --network network.json --name north --data north.npz
+              koinon node init --home H --network network.json --name "Audit Ltd" --auditor
 
     It contacts nobody. Its password is random and lies in H/password, readable by you alone: move it to where your
     house keeps secrets and name the place in config.toml. H/roles holds a key and a password for each role (operator,
@@ -67,13 +71,15 @@ def init(
     from node.vault import Vault
 
     network = parse_network(read_json(network_file), str(network_file))
-    records = read_data_file(data, patient_column=patient_column)
+    if auditor == (data is not None):
+        raise InputError("a hospital's home takes --data, an auditor's takes --auditor and none")
+    records = None if data is None else read_data_file(data, patient_column=patient_column)
     if home.exists() and any(home.iterdir()):
         raise LocalFault(f"{home} exists and is not empty: choose another folder")
     aside = home.with_name(f".{home.name}.making")
     shutil.rmtree(aside, ignore_errors=True)
     try:
-        made = create_home(aside, "member", PENDING)
+        made = create_home(aside, "auditor" if auditor else "member", PENDING)
         password = secrets.token_urlsafe(24)
         write_file(aside / "password", password.encode() + b"\n", 0o600)
         write_json(aside / "network.json", network.raw)
@@ -89,16 +95,19 @@ def init(
         ring = keystore.create(made, password)
         key = keystore.at_rest_key(ring)
         Store(aside, key).close()
-        progress(f"importing {len(records)} records into the vault")
-        vault = Vault.create(made.vault_path, key, roles.officer_key(roles.create(aside)["dpo"]))
-        vault.import_dataset(records)
-        vault.close()
+        officer = roles.officer_key(roles.create(aside)["dpo"])
+        if records is not None:
+            progress(f"importing {len(records)} records into the vault")
+            vault = Vault.create(made.vault_path, key, officer)
+            vault.import_dataset(records)
+            vault.close()
         if home.exists():
             home.rmdir()
         aside.rename(home)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
-    found = {"home": str(home), "name": name, "records": len(records), "network": network.fingerprint}
+    count = 0 if records is None else len(records)
+    found = {"home": str(home), "name": name, "records": count, "network": network.fingerprint}
     answer(found, [*pairs(**found), f"next: koinon member apply --home {home} --out application.json"])
 
 
@@ -152,11 +161,13 @@ def take_seat(home: Path) -> int:
     for logged in ledger.records(0, ledger.head().final_number):
         if isinstance(logged.record, MembershipRecord):
             registry.apply(logged.record)
+    seats = {one.ledger: one.seat for one in registry.auditors.values()}
     member = registry.member_of_ledger(ring.ledger.address)
-    if member is None:
-        raise Refused(f"{address_text(ring.ledger.address)} is not a member yet: `koinon member apply`, then wait")
-    write_json(home / "home.json", {**read_json(home / "home.json"), "index": member.index})
-    return member.index
+    index = seats.get(ring.ledger.address) if opened.role == "auditor" else None if member is None else member.index
+    if index is None:
+        raise Refused(f"{address_text(ring.ledger.address)} has no seat yet: `koinon member apply`, then wait")
+    write_json(home / "home.json", {**read_json(home / "home.json"), "index": index})
+    return index
 
 
 @node.command()

@@ -30,6 +30,7 @@ from node.records import (
     Admission,
     Anchoring,
     AuditAnnouncement,
+    AuditOpening,
     AuditorEnding,
     AuditorSeating,
     Call,
@@ -244,6 +245,8 @@ class MemoryLedger:
                 self._membership.anchor_log(call.member, call.root, call.entries, call.signature)
             case AddressAnnouncement():
                 self._membership.announce(call.member, call.number, call.multiaddress, call.signature)
+            case AuditOpening():
+                self._membership.open_audit(call.member, call.seat, call.study, call.signature)
             case FormRegistration():
                 self._consent.register_form(call.form, call.member, call.signature)
             case Grants():

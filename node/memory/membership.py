@@ -12,6 +12,7 @@ from crypto.statements import (
     Announce,
     EndAuditor,
     Keys,
+    OpenAudit,
     Recover,
     Remove,
     Revoke,
@@ -22,11 +23,12 @@ from crypto.statements import (
     Succeed,
     struct_hash,
 )
-from node.membership import NOBODY, bitmap_of, faults, quorum
+from node.membership import NOBODY, ROTATION_INTERVAL_S, bitmap_of, faults, quorum
 from node.memory.machine import Cell, Contract, Machine, Slots, refuse
 from node.records import (
     MAX_MEMBERS,
     AddressAnnounced,
+    AuditOpened,
     AuditorEnded,
     AuditorSeated,
     KeysInput,
@@ -44,8 +46,6 @@ LONGEST_TEXT = 64
 """Bytes of a peer id or a name; at least one."""
 LONGEST_ADDRESS = 256
 """Bytes of an announced multiaddress."""
-ROTATION_INTERVAL_S = 7 * 86_400
-"""A member changes its own keys no oftener."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +110,7 @@ class Membership(Contract):
         self._peer_of: Slots[int, bytes] = Slots(machine, b"")
         self._rotated_at: Slots[int, int] = Slots(machine, 0)
         self._logged: Slots[int, int] = Slots(machine, 0)  # entries of members' logs under anchored roots
+        self._opened: Slots[Digest, bool] = Slots(machine, False)
         self._announced: Slots[int, int] = Slots(machine, 0)  # number of the address a member announced last
         self._revoked = Cell(machine, 0)
         self._retired: Cell[tuple[tuple[int, Roster], ...]] = Cell(machine, ())  # (until, roster), by time
@@ -284,6 +285,24 @@ class Membership(Contract):
         self.check(member, roster.ledger_of(member), AnchorLog(member, root, entries), signature)
         self._logged[member] = entries
         self.record(LogAnchored(member, root, entries))
+
+    def open_audit(self, member: int, seat: int, study: Digest, signature: bytes) -> None:
+        """`openAudit`: the member's OpenAudit(member, seat, study)."""
+        roster, auditor, now = self._roster.value, self.auditor_of(seat), self.machine.timestamp
+        if not roster.has(member):
+            refuse("NotActive", index=member)
+        if auditor is None:
+            refuse("NoAuditor", seat=seat)
+        if auditor.term_end and auditor.term_end <= now:
+            refuse("TermOver", termEnd=auditor.term_end, timestamp=now)
+        if auditor.study not in (ZERO, study):
+            refuse("SeatedForAnother", seat=seat, seated=auditor.study, study=study)
+        statement = OpenAudit(member, seat, study)
+        if self._opened[struct_hash(statement)]:
+            refuse("AuditOpenedBefore", member=member, seat=seat, study=study)
+        self.check(member, roster.ledger_of(member), statement, signature)
+        self._opened[struct_hash(statement)] = True
+        self.record(AuditOpened(member, seat, study))
 
     def announce(self, member: int, number: int, multiaddress: bytes, signature: bytes) -> None:
         """`announce`: the member's Announce(member, number, multiaddress)."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from crypto.digest import Digest
 from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, replays, roster_of, state_of
-from node.errors import NotFound
+from node.errors import InputError, NotFound
 from node.history import ErasureHistory, History
 from node.membership import members_of
 
@@ -20,9 +20,13 @@ def find_erasure(history: History, start: str) -> Digest:
     """An erasure by its id or the beginning of it.
 
     Raises:
+        InputError: nothing is named, which every id begins with.
         NotFound: none, or several.
     """
-    fits = [batch for batch in history.erasures if batch.hex().startswith(start.lower().removeprefix("0x"))]
+    begin = start.strip().lower().removeprefix("0x")
+    if not begin:
+        raise InputError("name the erasure by its id, or by the beginning of it")
+    fits = [batch for batch in history.erasures if batch.hex().startswith(begin)]
     if len(fits) != 1:
         raise NotFound(f"{len(fits)} erasures begin with {start[:64]!r}")
     return fits[0]

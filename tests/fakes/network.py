@@ -8,9 +8,10 @@ ledger may lose replies or be out of reach, and every line between two members m
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ from node.app import Node
 from node.desk import Desk
 from node.errors import ChainUnreachable, TimedOut
 from node.follower import Follower
-from node.history import RoundHistory
+from node.history import History, RoundHistory
 from node.home import Network, network_json, parse_network
 from node.home import Seat as NetworkSeat
 from node.memory.ledger import MemoryLedger, memory_contracts
@@ -209,6 +210,8 @@ class Seating:
     store: StoreMaker = Store
     auto_join: bool = True
     arm: Callable[[Any], None] = lambda node: None
+    later: tuple[KeyRing, ...] = ()  # keys the home made since, whether the chain has them or not
+    peer_id: bytes = b""  # as its node was last started
 
 
 @dataclass
@@ -273,9 +276,11 @@ class Net:
         me, seat = (seating.index, None) if vault is not None else (None, 0)
         contracts = self.ledger.contracts
         participant = seating.make(me, seat, seating.ring, contracts.domains, store, vault)
+        participant.later = seating.later
         desk = Desk(participant, self.network, auto_join=seating.auto_join, register=None)
+        seating.peer_id = self._registered(participant).peer.peer_id
         transport = MemoryTransport(
-            self.peers, seating.ring.peer.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0)
+            self.peers, seating.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0)
         )
         door = self.doors.setdefault(seating.index, Door(self.ledger))
         addresses = {one.peer_id: "memory" for one in (*self.network.founders, *self.network.auditors)}
@@ -283,6 +288,22 @@ class Net:
         node = WatchedNode(participant, door, transport, trainer, Follower(door, store, None), addresses, desk, POLL_S)
         seating.arm(node)
         return node
+
+    def _registered(self, participant: Participant) -> KeyRing:
+        """The keys of a home that the chain has now."""
+        history = History()
+        history.apply_all(self.ledger.records(0, self.ledger.head().number))
+        return keystore.current_ring(participant.rings, history.registry.keys_of(participant.me))
+
+    def keep(self, index: int, ring: KeyRing) -> None:
+        """Put further keys into a home, and into the hands of its running node; it answers to them once it restarts."""
+        seating, participant = self.seatings[index], self.nodes[index].participant
+        seating.later = participant.later = (*seating.later, ring)
+
+    async def rotate(self, index: int, kinds: Set[str] = frozenset(("ledger", "sealing"))) -> tuple[KeyRing, int, bool]:
+        """An operator's order at a member's node; unless its peer key changes too, it need not start again."""
+        node = self.nodes[index]
+        return await node.desk.governance.rotate(node, kinds, partial(self.keep, index))
 
     # --- faults
 
@@ -312,7 +333,7 @@ class Net:
 
     def peer_id(self, index: int) -> bytes:
         """A node's peer id."""
-        return self.seatings[index].ring.peer.peer_id
+        return self.seatings[index].peer_id
 
     # --- time
 

@@ -344,27 +344,62 @@ async def test_two_commits_of_one_member_end_in_one_result(
         await net.until(lambda: counted() == len(net.of(Equivocated)))
 
 
+async def vote_twice(net: Net) -> tuple[Digest, Digest]:
+    """A study, and its first round, in which members 0 and 2 hold two votes of member 1."""
+    study = await net.create(spec(rounds=3))
+    await net.until(lambda: bool(net.rounds(0)) and net.rounds(0)[0].over)
+    one = net.rounds(0)[0]
+    vote = net.nodes[1].participant.store.own_notice(one.opened.round_id, "VoteNotice")
+    assert isinstance(vote, VoteNotice)
+    other = replace(vote, result=replace(vote.result, trust=b"\0" * 8))
+    second = signed(net.nodes[1].participant, other)  # by a copy of member 1's key
+    # Persist, then speak: two members hold the pair; it may come again.
+    for holder in (0, 2):
+        for _ in range(2):
+            assert not net.nodes[holder]._server.accept(second), "it is not new where one vote counts"
+        assert net.nodes[holder].participant.store.contradictions() == [(vote, second)]
+    return study, one.opened.round_id
+
+
+def reports(net: Net) -> list[EquivocationReport]:
+    return [call for door in net.doors.values() for call in door.sent if isinstance(call, EquivocationReport)]
+
+
 async def test_two_votes_of_one_attempt_are_kept_and_reported_by_one_member(
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer) as net:
-        study = await net.create(spec(rounds=3))
-        await net.until(lambda: bool(net.rounds(0)) and net.rounds(0)[0].over)
-        one = net.rounds(0)[0]
-        vote = net.nodes[1].participant.store.own_notice(one.opened.round_id, "VoteNotice")
-        assert isinstance(vote, VoteNotice)
-        other = replace(vote, result=replace(vote.result, trust=b"\0" * 8))
-        second = signed(net.nodes[1].participant, other)  # by a copy of member 1's key
-        # Persist, then speak: two members hold the pair; it may come again.
-        for holder in (0, 2):
-            for _ in range(2):
-                assert not net.nodes[holder]._server.accept(second), "it is not new where one vote counts"
-            assert net.nodes[holder].participant.store.contradictions() == [(vote, second)]
+        study, round_id = await vote_twice(net)
         await net.finish(study)
         await net.until(lambda: bool(net.of(Equivocated)))
-        assert net.of(Equivocated) == [Equivocated(one.opened.round_id, 1, 2)]
-        sent = [call for door in net.doors.values() for call in door.sent if isinstance(call, EquivocationReport)]
-        assert len(sent) == 1, "one member's report is enough"
+        assert net.of(Equivocated) == [Equivocated(round_id, 1, 2)]
+        assert len(reports(net)) == 1, "one member's report is enough"
+
+
+async def test_an_equivocation_is_reported_once_though_its_reporter_crashes_after_the_transaction(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer) as net:
+        crashed: list[int] = []
+
+        def dies(at: int, call: Any) -> BaseException | None:
+            if not isinstance(call, EquivocationReport) or crashed:
+                return None
+            crashed.append(at)
+            net.scopes[at].cancel()  # nothing of this process runs on: it hears no reply and looks at no block
+            return OutcomeUnknown("the process is gone")
+
+        for at, door in net.doors.items():
+            door.lose = lambda call, at=at: trio.from_thread.run_sync(dies, at, call)  # type: ignore[misc]
+        study, round_id = await vote_twice(net)
+        await net.until(lambda: bool(crashed) and crashed[0] not in net.nodes)
+        assert net.of(Equivocated) == [Equivocated(round_id, 1, 2)]
+        await net.start(crashed[0])
+        store = net.nodes[crashed[0]].participant.store
+        assert store.contradictions(), "it still has what it would report"
+        await net.finish(study)
+        assert net.of(Equivocated) == [Equivocated(round_id, 1, 2)]
+        assert len(reports(net)) == 1
 
 
 async def test_a_study_that_nothing_opened_is_resumed_by_a_member(tmp_path: Path, trainer: SharedTrainer) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,15 @@ from typing import Any
 import pytest
 
 from crypto.digest import Digest
+from crypto.keys import LedgerKey, address_text
 from crypto.sealing import BlobKind
+from crypto.statements import Certificate, Purged, sign
 from node import card as cards
 from node import certificate, document
 from node.consent import Leaf
 from node.erasing import relay_salt
 from node.erasure import DUE_S, RELAY_S, doomed_rounds, state_of
-from node.errors import InputError, NotFound, Refused
+from node.errors import InputError, NotFound, Refused, VerificationFailed
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
 from node.records import ErasureOpened, ErasurePlanned, PurgesAttested, VerdictsGiven
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
@@ -403,6 +406,73 @@ async def test_only_the_hospital_refuses_and_only_with_a_ground(tmp_path: Path, 
         with pytest.raises(Refused, match="can be refused until it is excluded"):
             await node.erasing.refuse(node, batch, 5, AUTHORITY)
         assert len(vault.archived("patient-1-1")) == 0
+
+
+def keys_of(checked: dict[str, Any], member: int) -> dict[str, tuple[int, int | None, set[str]]]:
+    """Address -> the epochs in which it counts (the last one is not) and what it signed, of a checked certificate."""
+    return {
+        one["ledger_address"]: (one["from_epoch"], one["until_epoch"], {what.split(": ")[-1] for what in one["signed"]})
+        for one in checked["keys"]
+        if one["member"] == member
+    }
+
+
+async def test_a_certificate_holds_across_rotations_and_refuses_the_keys_before_them(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        old = {at: net.nodes[at].participant.ring.ledger for at in range(4)}
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        await net.until(lambda: bool(net.of(ErasurePlanned)))
+        new: dict[int, LedgerKey] = {}
+        for epoch, at in ((2, 2), (3, 1)):  # another member, then the hospital itself
+            new[at] = (await net.rotate(at))[0].ledger
+            await net.until(lambda e=epoch: all(n.history.registry.epoch == e for n in net.nodes.values()))  # type: ignore[misc]
+        await ready(net, asked["erasure"])
+        first = await node.erasing.receipt(node, Digest.from_hex(asked["erasure"]))
+        checked = certificate.check(document.write(first), net.network)
+        # The erasure goes on with the keys it was opened with; what came after the rotation is by the new ones.
+        two, one = keys_of(checked, 2), keys_of(checked, 1)
+        before, after = address_text(old[2].address), address_text(new[2].address)
+        assert two[before][:2] == (1, 2)
+        assert {"vote for the plan", "change of epoch 2"} <= two[before][2]
+        assert two[after][:2] == (2, None)
+        assert "the new keys' own statement" in two[after][2]
+        assert one[address_text(new[1].address)][0] == 3
+        assert "certificate" in one[address_text(new[1].address)][2]
+        assert "vote for the plan" in one[address_text(old[1].address)][2]
+        assert set(keys_of(checked, 0)) == {address_text(old[0].address)}
+
+        # An erasure opened after the rotations: nothing in it is by a key before them.
+        asked = await node.erasing.request(node, patient="patient-1-1")
+        await ready(net, asked["erasure"])
+        paper = await node.erasing.receipt(node, Digest.from_hex(asked["erasure"]))
+        paper = {**paper, "annex": None}
+        checked = certificate.check(document.write(paper), net.network)
+        two = keys_of(checked, 2)
+        assert two[before][2] == {"change of epoch 2"}
+        assert {"vote for the plan", "purge", "votes"} <= two[after][2]
+
+        batch = Digest.from_hex(asked["erasure"])
+        domains = node.participant.domains
+
+        def forged(signer: LedgerKey, hospital: LedgerKey) -> bytes:
+            """The certificate with member 2's last purge signed by this key, and the whole by that one."""
+            body = json.loads(json.dumps(paper))
+            purge = next(p for p in body["purges"] if (p["member"], p["stage"]) == (2, 1))
+            said = Purged(batch, 2, 1, Digest.from_hex(purge["inventory"]))
+            purge["signature"] = sign(said, domains.of(said), signer).hex()
+            own = Certificate(1, certificate.digest_of(body))
+            body["signature"] = sign(own, domains.of(own), hospital).hex()
+            return document.write(body)
+
+        assert certificate.check(forged(new[2], new[1]), net.network)["issuers"] == "checked"
+        with pytest.raises(VerificationFailed, match="purge, member 2"):
+            certificate.check(forged(old[2], new[1]), net.network)
+        with pytest.raises(VerificationFailed, match="certificate, member 1"):
+            certificate.check(forged(new[2], old[1]), net.network)
 
 
 async def test_a_request_names_its_subject(tmp_path: Path, trainer: SharedTrainer) -> None:

@@ -12,15 +12,39 @@ import trio
 
 from crypto.digest import Digest
 from crypto.keys import KeyRing
-from crypto.statements import WithdrawByHospital, sign
+from crypto.statements import AuditAccess, Seat, WithdrawByHospital, sign
 from node import keystore
+from node.desk import AUDIT_GROUND
 from node.document import Fields
-from node.errors import LocalFault, NotFound, Refused, VerificationFailed
-from node.governance import recovery_statement
+from node.errors import (
+    CallReverted,
+    ChainUnreachable,
+    InputError,
+    LocalFault,
+    NodeError,
+    NotFound,
+    OutcomeUnknown,
+    Refused,
+    VerificationFailed,
+)
+from node.governance import KINDS_OF_KEYS, recovery_statement
 from node.home import create_home
-from node.issuers import Issuers, read_issuers, write_issuers
+from node.issuers import Issuers, lacking, read_issuers, write_issuers
+from node.membership import ROTATION_INTERVAL_S
+from node.messages import Notice, RotationNotice
 from node.notices import counts
-from node.records import MemberRecovered, MemberRevoked, MemberRotated, Withdrawn
+from node.records import (
+    AuditAnnouncement,
+    AuditOpened,
+    AuditorSeated,
+    Call,
+    MemberRecovered,
+    MemberRevoked,
+    MemberRotated,
+    Rotation,
+    Withdrawn,
+)
+from node.store import Store, notice_key
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
@@ -34,10 +58,9 @@ def trainer() -> Iterator[SharedTrainer]:
 
 
 def renewed(net: Net, member: int) -> KeyRing:
-    """Further keys in a member's hands; its peer key stays, the network in memory knows it by that."""
-    participant = net.nodes[member].participant
-    new = replace(KeyRing.generate(), peer=participant.ring.peer)
-    participant.later = (*participant.later, new)
+    """Further keys in a member's hands; its peer key stays, so that its node need not start again."""
+    new = replace(KeyRing.generate(), peer=net.nodes[member].participant.ring.peer)
+    net.keep(member, new)
     return new
 
 
@@ -73,8 +96,8 @@ def test_a_rotation_in_the_middle_of_a_study_costs_nobody_anything(tmp_path: Pat
             study = await net.create(spec(rounds=6))
             await net.until(lambda: len(net.rounds(1)) > 0)
             node = net.nodes[1]
-            old, new = node.participant.ring, renewed(net, 1)
-            await node.desk.governance.rotate(node, new)
+            old = node.participant.ring
+            new, _, _ = await net.rotate(1)
             await epoch(net, 2)
             assert node.participant.ring == new
             await net.finish(study)
@@ -133,6 +156,16 @@ def test_a_revoked_members_votes_are_dropped_and_recovery_brings_it_back(
             )
             for at in (0, 1):
                 assert len(read(net, issuers(net, at)).terms[3]) == 2
+            # A store with nothing, or with one vote of three, knows what to ask for.
+            history, vote = net.nodes[0].history, store.notices_of_kind("RevocationNotice")[0]
+            poor = Store(tmp_path / "poor", bytes(32))
+            subject = notice_key(vote)[0]
+            assert subject in lacking(net.network, history, poor)
+            for notice in (vote, *store.notices_of_kind("RecoveryNotice")):
+                poor.remember(notice, own=False)
+            assert subject in lacking(net.network, history, poor)
+            assert lacking(net.network, history, store) == []
+            poor.close()
 
     trio.run(play)
 
@@ -141,8 +174,7 @@ def test_a_forged_change_of_keys_is_no_issuer(tmp_path: Path, trainer: SharedTra
     async def play() -> None:
         async with network(tmp_path, trainer) as net:
             await net.until(lambda: net.nodes[1].ready)
-            node = net.nodes[1]
-            await node.desk.governance.rotate(node, renewed(net, 1))
+            await net.rotate(1)
             await epoch(net, 2)
             tree = issuers(net, 0)
             assert read(net, tree).checked
@@ -150,10 +182,126 @@ def test_a_forged_change_of_keys_is_no_issuer(tmp_path: Path, trainer: SharedTra
                 change = {**tree["changes"][0], field: value}
                 with pytest.raises(VerificationFailed):
                     read(net, {**tree, "changes": [change]})
-            with pytest.raises(Refused, match="RotatedLately"):
-                await node.desk.governance.rotate(node, renewed(net, 1))
 
     trio.run(play)
+
+
+def keys_on_chain(net: Net) -> list[tuple[bytes, bytes, bytes]]:
+    return [(one.ledger, one.peer_id, one.sealing_key) for one in net.of(MemberRotated)]
+
+
+def test_a_rotation_whose_answer_was_lost_is_answered_and_makes_no_further_keys(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer) as net:
+            study = await net.create(spec(rounds=3))
+            await net.until(lambda: len(net.rounds(1)) > 0)
+            lost: list[Call] = []
+
+            def lose(call: Call) -> BaseException | None:
+                if not isinstance(call, Rotation):
+                    return None
+                lost.append(call)
+                return OutcomeUnknown("the reply was lost")
+
+            net.doors[1].lose = lose
+            with pytest.raises(OutcomeUnknown):
+                await net.rotate(1, KINDS_OF_KEYS)
+            net.doors[1].lose = lambda call: None
+            # At once, and when the change has been read here: the same keys, for the chain has them.
+            for waits in (0, 2):
+                await epoch(net, waits)
+                new, since, resumed = await net.rotate(1, KINDS_OF_KEYS)
+                assert (net.seatings[1].later, since, resumed) == ((new,), 2, True)
+            assert keys_on_chain(net) == [keystore.public_keys(new)]
+            assert len(lost) == 1
+            # Started again, as a node is whose keys changed, it takes part under its new name to the end of the study.
+            await net.kill(1)
+            await net.start(1)
+            assert net.peer_id(1) == new.peer.peer_id
+            await net.until(lambda: net.nodes[1].ready)
+            assert (await net.rotate(1, KINDS_OF_KEYS))[1:] == (2, True)
+            await net.finish(study)
+            assert all(one.final is not None for one in net.rounds(0))
+            # Other keys than those: not for a week, and none are made meanwhile.
+            with pytest.raises(Refused, match=r"changed its keys lately; it may again at 20\d\d-"):
+                await net.rotate(1, {"sealing"})
+            assert net.seatings[1].later == (new,)
+            net.clock.now += ROTATION_INTERVAL_S
+            await net.until(lambda: net.nodes[1].now > net.of(MemberRotated)[0].at + ROTATION_INTERVAL_S)
+            second, since, resumed = await net.rotate(1, {"sealing"})
+            assert (second.ledger, since, resumed) == (new.ledger, 3, False)
+            assert keys_on_chain(net)[1:] == [keystore.public_keys(second)]
+
+    trio.run(play)
+
+
+class Died(Exception):
+    """Stands for the end of the process at this point."""
+
+
+class DiesAfterNotice(Store):
+    """A store whose process ends once, right after it kept its own member's rotation."""
+
+    died = False
+
+    def remember(self, notice: Notice, *, own: bool) -> None:
+        super().remember(notice, own=own)
+        if own and isinstance(notice, RotationNotice) and not DiesAfterNotice.died:
+            DiesAfterNotice.died = True
+            raise Died
+
+
+@pytest.mark.parametrize("point", ["keys made", "keys kept", "statement kept", "chain away", "mined"])
+def test_a_rotation_that_breaks_off_at_any_step_goes_on_with_the_same_keys(
+    point: str, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async def play() -> None:
+        DiesAfterNotice.died = point != "statement kept"
+        async with network(tmp_path, trainer, stores={1: DiesAfterNotice}) as net:
+            await net.until(lambda: net.nodes[1].ready)
+            node = net.nodes[1]
+            made: list[KeyRing] = []
+
+            def keep(ring: KeyRing) -> None:
+                made.append(ring)
+                if point != "keys made":
+                    net.keep(1, ring)
+                if point.startswith("keys"):
+                    raise Died
+
+            net.doors[1].lose = lambda call: Died() if point == "mined" and isinstance(call, Rotation) else None
+            net.doors[1].away = point == "chain away"
+            with pytest.raises((Died, ChainUnreachable)):
+                await node.desk.governance.rotate(node, KINDS_OF_KEYS, keep)
+            await net.kill(1)
+            net.doors[1].lose = lambda call: None
+            net.doors[1].away = False
+            assert len(net.of(MemberRotated)) == (point == "mined")
+            await net.start(1)
+            await net.until(lambda: net.nodes[1].ready)
+            new, since, resumed = await net.rotate(1, KINDS_OF_KEYS)
+            if point == "keys made":  # nobody heard of them, and they are nowhere
+                assert (resumed, new == made[0]) == (False, False)
+            else:
+                assert (resumed, new) == (True, made[0])
+            assert since == 2
+            assert net.seatings[1].later == (new,)
+            assert keys_on_chain(net) == [keystore.public_keys(new)]
+            await epoch(net, 2)
+            for at in (0, 2, 3):  # every member can show by whose word the keys changed
+                await net.until(lambda at=at: shows(net, at, new))  # type: ignore[misc]
+
+    trio.run(play)
+
+
+def shows(net: Net, at: int, ring: KeyRing) -> bool:
+    """Whether a member has what proves offline that member 1 changed its keys to these."""
+    try:
+        return read(net, issuers(net, at)).terms[1][-1].ledger == ring.ledger.address
+    except NotFound:
+        return False
 
 
 def test_members_end_a_consent_of_a_hospital_that_was_removed(tmp_path: Path, trainer: SharedTrainer) -> None:
@@ -179,6 +327,59 @@ def test_members_end_a_consent_of_a_hospital_that_was_removed(tmp_path: Path, tr
             await net.until(lambda: any(one.consent_id == consent for one in net.of(Withdrawn)))
             with pytest.raises(NotFound):
                 await first.desk.governance.revoke(first, 3)
+
+    trio.run(play)
+
+
+def test_members_seat_an_auditor_for_one_study_and_a_term(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer, 3) as net:
+            own, other = await net.play(spec("own")), await net.play(spec("other"))
+            ring, domains = KeyRing.generate(), net.ledger.contracts.domains
+            seat = Seat("auditor", ring.peer.peer_id, ring.sealing.public, "Audit Ltd")
+            ledger, peer_id, sealing = keystore.public_keys(ring)
+            letter = {
+                "name": "Audit Ltd",
+                "ledger": ledger.hex(),
+                "peer_id": peer_id.hex(),
+                "sealing_key": sealing.hex(),
+                "signature": sign(seat, domains.of(seat), ring.ledger).hex(),
+            }
+            node = net.nodes[0]
+            end = node.now + 3600
+            with pytest.raises(InputError, match="ends in the past"):
+                await node.desk.governance.seat_auditor(node, letter, own, node.now)
+            with pytest.raises(NotFound, match="no study"):
+                await node.desk.governance.seat_auditor(node, letter, Digest(b"\x01" * 32), end)
+            with pytest.raises(NodeError, match="AdmissionNotice"):  # it is no member's seat that was signed for
+                await node.desk.governance.approve(node, letter)
+            # Votes for another study or another day are other votes.
+            for at, study, until in ((0, own, end), (1, other, end), (1, own, end + 1)):
+                found = await net.nodes[at].desk.governance.seat_auditor(net.nodes[at], letter, study, until)
+                assert (found["votes"], found["decided"]) == ([at], False)
+            found = await net.nodes[1].desk.governance.seat_auditor(net.nodes[1], letter, own, end)
+            assert (found["votes"], found["needed"], found["decided"]) == ([0, 1], 2, True)
+            await epoch(net, 2, range(3))
+            (seated,) = net.of(AuditorSeated)
+            assert (seated.ledger, seated.study, seated.term_end, seated.seat) == (ledger, own, end, 0)
+
+            def announced(study: Digest) -> AuditAnnouncement:
+                statement = AuditAccess(study, 0, 1, 1, AUDIT_GROUND)
+                signature = sign(statement, domains.of(statement), ring.ledger)
+                return AuditAnnouncement(study, 0, 1, 1, AUDIT_GROUND, signature)
+
+            with pytest.raises(CallReverted, match="NoSuchSeat"):
+                net.ledger.send(announced(other))
+            net.ledger.send(announced(own))
+            with pytest.raises(Refused, match="no auditor has seat 0 for study"):
+                await node.desk.open_audit(node, other, 0)
+            # No officer's password is needed here: the hospitals' nodes say the second word themselves.
+            await net.until(lambda: len(net.of(AuditOpened)) == 3)
+            assert {one.study for one in net.of(AuditOpened)} == {own}
+            net.clock.now = end + 1
+            await net.until(lambda: node.now > end)
+            with pytest.raises(Refused, match="no auditor has seat 0 for study"):
+                await node.desk.open_audit(node, own, 0)
 
     trio.run(play)
 

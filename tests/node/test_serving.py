@@ -11,7 +11,7 @@ import pytest
 from crypto.digest import Digest
 from crypto.sealing import BlobKind, unwrap
 from node import card as cards
-from node.errors import Refused
+from node.errors import ChainUnreachable, OutcomeUnknown, Refused
 from node.messages import (
     AbstainNotice,
     Accepted,
@@ -36,10 +36,10 @@ from node.messages import (
     VoteNotice,
     Welcome,
 )
-from node.records import ZERO, Result
+from node.records import ZERO, AuditOpened, AuditOpening, AuditorEnded, Result
 from node.serving import MAX_EARLY, Standing, standing
 from tests.fakes.byzantine import Mute, signed
-from tests.fakes.network import Net, SharedTrainer, network, spec
+from tests.fakes.network import Net, SharedTrainer, WatchedNode, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
 
@@ -111,28 +111,48 @@ async def test_an_auditor_reads_what_its_announced_access_covers_and_nothing_els
         assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
 
 
-async def test_an_auditor_reads_nothing_that_an_officer_has_not_opened(tmp_path: Path, trainer: SharedTrainer) -> None:
-    async with network(tmp_path, trainer, 2, auditor=True) as net:
+def attended(node: WatchedNode) -> None:
+    """The node of a hospital whose officer's password does not lie beside it: it opens nothing by itself."""
+    node.desk._open_unattended = lambda now: None  # type: ignore[method-assign]
+
+
+async def test_an_auditor_reads_nothing_before_a_hospital_says_on_the_chain_that_it_may(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 2, auditor=True, arms={0: attended}) as net:
         study = await net.play(spec())
         node, round_id = net.nodes[0], net.rounds(0)[0].opened.round_id
-        store, found = node.participant.store, node.history.studies[study]
-        await net.until(lambda: node.participant.audit_open(study, 0))  # by the node itself: nobody attends this one
-        net.hold = True
-        vault = node.participant.vault
-        assert vault is not None
-        vault._standing = None  # as it is where a person attends: LINK opens with the key that the officer brings
-        await node.core(store.execute, "DELETE FROM meta WHERE name LIKE 'audit opened %'")
-        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+        found = node.history.studies[study]
+        await net.until(lambda: bool(found.access) and net.nodes[1].participant.audit_open(study, 0))
+        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed", "another hospital's word is not ours"
         access, found.access = found.access, []
         with pytest.raises(Refused, match="announced no access"):
             await node.desk.open_audit(node, study, 0)
         found.access = access
         with pytest.raises(Refused, match="no auditor has seat 1"):
             await node.desk.open_audit(node, study, 1)
-        await node.desk.open_audit(node, study, 0)
+        # The officer's word, whose way to the chain is cut, and whose reply is lost: it gets there once.
+        net.doors[0].away = True
+        with pytest.raises(ChainUnreachable):
+            await node.desk.open_audit(node, study, 0)
+        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed", "nobody can read it yet"
+        net.doors[0].lose = lambda call: OutcomeUnknown("lost") if isinstance(call, AuditOpening) else None
+        net.doors[0].away = False
+        await net.until(lambda: node.participant.audit_open(study, 0))
         await node.desk.open_audit(node, study, 0)  # said again, nothing changes
         assert isinstance(await ask(net, 2, GetKey(round_id, 0, 0)), KeyReply)
-        assert [body["role"] for _, _, body in store.log_entries("audit_opened")] == ["unattended", "dpo"]
+        assert {(one.member, one.seat, one.study) for one in net.of(AuditOpened)} == {(0, 0, study), (1, 0, study)}
+        assert len(net.of(AuditOpened)) == 2
+        logs = [one.participant.store.log_entries("audit_opened") for one in (node, net.nodes[1])]
+        assert [[body["role"] for _, _, body in lines] for lines in logs] == [["dpo"], ["unattended"]]
+        # The members end the seat's term, and with it what it may read.
+        for at in (0, 1):
+            await net.nodes[at].desk.governance.end_auditor(net.nodes[at], 0)
+        await net.until(lambda: bool(net.of(AuditorEnded)) and node.history.registry.epoch == 2)
+        await net.until(lambda: node.now > net.of(AuditorEnded)[0].term_end)
+        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+        with pytest.raises(Refused, match="no auditor has seat 0"):
+            await node.desk.open_audit(node, study, 0)
 
 
 async def test_requests_about_nothing_are_answered_with_not_found(tmp_path: Path, trainer: SharedTrainer) -> None:

@@ -90,5 +90,9 @@ def test_a_pull_that_nobody_goes_on_with_is_dropped_when_the_store_is_opened(sto
         newest = max(files(store), key=lambda path: path.stat().st_ctime_ns)
         then = newest.stat().st_mtime - age_s
         os.utime(newest, (then, then))
+    # One that its node finishes between the look at the folder and the look at the file: there by name, and gone.
+    gone = newest.with_name("ab" * 32 + newest.suffix)
+    gone.symlink_to(store.home / "nowhere")
     Store(store.home, bytes(32)).close()
+    gone.unlink()
     assert [path.stem for path in files(store)] == [(bytes(31) + b"\x01").hex()]

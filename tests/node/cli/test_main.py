@@ -19,7 +19,7 @@ SURFACE = {
     "demo": None,
     "network": "init up status down plan-successor found-successor",
     "node": "init run status doctor pending approve rotate",
-    "member": "apply approve remove list rotate revoke recover end-auditor succeed move",
+    "member": "apply approve remove list rotate revoke recover seat-auditor end-auditor succeed move",
     "study": "create join leave list show spec-template",
     "consent": "grant withdraw withdraw-left show import export list supersede correct forms",
     "erase": "request plan status receipt audit verify refuse extend",

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
 from crypto.commitments import lineage, link, round_id
 from crypto.digest import Digest
 from crypto.keys import LedgerKey
-from crypto.statements import AuditAccess, Commit, Domain, Join, Leave, Remove, sign
+from crypto.statements import AuditAccess, Commit, Domain, Join, Leave, OpenAudit, Remove, sign
 from node.errors import CallReverted
+from node.membership import accumulate
 from node.memory.rounds import Phase
 from node.memory.training import hash_of
 from node.records import (
@@ -19,6 +21,8 @@ from node.records import (
     Abstained,
     AuditAccessed,
     AuditAnnouncement,
+    AuditOpened,
+    AuditOpening,
     CommitEntry,
     Commits,
     Committed,
@@ -571,6 +575,27 @@ def test_an_auditor_announces_what_it_will_open_once(world: World) -> None:
     with pytest.raises(CallReverted) as no_range:
         world.send(replace(call, from_height=0))
     assert no_range.value.error == "BadRange"
+
+
+def test_a_member_opens_a_study_to_an_auditor_once_and_for_its_own_study(world: World) -> None:
+    study, _ = world.study()
+
+    def opening(member: int, seat: int, of: Digest, signer: int) -> AuditOpening:
+        return AuditOpening(member, seat, of, world.sign(signer, OpenAudit(member, seat, of)))
+
+    def refused(call: AuditOpening) -> tuple[str, dict[str, Any]]:
+        with pytest.raises(CallReverted) as caught:
+            world.send(call)
+        return caught.value.error, caught.value.operands
+
+    before = world.ledger.accumulators()[0]
+    opened = one_of(world.send(opening(1, 0, study, 1)), AuditOpened)
+    assert opened == AuditOpened(1, 0, study)
+    assert world.ledger.accumulators()[0] == accumulate(before, opened)
+    assert refused(opening(1, 0, study, 1)) == ("AuditOpenedBefore", {"member": 1, "seat": 0, "study": study})
+    assert refused(opening(2, 0, study, 1))[0] == "BadSignature"
+    assert refused(opening(2, 4, study, 2)) == ("NoAuditor", {"seat": 4})
+    assert refused(opening(31, 0, study, 1)) == ("NotActive", {"index": 31})
 
 
 def test_results_chain_round_by_round(world: World) -> None:

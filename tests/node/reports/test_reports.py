@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from crypto.digest import Digest
-from node.errors import NotFound
+from node.errors import InputError, NotFound
 from node.history import History
 from node.records import Grants, RoundOpened, Withdrawals
 from node.reports import disclosures
@@ -81,6 +81,9 @@ def test_an_erasure_is_found_by_the_beginning_of_its_id_or_not_at_all(erased: Hi
     assert find_erasure(erased, "0x" + batch.hex()[:8]) == batch
     with pytest.raises(NotFound):
         find_erasure(erased, "00")
+    for nothing in ("", " ", "0x"):  # every id begins with it, also where there is one erasure only
+        with pytest.raises(InputError, match="name the erasure"):
+            find_erasure(erased, nothing)
 
 
 def test_a_withdrawn_consent_names_the_round_it_met_and_what_became_of_the_hospital_s_part(
