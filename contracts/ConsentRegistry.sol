@@ -171,20 +171,46 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     function withdraw(WithdrawEntry[] calldata entries) external {
         bytes32 acc = _accumulated();
         bytes32 domain = _domainSeparatorV4();
+        uint256 log;
+        assembly ("memory-safe") {
+            // The data of WithdrawnTogether, filled as entries count: at, offset of the ids, their length, the ids.
+            log := mload(0x40)
+            mstore(0x40, add(log, add(0x60, mul(entries.length, 0x20))))
+            mstore(log, timestamp())
+            mstore(add(log, 0x20), 0x40)
+            mstore(add(log, 0x40), 0)
+        }
         for (uint256 i; i < entries.length; ++i) {
             WithdrawEntry calldata entry = entries[i];
             (bytes32 consentId, bytes32 digest) = _withdrawn(domain, entry);
             Word storage word = _consents[consentId];
             uint256 slot = word.slot;
-            if (slot >> AT_WITHDRAWN != 0) {
-                emit EntrySkipped(consentId, Skips.NO_MEMBER, Skips.DUPLICATE);
-                continue;
-            }
-            if (!PackedSignatures.signedBy(entry.holder, digest, entry.r, entry.vs)) {
-                emit EntrySkipped(consentId, Skips.NO_MEMBER, Skips.BAD_SIGNATURE);
+            uint8 reason;
+            if (slot >> AT_WITHDRAWN != 0) reason = Skips.DUPLICATE;
+            else if (!PackedSignatures.signedBy(entry.holder, digest, entry.r, entry.vs)) reason = Skips.BAD_SIGNATURE;
+            if (reason != 0) {
+                emit EntrySkipped(consentId, Skips.NO_MEMBER, reason);
                 continue;
             }
             acc = _withdraw(acc, consentId, word, slot);
+            assembly ("memory-safe") {
+                let kept := add(mload(add(log, 0x40)), 1)
+                mstore(add(log, 0x40), kept)
+                mstore(add(log, add(0x40, mul(kept, 0x20))), consentId)
+            }
+        }
+        bytes32 one = Withdrawn.selector;
+        bytes32 many = WithdrawnTogether.selector;
+        assembly ("memory-safe") {
+            let kept := mload(add(log, 0x40))
+            switch kept
+            case 0 {}
+            case 1 {
+                mstore(add(log, 0x40), mload(add(log, 0x60)))
+                mstore(add(log, 0x60), timestamp())
+                log1(add(log, 0x40), 0x40, one)
+            }
+            default { log1(log, add(0x60, mul(kept, 0x20)), many) }
         }
         _store(acc);
     }
@@ -206,7 +232,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         bytes32 structHash = keccak256(abi.encode(Statements.WITHDRAW_BY_HOSPITAL, member, consentId));
         // A removed hospital may still end its patients' consents: the address stands in the roster's code for good.
         PackedSignatures.check(member, MEMBERSHIP.ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
-        _store(_withdraw(_accumulated(), consentId, _consents[consentId], slot));
+        _withdrawOne(consentId, slot);
     }
 
     /// @inheritdoc IConsentRegistry
@@ -226,7 +252,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
             _hashTypedDataV4(keccak256(abi.encode(Statements.WITHDRAW_BY_QUORUM, epoch, member, consentId))),
             Quorum.needed(n, Quorum.faults(n, n))
         );
-        _store(_withdraw(_accumulated(), consentId, _consents[consentId], slot));
+        _withdrawOne(consentId, slot);
     }
 
     /// @inheritdoc IConsentRegistry
@@ -289,18 +315,21 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         return _accumulated();
     }
 
-    /// @dev Writes the tombstone and its event.
+    function _withdrawOne(bytes32 consentId, uint256 slot) private {
+        emit Withdrawn(consentId, uint64(block.timestamp));
+        _store(_withdraw(_accumulated(), consentId, _consents[consentId], slot));
+    }
+
+    /// @dev Writes the tombstone.
     /// @return next The accumulator with its record, as _rolled gives it.
     function _withdraw(bytes32 acc, bytes32 consentId, Word storage word, uint256 slot) private returns (bytes32 next) {
         word.slot = slot | block.timestamp << AT_WITHDRAWN;
         bytes32 tag = Tags.RECORD_WITHDRAWN;
-        bytes32 topic = Withdrawn.selector;
         assembly ("memory-safe") {
             let at := mload(0x40)
             mstore(at, tag)
             mstore(add(at, 0x20), consentId)
             mstore(add(at, 0x40), timestamp())
-            log2(add(at, 0x40), 0x20, topic, consentId) // Withdrawn(consentId, at)
             mstore(0x20, keccak256(at, 0x60))
             mstore(0x00, acc)
             next := keccak256(0x00, 0x40)

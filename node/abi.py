@@ -8,7 +8,7 @@ Rules
 - Names lead: an event's or function's parameter `updateRoot` is the field `update_root` of the record or call, whatever
   the order. A name that has no counterpart is an error when the codec is made, not when a log comes by.
 - What an event packs is named in `_PACKED` and `_BATCHES`, and nowhere else: a record has plain fields, and is of one
-  member.
+  member or consent.
 - A malformed signature becomes zeros, which no key signed: the contract then skips that entry of a batch, and only it.
 """
 
@@ -155,10 +155,16 @@ def _one(values: dict[str, Any]) -> list[dict[str, Any]]:
     return [values]
 
 
-_BATCHES: Final[dict[str, tuple[set[str], Callable[[dict[str, Any]], list[dict[str, Any]]]]]] = {
-    "Committed": ({"members", "roots"}, _committed),
+def _withdrawn(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """A withdrawal of each consent that the event names."""
+    return [{"consent_id": one, "at": values["at"]} for one in values["consent_ids"]]
+
+
+_BATCHES: Final[dict[str, tuple[str, set[str], Callable[[dict[str, Any]], list[dict[str, Any]]]]]] = {
+    "Committed": ("Committed", {"members", "roots"}, _committed),
+    "WithdrawnTogether": ("Withdrawn", {"consent_ids"}, _withdrawn),
 }
-"""Event of several members, whose record is of one -> its parameters for that, and how they are told apart."""
+"""Event of several, whose record is of one -> that record, its parameters for that, and how they are told apart."""
 
 
 class _Event:
@@ -171,9 +177,9 @@ class _Event:
         self._rest = [one for one in inputs if not one["indexed"]]
         self._rest_types = [_type(one) for one in self._rest]
         self.topic = keccak256(f"{self._name}({','.join(_type(one) for one in inputs)})".encode())
-        self._kind = _RECORDS[self._name]
         self._packed = {name: parts for (event, name), parts in _PACKED.items() if event == self._name}
-        batch, self._each = _BATCHES.get(self._name, (set(), _one))
+        record, batch, self._each = _BATCHES.get(self._name, (self._name, set(), _one))
+        self._kind = _RECORDS[record]
         names = {_snake(one["name"]) for one in inputs} - batch
         for name, parts in self._packed.items():
             names = names - {name} | {part for part, _ in parts}
@@ -304,7 +310,7 @@ class Codec:
                 match entry["type"]:
                     case "function":
                         self._functions[artifact.name, entry["name"]] = _Function(entry)
-                    case "event" if entry["name"] in _RECORDS:
+                    case "event" if entry["name"] in _RECORDS or entry["name"] in _BATCHES:
                         event = _Event(entry)
                         self._events[artifact.name, event.topic] = event
                     case "error":

@@ -103,7 +103,9 @@ interface IConsentRegistry {
     /// @notice Hospital `member` attests the consents under each of `roots`, at most `count` a root.
     event Anchored(bytes32 indexed study, bytes32 indexed formId, uint16 member, uint32 count, bytes32[] roots);
     /// @notice A consent ended. Who ended it and why is not said.
-    event Withdrawn(bytes32 indexed consentId, uint64 at);
+    event Withdrawn(bytes32 consentId, uint64 at);
+    /// @notice Several consents ended in one call of `withdraw`, in this order; each is a record of its own.
+    event WithdrawnTogether(uint64 at, bytes32[] consentIds);
     /// @notice An entry of a batch did not count. `subject` is its consentId or root; reasons in the library Skips.
     event EntrySkipped(bytes32 indexed subject, uint16 member, uint8 reason);
 

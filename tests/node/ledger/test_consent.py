@@ -129,10 +129,20 @@ def test_a_withdrawal_after_the_grant_counts_once(world: World, form_id: Digest)
     consent, withdrawal = world.patient("later")
     world.send(Grants((world.grant_entry(STUDY, form_id, 0, consent),)))
     sent = world.send(Withdrawals((withdrawal, withdrawal)))
-    assert kinds(sent) == ["Withdrawn", "EntrySkipped"]
-    assert sent.records[1] == EntrySkipped(consent, NO_MEMBER, 1)
+    assert kinds(sent) == ["EntrySkipped", "Withdrawn"]
+    assert sent.records[0] == EntrySkipped(consent, NO_MEMBER, 1)
     again = world.send(Withdrawals((withdrawal,)))
     assert again.records == (EntrySkipped(consent, NO_MEMBER, 1),)
+
+
+def test_withdrawals_of_one_transaction_are_a_record_each(world: World) -> None:
+    before = world.ledger.accumulators()[1]
+    one, two = world.patient("one"), world.patient("two")
+    sent = world.send(Withdrawals((one[1], replace(two[1], signature=JUNK), two[1])))
+    stamp = world.ledger.head().timestamp
+    ended = (Withdrawn(one[0], stamp), Withdrawn(two[0], stamp))
+    assert sent.records == (EntrySkipped(two[0], NO_MEMBER, 2), *ended)
+    assert world.ledger.accumulators()[1] == accumulate(accumulate(before, ended[0]), ended[1])
 
 
 def test_only_the_holder_s_key_withdraws(world: World) -> None:
