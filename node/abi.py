@@ -318,7 +318,7 @@ class Codec:
                         self._errors[error.selector] = error
         missing = [
             f"{row.contract}.{row.function}"
-            for row in _CALLS.values()
+            for row in (*_CALLS.values(), *_ALONE.values())
             if (row.name, row.function) not in self._functions
         ]
         if missing:
@@ -335,7 +335,7 @@ class Codec:
         Raises:
             EncodingError: a field does not fit its Solidity type.
         """
-        row = _CALLS[type(call)]
+        row = (_ALONE if _is_alone(call) else _CALLS)[type(call)]
         if isinstance(call, records.Withdrawals) and call.deployment is not None:
             contracts = contracts.line[call.deployment]
         arguments = row.arguments(call)
@@ -693,3 +693,30 @@ _CALLS: Final[dict[type, _Row]] = {
     ),
 }
 """Every call of `node.records`, and the function that takes it."""
+
+_ALONE: Final[dict[type, _Row]] = {
+    records.Grants: _Row(
+        "consent",
+        "grantOne",
+        lambda c: {
+            "formId": c.entries[0].form_id,
+            "member": c.entries[0].member,
+            "consentId": c.entries[0].consent_ids[0],
+            **_compact(c.entries[0].signature),
+        },
+        timed=True,
+    ),
+    records.Withdrawals: _Row("consent", "withdrawOne", lambda c: {"entry": _fields(c.entries[0])}, timed=True),
+}
+"""Calls of many consents, and the function that takes one alone for less gas."""
+
+
+def _is_alone(call: Call) -> bool:
+    """Whether a call that may have many consents has one."""
+    match call:
+        case records.Grants(entries=(entry,)):
+            return len(entry.consent_ids) == 1
+        case records.Withdrawals():
+            return len(call.entries) == 1
+        case _:
+            return False

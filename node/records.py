@@ -163,7 +163,6 @@ class FormRegistered:
 @dataclass(frozen=True, slots=True)
 class Granted:
     consent_id: Digest
-    study: Digest
     form_id: Digest
     member: int
 
@@ -601,7 +600,6 @@ class FormRegistration:
 
 @dataclass(frozen=True, slots=True)
 class GrantEntry:
-    study: Digest
     form_id: Digest
     member: int
     consent_ids: tuple[Digest, ...]

@@ -105,7 +105,7 @@ class ConsentRegistry(Contract):
                     self.skip(consent, entry.member, reason)
                     continue
                 self._grants[consent] = StoredGrant(entry.form_id, entry.member)
-                self.record(Granted(consent, entry.study, entry.form_id, entry.member))
+                self.record(Granted(consent, entry.form_id, entry.member))
 
     def anchor(self, entries: Sequence[AnchorEntry]) -> None:
         """`anchor`: a batch of hospitals' statements; roots that do not count are skipped and logged."""
@@ -171,7 +171,7 @@ class ConsentRegistry(Contract):
     def _fault(self, entry: GrantEntry | AnchorEntry, kind: type[Grant] | type[Anchor]) -> Skip | None:
         """Why a hospital's statement does not hold."""
         form = self._forms[entry.form_id]
-        if form is None or form.study != entry.study:
+        if form is None or (isinstance(entry, AnchorEntry) and form.study != entry.study):
             return Skip.UNKNOWN_SUBJECT
         roster = self._membership.snapshot()
         if not roster.has(entry.member):
