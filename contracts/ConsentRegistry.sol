@@ -21,25 +21,30 @@ import {Tags} from "./libraries/Tags.sol";
 contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     using Bitmaps for uint32;
 
-    // Two kinds of slot, packed by hand: a batch builds the word once and writes it many times.
+    // Three kinds of slot, packed by hand: a batch builds the word once and writes it many times.
     //
     //   consent   form 32 | member 16 | grantedAt 40 | withdrawnAt 40    form zero: no grant is stored
     //   anchor    form 32 | member 16 | count 32     | anchoredAt 40     zero: unknown
     //
+    //   speaker   member 16 | form 32 | speaks 1 | 7 unused | 200 bits of the hash of that form's id
+    //
     // lowest bits first. One slot a consent, whether it is granted, withdrawn or both: the withdrawal of a stored grant
-    // writes no new slot.
+    // writes no new slot. A speaker is the key of an active member; Membership says when it changes. Its slot keeps the
+    // number of the form that it granted with last, so that the next grant with that form reads no other. (Bits of the id
+    // itself would not do: whoever grants may write any id.)
     uint256 private constant AT_MEMBER = 32;
     uint256 private constant AT_GRANTED = 48;
     uint256 private constant AT_WITHDRAWN = 88;
     uint256 private constant AT_COUNT = 48;
     uint256 private constant AT_ANCHORED = 80;
+    uint256 private constant AT_FORM = 16;
+    uint256 private constant SPEAKS = 1 << 48;
+    uint256 private constant AT_FORM_MARK = 56;
 
     /// @dev A slot that is looked up once, read and written.
     struct Word {
         uint256 slot;
     }
-
-    uint8 private constant MEMBER = 1; // role of IMembership.seatOf
 
     IMembership private immutable MEMBERSHIP;
     /// @dev What ended there has ended here, also when it ends later; what was granted there counts here.
@@ -48,16 +53,28 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     FormData[] private _forms; // number n at n - 1
     bytes32[] private _formIds;
     mapping(bytes32 formId => uint32 number) private _formNumber;
-    /// @dev The same number under study and form together: one read answers whether the form is the study's.
+    /// @dev The same number under study and form together: one read answers an anchor whether the form is the study's.
     mapping(bytes32 study => mapping(bytes32 formId => uint32 number)) private _studyForm;
     mapping(bytes32 consentId => Word) private _consents;
     mapping(bytes32 root => Word) private _anchors;
+    mapping(address ledger => Word) private _speakers;
 
     constructor(IMembership membership) EIP712("koinon", "1") {
         if (membership.consent() != address(this)) revert MisplacedContract(membership.consent(), address(this));
         MEMBERSHIP = membership;
         IMembership before = membership.predecessor();
         PREDECESSOR = IConsentRegistry(address(before) == address(0) ? address(0) : before.consent());
+        uint32 active = membership.activeMembers();
+        for (uint16 i; active >> i != 0; ++i) {
+            if (active.has(i)) _speakers[membership.ledgerOf(i)].slot = SPEAKS | i;
+        }
+    }
+
+    /// @inheritdoc IConsentRegistry
+    function keyChanged(uint16 member, address before, address ledger) external {
+        if (msg.sender != address(MEMBERSHIP)) revert OnlyMembership(msg.sender);
+        _speakers[before].slot = 0;
+        if (ledger != address(0)) _speakers[ledger].slot = SPEAKS | member;
     }
 
     /// @inheritdoc IConsentRegistry
@@ -93,28 +110,34 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     /// @inheritdoc IConsentRegistry
     function grant(GrantEntry[] calldata entries) external {
         bytes32 acc = _accumulated();
+        bytes32 domain = _domainSeparatorV4();
         for (uint256 i; i < entries.length; ++i) {
             GrantEntry calldata entry = entries[i];
             bytes32[] calldata ids = entry.consentIds;
-            bytes32 structHash = keccak256(
-                abi.encode(
-                    Statements.GRANT, entry.study, entry.formId, entry.member, _packed(ids)
-                )
-            );
-            uint32 form = _studyForm[entry.study][entry.formId];
-            uint8 fault = _fault(form, entry.member, structHash, entry.r, entry.vs);
-            uint256 slot = form | uint256(entry.member) << AT_MEMBER | block.timestamp << AT_GRANTED;
+            bytes32 formId = entry.formId;
+            uint16 member = entry.member;
+            (uint256 slot, uint8 fault) = _granting(domain, formId, member, _packed(ids), entry.r, entry.vs);
             for (uint256 j; j < ids.length; ++j) {
-                uint8 reason = fault == 0 ? _grant(ids[j], slot) : fault;
-                if (reason != 0) {
-                    emit EntrySkipped(ids[j], entry.member, reason);
-                    continue;
-                }
-                emit Granted(ids[j], entry.study, entry.formId, entry.member);
-                acc = _rolled(acc, _grantedHash(ids[j], entry.study, entry.formId, entry.member));
+                bytes32 consentId = ids[j];
+                uint8 reason = fault == 0 ? _grant(consentId, slot) : fault;
+                if (reason == 0) acc = _logGranted(acc, consentId, formId, member);
+                else emit EntrySkipped(consentId, member, reason);
             }
         }
         _store(acc);
+    }
+
+    /// @inheritdoc IConsentRegistry
+    function grantOne(bytes32 formId, uint16 member, bytes32 consentId, bytes32 r, bytes32 vs) external {
+        bytes32 packed;
+        assembly ("memory-safe") {
+            mstore(0x00, consentId)
+            packed := keccak256(0x00, 0x20)
+        }
+        (uint256 slot, uint8 reason) = _granting(_domainSeparatorV4(), formId, member, packed, r, vs);
+        if (reason == 0) reason = _grant(consentId, slot);
+        if (reason == 0) _store(_logGranted(_accumulated(), consentId, formId, member));
+        else emit EntrySkipped(consentId, member, reason);
     }
 
     /// @inheritdoc IConsentRegistry
@@ -134,7 +157,8 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
                 )
             );
             uint32 form = _studyForm[entry.study][entry.formId];
-            uint8 fault = _fault(form, entry.member, structHash, entry.r, entry.vs);
+            uint256 word = _speakers[PackedSignatures.recover(_hashTypedDataV4(structHash), entry.r, entry.vs)].slot;
+            uint8 fault = form != 0 && _says(word, entry.member) ? 0 : _fault(form, entry.member);
             if (fault == 0 && !AnchorTree.isCount(entry.count)) fault = Skips.MALFORMED;
             uint256 slot = form | uint256(entry.member) << AT_MEMBER | uint256(entry.count) << AT_COUNT
                 | block.timestamp << AT_ANCHORED;
@@ -171,22 +195,41 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
     function withdraw(WithdrawEntry[] calldata entries) external {
         bytes32 acc = _accumulated();
         bytes32 domain = _domainSeparatorV4();
+        uint256 log;
+        assembly ("memory-safe") {
+            // The data of WithdrawnTogether, filled as entries count: at, offset of the ids, their length, the ids.
+            log := mload(0x40)
+            mstore(0x40, add(log, add(0x60, mul(entries.length, 0x20))))
+            mstore(log, timestamp())
+            mstore(add(log, 0x20), 0x40)
+            mstore(add(log, 0x40), 0)
+        }
         for (uint256 i; i < entries.length; ++i) {
-            WithdrawEntry calldata entry = entries[i];
-            (bytes32 consentId, bytes32 digest) = _withdrawn(domain, entry);
-            Word storage word = _consents[consentId];
-            uint256 slot = word.slot;
-            if (slot >> AT_WITHDRAWN != 0) {
-                emit EntrySkipped(consentId, Skips.NO_MEMBER, Skips.DUPLICATE);
+            (bytes32 consentId, uint256 slot, uint8 reason) = _withdrawal(domain, entries[i]);
+            if (reason != 0) {
+                emit EntrySkipped(consentId, Skips.NO_MEMBER, reason);
                 continue;
             }
-            if (!PackedSignatures.signedBy(entry.holder, digest, entry.r, entry.vs)) {
-                emit EntrySkipped(consentId, Skips.NO_MEMBER, Skips.BAD_SIGNATURE);
-                continue;
+            acc = _withdraw(acc, consentId, slot);
+            assembly ("memory-safe") {
+                let kept := add(mload(add(log, 0x40)), 1)
+                mstore(add(log, 0x40), kept)
+                mstore(add(log, add(0x40, mul(kept, 0x20))), consentId)
             }
-            acc = _withdraw(acc, consentId, word, slot);
+        }
+        bytes32 topic = WithdrawnTogether.selector;
+        assembly ("memory-safe") {
+            let kept := mload(add(log, 0x40))
+            if kept { log1(log, add(0x60, mul(kept, 0x20)), topic) }
         }
         _store(acc);
+    }
+
+    /// @inheritdoc IConsentRegistry
+    function withdrawOne(WithdrawEntry calldata entry) external {
+        (bytes32 consentId, uint256 slot, uint8 reason) = _withdrawal(_domainSeparatorV4(), entry);
+        if (reason == 0) _withdrawAlone(consentId, slot);
+        else emit EntrySkipped(consentId, Skips.NO_MEMBER, reason);
     }
 
     /// @inheritdoc IConsentRegistry
@@ -206,7 +249,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         bytes32 structHash = keccak256(abi.encode(Statements.WITHDRAW_BY_HOSPITAL, member, consentId));
         // A removed hospital may still end its patients' consents: the address stands in the roster's code for good.
         PackedSignatures.check(member, MEMBERSHIP.ledgerOf(member), _hashTypedDataV4(structHash), r, vs);
-        _store(_withdraw(_accumulated(), consentId, _consents[consentId], slot));
+        _withdrawAlone(consentId, slot);
     }
 
     /// @inheritdoc IConsentRegistry
@@ -226,7 +269,7 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
             _hashTypedDataV4(keccak256(abi.encode(Statements.WITHDRAW_BY_QUORUM, epoch, member, consentId))),
             Quorum.needed(n, Quorum.faults(n, n))
         );
-        _store(_withdraw(_accumulated(), consentId, _consents[consentId], slot));
+        _withdrawAlone(consentId, slot);
     }
 
     /// @inheritdoc IConsentRegistry
@@ -289,18 +332,34 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         return _accumulated();
     }
 
-    /// @dev Writes the tombstone and its event.
+    /// @dev The slot of the consent that a holder's statement ends, or why it does not.
+    function _withdrawal(bytes32 domain, WithdrawEntry calldata entry)
+        private
+        view
+        returns (bytes32 consentId, uint256 slot, uint8 reason)
+    {
+        bytes32 digest;
+        (consentId, digest) = _withdrawn(domain, entry);
+        slot = _consents[consentId].slot;
+        if (slot >> AT_WITHDRAWN != 0) reason = Skips.DUPLICATE;
+        else if (!PackedSignatures.signedBy(entry.holder, digest, entry.r, entry.vs)) reason = Skips.BAD_SIGNATURE;
+    }
+
+    function _withdrawAlone(bytes32 consentId, uint256 slot) private {
+        emit Withdrawn(consentId, uint64(block.timestamp));
+        _store(_withdraw(_accumulated(), consentId, slot));
+    }
+
+    /// @dev Writes the tombstone.
     /// @return next The accumulator with its record, as _rolled gives it.
-    function _withdraw(bytes32 acc, bytes32 consentId, Word storage word, uint256 slot) private returns (bytes32 next) {
-        word.slot = slot | block.timestamp << AT_WITHDRAWN;
+    function _withdraw(bytes32 acc, bytes32 consentId, uint256 slot) private returns (bytes32 next) {
+        _consents[consentId].slot = slot | block.timestamp << AT_WITHDRAWN;
         bytes32 tag = Tags.RECORD_WITHDRAWN;
-        bytes32 topic = Withdrawn.selector;
         assembly ("memory-safe") {
             let at := mload(0x40)
             mstore(at, tag)
             mstore(add(at, 0x20), consentId)
             mstore(add(at, 0x40), timestamp())
-            log2(add(at, 0x40), 0x20, topic, consentId) // Withdrawn(consentId, at)
             mstore(0x20, keccak256(at, 0x60))
             mstore(0x00, acc)
             next := keccak256(0x00, 0x40)
@@ -341,24 +400,6 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         }
     }
 
-    /// @dev keccak256(abi.encode(TAG, consentId, study, formId, member)) without new memory for each consent of a batch.
-    function _grantedHash(bytes32 consentId, bytes32 study, bytes32 formId, uint16 member)
-        private
-        pure
-        returns (bytes32 recordHash)
-    {
-        bytes32 tag = Tags.RECORD_GRANTED;
-        assembly ("memory-safe") {
-            let at := mload(0x40)
-            mstore(at, tag)
-            mstore(add(at, 0x20), consentId)
-            mstore(add(at, 0x40), study)
-            mstore(add(at, 0x60), formId)
-            mstore(add(at, 0x80), and(member, 0xffff))
-            recordHash := keccak256(at, 0xa0)
-        }
-    }
-
     /// @dev The hospital and form of a consent that is stored (`anchorRoot` zero) or in an anchor, here or before.
     function _granted(bytes32 consentId, bytes32 anchorRoot, uint256 index, bytes32[] calldata path)
         private
@@ -375,16 +416,65 @@ contract ConsentRegistry is IConsentRegistry, Accumulator, EIP712 {
         }
     }
 
-    /// @dev Why a hospital's statement does not hold; zero: it does.
-    function _fault(uint32 form, uint16 member, bytes32 structHash, bytes32 r, bytes32 vs)
+    /// @dev What a consent's slot becomes by a hospital's statement, or why the statement does not hold.
+    function _granting(bytes32 domain, bytes32 formId, uint16 member, bytes32 packed, bytes32 r, bytes32 vs)
         private
-        view
-        returns (uint8)
+        returns (uint256 slot, uint8 fault)
     {
+        bytes32 typeHash = Statements.GRANT;
+        bytes32 structHash;
+        uint256 mark;
+        assembly ("memory-safe") {
+            let at := mload(0x40)
+            mstore(at, typeHash)
+            mstore(add(at, 0x20), formId)
+            mstore(add(at, 0x40), member)
+            mstore(add(at, 0x60), packed)
+            structHash := keccak256(at, 0x80)
+            mark := shr(AT_FORM_MARK, keccak256(add(at, 0x20), 0x20))
+        }
+        Word storage speaker = _speakers[PackedSignatures.recover(PackedSignatures.typed(domain, structHash), r, vs)];
+        uint256 word = speaker.slot;
+        if (!_says(word, member)) return (0, _fault(_formNumber[formId], member));
+        uint256 form = uint32(word >> AT_FORM);
+        if (word >> AT_FORM_MARK != mark) {
+            form = _formNumber[formId];
+            if (form == 0) return (0, Skips.UNKNOWN_SUBJECT);
+            speaker.slot = mark << AT_FORM_MARK | SPEAKS | form << AT_FORM | member;
+        }
+        slot = form | uint256(member) << AT_MEMBER | block.timestamp << AT_GRANTED;
+    }
+
+    /// @dev The event of a grant.
+    /// @return next The accumulator with its record, as _rolled gives it.
+    function _logGranted(bytes32 acc, bytes32 consentId, bytes32 formId, uint16 member)
+        private
+        returns (bytes32 next)
+    {
+        bytes32 tag = Tags.RECORD_GRANTED;
+        bytes32 topic = Granted.selector;
+        assembly ("memory-safe") {
+            // abi.encode(tag, consentId, formId, member): the record, and without its tag the event's data
+            let at := mload(0x40)
+            mstore(at, tag)
+            mstore(add(at, 0x20), consentId)
+            mstore(add(at, 0x40), formId)
+            mstore(add(at, 0x60), member)
+            log1(add(at, 0x20), 0x60, topic)
+            mstore(0x00, acc)
+            mstore(0x20, keccak256(at, 0x80))
+            next := keccak256(0x00, 0x40)
+        }
+    }
+
+    /// @dev Whether a speaker's slot is one of `member`.
+    function _says(uint256 word, uint16 member) private pure returns (bool) {
+        return word & SPEAKS != 0 && uint16(word) == member;
+    }
+
+    /// @dev Why a hospital's statement does not hold that its key did not sign, or that is about no form.
+    function _fault(uint32 form, uint16 member) private view returns (uint8) {
         if (form == 0) return Skips.UNKNOWN_SUBJECT;
-        address signer = PackedSignatures.recover(_hashTypedDataV4(structHash), r, vs);
-        (uint8 role, uint16 index, bool active) = MEMBERSHIP.seatOf(signer);
-        if (role == MEMBER && index == member && active) return 0;
         return member < 32 && MEMBERSHIP.activeMembers().has(member) ? Skips.BAD_SIGNATURE : Skips.UNKNOWN_MEMBER;
     }
 

@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {EIP712} from "@openzeppelin/contracts/utils/cryptography/EIP712.sol";
+import {IConsentRegistry} from "./interfaces/IConsentRegistry.sol";
 import {IMembership} from "./interfaces/IMembership.sol";
 import {Accumulator} from "./libraries/Accumulator.sol";
 import {Bitmaps} from "./libraries/Bitmaps.sol";
@@ -26,8 +27,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
     uint8 private constant MEMBER = 1;
     uint8 private constant AUDITOR = 2;
 
-    /// @dev `speaks`: this is the key that member `index` has now, and the member takes part. Kept with the seat, so that
-    /// whoever asks about a signer reads one slot.
+    /// @dev `speaks`: this is the key that member `index` has now, and the member takes part.
     struct Seat {
         uint8 role;
         uint16 index;
@@ -178,6 +178,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         _roster = RosterCode.store(abi.encodePacked(RosterCode.replaced(roster, index, address(0)), seat.ledger));
         _active |= Bitmaps.single(uint16(index));
         _logMember(uint16(index), seat, ++_epoch);
+        _tellKey(uint16(index), address(0), seat.ledger);
     }
 
     /// @inheritdoc IMembership
@@ -185,13 +186,15 @@ contract Membership is IMembership, Accumulator, EIP712 {
         bool revoked = _revoked.has(index);
         if (!_active.has(index) && !revoked) revert NotActive(index);
         if (!revoked && _active.count() == 2) revert LastMembers(index);
-        _checkVotes(keccak256(abi.encode(Statements.REMOVE, _epoch, index, ledgerOf(index))), votes);
-        _seats[ledgerOf(index)].speaks = false;
+        address old = ledgerOf(index);
+        _checkVotes(keccak256(abi.encode(Statements.REMOVE, _epoch, index, old)), votes);
+        _seats[old].speaks = false;
         _active &= ~Bitmaps.single(index);
         _revoked &= ~Bitmaps.single(index);
         uint64 now_ = ++_epoch;
         emit MemberRemoved(index, now_);
         _record(keccak256(abi.encode(Tags.RECORD_MEMBER_REMOVED, index, now_)));
+        _tellKey(index, old, address(0));
     }
 
     /// @inheritdoc IMembership
@@ -218,6 +221,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         uint64 now_ = ++_epoch;
         emit MemberRotated(index, keys.ledger, keys.peerId, keys.sealingKey, uint64(block.timestamp), now_);
         _record(_keysRecord(Tags.RECORD_MEMBER_ROTATED, index, keys, now_));
+        if (keys.ledger != old) _tellKey(index, old, keys.ledger);
     }
 
     /// @inheritdoc IMembership
@@ -234,6 +238,7 @@ contract Membership is IMembership, Accumulator, EIP712 {
         uint64 now_ = ++_epoch;
         emit MemberRevoked(index, uint64(block.timestamp), now_);
         _record(keccak256(abi.encode(Tags.RECORD_MEMBER_REVOKED, index, block.timestamp, now_)));
+        _tellKey(index, old, address(0));
     }
 
     /// @inheritdoc IMembership
@@ -244,11 +249,13 @@ contract Membership is IMembership, Accumulator, EIP712 {
         _active |= Bitmaps.single(index);
         _revoked &= ~Bitmaps.single(index);
         bytes memory roster = RosterCode.load(_roster);
-        _seats[RosterCode.ledgerAt(roster, index)].speaks = false;
+        address old = RosterCode.ledgerAt(roster, index);
+        _seats[old].speaks = false;
         _replaceAtOnce(roster, index, keys.ledger);
         uint64 now_ = ++_epoch;
         emit MemberRecovered(index, keys.ledger, keys.peerId, keys.sealingKey, uint64(block.timestamp), now_);
         _record(_keysRecord(Tags.RECORD_MEMBER_RECOVERED, index, keys, now_));
+        _tellKey(index, old, keys.ledger);
     }
 
     /// @inheritdoc IMembership
@@ -430,6 +437,11 @@ contract Membership is IMembership, Accumulator, EIP712 {
     /// @inheritdoc IMembership
     function peerKnown(bytes32 peerIdHash) public view returns (bool) {
         return _peers[peerIdHash] || (address(predecessor) != address(0) && predecessor.peerKnown(peerIdHash));
+    }
+
+    /// @dev The ConsentRegistry keeps who may grant with its own slots: no grant asks here.
+    function _tellKey(uint16 index, address before, address ledger) private {
+        IConsentRegistry(consent).keyChanged(index, before, ledger);
     }
 
     /// @dev Whether a deployment stands, to its last contract.

@@ -130,7 +130,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
             "uint8 onWithdrawal)"
         ),
         "RegisterForm(uint16 member,bytes32 formId)",
-        "Grant(bytes32 study,bytes32 formId,uint16 member,bytes32[] consentIds)",
+        "Grant(bytes32 formId,uint16 member,bytes32[] consentIds)",
         "Anchor(bytes32 study,bytes32 formId,uint16 member,uint32 count,bytes32[] roots)",
         "Withdraw(bytes32 consentId)",
         "WithdrawByHospital(uint16 member,bytes32 consentId)",
@@ -534,9 +534,8 @@ class RegisterForm(Statement):
 
 @dataclass(frozen=True, slots=True)
 class Grant(Statement):
-    """By a hospital: attests consents under a form, each to be stored by itself."""
+    """By a hospital: attests consents under a form, whose hash names its study, each to be stored by itself."""
 
-    study: Digest
     form_id: Digest
     member: int
     consent_ids: tuple[Digest, ...]

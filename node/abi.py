@@ -8,7 +8,7 @@ Rules
 - Names lead: an event's or function's parameter `updateRoot` is the field `update_root` of the record or call, whatever
   the order. A name that has no counterpart is an error when the codec is made, not when a log comes by.
 - What an event packs is named in `_PACKED` and `_BATCHES`, and nowhere else: a record has plain fields, and is of one
-  member.
+  member or consent.
 - A malformed signature becomes zeros, which no key signed: the contract then skips that entry of a batch, and only it.
 """
 
@@ -155,10 +155,16 @@ def _one(values: dict[str, Any]) -> list[dict[str, Any]]:
     return [values]
 
 
-_BATCHES: Final[dict[str, tuple[set[str], Callable[[dict[str, Any]], list[dict[str, Any]]]]]] = {
-    "Committed": ({"members", "roots"}, _committed),
+def _withdrawn(values: dict[str, Any]) -> list[dict[str, Any]]:
+    """A withdrawal of each consent that the event names."""
+    return [{"consent_id": one, "at": values["at"]} for one in values["consent_ids"]]
+
+
+_BATCHES: Final[dict[str, tuple[str, set[str], Callable[[dict[str, Any]], list[dict[str, Any]]]]]] = {
+    "Committed": ("Committed", {"members", "roots"}, _committed),
+    "WithdrawnTogether": ("Withdrawn", {"consent_ids"}, _withdrawn),
 }
-"""Event of several members, whose record is of one -> its parameters for that, and how they are told apart."""
+"""Event of several, whose record is of one -> that record, its parameters for that, and how they are told apart."""
 
 
 class _Event:
@@ -171,9 +177,9 @@ class _Event:
         self._rest = [one for one in inputs if not one["indexed"]]
         self._rest_types = [_type(one) for one in self._rest]
         self.topic = keccak256(f"{self._name}({','.join(_type(one) for one in inputs)})".encode())
-        self._kind = _RECORDS[self._name]
         self._packed = {name: parts for (event, name), parts in _PACKED.items() if event == self._name}
-        batch, self._each = _BATCHES.get(self._name, (set(), _one))
+        record, batch, self._each = _BATCHES.get(self._name, (self._name, set(), _one))
+        self._kind = _RECORDS[record]
         names = {_snake(one["name"]) for one in inputs} - batch
         for name, parts in self._packed.items():
             names = names - {name} | {part for part, _ in parts}
@@ -304,7 +310,7 @@ class Codec:
                 match entry["type"]:
                     case "function":
                         self._functions[artifact.name, entry["name"]] = _Function(entry)
-                    case "event" if entry["name"] in _RECORDS:
+                    case "event" if entry["name"] in _RECORDS or entry["name"] in _BATCHES:
                         event = _Event(entry)
                         self._events[artifact.name, event.topic] = event
                     case "error":
@@ -312,7 +318,7 @@ class Codec:
                         self._errors[error.selector] = error
         missing = [
             f"{row.contract}.{row.function}"
-            for row in _CALLS.values()
+            for row in (*_CALLS.values(), *_ALONE.values())
             if (row.name, row.function) not in self._functions
         ]
         if missing:
@@ -329,7 +335,7 @@ class Codec:
         Raises:
             EncodingError: a field does not fit its Solidity type.
         """
-        row = _CALLS[type(call)]
+        row = (_ALONE if _is_alone(call) else _CALLS)[type(call)]
         if isinstance(call, records.Withdrawals) and call.deployment is not None:
             contracts = contracts.line[call.deployment]
         arguments = row.arguments(call)
@@ -693,3 +699,30 @@ _CALLS: Final[dict[type, _Row]] = {
     ),
 }
 """Every call of `node.records`, and the function that takes it."""
+
+_ALONE: Final[dict[type, _Row]] = {
+    records.Grants: _Row(
+        "consent",
+        "grantOne",
+        lambda c: {
+            "formId": c.entries[0].form_id,
+            "member": c.entries[0].member,
+            "consentId": c.entries[0].consent_ids[0],
+            **_compact(c.entries[0].signature),
+        },
+        timed=True,
+    ),
+    records.Withdrawals: _Row("consent", "withdrawOne", lambda c: {"entry": _fields(c.entries[0])}, timed=True),
+}
+"""Calls of many consents, and the function that takes one alone for less gas."""
+
+
+def _is_alone(call: Call) -> bool:
+    """Whether a call that may have many consents has one."""
+    match call:
+        case records.Grants(entries=(entry,)):
+            return len(entry.consent_ids) == 1
+        case records.Withdrawals():
+            return len(call.entries) == 1
+        case _:
+            return False

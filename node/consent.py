@@ -118,7 +118,7 @@ def granted_at(
         grant = history.grants.get(consent_id)
         if grant is None:
             return None
-        found = (grant.record.study, grant.record.form_id, grant.record.member)
+        found = (grant.study, grant.record.form_id, grant.record.member)
         position = grant.position
     else:
         anchor = history.anchors.get(proof.anchor.root)

@@ -264,8 +264,8 @@ def pending_calls(vault: Vault, origin: Origin, key: LedgerKey) -> tuple[Call, .
         alone.setdefault(one.form_id, []).append(one.consent_id)
     for form_id, ids in alone.items():
         for some in _batches(ids):
-            grant = Grant(origin.study, form_id, origin.member, some)
-            entry = GrantEntry(origin.study, form_id, origin.member, some, sign(grant, origin.domains.of(grant), key))
+            grant = Grant(form_id, origin.member, some)
+            entry = GrantEntry(form_id, origin.member, some, sign(grant, origin.domains.of(grant), key))
             calls.append(Grants((entry,)))
     return tuple(calls)
 

@@ -146,10 +146,11 @@ class StudyHistory:
 
 @dataclass(slots=True)
 class GrantHistory:
-    """A consent granted singly, and where."""
+    """A consent granted singly, where, and for which study: its form's."""
 
     record: Granted
     position: Position
+    study: Digest
 
 
 @dataclass(slots=True)
@@ -291,7 +292,8 @@ class History:
                     self.studies[record.study].registered.add(record.form_id)
             case Granted():
                 self._consent(logged, record)
-                self.grants.setdefault(record.consent_id, GrantHistory(record, logged.position))
+                form, _ = self.forms[record.form_id]
+                self.grants.setdefault(record.consent_id, GrantHistory(record, logged.position, form.study))
             case Anchored():
                 self._consent(logged, record)
                 for root in record.roots:
@@ -561,7 +563,7 @@ class History:
 
     def declared(self, study: Digest, member: int) -> int:
         """The most consents that a set of this member in this study can prove: its grants, and its anchors' leaves."""
-        grants = sum((one.record.study, one.record.member) == (study, member) for one in self.grants.values())
+        grants = sum((one.study, one.record.member) == (study, member) for one in self.grants.values())
         anchors = (one.record for one in self.anchors.values())
         return grants + sum(one.count for one in anchors if (one.study, one.member) == (study, member))
 

@@ -172,7 +172,6 @@ class FormRegistered:
 @dataclass(frozen=True, slots=True)
 class Granted:
     consent_id: Digest
-    study: Digest
     form_id: Digest
     member: int
 
@@ -619,7 +618,6 @@ class FormRegistration:
 
 @dataclass(frozen=True, slots=True)
 class GrantEntry:
-    study: Digest
     form_id: Digest
     member: int
     consent_ids: tuple[Digest, ...]

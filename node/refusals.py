@@ -56,6 +56,7 @@ SENTENCES: Final[dict[str, str]] = {
     "FormUnknownPurposes": "the bits {bits} of the form's purposes stand for no code of the Data Use Ontology",
     "FormField": "the form's {field} cannot be {got}",
     "AlreadyWithdrawn": "consent {consentId} is withdrawn already",
+    "OnlyMembership": "only Membership may say whose key changed, not {caller}",
     "NotGrantedBy": "consent {consentId} was not granted by member {member}",
     "StillMember": "member {index} is still a member and withdraws its consents itself",
     # TrainingLedger: studies

@@ -130,9 +130,12 @@ class _Names:
         erasure = self.history.erasures.get(getattr(record, "batch", ZERO))
         if erasure is not None:
             return erasure.opened.study
+        if isinstance(record, Granted):
+            form = self.history.forms.get(record.form_id)
+            return None if form is None else form[0].study
         if isinstance(record, Withdrawn):
             grant = self.history.grants.get(record.consent_id)
-            return None if grant is None else grant.record.study
+            return None if grant is None else grant.study
         return None
 
     def controller(self, batch: Digest) -> int | None:

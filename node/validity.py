@@ -265,8 +265,8 @@ def _consent_fault(case: Case, entry: SetEntry, consents: ConsentView) -> str | 
     record, position = granted
     if position > case.granted_by:
         return "its consent was granted after the snapshot"
-    if record.study != case.study or record.form_id != entry.form_id:
-        return "its consent was granted for another study or on another form"
+    if record.form_id != entry.form_id:
+        return "its consent was granted on another form"
     if record.member != case.member:
         return f"its consent was granted by member {record.member}"
     form = consents.form(entry.form_id)

@@ -1257,11 +1257,7 @@ class Vault:
                 else:
                     anchor = history.anchors.get(Digest.from_hex(one["proof"]["root"]))
                     found = anchor.record if anchor else None
-                ours = found is not None and (found.study.hex(), found.form_id.hex(), found.member) == (
-                    one["study"],
-                    one["form_id"],
-                    one["member"],
-                )
+                ours = found is not None and (found.form_id.hex(), found.member) == (one["form_id"], one["member"])
                 if one["granted"] == ours and (ours or found is None):
                     continue
                 count += ours

@@ -29,9 +29,8 @@ interface IConsentRegistry {
     }
 
     /// @notice Grants that are stored one by one, and their hospital's signature over
-    /// Grant(study, formId, member, consentIds).
+    /// Grant(formId, member, consentIds). The form's hash names the study.
     struct GrantEntry {
-        bytes32 study;
         bytes32 formId;
         uint16 member;
         bytes32[] consentIds;
@@ -99,11 +98,13 @@ interface IConsentRegistry {
         uint8 onWithdrawal
     );
     /// @notice Hospital `member` attests a consent.
-    event Granted(bytes32 indexed consentId, bytes32 indexed study, bytes32 formId, uint16 member);
+    event Granted(bytes32 consentId, bytes32 formId, uint16 member);
     /// @notice Hospital `member` attests the consents under each of `roots`, at most `count` a root.
     event Anchored(bytes32 indexed study, bytes32 indexed formId, uint16 member, uint32 count, bytes32[] roots);
     /// @notice A consent ended. Who ended it and why is not said.
-    event Withdrawn(bytes32 indexed consentId, uint64 at);
+    event Withdrawn(bytes32 consentId, uint64 at);
+    /// @notice The consents that ended in one call of `withdraw`, in this order; each is a record of its own.
+    event WithdrawnTogether(uint64 at, bytes32[] consentIds);
     /// @notice An entry of a batch did not count. `subject` is its consentId or root; reasons in the library Skips.
     event EntrySkipped(bytes32 indexed subject, uint16 member, uint8 reason);
 
@@ -123,16 +124,25 @@ interface IConsentRegistry {
     error AlreadyWithdrawn(bytes32 consentId);
     /// @notice Nothing shown says that `member` granted this consent.
     error NotGrantedBy(bytes32 consentId, uint16 member);
+    /// @notice Only Membership calls this.
+    error OnlyMembership(address caller);
     /// @notice The contract does not lie where Membership says it does.
     error MisplacedContract(address expected, address got);
+
+    /// @notice Membership says that `ledger` is from now on the key of `member`, in place of `before`; zero: it has none, or
+    /// had none. Reverts for any other caller.
+    function keyChanged(uint16 member, address before, address ledger) external;
 
     /// @notice Register a form, by an active member's statement RegisterForm(member, formId).
     function registerForm(FormData calldata form, uint16 member, bytes32 r, bytes32 vs) external;
 
     /// @notice Store grants, of any hospitals. What does not count is skipped and logged, consent by consent: DUPLICATE
     /// (granted before), WRONG_PHASE (withdrawn before), MALFORMED (a zero id); and all consents of a statement that
-    /// does not hold: UNKNOWN_SUBJECT (the study has no such form), UNKNOWN_MEMBER (not active), BAD_SIGNATURE.
+    /// does not hold: UNKNOWN_SUBJECT (no such form), UNKNOWN_MEMBER (not active), BAD_SIGNATURE.
     function grant(GrantEntry[] calldata entries) external;
+
+    /// @notice Store one grant, as `grant` does by an entry of one consent: for less gas.
+    function grantOne(bytes32 formId, uint16 member, bytes32 consentId, bytes32 r, bytes32 vs) external;
 
     /// @notice Anchor many grants, of any hospitals. What does not count is skipped and logged, root by root: DUPLICATE
     /// (anchored before), MALFORMED (a zero root, or `count` is no power of two from 32 to 2^20); and all roots of a
@@ -142,6 +152,9 @@ interface IConsentRegistry {
 
     /// @notice End consents by their holders' statements. Skipped and logged: DUPLICATE, BAD_SIGNATURE.
     function withdraw(WithdrawEntry[] calldata entries) external;
+
+    /// @notice End one consent by its holder's statement, as `withdraw` does: for less gas.
+    function withdrawOne(WithdrawEntry calldata entry) external;
 
     /// @notice End a consent by the statement WithdrawByHospital(member, consentId) of the hospital that granted it,
     /// also of one that was removed since.

@@ -44,7 +44,7 @@ library Statements {
         "Form(bytes32 study,uint32 purposes,bytes32 textHash,uint8 custody,uint8 basis,uint40 validTo,uint8 onWithdrawal)"
     );
     bytes32 internal constant REGISTER_FORM = keccak256("RegisterForm(uint16 member,bytes32 formId)");
-    bytes32 internal constant GRANT = keccak256("Grant(bytes32 study,bytes32 formId,uint16 member,bytes32[] consentIds)");
+    bytes32 internal constant GRANT = keccak256("Grant(bytes32 formId,uint16 member,bytes32[] consentIds)");
     bytes32 internal constant ANCHOR = keccak256(
         "Anchor(bytes32 study,bytes32 formId,uint16 member,uint32 count,bytes32[] roots)"
     );

@@ -61,9 +61,10 @@ contract GasTest is Network {
             sign(memberKey(0), address(consent), keccak256(abi.encode(Statements.REGISTER_FORM, uint16(0), formId)));
         consent.registerForm(form, 0, r, vs);
         vm.snapshotGasLastCall("Consents", "registerForm");
-        grants(form.study, formId, 0, 1, "grant, 1");
-        grants(form.study, formId, 1, 100, "grant, 100");
-        grants(form.study, formId, 10_000, 500, "grant, 500");
+        grants(formId, 0, 1, "grant, 1, the first with its form");
+        grants(formId, 20_000, 1, "grant, 1");
+        grants(formId, 1, 100, "grant, 100");
+        grants(formId, 10_000, 500, "grant, 500");
         anchors(form.study, formId, 1, 1024, "anchor, one root, any count");
         anchors(form.study, formId, 100, 32, "anchor, 100 chunks of 32");
         anchors(form.study, formId, 313, 32, "anchor, 313 chunks of 32 (10,016 leaves)");
@@ -81,9 +82,8 @@ contract GasTest is Network {
         return keccak256(abi.encode(Tags.CONSENT, vm.addr(holderKey(i)), keccak256(abi.encode("salt", i)), bytes32(i)));
     }
 
-    function grants(bytes32 study_, bytes32 formId, uint256 from, uint256 many, string memory name) internal {
+    function grants(bytes32 formId, uint256 from, uint256 many, string memory name) internal {
         IConsentRegistry.GrantEntry[] memory e = new IConsentRegistry.GrantEntry[](1);
-        e[0].study = study_;
         e[0].formId = formId;
         e[0].consentIds = new bytes32[](many);
         for (uint256 i; i < many; ++i) {
@@ -93,10 +93,11 @@ contract GasTest is Network {
             memberKey(0),
             address(consent),
             keccak256(
-                abi.encode(Statements.GRANT, study_, formId, uint16(0), keccak256(abi.encodePacked(e[0].consentIds)))
+                abi.encode(Statements.GRANT, formId, uint16(0), keccak256(abi.encodePacked(e[0].consentIds)))
             )
         );
-        consent.grant(e);
+        if (many == 1) consent.grantOne(formId, 0, e[0].consentIds[0], e[0].r, e[0].vs);
+        else consent.grant(e);
         vm.snapshotGasLastCall("Consents", name);
     }
 
@@ -132,7 +133,8 @@ contract GasTest is Network {
                 holderKey(from + i), address(consent), keccak256(abi.encode(Statements.WITHDRAW, consentId(from + i)))
             );
         }
-        consent.withdraw(e);
+        if (many == 1) consent.withdrawOne(e[0]);
+        else consent.withdraw(e);
         vm.snapshotGasLastCall("Consents", name);
     }
 }

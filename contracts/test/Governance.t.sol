@@ -590,9 +590,9 @@ contract GovernanceTest is Network {
         IConsentRegistry.GrantEntry[] memory entries = new IConsentRegistry.GrantEntry[](1);
         {
             bytes32 structHash =
-                keccak256(abi.encode(Statements.GRANT, study, formId, uint16(3), keccak256(abi.encodePacked(ids))));
+                keccak256(abi.encode(Statements.GRANT, formId, uint16(3), keccak256(abi.encodePacked(ids))));
             (bytes32 r, bytes32 vs) = sign(memberKey(3), address(consent), structHash);
-            entries[0] = IConsentRegistry.GrantEntry(study, formId, 3, ids, r, vs);
+            entries[0] = IConsentRegistry.GrantEntry(formId, 3, ids, r, vs);
         }
         consent.grant(entries);
         rotate(3, FRESH);
@@ -604,6 +604,40 @@ contract GovernanceTest is Network {
         bytes32 structHash = keccak256(abi.encode(Statements.WITHDRAW_BY_QUORUM, uint64(3), uint16(3), ids[1]));
         consent.withdrawByQuorum(3, ids[1], 3, signAll(3, address(consent), structHash));
         same(consent.withdrawnAt(ids[1]), block.timestamp, "withdrawn for the revoked hospital");
+    }
+
+    /// @dev Whether hospital `member` can grant a new consent with `key`.
+    function grantsWith(uint16 member, uint256 key, bytes32 formId) internal returns (bool) {
+        bytes32[] memory ids = new bytes32[](1);
+        ids[0] = keccak256(abi.encode("granted", member, key, block.timestamp, membership.epoch()));
+        IConsentRegistry.GrantEntry[] memory e = new IConsentRegistry.GrantEntry[](1);
+        (bytes32 r, bytes32 vs) = sign(
+            key,
+            address(consent),
+            keccak256(abi.encode(Statements.GRANT, formId, member, keccak256(abi.encodePacked(ids))))
+        );
+        e[0] = IConsentRegistry.GrantEntry(formId, member, ids, r, vs);
+        consent.grant(e);
+        return consent.grantOf(ids[0]).formId != 0;
+    }
+
+    /// @dev Membership tells the ConsentRegistry of every change: the old key grants nothing from that call on.
+    function test_onlyTheKeyThatAMemberHasNowGrants() public {
+        start(4);
+        IConsentRegistry.FormData memory form =
+            IConsentRegistry.FormData(study, 5, keccak256("text"), 3, 1, 1_893_456_000, 3);
+        bytes32 formId = keccak256(abi.encode(Statements.FORM, form));
+        uint256 old = memberKey(3);
+        (bytes32 r, bytes32 vs) =
+            sign(old, address(consent), keccak256(abi.encode(Statements.REGISTER_FORM, uint16(3), formId)));
+        consent.registerForm(form, 3, r, vs);
+        holds(grantsWith(3, old, formId), "a founder's");
+        holds(!grantsWith(2, old, formId), "another's key");
+        rotate(3, FRESH);
+        holds(!grantsWith(3, old, formId), "the one before the rotation");
+        holds(grantsWith(3, FRESH, formId), "the one after it");
+        membership.revoke(3, revokeVotes(3, 2, 7));
+        holds(!grantsWith(3, FRESH, formId), "a revoked one");
     }
 
     function withdrawByHospital(bytes32 id) public {

@@ -281,7 +281,6 @@ contract MigrationTest is Network {
 
     function grant(uint256 i) internal {
         IConsentRegistry.GrantEntry[] memory e = new IConsentRegistry.GrantEntry[](1);
-        e[0].study = study;
         e[0].formId = formId;
         e[0].consentIds = new bytes32[](1);
         e[0].consentIds[0] = consentId(i);
@@ -289,7 +288,7 @@ contract MigrationTest is Network {
             memberKey(0),
             address(consent),
             keccak256(
-                abi.encode(Statements.GRANT, study, formId, uint16(0), keccak256(abi.encodePacked(e[0].consentIds)))
+                abi.encode(Statements.GRANT, formId, uint16(0), keccak256(abi.encodePacked(e[0].consentIds)))
             )
         );
         consent.grant(e);

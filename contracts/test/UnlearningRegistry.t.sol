@@ -1108,11 +1108,11 @@ contract UnlearningRegistryTest is Network {
     }
 
     function withdrawOne(uint256 which) internal {
-        IConsentRegistry.WithdrawEntry[] memory e = new IConsentRegistry.WithdrawEntry[](1);
+        IConsentRegistry.WithdrawEntry memory e;
         uint256 key = uint256(keccak256(abi.encode("holder", which)));
-        e[0].holder = vm.addr(key);
-        bytes32 id = keccak256(abi.encode(Tags.CONSENT, e[0].holder, bytes32(0), bytes32(0)));
-        (e[0].r, e[0].vs) = sign(key, address(consent), keccak256(abi.encode(Statements.WITHDRAW, id)));
-        consent.withdraw(e);
+        e.holder = vm.addr(key);
+        bytes32 id = keccak256(abi.encode(Tags.CONSENT, e.holder, bytes32(0), bytes32(0)));
+        (e.r, e.vs) = sign(key, address(consent), keccak256(abi.encode(Statements.WITHDRAW, id)));
+        consent.withdrawOne(e);
     }
 }

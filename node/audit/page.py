@@ -315,13 +315,13 @@ def _withdrawals(about: About, history: History) -> list[str]:
     rows = []
     for consent, (record, position) in history.withdrawals.items():
         grant = history.grants.get(consent)
-        if grant is not None and not about.covers(grant.record.study):
+        if grant is not None and not about.covers(grant.study):
             continue
         rows.append(
             (
                 str(position.block),
                 _moment(record.at),
-                "a consent given in an anchor" if grant is None else _code(grant.record.study.hex()[:12]),
+                "a consent given in an anchor" if grant is None else _code(grant.study.hex()[:12]),
                 *((_code(consent) if consent in about.consents else "not shown",) if about.consents else ()),
             )
         )

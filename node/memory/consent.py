@@ -105,7 +105,7 @@ class ConsentRegistry(Contract):
                     self.skip(consent, entry.member, reason)
                     continue
                 self._grants[consent] = StoredGrant(entry.form_id, entry.member)
-                self.record(Granted(consent, entry.study, entry.form_id, entry.member))
+                self.record(Granted(consent, entry.form_id, entry.member))
 
     def anchor(self, entries: Sequence[AnchorEntry]) -> None:
         """`anchor`: a batch of hospitals' statements; roots that do not count are skipped and logged."""
@@ -126,6 +126,7 @@ class ConsentRegistry(Contract):
 
     def withdraw(self, entries: Sequence[WithdrawalEntry]) -> None:
         """`withdraw`: a batch of holders' statements, whether a grant is known here or not."""
+        ended = []
         for entry in entries:
             consent = consent_id(entry.holder, entry.holder_salt, entry.binding)
             if self._withdrawn[consent]:
@@ -133,7 +134,10 @@ class ConsentRegistry(Contract):
             elif not self.signed(Withdraw(consent), entry.signature, entry.holder):
                 self.skip(consent, NO_MEMBER, Skip.BAD_SIGNATURE)
             else:
-                self._withdraw(consent)
+                self._withdrawn[consent] = self.machine.timestamp
+                ended.append(consent)
+        for consent in ended:  # one event of them all, after those of the entries that were skipped
+            self.record(Withdrawn(consent, self.machine.timestamp))
 
     def withdraw_by_hospital(
         self, member: int, consent: Digest, anchor_root: Digest, index: int, path: Sequence[Digest], signature: bytes
@@ -167,7 +171,7 @@ class ConsentRegistry(Contract):
     def _fault(self, entry: GrantEntry | AnchorEntry, kind: type[Grant] | type[Anchor]) -> Skip | None:
         """Why a hospital's statement does not hold."""
         form = self._forms[entry.form_id]
-        if form is None or form.study != entry.study:
+        if form is None or (isinstance(entry, AnchorEntry) and form.study != entry.study):
             return Skip.UNKNOWN_SUBJECT
         roster = self._membership.snapshot()
         if not roster.has(entry.member):

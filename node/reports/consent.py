@@ -73,7 +73,7 @@ def consent_report(
     """
     grant, ended = history.grants.get(consent), history.withdrawals.get(consent)
     if grant is not None:
-        study, hospital, form = grant.record.study, grant.record.member, grant.record.form_id
+        study, hospital, form = grant.study, grant.record.member, grant.record.form_id
     known = None if form is None else history.forms.get(form)
     member = None if hospital is None else history.registry.members.get(hospital)
     return {

@@ -170,7 +170,7 @@ def _subjects(history: History, study: Digest) -> list[dict[str, Any]]:
     withdrawn: Counter[int] = Counter()
     anchored: Counter[int] = Counter()
     for consent_id, grant in history.grants.items():
-        if grant.record.study == study:
+        if grant.study == study:
             single[grant.record.member] += 1
             withdrawn[grant.record.member] += consent_id in history.withdrawals
     for anchor in history.anchors.values():

@@ -73,7 +73,7 @@ class Desk:
         )
 
     def grant(self, leaf: Leaf) -> Leaf:
-        self.chain.add(Granted(leaf.consent_id, self.study, leaf.form_id, HOSPITAL))
+        self.chain.add(Granted(leaf.consent_id, leaf.form_id, HOSPITAL))
         return leaf
 
     def anchored(self, leaf: Leaf) -> Leaf:
@@ -141,7 +141,7 @@ def test_other_study(desk: Desk) -> None:
     form = registered(dataclasses.replace(SPEC.form_statements(desk.study)[0], study=elsewhere.study))
     desk.chain.add(form)
     leaf = desk.leaf(1, form)
-    desk.chain.add(Granted(leaf.consent_id, elsewhere.study, form.form_id, HOSPITAL))
+    desk.chain.add(Granted(leaf.consent_id, form.form_id, HOSPITAL))
     desk.open()
     assert desk.why(leaf) == "other-study"
 

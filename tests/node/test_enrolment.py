@@ -135,9 +135,9 @@ def test_a_root_that_another_hospital_posted_first_is_given_up_for_a_new_one(wor
 def test_a_consent_id_that_another_hospital_granted_first_is_replaced(world: World) -> None:
     stolen = enrol(world.vault, register((CANARY,)), world.spec, world.origin, now=NOW, single=True).minted[0]
     form_id = form_ids(world.spec, world.study)["main"]
-    theirs = Grant(world.study, form_id, 0, (stolen,))
+    theirs = Grant(form_id, 0, (stolen,))
     signature = sign(theirs, world.origin.domains.of(theirs), world.rings[0].ledger)
-    world.send(Grants((GrantEntry(world.study, form_id, 0, (stolen,), signature),)))
+    world.send(Grants((GrantEntry(form_id, 0, (stolen,), signature),)))
     assert world.vault.confirm(world.history()) == 0
     fresh = world.enrol(CANARY, single=True)
     assert len(fresh) == 1

@@ -50,7 +50,7 @@ def mixed() -> tuple[World, Digest]:
     study, first = world.study(min_included=2)
     form = world.register(world.form(study))
     consent, withdrawal = world.patient("one")
-    world.send(Grants((world.grant_entry(study, form, 0, consent),)))
+    world.send(Grants((world.grant_entry(form, 0, consent),)))
     second = one_of(world.finish(first.round_id), RoundOpened)
     world.send(Withdrawals((withdrawal,)))
     world.commit(second.round_id, [0, 1, 2])

@@ -79,7 +79,7 @@ class Scene:
         form = FormRegistered(FORM, STUDY, 1, ZERO, 1, 1, SEAL_TIME + 1, 1)
         self.consents.forms[FORM] = form, Position(1, 0)
         for one in self.entries:
-            self.consents.grants[one.consent_id] = Granted(one.consent_id, STUDY, FORM, MEMBER), Position(50, 0)
+            self.consents.grants[one.consent_id] = Granted(one.consent_id, FORM, MEMBER), Position(50, 0)
         self.set = SetPlain(ROUND, MEMBER, ZERO, tuple(self.entries))
         self.case = Case(
             ROUND, MEMBER, STUDY, dataset_root(self.entries), P, BOUND, 6, RECORDS, OPEN, Seal(SEAL, SEAL_TIME)
@@ -229,8 +229,8 @@ def test_consent_granted_after_the_snapshot() -> None:
         assert s.judge().code is code
 
 
-def test_consent_granted_by_another_hospital_for_another_study_or_on_another_form() -> None:
-    for change in ({"member": 1}, {"study": ROUND}, {"form_id": ROUND}):
+def test_consent_granted_by_another_hospital_or_on_another_form() -> None:
+    for change in ({"member": 1}, {"form_id": ROUND}):
         s = Scene()
         s.consents.grants[s.one] = replace(s.consents.grants[s.one][0], **change), Position(50, 0)
         assert s.judge().code is Code.CONSENT

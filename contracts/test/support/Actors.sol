@@ -150,7 +150,6 @@ contract Actors is Network {
         patient %= PATIENTS;
         member %= 8;
         IConsentRegistry.GrantEntry[] memory e = new IConsentRegistry.GrantEntry[](1);
-        e[0].study = study;
         e[0].formId = formId;
         e[0].member = member;
         e[0].consentIds = new bytes32[](1);
@@ -158,7 +157,7 @@ contract Actors is Network {
         (e[0].r, e[0].vs) = sign(
             memberKey(member),
             address(consent),
-            keccak256(abi.encode(Statements.GRANT, study, formId, member, keccak256(abi.encodePacked(e[0].consentIds))))
+            keccak256(abi.encode(Statements.GRANT, formId, member, keccak256(abi.encodePacked(e[0].consentIds))))
         );
         bool expected = withdrawnAt[patient] == 0 && !everGranted[patient] && (expectedActive >> member) & 1 == 1;
         consent.grant(e);

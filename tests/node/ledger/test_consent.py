@@ -81,8 +81,8 @@ def test_a_form_needs_the_signature_of_an_active_member(world: World) -> None:
 def test_grants_are_recorded_and_accumulated_in_their_order(world: World, form_id: Digest) -> None:
     before = world.ledger.accumulators()[1]
     consents = [world.patient(str(i))[0] for i in range(3)]
-    sent = world.send(Grants(tuple(world.grant_entry(STUDY, form_id, 1, one) for one in consents)))
-    assert sent.records == tuple(Granted(one, STUDY, form_id, 1) for one in consents)
+    sent = world.send(Grants(tuple(world.grant_entry(form_id, 1, one) for one in consents)))
+    assert sent.records == tuple(Granted(one, form_id, 1) for one in consents)
     for record in sent.records:
         before = accumulate(before, record)
     assert world.ledger.accumulators()[1] == before
@@ -90,7 +90,7 @@ def test_grants_are_recorded_and_accumulated_in_their_order(world: World, form_i
 
 def test_junk_in_a_batch_of_grants_harms_only_itself(world: World, form_id: Digest) -> None:
     consents = [world.patient(str(i))[0] for i in range(6)]
-    good = [world.grant_entry(STUDY, form_id, 0, one) for one in consents]
+    good = [world.grant_entry(form_id, 0, one) for one in consents]
     batch = (
         good[0],
         good[0],
@@ -99,20 +99,18 @@ def test_junk_in_a_batch_of_grants_harms_only_itself(world: World, form_id: Dige
         replace(good[1], signature=b"short"),
         replace(good[2], member=9),
         replace(good[3], form_id=word("no form")),
-        replace(good[4], study=word("another study")),
         good[5],
     )
     sent = world.send(Grants(batch))
     assert sent.records == (
-        Granted(consents[0], STUDY, form_id, 0),
+        Granted(consents[0], form_id, 0),
         EntrySkipped(consents[0], 0, 1),
         EntrySkipped(consents[1], 0, 2),
         EntrySkipped(consents[1], 0, 2),
         EntrySkipped(consents[1], 0, 2),
         EntrySkipped(consents[2], 9, 3),
         EntrySkipped(consents[3], 0, 5),
-        EntrySkipped(consents[4], 0, 5),
-        Granted(consents[5], STUDY, form_id, 0),
+        Granted(consents[5], form_id, 0),
     )
 
 
@@ -121,18 +119,28 @@ def test_a_withdrawal_before_the_grant_makes_the_grant_void(world: World, form_i
     sent = world.send(Withdrawals((withdrawal,)))
     stamp = world.ledger.head().timestamp
     assert sent.records == (Withdrawn(consent, stamp),)
-    late = world.send(Grants((world.grant_entry(STUDY, form_id, 0, consent),)))
+    late = world.send(Grants((world.grant_entry(form_id, 0, consent),)))
     assert late.records == (EntrySkipped(consent, 0, 4),)
 
 
 def test_a_withdrawal_after_the_grant_counts_once(world: World, form_id: Digest) -> None:
     consent, withdrawal = world.patient("later")
-    world.send(Grants((world.grant_entry(STUDY, form_id, 0, consent),)))
+    world.send(Grants((world.grant_entry(form_id, 0, consent),)))
     sent = world.send(Withdrawals((withdrawal, withdrawal)))
-    assert kinds(sent) == ["Withdrawn", "EntrySkipped"]
-    assert sent.records[1] == EntrySkipped(consent, NO_MEMBER, 1)
+    assert kinds(sent) == ["EntrySkipped", "Withdrawn"]
+    assert sent.records[0] == EntrySkipped(consent, NO_MEMBER, 1)
     again = world.send(Withdrawals((withdrawal,)))
     assert again.records == (EntrySkipped(consent, NO_MEMBER, 1),)
+
+
+def test_withdrawals_of_one_transaction_are_a_record_each(world: World) -> None:
+    before = world.ledger.accumulators()[1]
+    one, two = world.patient("one"), world.patient("two")
+    sent = world.send(Withdrawals((one[1], replace(two[1], signature=JUNK), two[1])))
+    stamp = world.ledger.head().timestamp
+    ended = (Withdrawn(one[0], stamp), Withdrawn(two[0], stamp))
+    assert sent.records == (EntrySkipped(two[0], NO_MEMBER, 2), *ended)
+    assert world.ledger.accumulators()[1] == accumulate(accumulate(before, ended[0]), ended[1])
 
 
 def test_only_the_holder_s_key_withdraws(world: World) -> None:
@@ -145,7 +153,7 @@ def test_only_the_holder_s_key_withdraws(world: World) -> None:
 
 def test_a_hospital_withdraws_what_it_granted_and_nothing_else(world: World, form_id: Digest) -> None:
     consent, _ = world.patient("card lost")
-    world.send(Grants((world.grant_entry(STUDY, form_id, 1, consent),)))
+    world.send(Grants((world.grant_entry(form_id, 1, consent),)))
 
     def by(member: int) -> HospitalWithdrawal:
         signature = world.sign(member, WithdrawByHospital(member, consent))

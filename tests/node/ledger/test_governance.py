@@ -196,7 +196,7 @@ def granted(world: World) -> Digest:
     study, _ = world.study()
     form_id = world.register(world.form(study), 3)
     consent = word("consent")
-    world.send(Grants((world.grant_entry(study, form_id, 3, consent),)))
+    world.send(Grants((world.grant_entry(form_id, 3, consent),)))
     return consent
 
 

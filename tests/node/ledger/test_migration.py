@@ -73,7 +73,7 @@ def test_history_goes_on_at_the_second_deployment(world: World, plan_successor: 
     form = world.form(study)
     form_id = world.register(form)
     (ended, leave), (kept, _), (late, too_late) = (world.patient(name) for name in "abc")
-    world.send(Grants((world.grants_entry(study, form_id, 0, (ended, kept, late)),)))
+    world.send(Grants((world.grants_entry(form_id, 0, (ended, kept, late)),)))
     world.send(Withdrawals((leave,)))
     second = one_of(world.finish(opened.round_id), RoundOpened)
     third = one_of(world.finish(second.round_id), RoundOpened)
@@ -100,7 +100,7 @@ def test_history_goes_on_at_the_second_deployment(world: World, plan_successor: 
 
     # consents: what ended stays ended, and what ends where its card says ends here
     new.register(form)
-    sent = new.send(Grants((new.grants_entry(study, form_id, 0, (ended,)),)))
+    sent = new.send(Grants((new.grants_entry(form_id, 0, (ended,)),)))
     assert one_of(sent, EntrySkipped) == EntrySkipped(ended, 0, 4)
     new.send(Withdrawals((too_late,), deployment=0))
     history = history_of(new)

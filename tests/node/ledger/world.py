@@ -305,12 +305,12 @@ class World:
         self.send(FormRegistration(form, member, self.sign(member, RegisterForm(member, form_id))))
         return form_id
 
-    def grant_entry(self, study: Digest, form_id: Digest, member: int, consent: Digest) -> GrantEntry:
-        return self.grants_entry(study, form_id, member, (consent,))
+    def grant_entry(self, form_id: Digest, member: int, consent: Digest) -> GrantEntry:
+        return self.grants_entry(form_id, member, (consent,))
 
-    def grants_entry(self, study: Digest, form_id: Digest, member: int, ids: tuple[Digest, ...]) -> GrantEntry:
+    def grants_entry(self, form_id: Digest, member: int, ids: tuple[Digest, ...]) -> GrantEntry:
         """One statement of a hospital over several consents."""
-        return GrantEntry(study, form_id, member, ids, self.sign(member, Grant(study, form_id, member, ids)))
+        return GrantEntry(form_id, member, ids, self.sign(member, Grant(form_id, member, ids)))
 
     def anchor_entry(self, study: Digest, form_id: Digest, member: int, count: int, *roots: Digest) -> AnchorEntry:
         """One statement of a hospital over roots of `count` leaves each."""

@@ -40,7 +40,7 @@ def granted(count: int, withdrawn: int = 0) -> tuple[World, Digest]:
     patients = [world.patient(str(i)) for i in range(count)]
     for i in range(0, count, 8):
         batch = patients[i : i + 8]
-        world.send(Grants(tuple(world.grant_entry(study, form, 0, consent) for consent, _ in batch)))
+        world.send(Grants(tuple(world.grant_entry(form, 0, consent) for consent, _ in batch)))
     if withdrawn:
         world.send(Withdrawals(tuple(entry for _, entry in patients[:withdrawn])))
     return world, study

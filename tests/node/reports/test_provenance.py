@@ -144,7 +144,7 @@ def test_no_consent_id_is_in_the_document() -> None:
     study, _ = world.study()
     form = world.register(world.form(study))
     consent, _ = world.patient("one")
-    world.send(Grants((world.grant_entry(study, form, 0, consent),)))
+    world.send(Grants((world.grant_entry(form, 0, consent),)))
     text = provenance(folded(world), study, world.contracts)
     assert consent.hex() not in text
     json.loads(text)

@@ -41,7 +41,7 @@ def withdrawn() -> tuple[History, Digest, Digest]:
     study, first = world.study()
     form = world.register(world.form(study))
     consent, withdrawal = world.patient("one")
-    world.send(Grants((world.grant_entry(study, form, 0, consent),)))
+    world.send(Grants((world.grant_entry(form, 0, consent),)))
     second = one_of(world.finish(first.round_id), RoundOpened)
     world.commit(second.round_id, [1, 2, 3])
     world.send(Withdrawals((withdrawal,)))
