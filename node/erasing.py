@@ -1608,6 +1608,7 @@ class Erasing:
                 "exact": methods.is_exact(plan.method),
                 "rounds": plan.rounds,
             },
+            "method_chosen": self._store.meta(f"method {batch.hex()}"),
             "method_refused": self._refused_choice(batch, erasure),
             "roster": list(members_of(roster)),
             "pair_attested": sorted(m for stage, m in erasure.purges if stage == PAIR),

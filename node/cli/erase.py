@@ -59,9 +59,11 @@ def request(
     that use stops and that the copy is deleted. The hospital itself may also choose how the members unlearn; a method
     that they cannot carry out is refused with the reason.
     """
+    from node import methods
+
     body: dict[str, Any] = subject(patient, consent, card)
     if method is not None:
-        body["method"] = method
+        body["method"] = methods.find(method).name
     home = acting_home(home)
     found = common.order(home, "erase.request", body)
     lines = [f"consent {one}: use has stopped" for one in found["consents"]]
@@ -227,6 +229,8 @@ def _status_lines(one: dict[str, Any]) -> list[str]:
     if (plan := one.get("plan")) is not None:
         kind = "exact" if plan["exact"] else "approximate"
         lines.append(f"method {plan['method']}" + (f" ({kind}), {plan['rounds']} rounds" if plan["replays"] else ""))
+    elif one.get("method_chosen"):
+        lines.append(f"method {one['method_chosen']}, chosen")
     if one.get("method_refused"):
         lines.append(f"METHOD REFUSED: {one['method_refused']}")
     lines += table(("step", "reached (chain time, UTC)"), [(k, moment(v)) for k, v in one.get("times", {}).items()])

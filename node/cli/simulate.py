@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 @click.option("--without-patient", metavar="ID|-", multiple=True, help="Run as if this patient had never agreed.")
 @click.option("--branch-seed", metavar="HEX", help="Seed of an erasure's branch; see --from-round.")
 @click.option("--from-round", type=int, help="First round whose beacon takes --branch-seed.")
-@click.option("--method", metavar="NAME", help="Unlearning method of that branch; default rollback and replay.")
-@click.option("--to-round", type=int, help="With --method: the plan's target, the last round it stands for.")
+@click.option("--unlearning", metavar="NAME", help="Unlearning method of that branch; default rollback and replay.")
+@click.option("--to-round", type=int, help="With --unlearning: the plan's target, the last round it stands for.")
 @click.option("--compare", is_flag=True, help="Also train alone, together in one place, and in floating point.")
 @json_flag
 def simulate(
@@ -48,7 +48,7 @@ def simulate(
     without_patient: tuple[str, ...],
     branch_seed: str | None,
     from_round: int | None,
-    method: str | None,
+    unlearning: str | None,
     to_round: int | None,
     compare: bool,
 ) -> None:
@@ -60,7 +60,7 @@ def simulate(
                   --batch-size 16 --learning-rate 0.05 --compare
 
     The same specification, files and seed give the model roots of a network on which nothing failed. With
-    --without-patient, --branch-seed and --from-round they are those of an erasure's branch; with --method and
+    --without-patient, --branch-seed and --from-round they are those of an erasure's branch; with --unlearning and
     --to-round, of one by that method. Nothing is kept.
     """
     import trio
@@ -70,9 +70,9 @@ def simulate(
         raise click.UsageError("--branch-seed and --from-round go together")
     if from_round is not None and from_round < 1:
         raise InputError(f"--from-round {from_round}: rounds are counted from 1")
-    if (method is None) != (to_round is None) or (method is not None and from_round is None):
-        raise click.UsageError("--method and --to-round go together, with --branch-seed and --from-round")
-    replay = _replay(branch_seed, from_round, method, to_round)
+    if (unlearning is None) != (to_round is None) or (unlearning is not None and from_round is None):
+        raise click.UsageError("--unlearning and --to-round go together, with --branch-seed and --from-round")
+    replay = _replay(branch_seed, from_round, unlearning, to_round)
     datasets, kind = load_datasets(members, task, data, patient_column)
     for sentence in datasets[0].simulated:
         progress(sentence)
