@@ -11,7 +11,6 @@ from crypto.blobs import SetPlain, decode_set
 from crypto.digest import Digest, hash_words
 from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, open_blob
-from node import methods
 from node.audit.checks import Audit, commit_notices
 from node.audit.records import (
     equal,
@@ -19,7 +18,7 @@ from node.audit.records import (
     holds,
     round_name,
 )
-from node.erasure import PAIR, doomed_models, doomed_rounds, line_of, replaced, replays, target_of
+from node.erasure import PAIR, doomed_models, doomed_rounds, target_of
 from node.history import ErasureHistory, RoundHistory
 from node.messages import (
     CommitNotice,
@@ -95,20 +94,10 @@ def erasures_are_clean(audit: Audit) -> str | None:
 
 
 def _plan_follows(audit: Audit, batch: Digest, erasure: ErasureHistory, plan: ErasurePlanned) -> None:
-    """Seed, target and rounds of a plan are functions of the chain and of its method, which members carry out."""
+    """Seed and target of a plan are functions of the chain, so that no quorum can choose them."""
     seed = hash_words("branch", batch, audit.hashes[erasure.position.block])
     equal("branch seed", erasure_name(batch), seed, plan.branch_seed)
     equal("target height", erasure_name(batch), target_of(audit.history, erasure), plan.target_height)
-    method = methods.numbered(plan.method)
-    if not replays(plan):
-        equal("method", erasure_name(batch), (methods.NOTHING, 0), (plan.method, plan.rounds))
-        return
-    known = method is not None and methods.barred(method) is None
-    holds("method", erasure_name(batch), "one that members carry out", known, methods.name_of(plan.method))
-    assert method is not None
-    line = line_of(audit.history, erasure)
-    models = replaced(audit.history, plan.study, line, plan.target_height, plan.parent_branch, plan.base_height)
-    equal("rounds", erasure_name(batch), methods.rounds_of(method, models), plan.rounds)
 
 
 def _leaves_unused(audit: Audit, batch: Digest, erasure: ErasureHistory, leaves: frozenset[Digest]) -> Iterable[str]:
