@@ -31,7 +31,6 @@ from crypto.merkle import requests_root
 from crypto.sealing import BlobKind, open_blob
 from crypto.statements import (
     Authorise,
-    CreateStudy,
     ErasureSteps,
     Extend,
     OpenErasure,
@@ -252,6 +251,7 @@ class Erasing:
         self._unknown: dict[Digest, int] = {}  # batch -> when to look for its consents in the vault again
         self._reminded: dict[Digest, int] = {}  # consent -> when its hospital is told of the request again
         self._settled: dict[Digest, tuple[object, int]] = {}  # batch -> (last record, time) of a look without acts
+        self._awaited: dict[Digest, int] = {}  # batch -> since when its hospital's vote for a plan is awaited
         self._busy: set[object] = set()
 
     @property
@@ -277,6 +277,7 @@ class Erasing:
         self._machines.clear()
         self._clean.clear()
         self._settled.clear()
+        self._awaited.clear()
 
     def _signed(self, statement: Statement) -> bytes:
         return self._node.sign(statement)
@@ -913,31 +914,36 @@ class Erasing:
         asked = questions(self._history, erasure)
         return next((one for one in asked or [] if uses.get(one.opened.round_id)), None)
 
-    def _chosen(self, batch: Digest, erasure: ErasureHistory, now: int) -> Unlearner | None:
-        """The method that a plan of a batch takes; None while the controlling hospital's choice is awaited.
+    def _chosen(self, batch: Digest, erasure: ErasureHistory) -> Unlearner | None:
+        """The method that the controlling hospital chose for a batch: by its vote, which is its signed choice.
 
-        Its vote is its choice, signed. The others follow it unless members cannot carry the method out; they take the
-        default where it may not be followed, and where the hospital stays silent or has no vote.
+        None where that is not here, or names what members cannot carry out.
         """
-        opened = erasure.opened
-        if opened.controller == self._node.me:
+        if erasure.opened.controller == self._node.me:
             return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name)
         for vote in self._about(batch, PlanNotice):
             found = methods.numbered(vote.method)
-            if vote.member == opened.controller and found is not None and methods.barred(found) is None:
+            if vote.member == erasure.opened.controller and found is not None and methods.barred(found) is None:
                 return found
-        since = max(opened.opened_at + self._terms(opened.study).erasure_window, erasure.times["copy_deleted"])
-        silent = now > since + CHOICE_S or not roster_of(self._history, opened.study) >> opened.controller & 1
-        return methods.DEFAULT if silent else None
-
-    def _terms(self, study: Digest) -> CreateStudy:
-        return self._history.studies[study].created.terms
+        return None
 
     def _planned(self, batch: Digest, erasure: ErasureHistory, now: int) -> PlanTerms | None:
-        """The plan that follows; where nothing is to be unlearned, no choice is awaited."""
-        method = self._chosen(batch, erasure, now)
+        """The plan that follows; None while it does not, or while the choice of its method is awaited.
+
+        It is awaited for `CHOICE_S` from when the hospital can vote, and not where it has no vote or nothing replays.
+        """
+        method, opened = self._chosen(batch, erasure), erasure.opened
         plan = plan_of(self._history, erasure, self._uses(batch), method or methods.DEFAULT)
-        return None if plan is None or (method is None and plan.method != methods.NOTHING) else plan
+        if plan is None or method is not None or plan.method == methods.NOTHING:
+            return plan
+        if not roster_of(self._history, opened.study) >> opened.controller & 1:
+            return plan
+        if not has_turn(self._history, erasure):
+            self._awaited.pop(batch, None)
+            return None
+        terms = self._history.studies[opened.study].created.terms
+        since = max(self._awaited.setdefault(batch, now), opened.opened_at + terms.erasure_window)
+        return plan if now > since + CHOICE_S else None
 
     def _refused_choice(self, batch: Digest, erasure: ErasureHistory) -> str | None:
         """Why the method that the controlling hospital voted for is not followed; None where it is."""
