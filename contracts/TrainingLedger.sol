@@ -467,8 +467,12 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         Branch storage b = s.branches[branch];
         b.parent = uint16(t.parentBranch);
         b.baseHeight = t.baseHeight;
-        b.baseFinals = _finalsAt(s, t.parentBranch, t.baseHeight);
-        b.targetFinals = _finalsAt(s, current, t.targetHeight);
+        uint32 target = _finalsAt(s, current, t.targetHeight);
+        if (t.rounds > target) revert TooManyRounds(t.rounds, target);
+        unchecked {
+            b.baseFinals = target - t.rounds; // a method that takes fewer rounds has done as much of the study at its end
+        }
+        b.targetFinals = target;
         b.dueAt = uint40(t.dueAt); // a month after a block's stamp at most
         (s.fork.lineage, s.fork.model) = (baseResult, t.baseModel);
         s.course = course.withFork(round.isOpen() ? WAITS_FOR_ROUND : WAITS_FOR_PURGE);

@@ -155,6 +155,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
                 baseModel: p.baseModel,
                 branchSeed: p.branchSeed,
                 targetHeight: p.targetHeight,
+                rounds: p.rounds,
                 dueAt: t.dueAt
             }),
             proof
@@ -163,23 +164,18 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         if (!replays) _planModel[batch] = p.baseModel;
         _batches[batch] = _in(b, State.PLANNED).stamped().planned(replays, branch, roster);
         emit ErasurePlanned(
-            batch, t.study, branch, p.parentBranch, p.baseHeight, p.baseModel, p.branchSeed, p.targetHeight
+            batch,
+            t.study,
+            branch,
+            p.parentBranch,
+            p.baseHeight,
+            p.baseModel,
+            p.branchSeed,
+            p.targetHeight,
+            p.method,
+            p.rounds
         );
-        _record(
-            keccak256(
-                abi.encode(
-                    Tags.RECORD_ERASURE_PLANNED,
-                    batch,
-                    t.study,
-                    branch,
-                    p.parentBranch,
-                    p.baseHeight,
-                    p.baseModel,
-                    p.branchSeed,
-                    p.targetHeight
-                )
-            )
-        );
+        _record(keccak256(abi.encode(Tags.RECORD_ERASURE_PLANNED, batch, t.study, branch, p)));
     }
 
     /// @inheritdoc IUnlearningRegistry

@@ -145,7 +145,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         "ErasureSteps(bytes32 batch,uint16 member,uint8 first,bytes32[] evidence)",
         (
             "Plan(bytes32 batch,uint32 parentBranch,uint32 baseHeight,bytes32 baseModel,bytes32 branchSeed,"
-            "uint32 targetHeight)"
+            "uint32 targetHeight,uint8 method,uint32 rounds)"
         ),
         "Purged(bytes32 batch,uint16 member,uint8 stage,bytes32 inventory)",
         "Verdict(bytes32 batch,uint16 member,uint32 branch,bytes32 headModel,bool confirmed)",
@@ -639,7 +639,10 @@ class ErasureSteps(Statement):
 
 @dataclass(frozen=True, slots=True)
 class Plan(Statement):
-    """A vote of a member: replay from `base_height` (0: the initial model) to `target_height` on a new branch."""
+    """A vote of a member: unlearn from `base_height` (0: the initial model) to `target_height` on a new branch.
+
+    `method` is its number (0: nothing to unlearn), `rounds` how many models it makes in place of those it replaces.
+    """
 
     batch: Digest
     parent_branch: int
@@ -647,6 +650,8 @@ class Plan(Statement):
     base_model: Digest
     branch_seed: Digest
     target_height: int
+    method: int
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)

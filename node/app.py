@@ -774,7 +774,14 @@ class Node:
         try:
             self.metrics.trainings += 1
             trained = await trio.to_thread.run_sync(
-                self._trainer.train, job.arithmetic, job.rows, job.x, job.y, job.model, job.beacon, job.member
+                partial(self._trainer.train, unlearner=job.unlearner),
+                job.arithmetic,
+                job.rows,
+                job.x,
+                job.y,
+                job.model,
+                job.beacon,
+                job.member,
             )
         except TrainingStopped:
             return (TrainingFailed(effect.generation),)

@@ -21,7 +21,7 @@ from crypto.errors import CryptoError
 from crypto.keys import address_text
 from crypto.merkle import Inclusion, MerkleMap, verify_member
 from crypto.statements import Certificate, OpenErasure, Plan, Purged, Statement, Verdict, struct_hash
-from node import proof
+from node import methods, proof
 from node.document import Fields, read
 from node.erasure import (
     COPY_DELETED,
@@ -30,11 +30,11 @@ from node.erasure import (
     LONGEST_EXTENSION_S,
     PAIR,
     Claim,
-    PlanTerms,
     line_of,
     replays,
     roster_of,
     sentences,
+    terms_of,
     verdicts_needed,
 )
 from node.errors import NotFound
@@ -127,7 +127,7 @@ def make(
         and one.member in erasure.verdicts
         and one.member != opened.controller
     ]
-    votes = _signatures(store.notices(opened.batch, "PlanNotice"), lambda n: _votes_for(n, plan))
+    votes = _signatures(store.notices(opened.batch, "PlanNotice"), lambda n: terms_of(n) == terms_of(plan))
     roster = roster_of(history, opened.study) | bitmap_of(one["member"] for one in votes)
     stated = {(one.stage, one.member): one.inventory for one in purges}
     purged = {member: listed for (stage, member), listed in stated.items() if stage == FINAL}
@@ -142,7 +142,7 @@ def make(
         base_model=plan.base_model,
         head_model=confirmed.head_model,
         branch=confirmed.branch,
-        forks=replays(plan),
+        method=plan.method,
         confirmed=sum(one.confirmed and bool(roster >> one.member & 1) for one in verdicts),
         others=(roster & ~(1 << opened.controller)).bit_count(),
         purged=purged,
@@ -169,8 +169,8 @@ def make(
             "excluded": erasure.steps[EXCLUDED].hex(),
             "copy_deleted": erasure.steps[COPY_DELETED].hex(),
             "first_height": first_height,
-            "method": "replay" if replays(plan) else "no replay: never in an included set",
-            "exact": True,
+            "method": methods.name_of(plan.method),
+            "exact": methods.is_exact(plan.method),
         },
         "dates": {
             name: _day(at) for name, at in sorted(erasure.times.items()) if name not in ("closing", "link_destroyed")
@@ -275,14 +275,10 @@ def _plan(plan: ErasurePlanned, votes: list[dict[str, Any]]) -> dict[str, Any]:
         "base_model": plan.base_model.hex(),
         "branch_seed": plan.branch_seed.hex(),
         "target_height": plan.target_height,
+        "method": plan.method,
+        "rounds": plan.rounds,
         "votes": votes,
     }
-
-
-def _votes_for(notice: PlanNotice, plan: ErasurePlanned) -> bool:
-    return PlanTerms(
-        notice.parent_branch, notice.base_height, notice.base_model, notice.branch_seed, notice.target_height
-    ) == PlanTerms(plan.parent_branch, plan.base_height, plan.base_model, plan.branch_seed, plan.target_height)
 
 
 def _signatures(notices: Sequence[Any], fits: Callable[[PlanNotice], bool]) -> list[dict[str, Any]]:
@@ -361,7 +357,7 @@ class _Body:
         self.method, exact = inner.take("method", str), inner.take("exact", bool)
         inner.done()
         if not exact:
-            inner.fault("only exact replays are certified")
+            inner.fault("only exact methods are certified")
 
     def check(self) -> dict[str, Any]:
         top = self.top
@@ -373,7 +369,7 @@ class _Body:
         purges = self._purges()
         self._head(after, plan, forks)
         exceptions = self._exceptions(purges, forks)
-        self._claims(plan, verdicts, purges, after, forks)
+        self._claims(plan, verdicts, purges, after)
         dates, blocks = self._dates(), self._blocks()
         contacts = top.fields("contacts")
         for place, text in CONTACTS.items():
@@ -387,6 +383,7 @@ class _Body:
             "study_name": self.study_name,
             "hospital": {"index": self.controller, "name": self.name},
             "method": self.method,
+            "exact": True,
             "claims": self.shown,
             "models": {"before": before.hex(), "base": base.hex(), "after": after.hex()},
             "confirmed_by": verdicts,
@@ -414,6 +411,8 @@ class _Body:
             inner.digest("base_model"),
             inner.digest("branch_seed"),
             inner.uint("target_height", 32),
+            inner.uint("method", 8),
+            inner.uint("rounds", 32),
         )
         if plan.base_model != base:
             inner.fault("the plan's checkpoint is not the base model")
@@ -426,8 +425,10 @@ class _Body:
             inner.fault(f"{voters.bit_count()} votes of {n} members are no quorum")
         inner.done()
         forks = plan.target_height != plan.base_height
-        if self.method != ("replay" if forks else "no replay: never in an included set"):
-            inner.fault(f"the plan is not of the method {self.method!r:.60}")
+        if self.method != methods.name_of(plan.method) or not methods.is_exact(plan.method):
+            inner.fault(f"the plan is not of the exact method {self.method!r:.60}")
+        if forks != (plan.method != methods.NOTHING) or forks != (plan.rounds > 0):
+            inner.fault(f"{plan.rounds} rounds by method {plan.method} are not what the plan replays")
         return plan, forks
 
     def _verdicts(self, after: Digest) -> list[int]:
@@ -487,9 +488,7 @@ class _Body:
             inner.fault("a member is not of the name given")
         return {"members": [{"index": m, "name": n} for m, n in sorted(named.items())], "remains": list(REMAINS)}
 
-    def _claims(
-        self, plan: Plan, verdicts: list[int], purges: dict[tuple[int, int], Digest], after: Digest, forks: bool
-    ) -> None:
+    def _claims(self, plan: Plan, verdicts: list[int], purges: dict[tuple[int, int], Digest], after: Digest) -> None:
         """The sentences must be those that follow from what was checked: no more may be claimed."""
         stated = {m: listed for (stage, m), listed in sorted(purges.items()) if stage == FINAL}
         follows = sentences(
@@ -502,7 +501,7 @@ class _Body:
             base_model=plan.base_model,
             head_model=after,
             branch=self.branch,
-            forks=forks,
+            method=plan.method,
             confirmed=len(verdicts),
             others=(self.roster & ~(1 << self.controller)).bit_count(),
             purged=stated,

@@ -41,11 +41,13 @@ from crypto.statements import (
     Tombstone,
     struct_hash,
 )
+from fl_engine.unlearning import Unlearner
 from node import card as cards
-from node import certificate, proof
+from node import certificate, methods, proof
 from node.desk import Desk
 from node.erasure import (
     AGAIN_S,
+    CHOICE_S,
     CLOSED,
     COPY_DELETED,
     DELIVERED,
@@ -80,13 +82,13 @@ from node.erasure import (
     included_rounds,
     inventory,
     is_overdue,
-    line_of,
     old_line_is_quiet,
     plan_of,
     questions,
     replays,
     roster_of,
     state_of,
+    terms_of,
 )
 from node.errors import CallReverted, InputError, LedgerError, NodeError, NotFound, Refused
 from node.history import ErasureHistory, History, RoundHistory
@@ -249,6 +251,7 @@ class Erasing:
         self._unknown: dict[Digest, int] = {}  # batch -> when to look for its consents in the vault again
         self._reminded: dict[Digest, int] = {}  # consent -> when its hospital is told of the request again
         self._settled: dict[Digest, tuple[object, int]] = {}  # batch -> (last record, time) of a look without acts
+        self._awaited: dict[Digest, int] = {}  # batch -> since when its hospital's vote for a plan is awaited
         self._busy: set[object] = set()
 
     @property
@@ -274,6 +277,7 @@ class Erasing:
         self._machines.clear()
         self._clean.clear()
         self._settled.clear()
+        self._awaited.clear()
 
     def _signed(self, statement: Statement) -> bytes:
         return self._node.sign(statement)
@@ -296,12 +300,18 @@ class Erasing:
         patient: str | None = None,
         consent: Digest | None = None,
         card: bytes | None = None,
+        method: str | None = None,
     ) -> dict[str, Any]:
         """Ask for erasure: use stops at once, the withdrawal goes to the chain, the batch is opened or relayed.
 
         Asked again for the same consent, it is the same erasure. A card of another hospital's patient is relayed: the
         withdrawal is posted from here, the request goes to that hospital, and if it stays silent for `RELAY_S` seconds
         of chain time this node opens the batch itself.
+
+        Args:
+            patient, consent, card: who; one of them.
+            method: the unlearning method by name, which only the patient's hospital may choose, once for a batch;
+                default rollback and replay.
 
         Returns:
             `erasure` (id of the batch, None while only relayed), `erasures` (all of them), `consents`, `controller`,
@@ -314,15 +324,15 @@ class Erasing:
             parsed = cards.parse(card)
             cards.check_network(parsed, self._desk.network)
             notices.append(cards.erasure_notice(parsed, now, member))
-            await node.core(self._take_request, cards.withdrawal_notice(parsed), notices[0], now)
+            withdrawals = [cards.withdrawal_notice(parsed)]
         else:
             who = consent if consent is not None else patient
             if who is None:
                 raise InputError("name a patient, a consent or a card")
-            for one in await node.core(self._vault.find, who):
-                ours = await node.core(self._vault.card, one.consent_id)
-                notices.append(cards.erasure_notice(ours, now, member))
-                await node.core(self._take_request, cards.withdrawal_notice(ours), notices[-1], now)
+            held = [await node.core(self._vault.card, one.consent_id) for one in await node.core(self._vault.find, who)]
+            notices = [cards.erasure_notice(ours, now, member) for ours in held]
+            withdrawals = [cards.withdrawal_notice(ours) for ours in held]
+        await node.core(self._take_requests, withdrawals, notices, now, method)
         posted = await self._desk.post_withdrawals(node)  # type: ignore[arg-type]
         foreign = [one for one in notices if one.controller != member]
         for notice in foreign:
@@ -345,6 +355,24 @@ class Erasing:
             "receipt": [self._receipt(one) for one in kept or notices],
         }
 
+    def _take_requests(
+        self, withdrawals: list[WithdrawalNotice], notices: list[ErasureNotice], now: int, method: str | None
+    ) -> None:
+        """Take all requests of an order; the method is kept before the chain can hear of the batch."""
+        if method is not None:
+            methods.find(method)
+            for notice in notices:
+                self._check_choice(notice, method)
+        for withdrawal, notice in zip(withdrawals, notices, strict=True):
+            self._take_request(withdrawal, notice, now)
+        if method is None:
+            return
+        self._opening_calls()
+        for batch in {self._batch_of(one.consent_id) for one in notices} - {None}:
+            assert batch is not None
+            if not self._store.meta(f"method {batch.hex()}"):
+                self._store.set_meta(f"method {batch.hex()}", method)
+
     def _take_request(self, withdrawal: WithdrawalNotice, notice: ErasureNotice, now: int) -> None:
         """Stop the use, keep both statements. The first request counts: it started the clock."""
         if notice.controller == self._node.me:
@@ -354,6 +382,18 @@ class Erasing:
             self._store.remember(withdrawal, own=False)
         if self._batch_of(notice.consent_id) is None:
             self._store.remember(notice, own=True)
+
+    def _check_choice(self, notice: ErasureNotice, method: str) -> None:
+        """`Refused` where this method cannot be chosen for a request any more, or not here. The first choice stands."""
+        if notice.controller != self._node.me:
+            raise Refused(f"member {notice.controller}, whose patient this is, chooses the method; ask without one")
+        batch = self._batch_of(notice.consent_id)
+        if batch is None:
+            return
+        voted = [methods.name_of(one.method) for one in self._about(batch, PlanNotice) if one.member == self._node.me]
+        kept = self._store.meta(f"method {batch.hex()}") or next(iter(voted), method)
+        if kept != method:
+            raise Refused(f"erasure {batch.hex()[:12]} has a method already: {kept}")
 
     def _kept_requests(self, consents: list[Digest]) -> list[ErasureNotice]:
         return [one for consent in consents for one in self._about(consent, ErasureNotice)]
@@ -667,8 +707,8 @@ class Erasing:
         answered = was_read and all(one.opened.round_id in uses for one in asked or ())
         facts = replace(facts, answered=answered, window_end=opened.opened_at + terms.erasure_window)
         if erasure.plan is None:
-            plan = plan_of(history, erasure, uses) if opening is not None else None
-            votes = [n for n in self._about(batch, PlanNotice) if plan is not None and _terms_of(n) == plan]
+            plan = self._planned(batch, erasure, now) if opening is not None else None
+            votes = [n for n in self._about(batch, PlanNotice) if plan is not None and terms_of(n) == plan]
             return replace(
                 facts,
                 has_turn=has_turn(history, erasure),
@@ -676,7 +716,7 @@ class Erasing:
                 voted=any(n.member == me for n in votes),
                 votes=bitmap_of(n.member for n in votes),
             )
-        checkpoint = checkpoint_of(history, erasure.plan, line_of(history, erasure))
+        checkpoint = checkpoint_of(history, erasure.plan)
         kept = self._about(batch, VerdictNotice)
         fitting = [
             n.member
@@ -874,21 +914,64 @@ class Erasing:
         asked = questions(self._history, erasure)
         return next((one for one in asked or [] if uses.get(one.opened.round_id)), None)
 
+    def _chosen(self, batch: Digest, erasure: ErasureHistory) -> Unlearner | None:
+        """The method that the controlling hospital chose for a batch: by its vote, which is its signed choice.
+
+        None where that is not here, or names what members cannot carry out.
+        """
+        if erasure.opened.controller == self._node.me:
+            return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name)
+        for vote in self._about(batch, PlanNotice):
+            found = methods.numbered(vote.method)
+            if vote.member == erasure.opened.controller and found is not None and methods.barred(found) is None:
+                return found
+        return None
+
+    def _planned(self, batch: Digest, erasure: ErasureHistory, now: int) -> PlanTerms | None:
+        """The plan that follows; None while it does not, or while the choice of its method is awaited.
+
+        It is awaited for `CHOICE_S` from when the hospital can vote, and not where it has no vote or nothing replays.
+        """
+        method, opened = self._chosen(batch, erasure), erasure.opened
+        plan = plan_of(self._history, erasure, self._uses(batch), method or methods.DEFAULT)
+        if plan is None or method is not None or plan.method == methods.NOTHING:
+            return plan
+        if not roster_of(self._history, opened.study) >> opened.controller & 1:
+            return plan
+        if not has_turn(self._history, erasure):
+            self._awaited.pop(batch, None)
+            return None
+        terms = self._history.studies[opened.study].created.terms
+        since = max(self._awaited.setdefault(batch, now), opened.opened_at + terms.erasure_window)
+        return plan if now > since + CHOICE_S else None
+
+    def _refused_choice(self, batch: Digest, erasure: ErasureHistory) -> str | None:
+        """Why the method that the controlling hospital voted for is not followed; None where it is."""
+        for vote in self._about(batch, PlanNotice):
+            if vote.member != erasure.opened.controller or vote.method == methods.NOTHING:
+                continue
+            found = methods.numbered(vote.method)
+            if found is None:
+                return f"the hospital chose a method of number {vote.method}, which is not known here"
+            if (why := methods.barred(found)) is not None:
+                return f"the hospital chose {found.name}, which no member carries out: it {why}"
+        return None
+
     async def _vote_plan(self, node: Surroundings, batch: Digest) -> None:
-        notice = await node.core(self._sign_plan, batch)
+        notice = await node.core(self._sign_plan, batch, node.now)
         if notice is not None:
             await node.offer(notice)
 
-    def _sign_plan(self, batch: Digest) -> PlanNotice | None:
+    def _sign_plan(self, batch: Digest, now: int) -> PlanNotice | None:
         """Our vote for the plan that follows now. One for a line that does not train any more is replaced."""
-        terms = plan_of(self._history, self._erasure(batch), self._uses(batch))
+        terms = self._planned(batch, self._erasure(batch), now)
         if terms is None:
             return None
         kept = self._about(batch, PlanNotice)
-        if any(_terms_of(n) != terms for n in kept):
+        if any(terms_of(n) != terms for n in kept):
             self._store.forget_notices(batch, "PlanNotice")
             for n in kept:
-                if _terms_of(n) == terms:
+                if terms_of(n) == terms:
                     self._store.remember(n, own=n.member == self._node.me)
         draft = PlanNotice(
             batch,
@@ -898,29 +981,31 @@ class Erasing:
             terms.base_model,
             terms.branch_seed,
             terms.target_height,
+            terms.method,
+            terms.rounds,
             b"",
         )
         return self._say(draft)
 
     async def _gather_plans(self, node: Surroundings, batch: Digest) -> None:
-        notice = await node.core(self._sign_plan, batch)
+        notice = await node.core(self._sign_plan, batch, node.now)
         if notice is not None:
             await node.offer(notice)
         await node.pull(batch)
 
     async def _post_plan(self, node: Surroundings, batch: Digest) -> None:
-        call = await node.core(self._planning, batch)
+        call = await node.core(self._planning, batch, node.now)
         if call is not None:
             await node.send(call)
 
-    def _planning(self, batch: Digest) -> Planning | None:
+    def _planning(self, batch: Digest, now: int) -> Planning | None:
         erasure = self._erasure(batch)
-        terms = plan_of(self._history, erasure, self._uses(batch))
+        terms = self._planned(batch, erasure, now)
         roster = roster_of(self._history, erasure.opened.study)
         votes = [
             (n.member, n.signature)
             for n in self._about(batch, PlanNotice)
-            if _terms_of(n) == terms and roster >> n.member & 1 and counts(n, self._history, self._node.domains)
+            if terms_of(n) == terms and roster >> n.member & 1 and counts(n, self._history, self._node.domains)
         ]
         if terms is None:
             return None
@@ -931,6 +1016,8 @@ class Erasing:
             terms.base_model,
             terms.branch_seed,
             terms.target_height,
+            terms.method,
+            terms.rounds,
             tuple(sorted(votes)),
             self._history.base_proof(erasure.opened.study, terms.parent_branch, terms.base_height),
         )
@@ -1075,7 +1162,7 @@ class Erasing:
         """Look through the sets of the new line and at its sums; say what was found, once."""
         erasure = self._erasure(batch)
         plan = erasure.plan
-        checkpoint = None if plan is None else checkpoint_of(self._history, plan, line_of(self._history, erasure))
+        checkpoint = None if plan is None else checkpoint_of(self._history, plan)
         if checkpoint is None:
             return
         for one in _rounds_with(checkpoint, erasure.opened.controller):
@@ -1156,7 +1243,7 @@ class Erasing:
         """Verdicts that the chain lacks, on what it knows that they are about."""
         erasure = self._erasure(batch)
         plan = erasure.plan
-        found = None if plan is None else checkpoint_of(self._history, plan, line_of(self._history, erasure))
+        found = None if plan is None else checkpoint_of(self._history, plan)
         return tuple(
             VerdictEntry(n.member, n.confirmed, n.signature)
             for n in self._about(batch, VerdictNotice)
@@ -1462,6 +1549,7 @@ class Erasing:
             batch,
             opened.due_at - DUE_S,
             self._uses(batch),
+            self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name,
         )
 
     def status(self, who: Digest | str, now: int = 0) -> dict[str, Any]:
@@ -1523,7 +1611,12 @@ class Erasing:
                 "base_model": plan.base_model.hex(),
                 "target_height": plan.target_height,
                 "replays": replays(plan),
+                "method": methods.name_of(plan.method),
+                "exact": methods.is_exact(plan.method),
+                "rounds": plan.rounds,
             },
+            "method_chosen": self._store.meta(f"method {batch.hex()}"),
+            "method_refused": self._refused_choice(batch, erasure),
             "roster": list(members_of(roster)),
             "pair_attested": sorted(m for stage, m in erasure.purges if stage == PAIR),
             "attested": sorted(m for stage, m in erasure.purges if stage == FINAL),
@@ -1536,12 +1629,6 @@ class Erasing:
 def _lone_stages(state: State) -> tuple[int, ...]:
     """Stages whose attestations travel alone in a state: elsewhere the replay's opening or the verdicts carry them."""
     return () if state in PURGING else (PAIR,) if state in JUDGING else (PAIR, FINAL)
-
-
-def _terms_of(notice: PlanNotice) -> PlanTerms:
-    return PlanTerms(
-        notice.parent_branch, notice.base_height, notice.base_model, notice.branch_seed, notice.target_height
-    )
 
 
 def _tombstone(notice: TombstoneNotice) -> Tombstone:

@@ -27,8 +27,12 @@ from enum import Enum
 from typing import Final
 
 from crypto.digest import Digest, hash_words, keccak256
+from fl_engine.unlearning import Claim as Level
+from fl_engine.unlearning import Unlearner
+from node import methods
 from node.history import Branch, ErasureHistory, History, RoundHistory, StudyHistory
 from node.membership import bitmap_of, faults, members_of, quorum, slack
+from node.messages import PlanNotice
 from node.records import ErasurePlanned, Position
 
 DUE_S: Final = 30 * 86_400
@@ -39,6 +43,9 @@ LONGEST_MONTH_S: Final = 31 * 86_400
 
 LONGEST_EXTENSION_S: Final = 61 * 86_400
 """Furthest beyond its due date that a batch may be extended: two further months (Art. 12(3) GDPR)."""
+
+CHOICE_S: Final = 60
+"""How long members wait for the controlling hospital's vote, which names the method, before they take the default."""
 
 RELAY_S: Final = 60
 """How long a relay waits for the controlling hospital to open a batch before it opens one itself; chain seconds."""
@@ -155,6 +162,21 @@ class PlanTerms:
     base_model: Digest
     branch_seed: Digest
     target_height: int
+    method: int  # `node.methods`
+    rounds: int
+
+
+def terms_of(one: PlanNotice | ErasurePlanned) -> PlanTerms:
+    """What a vote is for, or what a plan on the chain is."""
+    return PlanTerms(
+        one.parent_branch,
+        one.base_height,
+        one.base_model,
+        one.branch_seed,
+        one.target_height,
+        one.method,
+        one.rounds,
+    )
 
 
 def line_of(history: History, erasure: ErasureHistory) -> int:
@@ -201,8 +223,13 @@ def questions(history: History, erasure: ErasureHistory) -> list[RoundHistory] |
     return included_rounds(history, opened.study, line_of(history, erasure), target, opened.controller)
 
 
-def plan_of(history: History, erasure: ErasureHistory, uses: Mapping[Digest, bool]) -> PlanTerms | None:
-    """The plan that follows from which rounds (by id) used an erased consent; None while an answer is missing."""
+def plan_of(
+    history: History, erasure: ErasureHistory, uses: Mapping[Digest, bool], method: Unlearner = methods.DEFAULT
+) -> PlanTerms | None:
+    """The plan that follows from which rounds (by id) used an erased consent; None while an answer is missing.
+
+    `Refused` where members cannot carry the method out.
+    """
     opened = erasure.opened
     asked = questions(history, erasure)
     target = target_of(history, erasure)
@@ -213,17 +240,35 @@ def plan_of(history: History, erasure: ErasureHistory, uses: Mapping[Digest, boo
     first = next((one for one in asked if uses[one.opened.round_id]), None)
     if first is None:
         model = history.studies[opened.study].branches[number].models[target]
-        return PlanTerms(number, target, model, seed, target)
+        return PlanTerms(number, target, model, seed, target, methods.NOTHING, 0)
     older = [
         one
         for one in history.path(opened.study, number)
         if one.final is not None and one.opened.height < first.opened.height
     ]
-    if not older:
-        return PlanTerms(0, 0, history.studies[opened.study].created.terms.initial_model, seed, target)
-    base = older[-1]
-    assert base.final is not None
-    return PlanTerms(base.opened.branch, base.opened.height, base.final.result.model_root, seed, target)
+    parent, height, model = 0, 0, history.studies[opened.study].created.terms.initial_model
+    if older:
+        base = older[-1]
+        assert base.final is not None
+        parent, height, model = base.opened.branch, base.opened.height, base.final.result.model_root
+    rounds = methods.rounds_of(method, replaced(history, opened.study, number, target, parent, height))
+    return PlanTerms(parent, height, model, seed, target, methods.NUMBERS[method.name], rounds)
+
+
+def replaced(history: History, study: Digest, line: int, target: int, parent: int, base: int) -> int:
+    """How many models a plan replaces, from height `base` of branch `parent` to height `target` of branch `line`."""
+    return history.finals_at(study, line, target) - history.finals_at(study, parent, base)
+
+
+def method_of(history: History, one: RoundHistory) -> Unlearner | None:
+    """The unlearning method that a round belongs to; None where it is one of the study's own training."""
+    branch = history.studies[one.opened.study].branches[one.opened.branch]
+    if branch.parent is None:
+        return None
+    plan = history.erasures[branch.batch].plan
+    assert plan is not None
+    made = sum(history.rounds[r].made_model for h, r in branch.rounds.items() if h < one.opened.height)
+    return methods.numbered(plan.method) if made < plan.rounds else None
 
 
 def has_turn(history: History, erasure: ErasureHistory) -> bool:
@@ -306,30 +351,17 @@ class Checkpoint:
     rounds: tuple[RoundHistory, ...]
 
 
-def checkpoint_of(history: History, plan: ErasurePlanned, line: int) -> Checkpoint | None:
-    """Where the replay has caught up, as the contract computes it; None while it has not. `line`: `line_of`."""
-    if not replays(plan):
+def checkpoint_of(history: History, plan: ErasurePlanned) -> Checkpoint | None:
+    """Where the replay has caught up, as the contract computes it; None while it has not."""
+    if not plan.rounds:
         return Checkpoint(plan.branch, plan.base_height, plan.base_model, ())
-    wanted = _models_made(history, plan.study, line, plan.target_height)
-    made = _models_made(history, plan.study, plan.branch, plan.base_height)
-    if made >= wanted:
-        return Checkpoint(plan.branch, plan.base_height, plan.base_model, ())
-    rounds = []
-    for one in history.path(plan.study, plan.branch):
-        if one.opened.height <= plan.base_height or one.final is None or one.final.result.outcome != 1:
-            continue
-        rounds.append(one)
-        made += 1
-        if made == wanted:
-            return Checkpoint(plan.branch, one.opened.height, one.final.result.model_root, tuple(rounds))
-    return None
-
-
-def _models_made(history: History, study: Digest, branch: int, height: int) -> int:
-    return sum(
-        one.opened.height <= height and one.final is not None and one.final.result.outcome == 1
-        for one in history.path(study, branch)
-    )
+    made = history.studies[plan.study].branches[plan.branch].rounds
+    rounds = [history.rounds[made[height]] for height in sorted(made) if history.rounds[made[height]].made_model]
+    if len(rounds) < plan.rounds:
+        return None
+    last = rounds[plan.rounds - 1].final
+    assert last is not None
+    return Checkpoint(plan.branch, last.height, last.result.model_root, tuple(rounds[: plan.rounds]))
 
 
 def verdicts_needed(n: int, others: int, f: int) -> int:
@@ -767,7 +799,7 @@ def sentences(
     base_model: Digest | None,
     head_model: Digest | None,
     branch: int,
-    forks: bool,
+    method: int,
     confirmed: int,
     others: int,
     purged: Mapping[int, Digest],
@@ -780,7 +812,7 @@ def sentences(
         first_height: `excluded_from`, where it is known.
         batch, requests_root: of the batch, which the hospital authorised.
         excluded: evidence of the first step, None while it was not taken.
-        base_model, head_model, branch, forks: of the plan and the confirmed model; None while there is none.
+        base_model, head_model, branch, method: of the plan and the confirmed model; None while there is none.
         confirmed, others: how many of how many other members confirmed.
         purged: member -> inventory of its final attestation.
         members: how many were asked for one.
@@ -804,11 +836,14 @@ def sentences(
                 "other hospitals.",
             )
         )
-    if head_model is not None and base_model is not None:
-        if forks:
+    unlearner = methods.numbered(method)
+    exact = method == methods.NOTHING or (unlearner is not None and Level.L2 in unlearner.claims)
+    if head_model is not None and base_model is not None and exact:
+        if unlearner is not None:
             sentence = (
-                "The current model was recomputed from a model made before this consent's first declared use; "
-                f"{confirmed} of {others} other members repeated the addition and got the same bits. "
+                "The current model was recomputed from a model made before this consent's first declared use, by the "
+                f"exact unlearning method {unlearner.name}; {confirmed} of {others} other members repeated the "
+                "addition and got the same bits. "
                 "They could not see whether local training was honest."
             )
         else:
@@ -853,7 +888,7 @@ def claims(
         base_model=None if plan is None else plan.base_model,
         head_model=None if confirmed is None else confirmed.head_model,
         branch=0 if confirmed is None else confirmed.branch,
-        forks=plan is not None and replays(plan),
+        method=methods.NOTHING if plan is None else plan.method,
         confirmed=sum(v.confirmed for v in erasure.verdicts.values()),
         others=(roster & ~(1 << opened.controller)).bit_count(),
         purged=purged,

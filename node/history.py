@@ -101,6 +101,11 @@ class RoundHistory:
         return self.logged[-1].timestamp if self.over else None
 
     @property
+    def made_model(self) -> bool:
+        """Whether the round is final with a model."""
+        return self.final is not None and self.final.result.outcome == 1
+
+    @property
     def over(self) -> bool:
         """Whether the round is final or failed."""
         return self.final is not None or self.failed is not None
@@ -108,7 +113,11 @@ class RoundHistory:
 
 @dataclass(slots=True)
 class Branch:
-    """One line of a study's models. `models[h]` is the model root after height h (unchanged by failed rounds)."""
+    """One line of a study's models. `models[h]` is the model root after height h (unchanged by failed rounds).
+
+    `base_finals` is how much of the study is done at its base: as many models as the branch's method need not make are
+    counted there, so that at the end of the replay `finals` is what it was on the line that is replaced.
+    """
 
     number: int
     parent: int | None
@@ -120,6 +129,7 @@ class Branch:
     batch: Digest
     rounds: dict[int, Digest] = field(default_factory=dict)  # height -> round id
     models: dict[int, Digest] = field(default_factory=dict)
+    base_finals: int = 0
     finals: int = 0
 
 
@@ -329,6 +339,7 @@ class History:
                 study = self.studies[record.study]
                 parent = study.branches[record.parent]
                 models = {h: root for h, root in parent.models.items() if h <= record.base_height}
+                finals = self.finals_at(record.study, record.parent, record.base_height)
                 study.branches[record.branch] = Branch(
                     record.branch,
                     record.parent,
@@ -339,7 +350,8 @@ class History:
                     record.target_height,
                     record.batch,
                     models=models,
-                    finals=sum(1 for h in self._final_heights(study, record.parent) if h <= record.base_height),
+                    base_finals=finals,
+                    finals=finals,
                 )
                 study.active_branch = record.branch
             case _:
@@ -436,6 +448,10 @@ class History:
             case ErasurePlanned():
                 one.plan, one.planned = record, logged
                 one.reach("planned", logged)
+                if one.waits_for_purge:
+                    branch = self.studies[record.study].branches[record.branch]
+                    target = self.finals_at(record.study, record.branch - 1, record.target_height)
+                    branch.base_finals = branch.finals = target - record.rounds
             case PurgesAttested():
                 one.purges |= {(record.stage, member): listed for member, listed in record.by_member.items()}
                 if record.stage == 0:
@@ -522,9 +538,8 @@ class History:
                     key = number << 32 | height >> 8
                     voids[key] = voids.get(key, 0) | 1 << (height & 255)
             if branch.parent is not None:
-                finals = sum(1 for h in self._final_heights(one, branch.parent) if h <= branch.base_height)
                 origin = self.lineage(study, branch.parent, branch.base_height)
-                branches.append((branch.parent, branch.base_height, finals, origin))
+                branches.append((branch.parent, branch.base_height, branch.base_finals, origin))
         return Continuation(one.created.terms, tuple(branches), tuple(sorted(voids.items())))
 
     def open_round(self, study: Digest) -> RoundHistory | None:
@@ -682,17 +697,10 @@ class History:
         one = self.studies[study]
         return one.head.finals >= one.created.terms.rounds
 
-    def _final_heights(self, study: StudyHistory, branch: int) -> list[int]:
-        heights = []
-        for height, round_id in study.branches[branch].rounds.items():
-            final = self.rounds[round_id].final
-            if final is not None and final.result.outcome == 1:
-                heights.append(height)
-        parent = study.branches[branch].parent
-        if parent is not None:
-            base = study.branches[branch].base_height
-            heights += [h for h in self._final_heights(study, parent) if h <= base]
-        return heights
+    def finals_at(self, study: Digest, branch: int, height: int) -> int:
+        """How much of the study is done at a closed height of a branch's line, in rounds with a model."""
+        one = next(found for found in self.ancestry(study, branch) if height >= found.base_height)
+        return one.base_finals + sum(self.rounds[r].made_model for h, r in one.rounds.items() if h <= height)
 
 
 STEP_STATES = {

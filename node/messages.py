@@ -118,6 +118,8 @@ class PlanNotice:
     base_model: Digest
     branch_seed: Digest
     target_height: int
+    method: int
+    rounds: int
     signature: bytes
 
 

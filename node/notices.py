@@ -122,6 +122,8 @@ def statement_of(notice: Notice) -> Statement | None:
                 notice.base_model,
                 notice.branch_seed,
                 notice.target_height,
+                notice.method,
+                notice.rounds,
             )
         case PurgeNotice():
             return Purged(notice.batch, notice.member, notice.stage, notice.inventory)

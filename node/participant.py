@@ -41,7 +41,9 @@ from crypto.sealing import BlobKind, Sealed, open_blob, seal
 from crypto.statements import Abstain, Commit, Domains, Have, Plan, Purged, Statement, Verdict, Vote, sign
 from fl_engine.errors import EngineError
 from fl_engine.trust import beta
+from fl_engine.unlearning import Unlearner
 from node.consent import Leaf, last_deadline, original_opening, usable
+from node.erasure import method_of
 from node.errors import LocalError, LocalFault, NotFound
 from node.history import Branch, History, Known, RoundHistory
 from node.keystore import current_ring
@@ -82,7 +84,10 @@ N = TypeVar("N", CommitNotice, AbstainNotice, HaveNotice, VoteNotice, CloseNotic
 
 @dataclass(frozen=True, slots=True)
 class TrainingJob:
-    """One training as the worker needs it: import row numbers, records x [N, ...], labels y [N], model and beacon."""
+    """One training as the worker needs it: import row numbers, records x [N, ...], labels y [N], model and beacon.
+
+    `unlearner` is the method of an erasure that the round belongs to.
+    """
 
     round_id: Digest
     generation: int
@@ -94,6 +99,7 @@ class TrainingJob:
     model: bytes
     beacon: bytes
     member: int
+    unlearner: Unlearner | None = None
 
     def without_records(self) -> TrainingJob:
         """What is needed after the training: records and model need not wait in memory for the seal."""
@@ -150,8 +156,9 @@ class Participant:
     """State of one node, in memory; everything that must survive is in `store`, `vault` and the chain.
 
     `me` is the member index, or None at an auditor, which holds seat `seat`. `seed_of` is the beacon's seed of a branch
-    at a height; only a simulation that repeats an erasure's branch gives another than the branch's own. `first` are the
-    keys the home was made with, `later` those it made since, whether the registry has them or not.
+    at a height, `unlearner_of` the unlearning method of a round; only a simulation that repeats an erasure's branch
+    gives others than the history's. `first` are the keys the home was made with, `later` those it made since, whether
+    the registry has them or not.
     """
 
     me: int | None
@@ -164,6 +171,7 @@ class Participant:
     rounds: Known[Round] = field(default_factory=Known)
     studies: dict[Digest, Arithmetic] = field(default_factory=dict)
     seed_of: Callable[[Branch, int], Digest] = lambda branch, height: branch.seed
+    unlearner_of: Callable[[History, RoundHistory], Unlearner | None] = method_of
     later: tuple[KeyRing, ...] = ()
     _use: dict[Digest, _Use] = field(default_factory=dict)
     _ended: set[Digest] = field(default_factory=set)  # our consents that were ended here, mined or not
@@ -385,6 +393,7 @@ class Participant:
             self.store.get(opened.parent_model),
             self.beacon(one),
             self.me,
+            self.unlearner_of(self.history, one),
         )
 
     def beacon(self, one: RoundHistory) -> bytes:

@@ -2,7 +2,8 @@
 
 What may live here: which rounds used a consent as far as the sets here tell, what of the old line this home still
 holds, and rows from them. Nothing is written and nothing is said. What this file does not know: who asks, how a plan is
-voted (`node/erasing.py`), what a method does (`fl_engine/unlearning`).
+voted (`node/erasing.py`), what a method does (`fl_engine/unlearning`), which ones members carry out
+(`node/methods.py`).
 
 `gather` reads the state of a node; `rows` takes the engine's estimate, which runs every program on zeros, and touches
 no state: it may run beside the node's work.
@@ -13,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from statistics import median
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 
@@ -24,8 +25,8 @@ from fl_engine.params import ParamSpec
 from fl_engine.training.method import Hyperparameters, LocalUpdate
 from fl_engine.unlearning import UNLEARNERS, Agreed, Case, Checkpoint, Claim, Need, Past, Unlearner
 from fl_engine.unlearning.execution import Cost, estimate
-from node import proof
-from node.erasure import DUE_S, OVER, State, line_of, replays, roster_of, state_of
+from node import methods, proof
+from node.erasure import DUE_S, OVER, State, line_of, replaced, replays, roster_of, state_of
 from node.errors import NodeError
 from node.history import ErasureHistory, RoundHistory
 from node.membership import bitmap_of, members_of
@@ -33,16 +34,14 @@ from node.messages import CommitNotice, TombstoneNotice
 from node.participant import Participant
 from node.training import Arithmetic
 
-REPLAY: Final = "rollback"
-"""The method that a node's plan is: the members' vote names a checkpoint and no method."""
-
 
 @dataclass(frozen=True, slots=True)
 class Subject:
     """Whose erasure is meant in one study: a hospital's consents. Without `keys` nothing is known of their use.
 
     `batch` is the erasure they are in, `received_at` when the first of them was asked for; None while nobody asked.
-    `uses` is what was read before, round id -> whether the set held one of them: these sets may be gone.
+    `uses` is what was read before, round id -> whether the set held one of them: these sets may be gone. `method` is
+    the one chosen here for the batch, where it is ours.
     """
 
     study: Digest
@@ -52,6 +51,7 @@ class Subject:
     batch: Digest | None = None
     received_at: int | None = None
     uses: Mapping[Digest, bool] = field(default_factory=dict)
+    method: str = methods.DEFAULT.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,8 +59,9 @@ class Prospect:
     """A subject in the light of what this home holds. Rounds are agreed ones of the line that trains, in their order.
 
     `used` are those whose set held a record, `unread` those whose set cannot be opened here; `first` is where in
-    `rounds` a replay begins, None where nothing is to be replayed. `updates` has, for every replayed round, what is not
-    here of the other members' updates: "" (nothing lacks), "purged" or "not here".
+    `rounds` a replay begins, None where nothing is to be replayed, and `replaced` how many models it is to replace:
+    more than those rounds, where a method of fewer rounds made them. `updates` has, for every replayed round, what is
+    not here of the other members' updates: "" (nothing lacks), "purged" or "not here".
     """
 
     subject: Subject
@@ -71,6 +72,7 @@ class Prospect:
     used: tuple[int, ...]
     unread: tuple[int, ...]
     first: int | None
+    replaced: int
     base: Digest
     base_here: bool
     updates: tuple[str, ...]
@@ -124,11 +126,11 @@ def gather(node: Participant, subject: Subject) -> Prospect:
     if plan is not None:  # the members have decided: their word, not ours
         start = plan.base_height + 1 if replays(plan) else None
     first = None if start is None else next(i for i, one in enumerate(rounds) if one.opened.height >= start)
-    base = study.created.terms.initial_model
+    base, parent, height = study.created.terms.initial_model, 0, 0
     if first:
         before = rounds[first - 1].final
         assert before is not None
-        base = before.result.model_root
+        base, parent, height = before.result.model_root, before.branch, before.height
     joined = bitmap_of(study.joined - study.left) & history.registry.active
     terms = study.created.terms
     return Prospect(
@@ -140,6 +142,7 @@ def gather(node: Participant, subject: Subject) -> Prospect:
         tuple(used),
         tuple(unread),
         first,
+        0 if first is None else replaced(history, subject.study, branch, rounds[-1].opened.height, parent, height),
         base,
         store.has(base),
         () if first is None else tuple(_lacking(node, one, subject.hospital) for one in rounds[first:]),
@@ -229,17 +232,19 @@ def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[s
             leaving=found.leaving,
             patients=max(1, len(found.subject.keys)),
             first=found.first + 1,
-            target=len(found.rounds),
+            target=found.first + found.replaced,
         )
     except EngineError as error:
         reasons.append(str(error))
     # A round of another kind of work than the study's own training was never measured here.
     seconds = None if cost is None or round_s is None or unlearner.works else cost.rounds * round_s
     erasure = found.erasure
-    planned = erasure is not None and erasure.plan is not None
+    plan = None if erasure is None else erasure.plan
+    planned = plan is not None
     decided = found.state in OVER or planned
     possible = not reasons and not decided
-    if decided and unlearner.name == REPLAY:
+    chosen = found.subject.method if plan is None else methods.name_of(plan.method)
+    if decided and unlearner.name == chosen:
         assert erasure is not None
         reasons = [_verdict(erasure)]
     return {
@@ -253,7 +258,7 @@ def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[s
         "bytes_a_member": None if cost is None else cost.update_bytes,
         "possible": possible,
         "why_not": None if possible else "; ".join(reasons),
-        "chosen": unlearner.name == REPLAY and (possible or planned),
+        "chosen": unlearner.name == chosen and (possible or planned),
     }
 
 
@@ -267,11 +272,8 @@ def _reasons(unlearner: Unlearner, found: Prospect) -> list[str]:
     """Why this study cannot be carried out an erasure in by this method; whatever holds, each as a clause."""
     assert found.first is not None
     needs, replayed = unlearner.needs, found.rounds[found.first :]
-    reasons = []
-    if Need.SHARDS in needs:
-        reasons.append("needs a study founded with shards, and this one trains all members together")
-    if Need.STATISTICS in needs:
-        reasons.append("needs a head on a frozen backbone that never saw the records, and this study trains it all")
+    why = methods.barred(unlearner)
+    reasons = [] if why is None else [why]
     if Need.CHECKPOINT in needs and not found.base_here:
         height = found.rounds[found.first - 1].opened.height if found.first else 0
         reasons.append(f"needs the model of round {height}, which is not here")
@@ -284,12 +286,6 @@ def _reasons(unlearner: Unlearner, found: Prospect) -> list[str]:
         heights = [str(replayed[i].opened.height) for i in wanted if found.updates[i] == kind]
         if heights:
             reasons.append(f"needs stored updates of rounds {', '.join(heights)}: {kind}")
-    if Need.FORGOTTEN_RECORDS in needs:
-        reasons.append("needs the records that are to be forgotten, which are deleted before a plan is made")
-    elif Need.TRUST in needs:
-        reasons.append(Need.TRUST.value)
-    if unlearner.name != REPLAY:
-        reasons.append("a plan names no method yet: what members replay is the study's own training")
     return reasons
 
 

@@ -399,6 +399,8 @@ class ErasurePlanned:
     base_model: Digest
     branch_seed: Digest
     target_height: int
+    method: int  # `node.methods`; 0 where nothing is replayed
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -891,6 +893,8 @@ class Planning:
     base_model: Digest
     branch_seed: Digest
     target_height: int
+    method: int
+    rounds: int
     votes: tuple[tuple[int, bytes], ...]
     proof: BaseProof
 

@@ -92,6 +92,7 @@ SENTENCES: Final[dict[str, str]] = {
     "ForkState": "the fork of study {study} is in state {state}, when this is not accepted",
     "NotOnAncestry": "height {height} of branch {branch} is not on the way to the branch that trains",
     "WrongCheckpoint": "the proof of the checkpoint leads to {got}, the study has {expected}",
+    "TooManyRounds": "a branch would make {rounds} models in place of {finals}",
     "BadTarget": "height {target} cannot be replayed up to, only {first} to {last}",
     # UnlearningRegistry
     "BatchKnown": "erasure {batch} is open already",

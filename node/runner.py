@@ -657,7 +657,8 @@ class Orders:
         return sorted(rows, key=lambda row: (row["date"], row["recipient"]))
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._node.erasing.request(self._node, **_who(body))
+        method = None if body.get("method") is None else str(body["method"])
+        return await self._node.erasing.request(self._node, **_who(body), method=method)
 
     async def _erase_plan(self, body: dict[str, Any]) -> dict[str, Any]:
         """What an erasure would take; the estimate runs beside the node's turn."""

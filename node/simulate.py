@@ -21,13 +21,14 @@ from crypto.digest import ZERO, Digest
 from crypto.keys import KeyRing
 from crypto.statements import Seat, sign
 from fl_engine.data.dataset import Dataset
+from fl_engine.unlearning import Unlearner
 from fl_engine.worker_client import TrainingWorker
-from node import keystore
+from node import keystore, methods
 from node.app import Node
 from node.desk import Desk
 from node.errors import InputError, TimedOut
 from node.follower import Follower
-from node.history import Branch, RoundHistory
+from node.history import Branch, History, RoundHistory
 from node.home import Network, network_json, parse_network
 from node.home import Seat as NetworkSeat
 from node.memory.ledger import MemoryLedger, memory_contracts
@@ -42,6 +43,42 @@ from node.vault import Vault
 
 POLL_S = 0.02
 ROUND_TIMEOUT_S = 3600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replay:
+    """An erasure's branch as a simulation repeats it: rounds from `from_round` on take their beacons from `seed`.
+
+    `method` carries out the rounds that stand for those up to `to_round`, the plan's target; then, as without a
+    `to_round`, the study trains on.
+    """
+
+    from_round: int
+    seed: Digest
+    method: Unlearner = methods.DEFAULT
+    to_round: int | None = None
+
+    @property
+    def replaced(self) -> int:
+        """How many rounds the method stands for."""
+        return 0 if self.to_round is None else self.to_round - self.from_round + 1
+
+    @property
+    def saved(self) -> int:
+        """How many rounds fewer the study takes with it."""
+        return self.replaced - self._rounds
+
+    @property
+    def _rounds(self) -> int:
+        return methods.rounds_of(self.method, self.replaced) if self.replaced else 0
+
+    def seed_of(self, branch: Branch, height: int) -> Digest:
+        """The seed of a round's beacon."""
+        return self.seed if height >= self.from_round else branch.seed
+
+    def unlearner_of(self, history: History, one: RoundHistory) -> Unlearner | None:
+        """The method that a round belongs to."""
+        return self.method if 0 <= one.opened.height - self.from_round < self._rounds else None
 
 
 @dataclass(slots=True)
@@ -87,7 +124,7 @@ async def simulation(
     clock: Callable[[], int] = lambda: int(time.time()),
     auditor: bool = False,
     without: frozenset[str] = frozenset(),
-    branch_seed: tuple[int, Digest] | None = None,
+    replay: Replay | None = None,
 ) -> AsyncIterator[Simulation]:
     """A synthetic network of one member a dataset, in memory, with stores and vaults under `home`.
 
@@ -97,8 +134,7 @@ async def simulation(
         clock: chain time, seconds.
         auditor: whether an auditor takes part.
         without: patients who are imported (records keep their numbers) but never granted.
-        branch_seed: (height, seed): rounds of that height and later take their beacons from this seed, as an erasure's
-            branch does.
+        replay: the erasure whose branch this is to be.
 
     Raises:
         InputError: fewer than two datasets.
@@ -132,8 +168,9 @@ async def simulation(
                 nodes.append(
                     _node(home / seats[index].name, index, ring, data, ledger, peers, network, worker, without)
                 )
-                if branch_seed is not None:
-                    nodes[-1].participant.seed_of = partial(_seed, *branch_seed)
+                if replay is not None:
+                    nodes[-1].participant.seed_of = replay.seed_of
+                    nodes[-1].participant.unlearner_of = replay.unlearner_of
                 await nursery.start(nodes[-1].run)
             yield Simulation(nodes, ledger, peers, network)
             nursery.cancel_scope.cancel()
@@ -172,10 +209,6 @@ def _node(
     return Node(participant, ledger, transport, trainer, follower, addresses, desk, POLL_S)
 
 
-def _seed(from_height: int, seed: Digest, branch: Branch, height: int) -> Digest:
-    return seed if height >= from_height else branch.seed
-
-
 def _finished(node: Node, study: Digest) -> bool:
     return study in node.history.studies and node.history.finished(study)
 
@@ -195,4 +228,4 @@ def _with_a_model(node: Node, study: Digest) -> list[tuple[RoundHistory, RoundFi
     return [(one, one.final) for one in path if one.final is not None and one.final.result.outcome == 1]
 
 
-__all__ = ["Simulation", "beacons", "roots", "simulation"]
+__all__ = ["Replay", "Simulation", "beacons", "roots", "simulation"]

@@ -17,6 +17,7 @@ from typing import Any, Final
 
 from crypto.digest import Digest
 from crypto.keys import address_text
+from node import methods
 from node.errors import InputError, NotFound
 from node.events import Event, EventIndex
 from node.history import Branch, History, RoundHistory
@@ -233,7 +234,8 @@ def _planned(r: ErasurePlanned, n: _Names) -> _Told:
     base = f"model {_short(r.base_model)} of height {r.base_height}"
     if r.target_height == r.base_height:
         return _by_contract(f"erasure {_short(r.batch)}: never included, nothing is replayed")
-    return _by_contract(f"erasure {_short(r.batch)}: branch {r.branch} replays from {base} to height {r.target_height}")
+    plan = f"branch {r.branch} replays from {base} to height {r.target_height}"
+    return _by_contract(f"erasure {_short(r.batch)}: {plan} by {methods.name_of(r.method)}, in {r.rounds} rounds")
 
 
 # record -> (record, names) -> in words

@@ -23,6 +23,7 @@ from fl_engine.models import get_model, initial_model
 from fl_engine.params import decode_model, encode_ints, encode_model, model_length, view_ints
 from fl_engine.ring import Grid, add_saturating, check_range
 from fl_engine.training import get_method
+from fl_engine.unlearning import Unlearner
 from fl_engine.worker_client import TrainingWorker
 from node.errors import InputError, LocalError, Refused
 from node.study import Study
@@ -161,8 +162,9 @@ class Trainer:
         model: bytes,
         beacon: bytes,
         member: int,
+        unlearner: Unlearner | None = None,
     ) -> LocalTraining:
-        """Train on exactly these records (import row numbers, arrays) from `model`.
+        """Train on exactly these records (import row numbers, arrays) from `model`; an unlearning method in its way.
 
         Raises:
             TrainingStopped: `stop` was called meanwhile.
@@ -174,18 +176,30 @@ class Trainer:
         training = {key: study["training", key] for key in ("local_epochs", "batch_size", "learning_rate")}
         try:
             dataset = self._load("training", rows, x, y, study["data", "classes"])
-            update = self._worker.train(
-                dataset,
-                rows,
-                model,
-                method=study["training", "method"],
-                model=study["model", "name"],
-                training=training,
-                grid=arithmetic.grid,
-                beacon=beacon,
-                member=member,
-                erasable=study["policy", "erasable"],
-            )
+            settings: dict[str, Any] = {
+                "method": study["training", "method"],
+                "model": study["model", "name"],
+                "training": training,
+                "grid": arithmetic.grid,
+                "beacon": beacon,
+                "member": member,
+                "erasable": study["policy", "erasable"],
+            }
+            again = None if unlearner is None else unlearner.retraining
+            if unlearner is None or again is None or again.work == "train":
+                update = self._worker.train(dataset, rows, model, **settings)
+            else:
+                update = self._worker.unlearn(
+                    dataset,
+                    rows,
+                    rows[:0],
+                    model,
+                    unlearner=unlearner.name,
+                    work=again.work,
+                    numbers=again.numbers(unlearner.defaults, erasable=settings["erasable"]),
+                    size=arithmetic.size,
+                    **settings,
+                )
         except WorkerFailed as error:
             if self._stopping:
                 raise TrainingStopped("training was stopped") from error

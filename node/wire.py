@@ -400,7 +400,7 @@ _NOTICES = (
     _row(
         "plan", messages.PlanNotice, MAX_SMALL_BYTES,
         ("batch", _DIGEST), ("member", _U16), ("parent_branch", _U32), ("base_height", _U32), ("base_model", _DIGEST),
-        ("branch_seed", _DIGEST), ("target_height", _U32), ("signature", _SIGNATURE),
+        ("branch_seed", _DIGEST), ("target_height", _U32), ("method", _U8), ("rounds", _U32), ("signature", _SIGNATURE),
     ),
     _row(
         "purge", messages.PurgeNotice, MAX_SMALL_BYTES,

@@ -66,7 +66,7 @@ class Row:
 
 PURE_NODE = (
     "node node.errors node.messages node.records node.study node.membership node.round node.consent node.erasure "
-    "node.history"
+    "node.history node.methods"
 )
 JOINTS = "node node.* crypto crypto.* fl_engine fl_engine.*"
 
@@ -99,7 +99,9 @@ HOUSE = (
     # --- node: what decides
     Row("node/__init__.py node/errors.py", "", "", pure=True),
     Row("node/messages.py node/records.py node/membership.py node/round.py", PURE_NODE + CRYPTO, "", pure=True),
-    Row("node/consent.py node/erasure.py node/notices.py", PURE_NODE + CRYPTO, "", pure=True),
+    Row("node/consent.py node/notices.py", PURE_NODE + CRYPTO, "", pure=True),
+    Row("node/erasure.py", PURE_NODE + CRYPTO + " fl_engine.unlearning", "", pure=True),
+    Row("node/methods.py", PURE_NODE + " fl_engine.errors fl_engine.unlearning", "", pure=True),
     Row("node/history.py", PURE_NODE + CRYPTO + " fl_engine.trust fl_engine.trust.*", "", pure=True),
     Row("node/refusals.py", "node node.errors node.membership", "", pure=True),
     Row("node/validity.py", PURE_NODE + CRYPTO, "rfc8785", pure=True),

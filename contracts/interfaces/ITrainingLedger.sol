@@ -181,6 +181,8 @@ interface ITrainingLedger {
     /// @param baseModel The model recorded there.
     /// @param branchSeed Seed of the new branch's beacons.
     /// @param targetHeight Closed height of the training branch up to which is replayed; equal to baseHeight: no fork.
+    /// @param rounds Models that the branch makes in place of those above the checkpoint; at the last, as much of the study is
+    /// done as at the target.
     /// @param dueAt When a tainted head leaves service.
     struct ForkTerms {
         bytes32 study;
@@ -190,6 +192,7 @@ interface ITrainingLedger {
         bytes32 baseModel;
         bytes32 branchSeed;
         uint32 targetHeight;
+        uint32 rounds;
         uint64 dueAt;
     }
 
@@ -393,6 +396,8 @@ interface ITrainingLedger {
     error WrongCheckpoint(bytes32 expected, bytes32 got);
     /// @notice `target` is not from `first`, the checkpoint or the training branch's base, to `last`, its newest closed height.
     error BadTarget(uint32 target, uint32 first, uint32 last);
+    /// @notice A branch would make `rounds` models where the training branch has `finals` up to the target.
+    error TooManyRounds(uint32 rounds, uint32 finals);
     /// @notice The contract does not lie where Membership says it does.
     error MisplacedContract(address expected, address got);
 

@@ -70,12 +70,16 @@ interface IUnlearningRegistry {
     /// @param branchSeed Seed of the new branch's beacons, not zero when it forks.
     /// @param targetHeight Height of the training branch to catch up with; equal to baseHeight: the batch's consents were
     /// never included, nothing is replayed.
+    /// @param method How the members unlearn, by its number in node/methods.py; 0: nothing is replayed. No contract judges it.
+    /// @param rounds Models that the new branch makes in place of those it replays.
     struct PlanTerms {
         uint32 parentBranch;
         uint32 baseHeight;
         bytes32 baseModel;
         bytes32 branchSeed;
         uint32 targetHeight;
+        uint8 method;
+        uint32 rounds;
     }
 
     /// @notice Purges of members, each signed over Purged(batch, member, stage, inventory).
@@ -164,7 +168,9 @@ interface IUnlearningRegistry {
         uint32 baseHeight,
         bytes32 baseModel,
         bytes32 branchSeed,
-        uint32 targetHeight
+        uint32 targetHeight,
+        uint8 method,
+        uint32 rounds
     );
     /// @notice Members attest what they deleted: an inventory for each, ascending.
     event PurgesAttested(bytes32 indexed batch, uint8 stage, uint32 members, bytes32[] inventories);

@@ -66,7 +66,7 @@ library Statements {
         "ErasureSteps(bytes32 batch,uint16 member,uint8 first,bytes32[] evidence)"
     );
     bytes32 internal constant PLAN = keccak256(
-        "Plan(bytes32 batch,uint32 parentBranch,uint32 baseHeight,bytes32 baseModel,bytes32 branchSeed,uint32 targetHeight)"
+        "Plan(bytes32 batch,uint32 parentBranch,uint32 baseHeight,bytes32 baseModel,bytes32 branchSeed,uint32 targetHeight,uint8 method,uint32 rounds)"
     );
     bytes32 internal constant PURGED = keccak256("Purged(bytes32 batch,uint16 member,uint8 stage,bytes32 inventory)");
     bytes32 internal constant VERDICT = keccak256(

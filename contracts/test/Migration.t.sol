@@ -208,7 +208,8 @@ contract MigrationTest is Network {
     }
 
     function planAndCheck(IUnlearningRegistry.OpenTerms memory t, bytes32 batch) internal {
-        IUnlearningRegistry.PlanTerms memory p = IUnlearningRegistry.PlanTerms(0, 1, model(1), keccak256("seed"), 3);
+        IUnlearningRegistry.PlanTerms memory p =
+            IUnlearningRegistry.PlanTerms(0, 1, model(1), keccak256("seed"), 3, 1, 1);
         bytes memory votes = signAll(7, address(unlearning), keccak256(abi.encode(Statements.PLAN, batch, p)));
         unlearning.plan(t, p, proofOf(0, 0, 0, 0, 1, type(uint32).max), 7, votes);
         same(unlearning.stateOf(batch).branch, 1, "forked below the move");

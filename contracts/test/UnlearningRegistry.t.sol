@@ -134,7 +134,18 @@ contract UnlearningRegistryTest is Network {
         pure
         returns (PlanFor memory)
     {
-        return PlanFor(batch, IUnlearningRegistry.PlanTerms(parent, base, baseModel, keccak256("seed"), target));
+        return planOf(batch, parent, base, baseModel, target, target < base ? 0 : target - base);
+    }
+
+    function planOf(bytes32 batch, uint32 parent, uint32 base, bytes32 baseModel, uint32 target, uint32 rounds)
+        internal
+        pure
+        returns (PlanFor memory)
+    {
+        uint8 method = target == base ? 0 : 1;
+        return PlanFor(
+            batch, IUnlearningRegistry.PlanTerms(parent, base, baseModel, keccak256("seed"), target, method, rounds)
+        );
     }
 
     function planVotes(PlanFor memory t, uint32 signers) internal view returns (bytes memory) {
@@ -649,7 +660,7 @@ contract UnlearningRegistryTest is Network {
     function test_targetCountsModelsNotHeights() public {
         (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3); // height 4 failed
         finish(roundId, 15, model(0, 5));
-        plan(planOf(batch, 0, 1, model(0, 1), 5), 7);
+        plan(planOf(batch, 0, 1, model(0, 1), 5, 3), 7);
         roundId = training.openRound(study);
         finish(roundId, 15, model(0, 6));
         purge(batch, 15, 0);
@@ -666,6 +677,32 @@ contract UnlearningRegistryTest is Network {
         finish(roundId, 15, model(1, 6));
         same(training.caughtUp(study, 1), model(1, 5), "for good");
         same(training.caughtUp(study, 9), bytes32(0), "no such branch");
+    }
+
+    function test_methodOfFewerRoundsHasDoneAsMuchOfTheStudy() public {
+        found(4);
+        ITrainingLedger.StudyTerms memory terms_ = terms(4);
+        terms_.rounds = 5;
+        bytes32 roundId = start(terms_);
+        for (uint256 h = 1; h <= 4; ++h) {
+            roundId = finish(roundId, 15, model(0, h));
+        }
+        bytes32 batch = openAndDelete(CONTROLLER);
+        finish(roundId, 15, model(0, 5));
+        vm.warp(block.timestamp + 101);
+        planReverts(
+            planOf(batch, 0, 0, model(0, 0), 4, 5),
+            abi.encodeWithSelector(ITrainingLedger.TooManyRounds.selector, 5, 4)
+        );
+        plan(planOf(batch, 0, 0, model(0, 0), 4, 2), 7);
+        purge(batch, 15, 0);
+        unlearning.openReplay(opened[batch], none());
+        same(training.studyOf(study).finals, 2, "two rounds do what four did");
+        roundId = finish(training.openRound(study), 15, model(1, 1));
+        same(training.caughtUp(study, 1), bytes32(0), "not yet");
+        roundId = finish(roundId, 15, model(1, 2));
+        same(training.caughtUp(study, 1), model(1, 2), "caught up");
+        same(finish(roundId, 15, model(1, 3)), bytes32(0), "the study goes on from there to its end");
     }
 
     function test_taintedHeadLeavesServiceAtTheDueTime() public {

@@ -14,7 +14,18 @@ from fl_engine.unlearning.rapid import RAPID
 from fl_engine.unlearning.ridge import RIDGE
 from fl_engine.unlearning.rollback import ROLLBACK
 from fl_engine.unlearning.sharded import SHARDED
-from fl_engine.unlearning.unlearner import Agreed, Case, Checkpoint, Claim, Need, Past, Records, Result, Unlearner
+from fl_engine.unlearning.unlearner import (
+    Agreed,
+    Case,
+    Checkpoint,
+    Claim,
+    Need,
+    Past,
+    Records,
+    Result,
+    Retraining,
+    Unlearner,
+)
 
 UNLEARNERS: Final[dict[str, Unlearner]] = {
     one.name: one for one in (ROLLBACK, SHARDED, RAPID, RIDGE, FEDERASER, MODE, ASCENT, PUF, FCU)
@@ -40,6 +51,7 @@ __all__ = [
     "Past",
     "Records",
     "Result",
+    "Retraining",
     "Unlearner",
     "get_unlearner",
 ]

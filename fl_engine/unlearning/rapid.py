@@ -21,47 +21,17 @@ import numpy as np
 
 from fl_engine.ring import Grid, dequantise, quantise
 from fl_engine.training.method import LocalUpdate, batch_order, check_erasable
-from fl_engine.unlearning.unlearner import (
-    ALWAYS,
-    Case,
-    Claim,
-    Need,
-    Probe,
-    Records,
-    Result,
-    Round,
-    Rounds,
-    Task,
-    Unlearner,
-    federated,
-)
+from fl_engine.unlearning.unlearner import ALWAYS, Claim, Need, Probe, Records, Retraining, Task, Unlearner
 
 _FIRST_MOMENT: Final = 0.9
 _SECOND_MOMENT: Final = 0.999
 _EPSILON: Final = 1e-8
 
-
-def _rounds(case: Case) -> Rounds:
-    count = max(1, ceil((case.target - case.first_use + 1) / case.parameters["speedup"]))
-    start = case.past.model(case.first_use - 1)
-    numbers = {"learning_rate": case.parameters["learning_rate"], "erasable": float(case.agreed.erasable)}
-    program = federated(case, start, case.remaining, case.first_use, case.first_use + count - 1, "fisher")
-    return (yield from _with_numbers(program, numbers))
-
-
-def _with_numbers(program: Rounds, numbers: dict[str, float]) -> Rounds:
-    """The same rounds, every task with these settings."""
-    try:
-        ask = next(program)
-        while True:
-            tasks = {
-                member: Task(task.work, task.model, task.training, task.size, task.anchors, numbers)
-                for member, task in ask.tasks.items()
-            }
-            ask = program.send((yield Round(ask.height, tasks)))
-    except StopIteration as end:
-        result: Result = end.value
-        return result
+_RETRAINING: Final = Retraining(
+    "fisher",
+    lambda replaced, parameters: max(1, ceil(replaced / parameters["speedup"])),
+    settings=("learning_rate",),
+)
 
 
 def _fisher(network: Probe, task: Task, records: Records, grid: Grid, *, beacon: bytes, member: int) -> LocalUpdate:
@@ -93,7 +63,8 @@ RAPID: Final = Unlearner(
     source="in the manner of Liu et al., INFOCOM 2022 (rapid retraining)",
     needs=frozenset({Need.CHECKPOINT}),
     claims=ALWAYS | {Claim.L2, Claim.L3},
-    rounds=_rounds,
+    rounds=_RETRAINING.rounds,
+    retraining=_RETRAINING,
     works={"fisher": _fisher},
     defaults={"speedup": 4, "learning_rate": 0.003},
 )

@@ -8,13 +8,9 @@ from __future__ import annotations
 
 from typing import Final
 
-from fl_engine.unlearning.unlearner import ALWAYS, Case, Claim, Need, Rounds, Unlearner, federated
+from fl_engine.unlearning.unlearner import ALWAYS, Claim, Need, Retraining, Unlearner
 
-
-def _rounds(case: Case) -> Rounds:
-    start = case.past.model(case.first_use - 1)
-    return (yield from federated(case, start, case.remaining, case.first_use, case.target))
-
+_RETRAINING: Final = Retraining("train", lambda replaced, parameters: replaced)
 
 ROLLBACK: Final = Unlearner(
     name="rollback",
@@ -22,5 +18,6 @@ ROLLBACK: Final = Unlearner(
     source="checkpoint and replay: training again without the records (Bourtoule et al., S&P 2021)",
     needs=frozenset({Need.CHECKPOINT}),
     claims=ALWAYS | {Claim.L2, Claim.L3},
-    rounds=_rounds,
+    rounds=_RETRAINING.rounds,
+    retraining=_RETRAINING,
 )

@@ -27,6 +27,7 @@ import hashlib
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -46,6 +47,7 @@ class Need(Enum):
     CHECKPOINT = "the model before the first use"
     UPDATES = "the other members' old updates"
     LAST_UPDATES = "the other members' updates of the last round"
+    OLD_MODEL = "the model that is to be replaced, which the new one begins at"
     SHARDS = "a study trained in shards, with every shard's models"
     STATISTICS = "a head on a frozen backbone that never saw the records"
     FORGOTTEN_RECORDS = "the records that are to be forgotten, so it cannot run once they are deleted"
@@ -63,6 +65,9 @@ class Claim(Enum):
     L3S = "L3s"
     L4 = "L4"
 
+
+NO_NUMBERS: Final[Mapping[str, float]] = MappingProxyType({})
+"""The settings of the study's own training."""
 
 ALWAYS: Final = frozenset({Claim.L0, Claim.L1, Claim.L4})
 EXACT_ONLY: Final = frozenset({Claim.L2, Claim.L3, Claim.L3S})
@@ -281,11 +286,39 @@ class Work(Protocol):
 
 
 @dataclass(frozen=True)
+class Retraining:
+    """Training again from the model before the first use, every round the study's own but for the local work.
+
+    `work`: what each member computes. `count(replaced, parameters)` -> how many rounds stand for those that are
+    replaced. `settings`: the parameters that the work is given, beside whether the study is erasable.
+    """
+
+    work: str
+    count: Callable[[int, Mapping[str, float]], int]
+    settings: tuple[str, ...] = ()
+
+    def numbers(self, parameters: Mapping[str, float], *, erasable: bool) -> dict[str, float]:
+        """The settings of every task; the study's own training has none."""
+        if self.work == "train":
+            return {}
+        return {**{name: parameters[name] for name in self.settings}, "erasable": float(erasable)}
+
+    def rounds(self, case: Case) -> Rounds:
+        """The program: a method's `rounds`."""
+        start = case.past.model(case.first_use - 1)
+        count = self.count(case.target - case.first_use + 1, case.parameters)
+        numbers = self.numbers(case.parameters, erasable=case.agreed.erasable)
+        last = case.first_use + count - 1
+        return (yield from federated(case, start, case.remaining, case.first_use, last, self.work, numbers))
+
+
+@dataclass(frozen=True)
 class Unlearner:
     """An unlearning method.
 
-    `rounds(case)` -> the program. `works`: its local computations by name. `defaults`: its parameters. An approximate
-    method that claims what only an exact one can is a PolicyError when it is defined.
+    `rounds(case)` -> the program. `works`: its local computations by name. `defaults`: its parameters. `retraining`:
+    where the program is no more than that. An approximate method that claims what only an exact one can is a
+    PolicyError when it is defined.
     """
 
     name: str
@@ -296,6 +329,7 @@ class Unlearner:
     rounds: Callable[[Case], Rounds]
     works: Mapping[str, Work] = field(default_factory=dict)
     defaults: Mapping[str, float] = field(default_factory=dict)
+    retraining: Retraining | None = None
 
     def __post_init__(self) -> None:
         if not self.exact and self.claims & EXACT_ONLY:
@@ -313,21 +347,36 @@ class Unlearner:
         return {**self.defaults, **chosen}
 
 
-def federated(case: Case, start: Ints, members: tuple[int, ...], first: int, last: int, work: str = "train") -> Rounds:
+def federated(
+    case: Case,
+    start: Ints,
+    members: tuple[int, ...],
+    first: int,
+    last: int,
+    work: str = "train",
+    numbers: Mapping[str, float] = NO_NUMBERS,
+) -> Rounds:
     """The ordinary rounds of heights `first` to `last`: every member trains on what it retains, the rule adds up."""
     agreed, model = case.agreed, start
     made: dict[tuple[int, int], Checkpoint] = {}
     for height in range(first, last + 1):
-        updates = yield ask(case, height, dict.fromkeys(members, model), work)
+        updates = yield ask(case, height, dict.fromkeys(members, model), work, numbers)
         model = agreed.step(model, updates)
         made[height, 0] = Checkpoint(model, sum(one.records for one in updates.values()))
     return Result(model, made)
 
 
-def ask(case: Case, height: int, starts: Mapping[int, Ints], work: str = "train") -> Round:
+def ask(
+    case: Case,
+    height: int,
+    starts: Mapping[int, Ints],
+    work: str = "train",
+    numbers: Mapping[str, float] = NO_NUMBERS,
+) -> Round:
     """A round in which each member does the same work from its own starting model."""
     size, training = case.agreed.layout.size, case.agreed.training
-    return Round(height, {member: Task(work, model, training, size) for member, model in sorted(starts.items())})
+    tasks = {member: Task(work, model, training, size, (), numbers) for member, model in sorted(starts.items())}
+    return Round(height, tasks)
 
 
 def check_answer(task: Task, update: LocalUpdate) -> LocalUpdate:

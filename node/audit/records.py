@@ -13,8 +13,9 @@ from typing import Any, Final
 from crypto.commitments import base_result, batch_id, round_id, study_id
 from crypto.digest import Digest
 from crypto.statements import Form, OpenErasure, struct_hash
+from node import methods
 from node.audit.home import Fault
-from node.erasure import LONGEST_EXTENSION_S, LONGEST_MONTH_S, replays, roster_of, verdicts_needed
+from node.erasure import LONGEST_EXTENSION_S, LONGEST_MONTH_S, replaced, replays, roster_of, verdicts_needed
 from node.errors import NotFound
 from node.history import STEP_STATES, History, RoundHistory
 from node.membership import bitmap_of, faults, least_included, members_of, quorum, slack
@@ -332,6 +333,22 @@ def planned(chain: Chain, logged: Logged, record: ErasurePlanned) -> None:
         made = (branch.parent, branch.base_height, branch.seed, branch.target_height, branch.batch)
         plan = (record.parent_branch, record.base_height, record.branch_seed, record.target_height, record.batch)
         equal("branch", where, plan, made)
+    _method_of_plan(history, where, record)
+
+
+def _method_of_plan(history: History, where: str, record: ErasurePlanned) -> None:
+    """The method is one that members carry out, and takes as many rounds as the plan says; none where none replays."""
+    if not replays(record):
+        equal("method and rounds", where, (methods.NOTHING, 0), (record.method, record.rounds))
+        return
+    method = methods.numbered(record.method)
+    known = method is not None and methods.barred(method) is None
+    holds("method", where, "one that members carry out", known, methods.name_of(record.method))
+    assert method is not None
+    models = replaced(
+        history, record.study, record.branch - 1, record.target_height, record.parent_branch, record.base_height
+    )
+    equal("rounds", where, methods.rounds_of(method, models), record.rounds)
 
 
 def replay_opened(chain: Chain, logged: Logged, record: ReplayOpened) -> None:

@@ -38,20 +38,32 @@ def erase() -> None:
 @erase.command("request")
 @home_option
 @subject_options()
+@click.option("--method", metavar="NAME", help="Unlearning method; default rollback and replay. See `erase plan`.")
 @click.option("--wait", is_flag=True, help="Return when the certificate is ready; steps on stderr.")
 @click.option("--timeout", type=float, help="With --wait: give up after so many seconds (exit code 7).")
 @json_flag
 def request(
-    home: Path, patient: str | None, consent: str | None, card: Path | None, wait: bool, timeout: float | None
+    home: Path,
+    patient: str | None,
+    consent: str | None,
+    card: Path | None,
+    method: str | None,
+    wait: bool,
+    timeout: float | None,
 ) -> None:
     """Ask for erasure; a card works at any member. The statutory clock starts now.
 
     Example: koinon erase request --home NET/member-2 --card card.json
 
     It withdraws the consent too. Only the hospital itself may refuse, with a legal ground; no vote and no queue delays
-    that use stops and that the copy is deleted.
+    that use stops and that the copy is deleted. The hospital itself may also choose how the members unlearn; a method
+    that they cannot carry out is refused with the reason.
     """
+    from node import methods
+
     body: dict[str, Any] = subject(patient, consent, card)
+    if method is not None:
+        body["method"] = methods.find(method).name
     home = acting_home(home)
     found = common.order(home, "erase.request", body)
     lines = [f"consent {one}: use has stopped" for one in found["consents"]]
@@ -214,6 +226,13 @@ def _status_lines(one: dict[str, Any]) -> list[str]:
         lines.append(f"extended once, from {moment(one['extended_from'])} UTC (Art. 12(3) GDPR)")
     if one.get("overdue"):
         lines.append("OVERDUE")
+    if (plan := one.get("plan")) is not None:
+        kind = "exact" if plan["exact"] else "approximate"
+        lines.append(f"method {plan['method']}" + (f" ({kind}), {plan['rounds']} rounds" if plan["replays"] else ""))
+    elif one.get("method_chosen"):
+        lines.append(f"method {one['method_chosen']}, chosen")
+    if one.get("method_refused"):
+        lines.append(f"METHOD REFUSED: {one['method_refused']}")
     lines += table(("step", "reached (chain time, UTC)"), [(k, moment(v)) for k, v in one.get("times", {}).items()])
     lines += _claim_lines(one["claims"])
     if one.get("waits_for"):

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from crypto.digest import Digest
     from fl_engine.data.dataset import Dataset
+    from node.simulate import Replay
     from node.study import Study
 
     Part = tuple[NDArray[np.float32], NDArray[np.int64]]
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 @click.option("--without-patient", metavar="ID|-", multiple=True, help="Run as if this patient had never agreed.")
 @click.option("--branch-seed", metavar="HEX", help="Seed of an erasure's branch; see --from-round.")
 @click.option("--from-round", type=int, help="First round whose beacon takes --branch-seed.")
+@click.option("--unlearning", metavar="NAME", help="Unlearning method of that branch; default rollback and replay.")
+@click.option("--to-round", type=int, help="With --unlearning: the plan's target, the last round it stands for.")
 @click.option("--compare", is_flag=True, help="Also train alone, together in one place, and in floating point.")
 @json_flag
 def simulate(
@@ -45,6 +48,8 @@ def simulate(
     without_patient: tuple[str, ...],
     branch_seed: str | None,
     from_round: int | None,
+    unlearning: str | None,
+    to_round: int | None,
     compare: bool,
 ) -> None:
     """Run a whole study in one process: the real nodes over an in-memory chain and network.
@@ -55,7 +60,8 @@ def simulate(
                   --batch-size 16 --learning-rate 0.05 --compare
 
     The same specification, files and seed give the model roots of a network on which nothing failed. With
-    --without-patient, --branch-seed and --from-round they are those of an erasure's branch. Nothing is kept.
+    --without-patient, --branch-seed and --from-round they are those of an erasure's branch; with --unlearning and
+    --to-round, of one by that method. Nothing is kept.
     """
     import trio
 
@@ -64,18 +70,22 @@ def simulate(
         raise click.UsageError("--branch-seed and --from-round go together")
     if from_round is not None and from_round < 1:
         raise InputError(f"--from-round {from_round}: rounds are counted from 1")
-    seed = None if branch_seed is None or from_round is None else (from_round, _seed(branch_seed))
+    if (unlearning is None) != (to_round is None) or (unlearning is not None and from_round is None):
+        raise click.UsageError("--unlearning and --to-round go together, with --branch-seed and --from-round")
+    replay = _replay(branch_seed, from_round, unlearning, to_round)
     datasets, kind = load_datasets(members, task, data, patient_column)
     for sentence in datasets[0].simulated:
         progress(sentence)
     study = _study(given, datasets, kind)
+    if replay is not None and replay.saved:
+        study = _shortened(study, replay)
     without = frozenset(patient_id(one) for one in without_patient)
     if missing := len(without - {patient for one in datasets for patient in one.patients}):
         raise NotFound(f"{missing} of the {len(without)} patients to leave out are in none of the data sets")
     if test is not None and not test.is_file():
         raise InputError(f"test file {test} does not exist")
     with tempfile.TemporaryDirectory(prefix="koinon-simulate-") as folder:
-        found, agreed, beacons = trio.run(_run, Path(folder), study, datasets, without, seed, test)
+        found, agreed, beacons = trio.run(_run, Path(folder), study, datasets, without, replay, test)
     lines = [f"round {height:>4}  model {root}" for height, root in found["model_roots"].items()]
     if test is not None:
         lines += pairs(**{k: found[k] for k in ("accuracy", "balanced_accuracy", "auc", "n")})
@@ -85,8 +95,28 @@ def simulate(
     answer(found, lines)
 
 
-def _seed(given: str) -> Digest:
-    return common.digest(given, "--branch-seed")
+def _replay(seed: str | None, from_round: int | None, method: str | None, to_round: int | None) -> Replay | None:
+    from node import methods
+    from node.simulate import Replay
+
+    if seed is None or from_round is None:
+        return None
+    if to_round is not None and to_round < from_round:
+        raise InputError(f"--to-round {to_round} comes before --from-round {from_round}")
+    found = methods.DEFAULT if method is None else methods.find(method)
+    return Replay(from_round, common.digest(seed, "--branch-seed"), found, to_round)
+
+
+def _shortened(study: Study, replay: Replay) -> Study:
+    """The study with as many rounds as its branch has where a method takes fewer than it stands for."""
+    import json
+
+    from node.study import parse_sections
+
+    assert replay.to_round is not None
+    if replay.to_round > study["", "rounds"]:
+        raise InputError(f"--to-round {replay.to_round}: the study has {study['', 'rounds']} rounds")
+    return parse_sections({**json.loads(study.canonical), "rounds": study["", "rounds"] - replay.saved})
 
 
 def _study(given: spec.Given, datasets: tuple[Dataset, ...], kind: str) -> Study:
@@ -109,7 +139,7 @@ async def _run(
     study: Study,
     datasets: tuple[Dataset, ...],
     without: frozenset[str],
-    seed: tuple[int, Digest] | None,
+    replay: Replay | None,
     test: Path | None,
 ) -> tuple[dict[str, Any], bytes, list[bytes]]:
     from node.evaluation import evaluate
@@ -118,7 +148,7 @@ async def _run(
     def told(height: int, root: Digest) -> None:
         progress(f"round {height}: model {root.hex()}")
 
-    async with simulation(folder, datasets, without=without, branch_seed=seed) as running:
+    async with simulation(folder, datasets, without=without, replay=replay) as running:
         number = await running.study(study, told)
         first = running.nodes[0]
         found: dict[str, Any] = {"model_roots": {str(h): root for h, root in roots(first, number).items()}}

@@ -68,6 +68,7 @@ class ForkTerms:
     base_model: Digest
     branch_seed: Digest
     target_height: int
+    rounds: int
 
 
 @dataclass(frozen=True, slots=True)

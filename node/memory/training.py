@@ -332,7 +332,10 @@ class TrainingLedger(Contract):
         branch = s.branch + 1  # the newest branch trains
         began = base_result(t.study, t.batch, t.parent_branch, t.base_height, t.base_model, origin)
         target_finals = self._finals_at(t.study, s.branch, t.target_height)
-        base_finals = self._finals_at(t.study, t.parent_branch, t.base_height)
+        if t.rounds > target_finals:
+            refuse("TooManyRounds", rounds=t.rounds, finals=target_finals)
+        # A method that takes fewer rounds has done as much of the study at its end.
+        base_finals = target_finals - t.rounds
         self._branches[t.study, branch] = Branch(t.parent_branch, t.base_height, base_finals, target_finals, began)
         self._models[t.study, branch, t.base_height] = t.base_model
         self.machine.emit(

@@ -206,7 +206,14 @@ class UnlearningRegistry(Contract):
             refuse("Missing", field="branchSeed")
         n = terms.roster.bit_count()
         statement = Plan(
-            batch, call.parent_branch, call.base_height, call.base_model, call.branch_seed, call.target_height
+            batch,
+            call.parent_branch,
+            call.base_height,
+            call.base_model,
+            call.branch_seed,
+            call.target_height,
+            call.method,
+            call.rounds,
         )
         needed = quorum(n, faults(n, terms.f))
         self.check_quorum(
@@ -221,6 +228,7 @@ class UnlearningRegistry(Contract):
                 call.base_model,
                 call.branch_seed,
                 call.target_height,
+                call.rounds,
             ),
             call.proof,
         )
@@ -244,6 +252,8 @@ class UnlearningRegistry(Contract):
                 call.base_model,
                 call.branch_seed,
                 call.target_height,
+                call.method,
+                call.rounds,
             )
         )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import Any
 
 from crypto.digest import Digest
+from node import methods
 from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, replays, roster_of, state_of
 from node.errors import InputError, NotFound
 from node.history import ErasureHistory, History
@@ -66,6 +67,9 @@ def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
             "base_round": plan.base_height,
             "base_model": plan.base_model.hex(),
             "target_round": plan.target_height,
+            "method": methods.name_of(plan.method),
+            "exact": methods.is_exact(plan.method),
+            "rounds": plan.rounds,
         },
         "recipients": [
             {

@@ -27,6 +27,7 @@ from prov.identifier import Identifier, Namespace, QualifiedName
 from prov.model import PROV, PROV_ROLE, PROV_TYPE, ProvDocument
 
 from crypto.digest import Digest
+from node import methods
 from node.errors import NotFound
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import members_of
@@ -211,6 +212,7 @@ class _Lineage:
             "branch": one.plan.branch,
             "baseHeight": one.plan.base_height,
             "targetHeight": one.plan.target_height,
+            "method": methods.name_of(one.plan.method),
         }
         self._activity(activity, "ErasureReplay", one.times["replaying"], one.times.get("head_moved"), attributes)
         self._associated(activity, self._contract("unlearning"), "arbiter")

@@ -31,6 +31,7 @@ from fl_engine.data.dataset import Dataset
 from fl_engine.models import get_model
 from fl_engine.params import MAGIC, decode_ints, decode_model
 from fl_engine.training.probe import ProbedNetwork
+from fl_engine.unlearning import Unlearner
 from node.history import History, RoundHistory
 from node.messages import CommitNotice
 from node.store import Store
@@ -66,11 +67,12 @@ class CarelessTrainer(SharedTrainer):
         model: bytes,
         beacon: bytes,
         member: int,
+        unlearner: Unlearner | None = None,
     ) -> LocalTraining:
         """As the study says, or carelessly."""
         if arithmetic.study.name.startswith(CARELESS):
             arithmetic = Arithmetic(_in_full_batches(arithmetic.study))
-        return super().train(arithmetic, rows, x, y, model, beacon, member)
+        return super().train(arithmetic, rows, x, y, model, beacon, member, unlearner)
 
     def end(self) -> None:
         """End the worker."""

@@ -23,6 +23,7 @@ from crypto.digest import ZERO, Digest
 from crypto.keys import KeyRing
 from crypto.statements import Seat, sign
 from fl_engine.data.dataset import Dataset
+from fl_engine.unlearning import Unlearner
 from node import exchange, keystore
 from node.app import Node
 from node.desk import Desk
@@ -107,10 +108,11 @@ class SharedTrainer(Trainer):
         model: bytes,
         beacon: bytes,
         member: int,
+        unlearner: Unlearner | None = None,
     ) -> LocalTraining:
         with self._one:
             self.trained += 1
-            return super().train(arithmetic, rows, x, y, model, beacon, member)
+            return super().train(arithmetic, rows, x, y, model, beacon, member, unlearner)
 
     def stop(self) -> None:
         """A training of milliseconds is let run out; its outcome is thrown away all the same."""

@@ -45,6 +45,8 @@ def test_it_says_what_was_done_who_checked_it_and_what_it_does_not_show() -> Non
     assert any("Source files" in one for one in found["exceptions"]["remains"])
     assert {one["state"] for one in found["blocks"]} >= {"requested", "planned", "confirmed"}
     assert found["models"]["before"] != found["models"]["after"]
+    assert (found["method"], found["exact"]) == ("rollback", True)
+    assert "by the exact unlearning method rollback" in found["claims"][2]["sentence"]
 
 
 def test_the_annex_opens_the_consent_its_request_its_first_use_and_its_absence_since() -> None:
@@ -231,7 +233,22 @@ def _no_day(tree: dict[str, Any]) -> None:
     tree["dates"]["requested"] = "yesterday"
 
 
+def _other_method(tree: dict[str, Any]) -> None:
+    tree["erasure"]["method"] = "rapid"
+
+
+def _other_method_planned(tree: dict[str, Any]) -> None:
+    tree["erasure"]["method"], tree["plan"]["method"] = "rapid", 3
+
+
+def _approximate(tree: dict[str, Any]) -> None:
+    tree["erasure"]["exact"] = False
+
+
 FORGERIES = {
+    "not of the exact method 'rapid'": _other_method,
+    "vote for the plan": _other_method_planned,
+    "only exact methods": _approximate,
     "other members confirmed, 2 needed": _fewer_verdicts,
     "verdict, member": _invented_verdict,
     "expected a signature by .*found": _denied_verdict,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +15,17 @@ from crypto.digest import Digest
 from crypto.keys import LedgerKey, address_text
 from crypto.sealing import BlobKind
 from crypto.statements import Certificate, Purged, sign
+from fl_engine.unlearning import UNLEARNERS
 from node import card as cards
-from node import certificate, document
+from node import certificate, document, methods
 from node.consent import Leaf
-from node.erasing import relay_salt
-from node.erasure import DUE_S, RELAY_S, doomed_rounds, state_of
+from node.erasing import Erasing, relay_salt
+from node.erasure import CHOICE_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
 from node.errors import InputError, NotFound, Refused, VerificationFailed
+from node.history import ErasureHistory
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
 from node.records import ErasureOpened, ErasurePlanned, PurgesAttested, VerdictsGiven
+from node.simulate import Replay, roots, simulation
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
@@ -192,6 +196,94 @@ async def test_an_erasure_while_the_study_trains_stops_use_at_once_and_training_
             assert not any(used_in(net.nodes[at], 1, leaf.leaf_key).values())
         await node.erasing.receipt(node, leaf.consent_id)
         await reach(net, asked["erasure"], "closed")
+
+
+async def test_rapid_retraining_by_the_network_is_the_simulation_of_it_and_the_study_trains_on(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path / "net", trainer, 4) as net:
+        study = await net.create(spec(rounds=8))
+        await net.until(lambda: len(net.rounds(1)) >= 6)
+        node = net.nodes[1]
+        leaf = leaf_of(node, study, "patient-1-3")
+        asked = await node.erasing.request(node, patient="patient-1-3", method="rapid")
+        again = await node.erasing.request(node, patient="patient-1-3", method="rapid")
+        assert again["erasure"] == asked["erasure"]
+        with pytest.raises(Refused, match="has a method already: rapid"):
+            await node.erasing.request(node, patient="patient-1-3", method="rollback")
+        await ready(net, asked["erasure"])
+        await net.until(lambda: all(one.history.finished(study) for one in net.nodes.values()))
+        plan = net.of(ErasurePlanned)[0]
+        assert (plan.branch, plan.base_height, plan.method) == (1, 0, 3)
+        assert plan.rounds == -(-plan.target_height // 4)
+        found = roots(node, study)
+        assert len(found) == 8 - plan.target_height + plan.rounds
+        for at in range(4):
+            assert roots(net.nodes[at], study) == found
+            assert not any(used_in(net.nodes[at], 1, leaf.leaf_key).values())
+
+        # the model is the one of training so without the record, byte for byte, and of no other method
+        replay = Replay(1, plan.branch_seed, UNLEARNERS["rapid"], plan.target_height)
+        for one, same in ((replay, True), (replace(replay, method=UNLEARNERS["rollback"]), False)):
+            folder = tmp_path / one.method.name
+            data = [dataset(member) for member in range(4)]
+            async with simulation(folder, data, without=frozenset({"patient-1-3"}), replay=one) as sim:
+                number = await sim.study(spec(rounds=8 - one.saved))
+                assert (roots(sim.nodes[2], number) == found) is same
+
+        shown = node.erasing.status(Digest.from_hex(asked["erasure"]), node.now)
+        assert (shown["plan"]["method"], shown["plan"]["exact"], shown["method_refused"]) == ("rapid", True, None)
+        paper = document.write(await node.erasing.receipt(node, leaf.consent_id))
+        checked = certificate.check(paper, net.network)
+        assert (checked["method"], checked["exact"]) == ("rapid", True)
+        assert "by the exact unlearning method rapid" in checked["claims"][2]["sentence"]
+        await reach(net, asked["erasure"], "closed")
+
+
+async def test_a_method_that_members_cannot_carry_out_is_refused_before_anything_happens(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node, relay = net.nodes[1], net.nodes[3]
+        vault = node.participant.vault
+        assert vault is not None
+        with pytest.raises(InputError, match=r"unknown unlearning method 'rapidly'; known: .*rapid.*rollback"):
+            await node.erasing.request(node, patient="patient-1-2", method="rapidly")
+        with pytest.raises(Refused, match="no erasure by federaser: it needs old updates, which members delete before"):
+            await node.erasing.request(node, patient="patient-1-2", method="federaser")
+        card = vault.card(vault.find("patient-1-2")[0].consent_id)
+        with pytest.raises(Refused, match="member 1, whose patient this is, chooses the method"):
+            await relay.erasing.request(relay, card=cards.encode(card), method="rapid")
+        assert not net.of(ErasureOpened)
+        assert not node.participant.store.notices_of_kind("ErasureNotice")
+
+
+async def test_members_refuse_a_method_that_a_hospital_insists_on_and_erase_by_the_default(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node, other = net.nodes[1], net.nodes[2]
+
+        def insists(erasing: Erasing, batch: Digest, erasure: ErasureHistory, now: int) -> PlanTerms | None:
+            plan = planned(erasing, batch, erasure, now)
+            if erasing is not node.erasing or plan is None:
+                return plan
+            return replace(plan, method=methods.NUMBERS["mode"])
+
+        planned = Erasing._planned
+        monkeypatch.setattr(Erasing, "_planned", insists)
+        asked = await node.erasing.request(node, patient="patient-1-2")
+        batch = Digest.from_hex(asked["erasure"])
+        await net.until(lambda: bool(other.participant.store.notices(batch, "PlanNotice")))
+        refused = other.erasing.status(batch, other.now)["method_refused"]
+        assert refused.startswith("the hospital chose mode, which no member carries out: it begins at the model")
+        await ready(net, asked["erasure"], at=2)
+        plan = net.of(ErasurePlanned)[0]
+        assert (methods.name_of(plan.method), plan.rounds) == ("rollback", 1)
+        copied = other.history.erasures[batch].times["copy_deleted"]
+        assert other.history.erasures[batch].times["planned"] > copied + CHOICE_S
 
 
 async def test_a_card_works_at_any_member_and_a_silent_hospital_cannot_stop_the_clock(

@@ -8,6 +8,9 @@ import pytest
 
 from crypto.digest import ZERO, Digest, hash_words, keccak256
 from crypto.statements import CreateStudy
+from fl_engine.unlearning import UNLEARNERS
+from fl_engine.unlearning import Claim as Level
+from node import methods
 from node.erasure import (
     AGAIN_S,
     GATHER_S,
@@ -31,14 +34,17 @@ from node.erasure import (
     has_turn,
     inventory,
     is_overdue,
+    method_of,
     plan_of,
     questions,
     rank_of,
     roster_of,
+    sentences,
     state_of,
     target_of,
     verdicts_needed,
 )
+from node.errors import Refused
 from node.history import ErasureHistory, History
 from node.records import (
     BranchCreated,
@@ -154,7 +160,7 @@ class Chain:
             )
         planned = ErasurePlanned(
             batch, STUDY, branch, terms.parent_branch, terms.base_height, terms.base_model, terms.branch_seed,
-            terms.target_height,
+            terms.target_height, terms.method, terms.rounds,
         )  # fmt: skip
         self.add(planned)
         return planned
@@ -281,7 +287,7 @@ def test_a_model_that_a_clean_round_also_made_stays() -> None:
     third = chain.round(0, 3)
     chain.request()
     chain.steps(1, 2)
-    planned = chain.plan(PlanTerms(0, 1, model(0, 1), ZERO, 3))
+    planned = chain.plan(PlanTerms(0, 1, model(0, 1), ZERO, 3, 1, 1))
     assert [one.opened.round_id for one in doomed_rounds(chain.history, planned)] == [void, third]
     assert doomed_models(chain.history, planned) == {model(0, 3)}
     assert first not in {one.opened.round_id for one in doomed_rounds(chain.history, planned)}
@@ -289,7 +295,7 @@ def test_a_model_that_a_clean_round_also_made_stays() -> None:
 
 def test_a_plan_without_replay_condemns_no_round() -> None:
     chain, _ = trained()
-    planned = chain.plan(PlanTerms(0, 4, model(0, 4), ZERO, 4))
+    planned = chain.plan(PlanTerms(0, 4, model(0, 4), ZERO, 4, 0, 0))
     assert doomed_rounds(chain.history, planned) == []
 
 
@@ -309,15 +315,61 @@ def test_verdicts_are_about_the_first_model_with_as_many_rounds_as_the_target_ha
     assert plan is not None
     planned = chain.plan(plan)
     chain.round(1, 3)
-    assert checkpoint_of(chain.history, planned, 0) is None
+    assert checkpoint_of(chain.history, planned) is None
     chain.fail(1, 4)
     chain.round(1, 5, outcome=1)
-    found = checkpoint_of(chain.history, planned, 0)
+    found = checkpoint_of(chain.history, planned)
     assert found is not None
     assert (found.branch, found.height, found.model) == (1, 5, model(1, 5))
     assert [one.opened.height for one in found.rounds] == [3, 5]
     chain.round(1, 6)
-    assert checkpoint_of(chain.history, planned, 0) == found
+    assert checkpoint_of(chain.history, planned) == found
+
+
+def test_a_method_of_fewer_rounds_stands_for_all_of_them_and_then_the_study_trains_on() -> None:
+    chain, rounds = trained(heights=6)
+    uses = dict.fromkeys(rounds, True)
+    terms = plan_of(chain.history, chain.erasure(), uses, UNLEARNERS["rapid"])
+    assert terms is not None
+    assert (terms.base_height, terms.target_height, terms.method, terms.rounds) == (0, 6, 3, 2)
+    planned = chain.plan(terms)
+    branch = chain.history.studies[STUDY].branches[1]
+    assert branch.finals == chain.history.finals_at(STUDY, 1, 0) == 4, "two rounds do what six did"
+    made = [chain.round(1, 1), chain.fail(1, 2), chain.round(1, 3), chain.round(1, 4)]
+    found = checkpoint_of(chain.history, planned)
+    assert found is not None
+    assert (found.height, found.model) == (3, model(1, 3))
+    assert branch.finals == 7
+    of = [method_of(chain.history, chain.history.rounds[one]) for one in [*rounds, *made]]
+    assert of == [None] * 6 + [UNLEARNERS["rapid"]] * 3 + [None]
+    # an erasure of these rounds by rollback trains all of the study again, not only as many rounds as there are
+    other = keccak256(b"another batch")
+    chain.request(other)
+    chain.steps(1, 2, batch=other)
+    again = plan_of(chain.history, chain.erasure(other), uses | dict.fromkeys(made, True))
+    assert again is not None
+    assert (again.parent_branch, again.base_height, again.target_height, again.rounds) == (0, 0, 4, 7)
+
+
+@pytest.mark.parametrize("name", ["sharded", "ridge", "federaser", "mode", "ascent", "puf", "fcu"])
+def test_no_plan_follows_by_a_method_that_members_cannot_carry_out(name: str) -> None:
+    chain, rounds = trained()
+    with pytest.raises(Refused, match=f"no erasure by {name}: it "):
+        plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, True), UNLEARNERS[name])
+
+
+def test_every_method_has_its_number_and_only_approximate_ones_lack_the_sentence_of_an_exact_one() -> None:
+    assert list(methods.NUMBERS) == list(UNLEARNERS)
+    assert len(set(methods.NUMBERS.values()) | {methods.NOTHING}) == len(UNLEARNERS) + 1
+    for name, number in methods.NUMBERS.items():
+        found = sentences(
+            hospital="h", study_name="s", first_height=1, batch=BATCH, requests_root=ZERO, excluded=ZERO,
+            base_model=ZERO, head_model=ZERO, branch=1, method=number, confirmed=2, others=3, purged={}, members=4,
+        )  # fmt: skip
+        shown = [one for one in found if one.level == "L2"]
+        assert bool(shown) == (Level.L2 in UNLEARNERS[name].claims)
+        assert all(f"exact unlearning method {name}" in one.sentence for one in shown)
+        assert not any(one.level.startswith("L3") for one in found)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +412,7 @@ def test_every_state_is_reached_and_shown_in_order() -> None:
     look(ErasureAuthorised(BATCH))
     for step in (1, 2):
         look(ErasureStepped(BATCH, step, (ZERO,)))
-    chain.plan(PlanTerms(0, 0, TERMS.initial_model, ZERO, 1))
+    chain.plan(PlanTerms(0, 0, TERMS.initial_model, ZERO, 1, 1, 1))
     look()
     look(PurgesAttested(BATCH, 0, 15, (ZERO,) * 4))
     look(ReplayOpened(BATCH, 1))
@@ -402,7 +454,7 @@ def test_a_close_with_a_silent_member_names_the_exception() -> None:
 # The machine
 
 BASE = Facts(State.REQUESTED, 1, 0b1111, 1, 1, took_part=True, purge_end=99)
-PLAN = PlanTerms(0, 0, ZERO, ZERO, 2)
+PLAN = PlanTerms(0, 0, ZERO, ZERO, 2, 1, 2)
 
 
 def acts(facts: Facts, now: int = 100) -> tuple[Act, ...]:

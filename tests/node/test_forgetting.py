@@ -34,7 +34,7 @@ from node.erasure import state_of
 from node.errors import NotFound, Refused
 from node.history import History, RoundHistory
 from node.records import ErasurePlanned
-from node.simulate import roots, simulation
+from node.simulate import Replay, roots, simulation
 from node.study import Study, parse_sections
 from node.vault import Vault
 from tests.fakes.attacks import (
@@ -296,7 +296,7 @@ async def test_the_replay_is_the_study_that_never_had_the_record(erased: Erased,
         tmp_path,
         erased.datasets,
         without=frozenset({CANARY}),
-        branch_seed=(plan.base_height + 1, plan.branch_seed),
+        replay=Replay(plan.base_height + 1, plan.branch_seed),
     ) as sim:
         study = await sim.study(erased.spec)
         assert [roots(node, study) for node in sim.nodes] == [erased.new_roots] * 3

@@ -232,7 +232,7 @@ async def test_a_notice_has_its_place_by_the_chain_alone(tmp_path: Path, trainer
         assert placed(net, CloseNotice(study, 0, 2, UNKNOWN, 1, b"")) is Standing.EARLY
         assert placed(net, CloseNotice(study, 1, 1, UNKNOWN, 1, b"")) is Standing.EARLY
         assert placed(net, CloseNotice(UNKNOWN, 0, 1, UNKNOWN, 1, b"")) is Standing.EARLY
-        assert placed(net, PlanNotice(UNKNOWN, 1, 0, 0, UNKNOWN, UNKNOWN, 0, b"")) is Standing.EARLY
+        assert placed(net, PlanNotice(UNKNOWN, 1, 0, 0, UNKNOWN, UNKNOWN, 0, 0, 0, b"")) is Standing.EARLY
 
 
 async def test_what_comes_early_waits_in_memory_and_counts_once_the_chain_names_its_round(

@@ -17,7 +17,7 @@ from fl_engine.params import Ints, encode_model
 from fl_engine.training.method import LocalUpdate
 from fl_engine.unlearning import UNLEARNERS, Case, Past, Records, get_unlearner, ridge, sharded
 from fl_engine.unlearning.execution import drive, estimate, execute, replay, unlearn, with_defaults
-from fl_engine.unlearning.rapid import _rounds as rapid_rounds
+from fl_engine.unlearning.rapid import RAPID
 from fl_engine.unlearning.unlearner import federated
 from tests.fakes.tables import AGREED, CLASSES, HEIGHTS, LAYOUT, Learned, beginning, start
 
@@ -47,7 +47,7 @@ def without_the_records(name: str, case: Case, hospitals: dict[int, Records], ne
     program = {
         "rollback": lambda: federated(clean, AGREED.initial, clean.members, 1, HEIGHTS),
         "sharded": lambda: sharded.learn(clean),
-        "rapid": lambda: rapid_rounds(clean),
+        "rapid": lambda: RAPID.rounds(clean),
         "ridge": lambda: ridge.learn(clean),
     }[name]()
     return execute(program, case.agreed, never(hospitals, case), network, method.works).result.model

@@ -12,6 +12,7 @@ import pytest
 
 from crypto.sealing import BlobKind
 from fl_engine.unlearning import UNLEARNERS
+from node import methods
 from node.erasure import DUE_S
 from node.home import open_home
 from node.runner import read_history
@@ -100,14 +101,19 @@ def test_a_patient_who_was_used_from_the_first_round_on(member: Path) -> None:
 
 def test_why_the_other_methods_cannot_be_chosen(member: Path) -> None:
     found = rows(planned(member, "--patient", PATIENT))
-    assert [name for name, row in found.items() if row["possible"]] == ["rollback"]
+    assert [name for name, row in found.items() if row["possible"]] == ["rollback", "rapid"]
     assert all((row["why_not"] is None) == row["possible"] for row in found.values())
     assert "a study founded with shards" in found["sharded"]["why_not"]
     assert "a frozen backbone" in found["ridge"]["why_not"]
     assert "1 forgotten patients and no noise" in found["ridge"]["why_not"]
     assert "the records that are to be forgotten" in found["ascent"]["why_not"]
     assert "stored updates" not in found["federaser"]["why_not"], "they are all here"
-    assert found["rapid"]["why_not"] == "a plan names no method yet: what members replay is the study's own training"
+    assert found["federaser"]["why_not"].startswith("needs old updates, which members delete before a replay")
+    assert found["mode"]["why_not"].startswith("begins at the model that is to go, which members delete before")
+    for name, row in found.items():
+        why = methods.barred(UNLEARNERS[name])
+        assert row["possible"] if why is None else row["why_not"].startswith(why), "as an order would be refused"
+    assert found["rapid"]["chosen"] is False
     assert found["rapid"]["rounds"] == 1, "a quarter of two rounds"
     assert found["rapid"]["seconds"] is None, "no round of its kind of work was ever measured"
     for row in found.values():

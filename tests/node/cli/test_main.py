@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import pytest
 
+from fl_engine.unlearning import UNLEARNERS
 from node.cli.main import koinon
 from node.cli.output import as_node_error, json_flag
 from tests.node.cli.cli_kit import koinon_says
@@ -174,6 +175,16 @@ def test_an_empty_standard_input_names_no_patient(tmp_path: Path) -> None:
     assert "standard input" in err
 
 
+def test_a_method_is_known_and_one_that_members_carry_out(tmp_path: Path) -> None:
+    ask = ("erase", "request", "--home", tmp_path, "--consent", "ab" * 32, "--method")
+    code, _, err = koinon_says(*ask, "rapidly")
+    assert code == 2
+    assert all(name in err for name in UNLEARNERS), "the known ones are listed"
+    code, _, err = koinon_says(*ask, "mode")
+    assert code == 5
+    assert "begins at the model that is to go" in err
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -183,6 +194,8 @@ def test_an_empty_standard_input_names_no_patient(tmp_path: Path) -> None:
         ("audit", "prove", "--home", ".", "--out", "x", "--round", "1", "--from", "2"),
         ("consent", "grant", "--home", "."),
         ("simulate", "--task", "nuclei", "--branch-seed", "ab"),
+        ("simulate", "--task", "nuclei", "--unlearning", "rapid", "--to-round", "4"),
+        ("erase", "request", "--home", ".", "--consent", "ab" * 32, "--method", "rapidly"),
         ("chain", "fund", "--home", ".", "--address", "0x12"),
         ("demo", "--rounds", "1"),
         ("demo", "--task", "moon"),

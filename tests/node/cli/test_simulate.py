@@ -43,3 +43,25 @@ def test_the_federated_row_is_the_agreed_model_and_floats_differ_from_it_only_in
     assert rows["federated"]["auc"] == found["auc"]
     assert rows["federated-float"]["auc"] == pytest.approx(found["auc"], abs=0.02)
     assert {"centralised", "federated", "federated-float"} < set(rows)
+
+
+@pytest.mark.slow
+def test_an_erasure_s_branch_has_as_many_rounds_as_its_method_takes(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{i}.npz", i, {"train": 12, "val": 2, "test": 4}) for i in (1, 2)]
+    study = [*STUDY[:3], 5, *STUDY[4:], "--min-consents", 2, "--data", files[0], "--data", files[1], "--json"]
+    branch = ["--without-patient", "1-train-3", "--branch-seed", "ab" * 32, "--from-round", 2]
+
+    def models(*more: object) -> dict[str, str]:
+        result = CliRunner().invoke(koinon, ["simulate", *map(str, [*study, *branch, *more])])
+        assert result.exit_code == 0, result.stderr
+        return dict(json.loads(result.stdout)["data"]["model_roots"])
+
+    replayed, rapid = models(), models("--unlearning", "rapid", "--to-round", 4)
+    assert (list(replayed), list(rapid)) == (list("12345"), list("123")), "one round stands for three"
+    assert rapid["1"] == replayed["1"]
+    assert rapid["2"] != replayed["2"]
+    assert models("--unlearning", "rollback", "--to-round", 4) == replayed
+    beyond = [*study, *branch, "--unlearning", "rapid", "--to-round", 6]
+    result = CliRunner().invoke(koinon, ["simulate", *map(str, beyond)])
+    assert result.exit_code == 2
+    assert "the study has 5 rounds" in result.stderr

@@ -110,11 +110,17 @@ class Erasure:
         voters: Iterable[int] = (0, 1, 2),
         parent: int = 0,
         seed: Digest = SEED,
+        rounds: int | None = None,
     ) -> Sent:
-        statement = Plan(self.batch, parent, base, model, seed, target)
+        """By rollback, or, where `rounds` are given, by a method that takes so many."""
+        method = 0 if target == base else 1 if rounds is None else 3
+        rounds = max(0, target - base) if rounds is None else rounds
+        statement = Plan(self.batch, parent, base, model, seed, target, method, rounds)
         votes = self.world.votes(voters, statement)
         proof = self.proof(parent, base)
-        return self.world.send(Planning(self.statement, parent, base, model, seed, target, votes, proof))
+        return self.world.send(
+            Planning(self.statement, parent, base, model, seed, target, method, rounds, votes, proof)
+        )
 
     def proof(self, parent: int, base: int) -> BaseProof:
         """As a node makes it; junk where the branch is not on the way."""
@@ -286,7 +292,7 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     second = next(one for one in world.all(RoundOpened) if one.height == 2)
     base_result = branch_start(erasure.study, erasure.batch, 0, 1, base, second.parent_result)
     assert branch == BranchCreated(erasure.study, 1, 0, 1, base, base_result, SEED, 3, erasure.batch)
-    assert one_of(sent, ErasurePlanned) == ErasurePlanned(erasure.batch, erasure.study, 1, 0, 1, base, SEED, 3)
+    assert one_of(sent, ErasurePlanned) == ErasurePlanned(erasure.batch, erasure.study, 1, 0, 1, base, SEED, 3, 1, 2)
     last = world.finish(opened.round_id)
     assert kinds(last) == ["RoundFinal"]
 
@@ -438,6 +444,33 @@ def test_a_plan_between_rounds_takes_over_at_once(make_world: WorldMaker) -> Non
     assert kinds(sent) == ["RoundFinal"]  # as many finals as the study wants
     model = one_of(sent, RoundFinal).result.model_root
     assert "HeadMoved" in kinds(erasure.verdicts([0, 1], 1, model))
+
+
+def test_a_method_of_fewer_rounds_has_done_as_much_of_the_study_at_its_end(make_world: WorldMaker) -> None:
+    world = make_world(4)
+    study, opened = world.study(rounds=4)
+    for _ in range(3):
+        opened = one_of(world.finish(opened.round_id), RoundOpened)
+    erasure = opened_batch(world, study)
+    erasure.step(1)
+    erasure.step(2)
+    world.finish(opened.round_id)
+    world.advance(301)
+    initial = word("initial model")
+    with pytest.raises(CallReverted) as many:
+        erasure.plan(0, initial, 3, rounds=4)
+    assert (many.value.error, many.value.operands) == ("TooManyRounds", {"rounds": 4, "finals": 3})
+    planned = one_of(erasure.plan(0, initial, 3, rounds=1), ErasurePlanned)
+    assert (planned.method, planned.rounds) == (3, 1)
+    erasure.purge([0, 1, 2, 3])
+    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    sent = world.finish(replay.round_id)
+    model, last = one_of(sent, RoundFinal).result.model_root, one_of(sent, RoundOpened)
+    assert "HeadMoved" in kinds(erasure.verdicts([0, 1], 1, model)), "one round stood for three"
+    assert kinds(world.finish(last.round_id)) == ["RoundFinal"], "and with the fourth the study is over"
+    history = History()
+    history.apply_all(world.logged())
+    assert history.finished(study)
 
 
 def test_a_second_erasure_forks_from_the_branch_that_then_trains(world: World) -> None:

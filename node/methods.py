@@ -1,0 +1,97 @@
+"""Unlearning methods as the network knows them: the number of each in a plan, and which ones its members carry out.
+
+What may live here: numbers, and reasons that hold in every study. What a method does is in `fl_engine/unlearning`; who
+chooses one and who votes on it is in `node/erasing.py`.
+
+The members carry out a method whose rounds are the study's own but for what a member computes from its records
+(`Unlearner.retraining`): commits, validity, sums and votes are then those of any round, and nothing of the old line but
+the checkpoint is needed. It runs with the engine's defaults, so that its number says all of it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from fl_engine.errors import UnknownName
+from fl_engine.unlearning import UNLEARNERS, Need, Unlearner, get_unlearner
+from node.errors import InputError, Refused
+
+NOTHING: Final = 0
+"""The number of a plan that replays nothing."""
+
+NUMBERS: Final[dict[str, int]] = {
+    "rollback": 1,
+    "sharded": 2,
+    "rapid": 3,
+    "ridge": 4,
+    "federaser": 5,
+    "mode": 6,
+    "ascent": 7,
+    "puf": 8,
+    "fcu": 9,
+}
+"""Method -> `Plan.method`; a number is never given to another method."""
+
+DEFAULT: Final = UNLEARNERS["rollback"]
+"""What a plan takes where the hospital chose nothing."""
+
+# need -> why no study of a network can meet it; the first that a method has is its reason
+_OUT_OF_REACH: Final[tuple[tuple[Need, str], ...]] = (
+    (Need.SHARDS, "needs a study founded with shards, and this one trains all members together"),
+    (Need.STATISTICS, "needs a head on a frozen backbone that never saw the records, and this study trains it all"),
+    (
+        Need.FORGOTTEN_RECORDS,
+        "needs the records that are to be forgotten, which are deleted before a plan is made",
+    ),
+    (Need.UPDATES, "needs old updates, which members delete before a replay shows anything"),
+    (Need.OLD_MODEL, "begins at the model that is to go, which members delete before a replay shows anything"),
+)
+
+
+def barred(unlearner: Unlearner) -> str | None:
+    """Why the members of a network cannot carry a method out, as a clause; None where they can."""
+    if unlearner.retraining is not None:
+        return None
+    return next(why for need, why in _OUT_OF_REACH if need in unlearner.needs)
+
+
+def find(name: str) -> Unlearner:
+    """A method that an erasure may be asked for by.
+
+    Raises:
+        InputError: there is none of that name; the known ones are listed.
+        Refused: it cannot be carried out by a network, with the reason.
+    """
+    try:
+        found = get_unlearner(name)
+    except UnknownName as error:
+        raise InputError(str(error)) from None
+    if (why := barred(found)) is not None:
+        raise Refused(f"no erasure by {name}: it {why}")
+    return found
+
+
+def numbered(number: int) -> Unlearner | None:
+    """The method of a plan; None for `NOTHING` and for a number that no method has."""
+    return next((UNLEARNERS[name] for name, one in NUMBERS.items() if one == number), None)
+
+
+def name_of(number: int) -> str:
+    """How a plan's method is shown; `NOTHING` and unknown numbers too."""
+    if number == NOTHING:
+        return "no replay: never in an included set"
+    found = numbered(number)
+    return f"unknown method {number}" if found is None else found.name
+
+
+def is_exact(number: int) -> bool:
+    """Whether a plan's model is one of training without the records, as far as was declared."""
+    found = numbered(number)
+    return number == NOTHING or (found is not None and found.exact)
+
+
+def rounds_of(unlearner: Unlearner, replaced: int) -> int:
+    """How many models a method makes in place of so many; `Refused` where members cannot carry it out."""
+    if unlearner.retraining is None:
+        raise Refused(f"no erasure by {unlearner.name}: it {barred(unlearner)}")
+    return unlearner.retraining.count(replaced, unlearner.defaults)
