@@ -647,9 +647,12 @@ class Desk:
             for opening in await node.core(self._openings_due, node.now):
                 await self._send_opening(node, opening)
             return
+        auditor = self._node.history.registry.auditors.get(seat)
         for study, found in list(self._node.history.studies.items()):
             if any(one.seat == seat for _, one in found.access):
                 continue
+            if auditor is None or not auditor.serves(study, node.now):
+                continue  # the seat is for another study, or its term is over
             statement = AuditAccess(study, seat, 1, EVERY_ROUND, AUDIT_GROUND)
             signature = sign(statement, self._domains.of(statement), self._ring.ledger)
             await node.send(AuditAnnouncement(study, seat, 1, EVERY_ROUND, AUDIT_GROUND, signature))

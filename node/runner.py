@@ -53,6 +53,7 @@ log = structlog.get_logger("runner")
 SYNC_TIMEOUT_S = 120.0
 LOCAL_TIMEOUT_S = 10.0
 KEYS_POLL_S = 1.0
+STOPS = (signal.SIGTERM, signal.SIGINT)
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 READS = frozenset(
     {
@@ -176,47 +177,67 @@ async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **fl
     """
     while await _run_once(path, ready, flags):
         log.info("new keys are registered: starting again with them", home=str(path))
+    for number in STOPS:  # it has stopped; what is left is the end of the process
+        signal.signal(number, signal.SIG_IGN)
 
 
 async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any]) -> bool:
-    """Run until stopped or until the registry has other keys for us; whether it is the latter."""
+    """Run until stopped or until the registry has other keys for us; whether it is the latter.
+
+    A second signal while it stops changes nothing: the files are closed and the control file is gone when it ends.
+    """
     opened = open_node(path, **flags)
-    node, orders, rekeyed = opened.node, Orders(opened), False
-    try:
-        async with trio.open_nursery() as nursery:
+    with trio.open_signal_receiver(*STOPS) as signals:
+        async with trio.open_nursery() as listening:
+            stop, told = trio.Event(), False
 
-            async def watch_keys() -> None:
-                nonlocal rekeyed
-                await trio.to_thread.run_sync(_gather_coin, opened)
-                while public_keys(node.participant.ring) == public_keys(opened.ring):  # noqa: ASYNC110 - at our pace
-                    await trio.sleep(KEYS_POLL_S)
-                rekeyed = True
-                with trio.move_on_after(LOCAL_TIMEOUT_S):  # the order that brought the keys is to be answered
-                    while orders.under_way:  # noqa: ASYNC110 - moments
-                        await trio.sleep(KEYS_POLL_S / 10)
-                nursery.cancel_scope.cancel()
-
-            with (
-                trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals,
-                control.ControlServer(
-                    opened.home.control_path,
-                    opened.settings["node", "control_port"],
-                    orders.carry_out,
-                    lambda: node.alive,
-                    node.obstacles,
-                    lambda: render(node),
-                ),
-            ):
-                await nursery.start(node.run)
-                log.info("running", home=str(path), member=node.participant.me)
-                ready()
-                nursery.start_soon(watch_keys)
+            async def listen() -> None:
+                nonlocal told
                 async for number in signals:
                     log.info("stopping", signal=signal.Signals(number).name)
-                    nursery.cancel_scope.cancel()
-                    break
-    finally:
-        opened.close()
+                    told = True
+                    stop.set()
+
+            listening.start_soon(listen)
+            try:
+                rekeyed = await _serve(opened, ready, stop)
+            finally:
+                opened.close()
+            await trio.lowlevel.checkpoint()  # what came meanwhile is heard, and means nothing any more
+            listening.cancel_scope.cancel()
+    return rekeyed and not told
+
+
+async def _serve(opened: Opened, ready: Callable[[], None], stop: trio.Event) -> bool:
+    """Run an open node until `stop` is set or the registry has other keys for us; whether it is the latter."""
+    node, orders, rekeyed = opened.node, Orders(opened), False
+    async with trio.open_nursery() as nursery:
+
+        async def watch_keys() -> None:
+            nonlocal rekeyed
+            await trio.to_thread.run_sync(_gather_coin, opened)
+            while public_keys(node.participant.ring) == public_keys(opened.ring):  # noqa: ASYNC110 - at our pace
+                await trio.sleep(KEYS_POLL_S)
+            with trio.move_on_after(LOCAL_TIMEOUT_S):  # the order that brought the keys is to be answered
+                while orders.under_way:  # noqa: ASYNC110 - moments
+                    await trio.sleep(KEYS_POLL_S / 10)
+            rekeyed = True
+            stop.set()
+
+        with control.ControlServer(
+            opened.home.control_path,
+            opened.settings["node", "control_port"],
+            orders.carry_out,
+            lambda: node.alive,
+            node.obstacles,
+            lambda: render(node),
+        ):
+            await nursery.start(node.run)
+            log.info("running", home=str(opened.home.path), member=node.participant.me)
+            ready()
+            nursery.start_soon(watch_keys)
+            await stop.wait()
+            nursery.cancel_scope.cancel()
     return rekeyed
 
 

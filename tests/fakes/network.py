@@ -165,6 +165,7 @@ class Door:
         self.away = False
         self.lose: Callable[[Call], BaseException | None] = lambda call: None
         self.sent: list[Call] = []
+        self.tried: list[Call] = []  # those that were refused too
 
     @property
     def contracts(self) -> Contracts:
@@ -188,6 +189,7 @@ class Door:
         return self._answering().block_hash(number)
 
     def send(self, call: Call) -> Sent:
+        self.tried.append(call)
         sent = self._answering().send(call)
         self.sent.append(call)
         lost = self.lose(call)

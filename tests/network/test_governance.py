@@ -57,12 +57,8 @@ def test_a_consent_entered_in_error_is_told_with_the_rounds_that_used_it(net: Pr
     net.wait_finished(study)
     home, patient = net.homes["member-1"], "patient-0-5"
     (form,) = run("consent", "forms", "--home", home, "--study", study.hex())
-    assert (form["name"], form["custody"], form["on_withdrawal"], form["allowed"]) == (
-        "f",
-        "synthetic",
-        "stop+delete",
-        True,
-    )
+    shown = (form["name"], form["custody"], form["on_withdrawal"], form["allowed"])
+    assert shown == ("f", "synthetic", "stop+delete", True)
     words = ("consent", "correct", "--home", home)
     assert "a correction needs its reason" in run(*words, "--patient", "-", "--reason", " ", stdin=patient, expect=2)
     found = run(*words, "--patient", "-", "--reason", "merged records", stdin=patient)

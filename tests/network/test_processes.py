@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -46,6 +47,22 @@ def test_a_stopped_member_is_missed_by_rule_and_its_part_is_recorded(net: Proces
     assert second.final.result.included == 0b1101
     assert second.final.signers & 0b0010 == 0
     net.agree(study)
+
+
+def test_a_second_signal_to_a_node_that_is_stopping_changes_nothing(net: Processes) -> None:
+    process, home = net.running.pop("member-4"), net.homes["member-4"]
+    deadline = time.monotonic() + 60
+    while process.poll() is None:  # from the first one to the end of the process
+        process.send_signal(signal.SIGTERM)
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+    assert process.returncode == 0
+    assert not (home / "control.json").exists(), "it let go of its door"
+    log = (net.home / "member-4.log").read_text("utf-8")
+    assert log.count("stopping") > 1
+    assert "Traceback" not in log
+    net.start("member-4")
+    net.wait_ready("member-4")
 
 
 def test_a_killed_chain_comes_back_with_identical_blocks_and_the_study_goes_on(net: Processes) -> None:

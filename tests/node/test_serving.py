@@ -36,7 +36,7 @@ from node.messages import (
     VoteNotice,
     Welcome,
 )
-from node.records import ZERO, AuditOpened, AuditOpening, AuditorEnded, Result
+from node.records import ZERO, AuditAnnouncement, AuditOpened, AuditOpening, AuditorEnded, Result
 from node.serving import MAX_EARLY, Standing, standing
 from tests.fakes.byzantine import Mute, signed
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, network, spec
@@ -153,6 +153,12 @@ async def test_an_auditor_reads_nothing_before_a_hospital_says_on_the_chain_that
         assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
         with pytest.raises(Refused, match="no auditor has seat 0"):
             await node.desk.open_audit(node, study, 0)
+        # It asks for no study that its seat is not for: that would be refused, and hold up those that it is for.
+        await net.until(lambda: net.nodes[2].now >= node.now)
+        later = await net.play(spec("later"))
+        await net.until(lambda: later in net.nodes[2].history.studies and net.nodes[2].history.finished(later))
+        tried = [call.study for call in net.doors[2].tried if isinstance(call, AuditAnnouncement)]
+        assert tried == [study]
 
 
 async def test_requests_about_nothing_are_answered_with_not_found(tmp_path: Path, trainer: SharedTrainer) -> None:

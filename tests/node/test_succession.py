@@ -13,7 +13,17 @@ from crypto.statements import Seat, sign
 from node import card as cards
 from node import certificate, document
 from node.errors import Refused
-from node.records import Contracts, EntrySkipped, RoundFinal, RoundOpened, SeatInput, StudyContinued, Withdrawn
+from node.records import (
+    Contracts,
+    EntrySkipped,
+    ErasureOpened,
+    ErasurePlanned,
+    RoundFinal,
+    RoundOpened,
+    SeatInput,
+    StudyContinued,
+    Withdrawn,
+)
 from node.succession import check_at_rest, described
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
@@ -60,6 +70,36 @@ async def move(net: Net) -> None:
     net.doors.clear()
     for index in range(len(net.seatings)):
         await net.start(index)
+
+
+@pytest.mark.slow
+async def test_an_erasure_without_a_plan_goes_over_the_move_and_is_planned_there(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 3) as net:
+        study = await net.create(spec(rounds=3))
+        await net.until(lambda: bool(net.of(RoundFinal)))
+        node = net.nodes[1]
+        node.desk.review_s = 30 * 86_400  # the hospital considers it; no plan can be made
+        consent = node.desk.vault.find("patient-1-0")[0].consent_id
+        batch = Digest.from_hex((await node.erasing.request(node, consent=consent))["erasure"])
+        await net.until(lambda: batch in net.nodes[0].history.erasures)
+        await move(net)
+        await net.until(lambda: all(node.ready for node in net.nodes.values()))
+        node = net.nodes[1]
+        assert node.history.deployment == 1
+        await net.until(
+            lambda: batch in node.history.erasures and node.erasing.status(batch, node.now)["certificate_ready"],
+            PATIENCE_S,
+        )
+        opened, planned = net.of(ErasureOpened), net.of(ErasurePlanned)
+        assert {(one.batch, one.due_at) for one in opened} == {(batch, opened[0].due_at)}
+        assert len(opened) == 2, "its hospital opens it again, under its id and with its due date"
+        assert [one.batch for one in planned] == [batch]
+        await net.until(lambda: all(net.finished(study, at) for at in net.nodes), PATIENCE_S)
+        checked = certificate.check(document.write(await node.erasing.receipt(node, consent)), net.network)
+        assert [one["finding"] for one in checked["annex"]["first_use"]] == ["present"]
+        await net.until(lambda: node.history.erasures[batch].closed is not None, PATIENCE_S)
 
 
 @pytest.mark.slow
