@@ -500,9 +500,8 @@ class Node:
         if not self.ready:
             log.info("following the chain", block=self._follower.done)
         self.ready = True
-        for round_id in list(self._active):
-            await self._step(round_id, *await self._core(self._due, round_id, head, final_time))
-        await self._core(self._retire)
+        for round_id, effects in await self._core(self._turn, head, final_time):
+            self._start(round_id, effects)
         await self._models()
         self._openings()
         self._work_beside("desk", self.desk.work)
@@ -598,6 +597,12 @@ class Node:
         self._active[round_id] = None
         log.info("round opened", round=round_id.hex()[:8], height=machine.facts.opened.height)
 
+    def _turn(self, head: Head, final_time: int) -> list[tuple[Digest, list[Effect]]]:
+        """What the look at the chain asks of every round; all in one call, for each is a change of threads."""
+        turns = [(one, self._handle(one, self._due(one, head, final_time))) for one in self._active]
+        self._retire()
+        return turns
+
     def _due(self, round_id: Digest, head: Head, final_time: int) -> tuple[Event, ...]:
         """What the look at the chain means for one round: finality, withdrawals, time."""
         machine = self.participant.rounds[round_id]
@@ -650,7 +655,9 @@ class Node:
 
     async def _step(self, round_id: Digest, *events: Event) -> None:
         """Hand events to a round's machine and start what it asks for."""
-        effects = await self._core(self._handle, round_id, events)
+        self._start(round_id, await self._core(self._handle, round_id, events))
+
+    def _start(self, round_id: Digest, effects: list[Effect]) -> None:
         assert self._nursery is not None
         for effect in effects:
             if not isinstance(effect, Wake):
@@ -802,17 +809,18 @@ class Node:
             return ()
 
         async def heard(member: int, notices: tuple[Notice, ...]) -> None:
-            events: list[Event] = []
-            for notice in notices:
-                events += await self._core(self._take, round_id, notice)
+            events = await self._core(self._take, round_id, notices)
             if self.participant.rounds.get(round_id) is machine:
                 await self._step(round_id, *events, PeerAnswered(member))
 
         await self._exchange.pull(round_id, machine.facts.opened.roster, heard)
         return (Done(effect),)
 
-    def _take(self, round_id: Digest, notice: Notice) -> list[Event]:
-        """A pulled notice, checked and kept, as an event of its round."""
+    def _take(self, round_id: Digest, notices: tuple[Notice, ...]) -> list[Event]:
+        """Pulled notices, checked and kept, as events of their round."""
+        return [event for notice in notices for event in self._take_one(round_id, notice)]
+
+    def _take_one(self, round_id: Digest, notice: Notice) -> list[Event]:
         if not isinstance(notice, CommitNotice | AbstainNotice | HaveNotice | VoteNotice):
             return []
         if notice.round_id != round_id or standing(notice, self.history) is not Standing.PLACED:

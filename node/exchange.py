@@ -7,7 +7,7 @@ function on the node's state).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -202,8 +202,13 @@ class Exchange:
         The length that the notice tells decides nothing: it is under no hash, and may differ from peer to peer.
         """
         update = ciphertext_length(UPDATE_HEADER_BYTES + MAX_METRICS_BYTES + 4 * parameters)
-        await self.content(notice.update.cipher_root, "cipher", update, notice.member)
-        await self.content(notice.set.cipher_root, "cipher", await self._run(self._set_bound, notice), notice.member)
+        for root, bound in await self._run(self._lacking, notice, update):
+            await self.content(root, "cipher", bound, notice.member)
+
+    def _lacking(self, notice: CommitNotice, update: int) -> list[tuple[Digest, int]]:
+        """(root, longest it can be) of the commit's ciphertexts that are not here; `update`: the longest update."""
+        blobs = (notice.update.cipher_root, update), (notice.set.cipher_root, self._set_bound(notice))
+        return [blob for blob in blobs if not self._node.store.has(blob[0])]
 
     def _set_bound(self, notice: CommitNotice) -> int:
         """The longest ciphertext of a set of consents that the chain has; nobody is to fetch 64 MiB of noise."""
@@ -217,19 +222,28 @@ class Exchange:
         Raises:
             NotFound: no holder gave a key that fits its commitment.
         """
-        await self._ensure_key(notice, BlobKind.UPDATE)
-        await self._ensure_key(notice, BlobKind.SET)
+        await self._ensure_keys(notice, BlobKind.UPDATE, BlobKind.SET)
 
     async def set_blob(self, notice: CommitNotice) -> None:
         """Fetch the ciphertext and the key of a commit's set alone."""
         await self.content(notice.set.cipher_root, "cipher", await self._run(self._set_bound, notice), notice.member)
-        await self._ensure_key(notice, BlobKind.SET)
+        await self._ensure_keys(notice, BlobKind.SET)
 
-    async def _ensure_key(self, notice: CommitNotice, kind: BlobKind) -> None:
-        blob = notice.update if kind is BlobKind.UPDATE else notice.set
-        if await self._run(self._node.store.key, notice.round_id, notice.member, kind) is None:
-            key = await self._key(notice, blob.key_commit, kind)
-            await self._run(self._node.store.put_key, notice.round_id, notice.member, kind, key)
+    async def _ensure_keys(self, notice: CommitNotice, *kinds: BlobKind) -> None:
+        keys: dict[BlobKind, bytes] = {}
+        for kind in await self._run(self._without_key, notice, kinds):
+            blob = notice.update if kind is BlobKind.UPDATE else notice.set
+            keys[kind] = await self._key(notice, blob.key_commit, kind)
+        if keys:
+            await self._run(self._keep_keys, notice, keys)
+
+    def _without_key(self, notice: CommitNotice, kinds: Iterable[BlobKind]) -> list[BlobKind]:
+        return [kind for kind in kinds if self._node.store.key(notice.round_id, notice.member, kind) is None]
+
+    def _keep_keys(self, notice: CommitNotice, keys: Mapping[BlobKind, bytes]) -> None:
+        with self._node.store.transaction():
+            for kind, key in keys.items():
+                self._node.store.put_key(notice.round_id, notice.member, kind, key)
 
     async def _key(self, notice: CommitNotice, committed: Digest, kind: BlobKind) -> bytes:
         """A content key from any holder. Peers see a seal become final a moment apart: "not yet" is asked again."""

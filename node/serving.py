@@ -251,7 +251,9 @@ class Server:
             purged = any(self.purged(blob) for blob in self._blobs(round_id, member))
             return Refusal("purged" if purged else "not-found", "the key is not here")
         if member == node.me and machine is not None:
-            node.store.set_meta(f"revealed {round_id.hex()}", str(now))
+            revealed = f"revealed {round_id.hex()}"
+            if node.store.meta(revealed) is None:  # the first peer's question is what counts, and a write costs a sync
+                node.store.set_meta(revealed, str(now))
             machine.restore([Revealed()], now)
         try:
             return KeyReply(wrap(key, asker.sealing_key, round_id, member, kind))

@@ -6,7 +6,7 @@ is most of what moving a model between two nodes costs. Here the same bytes go o
 
 - `Session` takes what the socket has, opens all the Noise messages in it, and hands out pieces of the result; what is
   written becomes as many messages as it needs, in one call.
-- `Stream` waits for its window instead of looking every 10 ms, writes two frames a turn, gives window back by halves.
+- `Stream` waits for its window instead of looking every 10 ms, writes longer frames, gives window back by halves.
 
 What may live here: bytes between a socket and a stream. What this file does not know: who may connect, what a peer may
 cost (`transport`), messages (`wire`).
@@ -23,14 +23,15 @@ from libp2p.io.exceptions import IncompleteReadError
 from libp2p.stream_muxer.exceptions import MuxedStreamEOF, MuxedStreamError, MuxedStreamReset
 
 NOISE_PAYLOAD_BYTES: Final = 65519
-"""Plaintext in one Noise message (65535 less a 16-byte tag). A longer yamux frame would travel as two."""
+"""Plaintext in one Noise message (65535 less a 16-byte tag)."""
 
 RECEIVE_BYTES: Final = 256 * 1024
 """Asked of the socket at once; with one unfinished message, all that a session holds of what has come."""
 
-WRITE_BYTES: Final = 2 * (NOISE_PAYLOAD_BYTES - yamux.HEADER_SIZE)
-"""Content in one write: two full frames. The write must be through within `transport.STALL_S`, so that a line of
-210 kbit/s still counts as alive; and others wait for their turn no longer than that."""
+FRAME_BYTES: Final = 2 * NOISE_PAYLOAD_BYTES - yamux.HEADER_SIZE
+"""Content of one frame, which is one write and fills two Noise messages: a frame costs its reader more than its bytes
+do. The write must be through within `transport.STALL_S`, so that a line of 210 kbit/s still counts as alive; and others
+wait for their turn no longer than that."""
 
 WINDOW_WAIT_S: Final = 5.0
 """How long a writer waits for its peer to read on, as in libp2p."""
@@ -130,9 +131,10 @@ class Stream(yamux.YamuxStream):
             start = 0
             while start < len(data):
                 await self._wait_for_window()
-                size = min(self._credit, WRITE_BYTES, len(data) - start)
+                size = min(self._credit, FRAME_BYTES, len(data) - start)
                 self._credit -= size
-                await self.conn._write_frame(self._frames(data, start, start + size))
+                head = struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, self.stream_id, size)
+                await self.conn._write_frame(head + data[start : start + size])
                 start += size
 
     async def _wait_for_window(self) -> None:
@@ -147,15 +149,6 @@ class Stream(yamux.YamuxStream):
             self._may_send = trio.Event()
             with trio.move_on_after(_LOOK_S):  # being closed rings no bell
                 await self._may_send.wait()
-
-    def _frames(self, data: bytes, start: int, end: int) -> bytes:
-        most = NOISE_PAYLOAD_BYTES - yamux.HEADER_SIZE
-        parts: list[bytes] = []
-        for at in range(start, end, most):
-            piece = data[at : min(at + most, end)]
-            parts.append(struct.pack(yamux.YAMUX_HEADER_FORMAT, 0, yamux.TYPE_DATA, 0, self.stream_id, len(piece)))
-            parts.append(piece)
-        return b"".join(parts)
 
     async def read(self, n: int | None = -1) -> bytes:
         """What has come, at most `n` bytes; waits for the first.

@@ -230,7 +230,9 @@ class _Paced:
             self._body -= len(data)
         elif len(data) == yamux.HEADER_SIZE:
             self._left.take(self._frame(data))
-            await trio.sleep(self._left.wait_s())
+            wait_s = self._left.wait_s()
+            if wait_s > 0:
+                await trio.sleep(wait_s)
         return data
 
     def earn(self, size: int) -> None:

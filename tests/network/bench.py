@@ -17,11 +17,14 @@ from typing import Any
 
 from crypto.digest import Digest
 from node import control
+from node.abi import Codec
 from node.cli.common import order
 from node.errors import NodeError
+from node.evidence import verify_block
+from node.follower import logged_of
 from node.history import History, RoundHistory
 from node.home import Network, read_json, read_network
-from node.runner import read_history
+from node.store import Store
 from tests.fakes.network import QUARTER_END
 
 MEMBERS = 4
@@ -90,6 +93,16 @@ def wait(condition: Callable[[], Any], what: str, timeout_s: float = PATIENCE_S)
 
 
 @dataclass
+class _Read:
+    """A node's chain as far as it was read: to block `number` of hash `hash`."""
+
+    contracts: object
+    history: History = field(default_factory=History)
+    number: int = -1
+    hash: Digest | None = None
+
+
+@dataclass
 class Processes:
     """A network home and what runs from it."""
 
@@ -98,6 +111,8 @@ class Processes:
     node: tuple[str, ...] = ("node.cli.main", "node", "run")
     homes: dict[str, Path] = field(default_factory=dict)
     running: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    _read: dict[str, _Read] = field(default_factory=dict)
+    _codec: Codec = field(default_factory=Codec.load)
 
     def __post_init__(self) -> None:
         self.homes = {name: self.home / name for name in self.names}
@@ -186,8 +201,19 @@ class Processes:
         return next(float(row.split()[1]) for row in text.splitlines() if row.startswith(f"koinon_{metric} "))
 
     def history(self, name: str = "auditor") -> History:
-        """The chain as a node keeps it."""
-        return read_history(self.homes[name])
+        """The chain as a node keeps it; what an earlier call has read is not read again, so it grows in its hands."""
+        contracts = self.network.contracts
+        store = Store(self.homes[name], bytes(32))
+        try:
+            read = self._read.get(name)
+            if read is None or read.contracts != contracts or store.block_hash(read.number) != read.hash:
+                read = self._read[name] = _Read(contracts)
+            for evidence, block_hash in store.blocks(read.number + 1):
+                read.history.apply_all(logged_of(verify_block(evidence), self._codec, contracts))
+                read.number, read.hash = evidence.number, block_hash
+            return read.history
+        finally:
+            store.close()
 
     # --- studies
 

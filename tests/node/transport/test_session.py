@@ -10,7 +10,7 @@ import trio
 from libp2p.io.exceptions import IncompleteReadError
 from libp2p.stream_muxer.exceptions import MuxedStreamError
 
-from node.session import NOISE_PAYLOAD_BYTES, WINDOW_WAIT_S, WRITE_BYTES, Session, Stream
+from node.session import FRAME_BYTES, NOISE_PAYLOAD_BYTES, WINDOW_WAIT_S, Session, Stream
 
 TAG = b"-sixteen-byte-t-"
 
@@ -135,6 +135,6 @@ async def test_two_writers_do_not_mix_their_bytes():
     made, conn = stream(1 << 22)
     async with trio.open_nursery() as nursery:
         for letter in (b"a", b"b"):
-            nursery.start_soon(made.write, letter * (3 * WRITE_BYTES))
+            nursery.start_soon(made.write, letter * (3 * FRAME_BYTES))
     said = b"".join(frame[12:13] for frame in conn.frames)
     assert said in (b"aaabbb", b"bbbaaa")
