@@ -8,7 +8,7 @@ import {ITrainingLedger} from "./interfaces/ITrainingLedger.sol";
 import {Bitmaps} from "./libraries/Bitmaps.sol";
 import {Conduct} from "./libraries/Conduct.sol";
 import {PackedSignatures} from "./libraries/PackedSignatures.sol";
-import {Course, Roll, Round, Rounds} from "./libraries/Packing.sol";
+import {Course, Roll, Round, Rounds, Tree, Trees} from "./libraries/Packing.sol";
 import {Quorum} from "./libraries/Quorum.sol";
 import {RosterCode} from "./libraries/RosterCode.sol";
 import {Skips} from "./libraries/Skips.sol";
@@ -66,16 +66,6 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     uint8 private constant REPLAYING = 3;
     uint8 private constant WAITS_FOR_VERDICTS = 4; // a plan without a replay: the training branch stays
 
-    /// @dev What is known of a branch when it is registered lies in one slot.
-    struct Branch {
-        uint16 parent;
-        uint32 baseHeight;
-        uint32 baseFinals;
-        uint32 targetFinals;
-        uint40 dueAt; // when the head that it replaces leaves service
-        bytes32 caughtUp; // the first model with targetFinals
-    }
-
     /// @dev Where the newest branch begins, from the plan on. Once it replays, this serves.
     struct Fork {
         bytes32 lineage;
@@ -95,7 +85,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         Roll roll;
         bytes32 initialModel;
         Fork fork;
-        mapping(uint256 branch => Branch) branches;
+        mapping(uint256 branchOverThree => Tree) trees; // where the branches begin, three a slot
+        mapping(uint256 branch => bytes32) caughtUp; // the first model of a replay with targetFinals
         mapping(uint256 branchAndWord => uint256) voids; // a bit for each height that ended without a model
     }
 
@@ -155,7 +146,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 tree;
         for (uint256 i; i < c.branches.length; ++i) {
             BranchState memory b = c.branches[i];
-            s.branches[i + 1] = Branch(b.parent, b.baseHeight, b.baseFinals, 0, 0, 0);
+            _plant(s, i + 1, b.parent, b.baseHeight, b.baseFinals, 0);
             tree = keccak256(abi.encode(Tags.TREE, tree, b));
         }
         for (uint256 i; i < c.voids.length; ++i) {
@@ -464,16 +455,12 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (current == type(uint16).max) revert ForkState(t.study, NO_FORK);
         branch = current + 1; // the newest branch trains
         bytes32 baseResult = _baseResult(t.study, t.batch, t.parentBranch, t.baseHeight, t.baseModel, origin);
-        Branch storage b = s.branches[branch];
-        b.parent = uint16(t.parentBranch);
-        b.baseHeight = t.baseHeight;
         uint32 target = _finalsAt(s, current, t.targetHeight);
         if (t.rounds > target) revert TooManyRounds(t.rounds, target);
         unchecked {
-            b.baseFinals = target - t.rounds; // a method that takes fewer rounds has done as much of the study at its end
+            // A method that takes fewer rounds has done as much of the study at its end.
+            _plant(s, branch, t.parentBranch, t.baseHeight, target - t.rounds, Trees.aim(target, t.dueAt));
         }
-        b.targetFinals = target;
-        b.dueAt = uint40(t.dueAt); // a month after a block's stamp at most
         (s.fork.lineage, s.fork.model) = (baseResult, t.baseModel);
         s.course = course.withFork(round.isOpen() ? WAITS_FOR_ROUND : WAITS_FOR_PURGE);
         emit BranchCreated(
@@ -497,8 +484,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         if (course.fork() != WAITS_FOR_PURGE) revert ForkState(study, course.fork());
         course = course.withBranch(course.branch() + 1).withFork(REPLAYING);
         s.course = course;
-        Branch storage b = s.branches[course.branch()];
-        Round round = s.round.standing(b.baseHeight, b.baseFinals, b.baseHeight).closed();
+        (, uint32 baseHeight, uint32 baseFinals) = _base(s, course.branch());
+        Round round = s.round.standing(baseHeight, baseFinals, baseHeight).closed();
         bytes32 lineage = s.fork.lineage;
         bytes32 model = s.fork.model;
         (s.lineage, s.model) = (lineage, model);
@@ -590,16 +577,17 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         uint8 state = course.fork();
         branch = course.branch();
         if (state == REPLAYING) {
-            return (branch, s.branches[branch].baseHeight, s.fork.lineage, s.fork.model, false, true);
+            (, height,) = _base(s, branch);
+            return (branch, height, s.fork.lineage, s.fork.model, false, true);
         }
         (height, lineage, model) = (s.round.finalHeight(), s.lineage, s.model);
         tainted = state == WAITS_FOR_ROUND || state == WAITS_FOR_PURGE;
-        inService = !tainted || block.timestamp <= s.branches[branch + 1].dueAt;
+        inService = !tainted || block.timestamp <= _tree(s, branch + 1).dueAt();
     }
 
     /// @inheritdoc ITrainingLedger
     function caughtUp(bytes32 study, uint32 branch) external view returns (bytes32) {
-        return _study(study).branches[branch].caughtUp;
+        return _study(study).caughtUp[branch];
     }
 
     /// @inheritdoc ITrainingLedger
@@ -741,8 +729,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
 
     /// @dev Keeps the model with which a replay has as many finals as there were: what the verdicts are about.
     function _noteCatchUp(Study storage s, uint256 branch, uint32 finals, bytes32 model) private {
-        Branch storage b = s.branches[branch];
-        if (finals == b.targetFinals && b.caughtUp == 0) b.caughtUp = model;
+        if (finals == _tree(s, branch).targetFinals() && s.caughtUp[branch] == 0) s.caughtUp[branch] = model;
     }
 
     // ------------------------------------------------------------------------------------------- round rules
@@ -983,9 +970,43 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         return keccak256(abi.encode(Tags.BRANCH, study, batch, parent, baseHeight, baseModel, origin));
     }
 
+    /// @dev The base result of a branch that was registered.
+    function _baseOf(Study storage s, uint256 branch, bytes32 study, bytes32 batch, bytes32 baseModel, bytes32 origin)
+        private
+        view
+        returns (bytes32)
+    {
+        (uint32 parent, uint32 height,) = _base(s, branch);
+        return _baseResult(study, batch, parent, height, baseModel, origin);
+    }
+
+    function _plant(
+        Study storage s,
+        uint256 branch,
+        uint256 parent,
+        uint256 baseHeight,
+        uint256 baseFinals,
+        uint256 aim
+    ) private {
+        Tree tree = _tree(s, branch);
+        s.trees[branch / Trees.BRANCHES] = tree.planted(branch, Trees.packed(parent, baseHeight, baseFinals), aim);
+    }
+
+    function _base(Study storage s, uint256 branch)
+        private
+        view
+        returns (uint32 parent, uint32 height, uint32 finals)
+    {
+        return _tree(s, branch).base(branch);
+    }
+
+    function _tree(Study storage s, uint256 branch) private view returns (Tree) {
+        return s.trees[branch / Trees.BRANCHES];
+    }
+
     /// @dev The target is a closed height of the training branch, at or above the checkpoint.
     function _checkTarget(Study storage s, uint256 branch, Round round, ForkTerms calldata t) private view {
-        uint32 first = s.branches[branch].baseHeight;
+        (, uint32 first,) = _base(s, branch);
         if (first < t.baseHeight) first = t.baseHeight;
         uint32 last = round.isOpen() ? round.height() - 1 : round.height();
         if (t.targetHeight < first || t.targetHeight > last) revert BadTarget(t.targetHeight, first, last);
@@ -1005,24 +1026,24 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         while (branch != t.parentBranch) {
             if (branch == 0 || steps == 0) revert NotOnAncestry(t.parentBranch, t.baseHeight);
             path[--steps] = branch;
-            if (s.branches[branch].baseHeight < t.baseHeight) revert NotOnAncestry(t.parentBranch, t.baseHeight);
-            branch = s.branches[branch].parent;
+            (uint32 parent, uint32 height,) = _base(s, branch);
+            if (height < t.baseHeight) revert NotOnAncestry(t.parentBranch, t.baseHeight);
+            branch = parent;
         }
         if (steps != 0) revert NotOnAncestry(t.parentBranch, t.baseHeight);
-        Branch storage b = s.branches[branch];
-        if (t.baseHeight != b.baseHeight) {
+        (, uint32 begins,) = _base(s, branch);
+        if (t.baseHeight != begins) {
             lineage = _lineage(proof.parent, t.baseHeight, t.baseModel, proof.named);
         } else if (branch != 0) {
-            lineage = _baseResult(t.study, proof.named, b.parent, b.baseHeight, t.baseModel, proof.parent);
+            lineage = _baseOf(s, branch, t.study, proof.named, t.baseModel, proof.parent);
         } else if (t.baseModel != s.initialModel) {
             revert WrongCheckpoint(s.initialModel, t.baseModel);
         }
         bytes32 reached = _followed(lineage, proof.links);
         for (; steps < path.length; ++steps) {
             ForkProof calldata made = proof.forks[steps];
-            b = s.branches[path[steps]];
             reached = _followed(
-                _baseResult(t.study, made.batch, b.parent, b.baseHeight, made.baseModel, reached), made.links
+                _baseOf(s, path[steps], t.study, made.batch, made.baseModel, reached), made.links
             );
         }
         if (reached != s.lineage) revert WrongCheckpoint(s.lineage, reached);
@@ -1038,8 +1059,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
 
     /// @dev Rounds with a model on the ancestry of a closed height, that height included.
     function _finalsAt(Study storage s, uint256 branch, uint32 height) private view returns (uint32) {
-        Branch storage b = s.branches[branch];
-        return uint32(b.baseFinals + (height - b.baseHeight) - _voidsBetween(s, branch, b.baseHeight, height));
+        (, uint32 from, uint32 finals) = _base(s, branch);
+        return uint32(finals + (height - from) - _voidsBetween(s, branch, from, height));
     }
 
     /// @dev Heights above `from`, up to and with `to`, that ended without a model.

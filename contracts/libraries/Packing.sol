@@ -22,9 +22,15 @@ type Round is uint256;
 /// @notice What rounds do not read. invited 32 | left 32 | purgeSeconds 32 | erasureWindow 32.
 type Roll is uint256;
 
+/// @notice Where three branches begin, the lowest number first: parent 16 | baseHeight 21 | baseFinals 21 each; above them
+/// what the newest of them replays for: targetFinals 21 | dueAt 40, when the head that it replaces leaves service. Two of
+/// three branches overwrite a slot instead of taking a new one.
+type Tree is uint256;
+
 using Courses for Course global;
 using Rounds for Round global;
 using Rolls for Roll global;
+using Trees for Tree global;
 
 library Courses {
     function rounds(Course c) internal pure returns (uint256) {
@@ -216,5 +222,50 @@ library Rolls {
 
     function withLeft(Roll r, uint32 members) internal pure returns (Roll) {
         return Roll.wrap(Roll.unwrap(r) | uint256(members) << 32);
+    }
+}
+
+library Trees {
+    uint256 internal constant BRANCHES = 3;
+    uint256 private constant BITS = 58;
+    uint256 private constant AT_TARGET = BRANCHES * BITS;
+
+    /// @notice Where a branch begins.
+    function base(Tree t, uint256 branch) internal pure returns (uint32 parent, uint32 height, uint32 finals) {
+        uint256 word = Tree.unwrap(t) >> _shift(branch);
+        parent = uint16(word);
+        height = uint32((word >> 16) & Rounds.LAST_HEIGHT);
+        finals = uint32((word >> 37) & Rounds.LAST_HEIGHT);
+    }
+
+    /// @notice Models that the newest of the three must have to have caught up.
+    function targetFinals(Tree t) internal pure returns (uint32) {
+        return uint32((Tree.unwrap(t) >> AT_TARGET) & Rounds.LAST_HEIGHT);
+    }
+
+    function dueAt(Tree t) internal pure returns (uint40) {
+        return uint40(Tree.unwrap(t) >> AT_TARGET + 21);
+    }
+
+    /// @notice With a new branch, whose place was empty.
+    /// @param base_ Of `packed`.
+    /// @param aim_ Of `aim`.
+    function planted(Tree t, uint256 branch, uint256 base_, uint256 aim_) internal pure returns (Tree) {
+        uint256 kept = Tree.unwrap(t) & ((1 << AT_TARGET) - 1);
+        return Tree.wrap(kept | base_ << _shift(branch) | aim_ << AT_TARGET);
+    }
+
+    /// @notice Where a branch begins. Each value fits its bits: a branch's number has 16, a round's height 21.
+    function packed(uint256 parent_, uint256 height, uint256 finals) internal pure returns (uint256) {
+        return parent_ | height << 16 | finals << 37;
+    }
+
+    /// @notice What a branch replays for; `due` is a month after a block's stamp at most.
+    function aim(uint256 finals, uint256 due) internal pure returns (uint256) {
+        return finals | due << 21;
+    }
+
+    function _shift(uint256 branch) private pure returns (uint256) {
+        return branch % BRANCHES * BITS;
     }
 }
