@@ -506,8 +506,9 @@ class Node:
         if not self.ready:
             log.info("following the chain", block=self._follower.done)
         self.ready = True
-        for round_id, effects in await self._core(self._turn, head, final_time):
-            self._start(round_id, effects)
+        for round_id in list(self._active):
+            await self._step(round_id, *await self._core(self._due, round_id, head, final_time))
+        await self._core(self._retire)
         await self._models()
         self._openings()
         self._work_beside("desk", self.desk.work)
@@ -604,12 +605,6 @@ class Node:
         self._active[round_id] = None
         log.info("round opened", round=round_id.hex()[:8], height=machine.facts.opened.height)
 
-    def _turn(self, head: Head, final_time: int) -> list[tuple[Digest, list[Effect]]]:
-        """What the look at the chain asks of every round; all in one call, for each is a change of threads."""
-        turns = [(one, self._handle(one, self._due(one, head, final_time))) for one in self._active]
-        self._retire()
-        return turns
-
     def _due(self, round_id: Digest, head: Head, final_time: int) -> tuple[Event, ...]:
         """What the look at the chain means for one round: finality, withdrawals, time."""
         machine = self.participant.rounds[round_id]
@@ -662,9 +657,7 @@ class Node:
 
     async def _step(self, round_id: Digest, *events: Event) -> None:
         """Hand events to a round's machine and start what it asks for."""
-        self._start(round_id, await self._core(self._handle, round_id, events))
-
-    def _start(self, round_id: Digest, effects: list[Effect]) -> None:
+        effects = await self._core(self._handle, round_id, events)
         assert self._nursery is not None
         for effect in effects:
             if not isinstance(effect, Wake):

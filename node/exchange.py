@@ -232,11 +232,13 @@ class Exchange:
 
     async def _ensure_keys(self, notice: CommitNotice, *kinds: BlobKind) -> None:
         keys: dict[BlobKind, bytes] = {}
-        for kind in await self._run(self._without_key, notice, kinds):
-            blob = notice.update if kind is BlobKind.UPDATE else notice.set
-            keys[kind] = await self._key(notice, blob.key_commit, kind)
-        if keys:
-            await self._run(self._keep_keys, notice, keys)
+        try:
+            for kind in await self._run(self._without_key, notice, kinds):
+                blob = notice.update if kind is BlobKind.UPDATE else notice.set
+                keys[kind] = await self._key(notice, blob.key_commit, kind)
+        finally:  # one that came is kept, also where the other did not
+            if keys:
+                await self._run(self._keep_keys, notice, keys)
 
     def _without_key(self, notice: CommitNotice, kinds: Iterable[BlobKind]) -> list[BlobKind]:
         return [kind for kind in kinds if self._node.store.key(notice.round_id, notice.member, kind) is None]
