@@ -173,39 +173,35 @@ async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **fl
     """Run the node of a home until SIGTERM or SIGINT.
 
     When the chain has new keys for this member, the node is put together anew with them: other peers know it by its new
-    peer id only, and its new account pays.
+    peer id only, and its new account pays. A second signal while it stops changes nothing: the files are closed and the
+    control file is gone when it ends.
     """
-    while await _run_once(path, ready, flags):
-        log.info("new keys are registered: starting again with them", home=str(path))
-    for number in STOPS:  # it has stopped; what is left is the end of the process
+    for number in STOPS:  # as the receiver leaves them: what comes then finds a process that ends anyway
         signal.signal(number, signal.SIG_IGN)
-
-
-async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any]) -> bool:
-    """Run until stopped or until the registry has other keys for us; whether it is the latter.
-
-    A second signal while it stops changes nothing: the files are closed and the control file is gone when it ends.
-    """
-    opened = open_node(path, **flags)
     with trio.open_signal_receiver(*STOPS) as signals:
         async with trio.open_nursery() as listening:
-            stop, told = trio.Event(), False
-
-            async def listen() -> None:
-                nonlocal told
-                async for number in signals:
-                    log.info("stopping", signal=signal.Signals(number).name)
-                    told = True
-                    stop.set()
-
-            listening.start_soon(listen)
-            try:
-                rekeyed = await _serve(opened, ready, stop)
-            finally:
-                opened.close()
-            await trio.lowlevel.checkpoint()  # what came meanwhile is heard, and means nothing any more
+            stop = trio.Event()
+            listening.start_soon(_listen, signals, stop)
+            while await _run_once(path, ready, flags, stop):
+                log.info("new keys are registered: starting again with them", home=str(path))
             listening.cancel_scope.cancel()
-    return rekeyed and not told
+
+
+async def _listen(signals: AsyncIterator[int], stop: trio.Event) -> None:
+    async for number in signals:
+        log.info("stopping", signal=signal.Signals(number).name)
+        stop.set()
+
+
+async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any], stop: trio.Event) -> bool:
+    """Run until `stop` is set or until the registry has other keys for us; whether it is only the latter."""
+    opened = open_node(path, **flags)
+    try:
+        rekeyed = await _serve(opened, ready, stop)
+    finally:
+        opened.close()
+    await trio.lowlevel.checkpoint()  # what came meanwhile is heard
+    return rekeyed and not stop.is_set()
 
 
 async def _serve(opened: Opened, ready: Callable[[], None], stop: trio.Event) -> bool:
@@ -222,7 +218,7 @@ async def _serve(opened: Opened, ready: Callable[[], None], stop: trio.Event) ->
                 while orders.under_way:  # noqa: ASYNC110 - moments
                     await trio.sleep(KEYS_POLL_S / 10)
             rekeyed = True
-            stop.set()
+            nursery.cancel_scope.cancel()
 
         with control.ControlServer(
             opened.home.control_path,

@@ -23,7 +23,7 @@ from node.errors import NodeError
 from node.evidence import verify_block
 from node.follower import logged_of
 from node.history import History, RoundHistory
-from node.home import Network, read_json, read_network
+from node.home import Network, open_home, read_json, read_network
 from node.store import Store
 from tests.fakes.network import QUARTER_END
 
@@ -202,7 +202,7 @@ class Processes:
 
     def history(self, name: str = "auditor") -> History:
         """The chain as a node keeps it; what an earlier call has read is not read again, so it grows in its hands."""
-        contracts = self.network.contracts
+        contracts = read_network(open_home(self.homes[name]).network_path).contracts
         store = Store(self.homes[name], bytes(32))
         try:
             read = self._read.get(name)
@@ -251,7 +251,7 @@ class Processes:
             these = {
                 one.opened.height: one.final.result.model_root.hex()
                 for one in history.path(study, branch)
-                if one.final is not None and one.final.result.outcome == 1
+                if one.final is not None and one.made_model
             }
             found.add(tuple(sorted(these.items())))
             for root in these.values():
