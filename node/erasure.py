@@ -209,7 +209,7 @@ def included_rounds(history: History, study: Digest, branch: int, up_to: int, me
         for one in history.path(study, branch)
         if one.opened.height <= up_to
         and one.final is not None
-        and one.final.result.outcome == 1
+        and one.made_model
         and one.final.result.included >> member & 1
     ]
 

@@ -398,6 +398,11 @@ def _read_seat(application: dict[str, Any], role: str) -> tuple[SeatInput, Diges
         raise InputError(f"not an application: {type(error).__name__}: {error}") from error
 
 
+def _seat_of(vote: AdmissionNotice | AuditorSeatNotice) -> SeatInput:
+    """The seat that a vote is about."""
+    return SeatInput(vote.ledger, vote.peer_id, vote.sealing_key, vote.name, vote.seat_signature)
+
+
 def _typed(ring: KeyRing) -> tuple[bytes, bytes, Digest]:
     ledger, peer_id, sealing = public_keys(ring)
     return ledger, peer_id, Digest(sealing)
@@ -407,8 +412,7 @@ def call_of(notice: Ballot, votes: tuple[tuple[int, bytes], ...]) -> Call:
     """The call that a quorum of these votes makes."""
     match notice:
         case AdmissionNotice():
-            seat = SeatInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.name, notice.seat_signature)
-            return Admission(seat, votes)
+            return Admission(_seat_of(notice), votes)
         case RemovalNotice():
             return Removal(notice.target, votes)
         case RevocationNotice():
@@ -417,8 +421,7 @@ def call_of(notice: Ballot, votes: tuple[tuple[int, bytes], ...]) -> Call:
             keys = KeysInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.keys_signature)
             return Recovery(notice.target, keys, votes)
         case AuditorSeatNotice():
-            seat = SeatInput(notice.ledger, notice.peer_id, notice.sealing_key, notice.name, notice.seat_signature)
-            return AuditorSeating(seat, notice.study, notice.term_end, votes)
+            return AuditorSeating(_seat_of(notice), notice.study, notice.term_end, votes)
         case AuditorEndNotice():
             return AuditorEnding(notice.seat, votes)
         case SuccessionNotice():

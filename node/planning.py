@@ -107,9 +107,7 @@ def gather(node: Participant, subject: Subject) -> Prospect:
     rounds = [
         one
         for one in history.path(subject.study, branch)
-        if one.final is not None
-        and one.final.result.outcome == 1
-        and (plan is None or one.opened.height <= plan.target_height)
+        if one.made_model and (plan is None or one.opened.height <= plan.target_height)
     ]
     used, unread = [], []
     for one in rounds:

@@ -225,7 +225,7 @@ def beacons(node: Node, study: Digest) -> list[bytes]:
 
 def _with_a_model(node: Node, study: Digest) -> list[tuple[RoundHistory, RoundFinal]]:
     path = node.history.path(study, node.history.studies[study].active_branch)
-    return [(one, one.final) for one in path if one.final is not None and one.final.result.outcome == 1]
+    return [(one, one.final) for one in path if one.final is not None and one.made_model]
 
 
 __all__ = ["Replay", "Simulation", "beacons", "roots", "simulation"]

@@ -657,7 +657,7 @@ def _branch_row(history: History, branch: Branch) -> dict[str, Any]:
                 "height": one.opened.height,
                 "state": _state(one),
                 "model_root": branch.models[one.opened.height].hex() if one.over else None,
-                "changed": one.final is not None and one.final.result.outcome == 1,
+                "changed": one.made_model,
             }
             for one in own
         ],

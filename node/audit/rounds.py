@@ -244,7 +244,10 @@ class _Rounds:
             original_opening(audit.history, opened),
         )
 
+        checked: list[bytes] = []
+
         def values_fit(values: bytes, count: int, bound: int) -> Code | None:
+            checked.append(values)
             return None if arithmetic.in_range(values) else Code.RANGE
 
         found = judge(case, update, set_, audit.history, values_fit)
@@ -252,10 +255,9 @@ class _Rounds:
             raise _Of("validity", Fault("validity code", where, said.name, found.why))
         if said is not Code.VALID:
             return None
-        assert update is not None
         assert set_ is not None
         self._consents_active(one, decode_set(set_), where)
-        return decode_update(update, arithmetic.size).values, found.records
+        return checked[0], found.records
 
     def _unjudged(
         self, update: bytes | None, said: Code, arithmetic: Arithmetic, where: str

@@ -318,7 +318,7 @@ def model_roots(history: History, study: Digest, branch: int | None = None) -> d
     return {
         one.opened.height: one.final.result.model_root.hex()
         for one in history.path(study, chosen)
-        if one.final is not None and one.final.result.outcome == 1
+        if one.final is not None and one.made_model
     }
 
 

@@ -161,9 +161,11 @@ def take_seat(home: Path) -> int:
     for logged in ledger.records(0, ledger.head().final_number):
         if isinstance(logged.record, MembershipRecord):
             registry.apply(logged.record)
-    seats = {one.ledger: one.seat for one in registry.auditors.values()}
-    member = registry.member_of_ledger(ring.ledger.address)
-    index = seats.get(ring.ledger.address) if opened.role == "auditor" else None if member is None else member.index
+    if opened.role == "auditor":
+        index = next((one.seat for one in registry.auditors.values() if one.ledger == ring.ledger.address), None)
+    else:
+        member = registry.member_of_ledger(ring.ledger.address)
+        index = None if member is None else member.index
     if index is None:
         raise Refused(f"{address_text(ring.ledger.address)} has no seat yet: `koinon member apply`, then wait")
     write_json(home / "home.json", {**read_json(home / "home.json"), "index": index})

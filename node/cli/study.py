@@ -285,7 +285,7 @@ def show(home: Path, study: str | None) -> None:
             "height": one.opened.height,
             "state": "final" if one.final else "failed" if one.failed else "open",
             "included": _indexes(one.final.result.included) if one.final else [],
-            "model_root": one.final.result.model_root.hex() if one.final and one.final.result.outcome == 1 else None,
+            "model_root": one.final.result.model_root.hex() if one.final and one.made_model else None,
         }
         for one in history.path(number, found.active_branch)
     ]
