@@ -512,7 +512,7 @@ class Node:
         await self._models()
         self._openings()
         self._work_beside("desk", self.desk.work)
-        self._work_beside("votes", self.desk.governance.gather)
+        self._work_beside("votes", self.desk.governance.work)
         await self.erasing.work(self)
         self._work_beside("duties", self.duties.work)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence, Set
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 import structlog
 
@@ -92,6 +92,8 @@ class Governance:
         self._network = network
         self._gathered = FOUNDING_EPOCH  # up to this epoch the store has the words that changed membership
         self._ask_at = 0
+        self._open: dict[tuple[Digest, str, int], Ballot] = {}  # our votes that are not decided, by what they are about
+        self._open_in = 0  # the epoch they are of; 0: not read from the store yet
 
     @property
     def _member(self) -> int:
@@ -245,19 +247,41 @@ class Governance:
         registry = self._node.history.registry
         needed, active = registry.needed, registry.active  # of the vote's epoch: a peer may be first with the change
         await node.core(self._keep, notice)
+        self._open[_about(notice)] = notice
         await node.offer(notice)
         await node.pull(notice_key(notice)[0])  # votes given while we were not connected
         return await self._carry_if_agreed(node, notice, needed, active, ordered=True)
 
-    async def gather(self, node: Node) -> None:
-        """After a look at the chain: ask for the votes and rotations of changes that happened while we were away.
+    async def work(self, node: Node) -> None:
+        """After a look at the chain: ask for what passed us by while we, or those who said it, were away."""
+        if node.now < self._ask_at:
+            return
+        self._ask_at = node.now + GATHER_PAUSE_S
+        await self._gather_open(node)
+        await self._gather_decided(node)
+
+    async def _gather_open(self, node: Node) -> None:
+        """The others' votes on what we voted for: each is pushed once, and only whoever was connected has it."""
+        if self._open_in != self._epoch:
+            self._open, self._open_in = await node.core(self._own_votes, self._epoch)
+        for (subject, _, _), vote in list(self._open.items()):
+            await node.pull(subject)
+            registry = self._node.history.registry
+            if vote.epoch == registry.epoch:
+                await self._carry_if_agreed(node, vote, registry.needed, registry.active, ordered=False)
+
+    def _own_votes(self, epoch: int) -> tuple[dict[tuple[Digest, str, int], Ballot], int]:
+        said = (one for kind in get_args(Ballot) for one in self._node.store.notices_of_kind(kind.__name__, own=True))
+        return {_about(vote): vote for vote in said if isinstance(vote, Ballot) and vote.epoch == epoch}, epoch
+
+    async def _gather_decided(self, node: Node) -> None:
+        """The votes and rotations behind changes of membership.
 
         Whoever lacks them can follow the chain, and cannot show offline whose signatures count.
         """
         epoch = self._epoch
-        if epoch == self._gathered or node.now < self._ask_at:
+        if epoch == self._gathered:
             return
-        self._ask_at = node.now + GATHER_PAUSE_S
         lacking = await node.core(issuers.lacking, self._network, self._node.history, self._node.store)
         for subject in lacking:
             await node.pull(subject)
@@ -290,6 +314,7 @@ class Governance:
                 if ordered and error.error not in RACED:
                     raise Refused(error.message) from error
                 log.info("decided already, or refused", vote=kind.__name__, error=error.message)
+            self._open.pop(_about(notice), None)
         return {"votes": sorted(votes), "needed": needed, "decided": decided}
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -370,6 +395,11 @@ class Governance:
         rings = self._node.rings
         newest = rings[-1]
         return newest if public_keys(newest) != public_keys(self._node.ring) else None
+
+
+def _about(vote: Ballot) -> tuple[Digest, str, int]:
+    """What a vote is about, whoever gives it: its subject, its kind and its epoch."""
+    return notice_key(vote)[:3]
 
 
 def changed_kinds(member: Member) -> set[str]:

@@ -170,6 +170,29 @@ def test_a_revoked_members_votes_are_dropped_and_recovery_brings_it_back(
     trio.run(play)
 
 
+def test_votes_given_while_the_others_were_away_come_together_when_they_are_back(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer, 4) as net:
+            for voter in (0, 1):  # each is alone when it votes
+                net.cut(voter)
+                node = net.nodes[voter]
+                found = await node.desk.governance.revoke(node, 3)
+                assert (found["votes"], found["needed"], found["decided"]) == ([voter], 3, False)
+                net.heal(voter)
+            net.cut(2)
+            await net.kill(0)  # what it voted for is on its disk
+            found = await net.nodes[2].desk.governance.revoke(net.nodes[2], 3)
+            assert found["votes"] == [2]
+            await net.start(0)
+            net.heal(2)
+            await epoch(net, 2)
+            assert [one.index for one in net.of(MemberRevoked)] == [3]
+
+    trio.run(play)
+
+
 def test_a_forged_change_of_keys_is_no_issuer(tmp_path: Path, trainer: SharedTrainer) -> None:
     async def play() -> None:
         async with network(tmp_path, trainer) as net:
