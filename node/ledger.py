@@ -407,9 +407,8 @@ class EthereumLedger:
                 return min(most, quantity(self.client.call("eth_estimateGas", question)) * 5 // 4 + 20_000)
             self.client.call("eth_call", question, "pending")
         except RpcError as error:
-            pending = self._pending_stamp()
             # A client whose pending block is only the head judges by an old stamp: let the chain itself decide.
-            if error.data is not None and (not call.timed or (pending or 0) > quantity(latest["timestamp"])):
+            if error.data is not None and (not call.timed or self._judges_as_of_now(quantity(latest["timestamp"]))):
                 raise self._codec.reverted(error.data) from error
         return min(most, call.gas)
 
@@ -436,6 +435,10 @@ class EthereumLedger:
             return quantity(self.client.block("pending")["timestamp"])
         except (RpcError, NotFound):  # optional in the standard
             return None
+
+    def _judges_as_of_now(self, head_stamp: int) -> bool:
+        pending = self._pending_stamp()
+        return pending is not None and (pending > head_stamp or pending >= int(self._wall_clock()))
 
     def _logs(self, first: int, last: int) -> list[Logged]:
         addresses = [

@@ -2,9 +2,12 @@
 
 Rules of time (a block's stamp is the only clock the contracts have):
 
-1. A block is stamped max(parent + 1, wall clock). After an idle hour the next block has the hour's stamp at once.
-2. The stamp leads the wall clock by at most MAX_LEAD_S; a block that would exceed it waits. This bounds what a burst of
-   blocks may do to deadlines. A wall clock that was set back by more makes the chain wait, too: stamps never go back.
+1. A block is stamped max(parent, wall clock), in whole seconds. After an idle hour the next block has the hour's stamp
+   at once. Blocks of one second share its stamp, which Ethereum's consensus does not allow and every contract is used
+   to, from transactions that share a block: stamps that each took a second of their own would run ahead of the wall
+   clock, and a round, which is two blocks, could never take less than two seconds.
+2. Stamps never go back. A wall clock that was set back leaves them where they are, and time stands still for the
+   contracts; set back by more than MAX_LEAD_S it makes the chain wait instead.
 3. No empty blocks. What waits goes into one block.
 4. Calls and estimates run at the stamp the next block would get, so a deadline passes on a quiet chain as well.
 
@@ -113,13 +116,13 @@ class Engine:
 
     def next_stamp(self) -> int:
         """The stamp the next block would get if it were made now, in seconds (rule 1)."""
-        return max(self.head.timestamp + 1, int(self._clock.now()))
+        return max(self.head.timestamp, int(self._clock.now()))
 
     def wait_s(self) -> float | None:
         """Seconds until the next block may be made: 0 now, None if nothing waits for one (rules 2, 3)."""
         if not self.executable():
             return None
-        return max(0.0, self.head.timestamp + 1 - MAX_LEAD_S - self._clock.now())
+        return max(0.0, self.head.timestamp - MAX_LEAD_S - self._clock.now())
 
     # ----------------------------------------------------------------------------------------------------- transactions
 

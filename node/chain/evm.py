@@ -63,6 +63,12 @@ class _PragueRules(PragueVM):
 
     consensus_class = PosConsensus
 
+    @classmethod
+    def validate_header(cls, header: Any, parent_header: Any) -> None:
+        """As py-evm does it, but a block may have its parent's stamp; see the rules of time in `engine`."""
+        earlier = parent_header.copy(timestamp=parent_header.timestamp - 1)
+        super().validate_header(header, earlier)
+
 
 @dataclass(frozen=True)
 class Transaction:
@@ -333,7 +339,7 @@ class Evm:
 
         Args:
             transactions: at least one; gas limits add up to at most BLOCK_GAS_TARGET.
-            timestamp: the block's stamp, above the head's.
+            timestamp: the block's stamp, not below the head's.
 
         Raises:
             TransactionRefused: one of them cannot be in this block (nonce, balance, fee); nothing has changed then.

@@ -189,8 +189,8 @@ def execute_line(evm: Evm, line: int, entry: JournalLine) -> Block:
     """
     if entry.number != evm.head.number + 1:
         raise JournalError(line, "block number", str(evm.head.number + 1), str(entry.number))
-    if entry.timestamp <= evm.head.timestamp:
-        raise JournalError(line, "timestamp", f"more than {evm.head.timestamp}", str(entry.timestamp))
+    if entry.timestamp < evm.head.timestamp:
+        raise JournalError(line, "timestamp", f"at least {evm.head.timestamp}", str(entry.timestamp))
     if not entry.transactions:
         raise JournalError(line, "transactions", "at least one", "none")
     wanted = "0x" + entry.block_hash.hex()
