@@ -1,10 +1,11 @@
 """Fetching content by its root from whoever holds it: the receiver asks, a chunk at a time, and believes nobody.
 
 Theory. A root fixes the map of chunk digests, and the map fixes every chunk, so the bytes of each answer are checked
-alone and the moment they come. A wrong map or chunk is the fault of the peer that sent it, never of the content's
-author: it is reported, that peer is asked no more, and another is asked for the same chunk. Two requests are under way
-at once, so that one is on the wire while the other is checked; the receiver never holds more than those two chunks, and
-never stops reading, for a reader that stalls for five seconds loses its stream.
+alone and the moment they come. What can have one chunk at most is asked for without its map, which follows from it. A
+wrong map or chunk is the fault of the peer that sent it, never of the content's author: it is reported, that peer is
+asked no more, and another is asked for the same chunk. Two requests are under way at once, so that one is on the wire
+while the other is checked; the receiver never holds more than those two chunks, and never stops reading, for a reader
+that stalls for five seconds loses its stream.
 
 What may live here: the pull. What this file does not know: connections, disks and threads (a `Sink` keeps the chunks
 and says which it has), what the content means.
@@ -67,6 +68,21 @@ class _Pull:
         self._strikes = dict.fromkeys(holders, 0)
         self._faults: dict[bytes, str] = {}
         self._report = fault
+
+    async def only_chunk(self, max_length: int) -> tuple[ContentMap, bytes] | None:
+        """A content that can have but one chunk, without its map: the chunk leads to the root by itself.
+
+        None for whatever fault: the way by the map follows, and finds whose it is.
+        """
+        try:
+            reply = await self._ask(self._next(), GetChunk(self._root, 0), CHUNK_TIMEOUT_S)
+            if isinstance(reply, ChunkReply) and len(reply.data) <= max_length:
+                content = ContentMap.of(reply.data)
+                content.check_root(self._kind, self._root)
+                return content, reply.data
+        except (CryptoError, PeerUnreachable, PeerSilent, NotAPeer, PeerError):
+            pass
+        return None
 
     async def map(self, max_length: int) -> ContentMap:
         while True:
@@ -188,6 +204,11 @@ async def pull_content(
         ContentUnavailable: no holder is left to ask, or the content is longer than `max_length`.
     """
     pull = _Pull(ask, Digest(root), kind, holders, fault)
+    if 0 < max_length <= CHUNK_BYTES and (found := await pull.only_chunk(max_length)) is not None:
+        content, data = found
+        if list(await sink.missing(content)):
+            await sink.keep(content, 0, data)
+        return content
     content = await pull.map(max_length)
     missing = deque(await sink.missing(content))
     spread = len(content.digests) >= SPREAD_CHUNKS

@@ -111,9 +111,32 @@ async def test_content_under_another_kind_is_refused():
 
 async def test_content_longer_than_allowed_is_not_begun():
     holders = Holders()
-    with pytest.raises(ContentUnavailable, match=f"has {len(CONTENT)} bytes, at most 100 are allowed"):
-        await fetch_content(holders.ask, ROOT, "cipher", 100, [b"a"])
+    most = len(CONTENT) - 1
+    with pytest.raises(ContentUnavailable, match=f"has {len(CONTENT)} bytes, at most {most} are allowed"):
+        await fetch_content(holders.ask, ROOT, "cipher", most, [b"a"])
     assert holders.asked == [(b"a", None)]
+
+
+SHORT = b"short"
+SHORT_ROOT = ContentMap.of(SHORT).root("cipher")
+
+
+async def test_what_can_have_one_chunk_at_most_needs_no_map():
+    holders = Holders({(b"a", 0): ChunkReply(SHORT)})
+    assert await fetch_content(holders.ask, SHORT_ROOT, "cipher", CHUNK_BYTES, [b"a"]) == SHORT
+    assert holders.asked == [(b"a", 0)]
+
+
+@pytest.mark.parametrize(
+    "wrong", [ChunkReply(b"other"), ChunkReply(bytes(CHUNK_BYTES)), Refusal("busy", "later"), PeerSilent("no answer")]
+)
+async def test_where_the_only_chunk_does_not_come_the_way_by_the_map_finds_whose_fault_it_is(wrong):
+    whole = MapReply(len(SHORT), ContentMap.of(SHORT).digests)
+    special = {(b"a", 0): wrong, (b"a", None): MapReply(0, ()), (b"b", None): whole, (b"b", 0): ChunkReply(SHORT)}
+    holders, faults = Holders(special), {}
+    found = await fetch_content(holders.ask, SHORT_ROOT, "cipher", CHUNK_BYTES, [b"a", b"b"], fault=faults.__setitem__)
+    assert found == SHORT
+    assert set(faults) == {b"a"}
 
 
 async def test_kept_chunks_are_not_asked_for_again_unless_they_are_spoiled():
