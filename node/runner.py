@@ -6,11 +6,13 @@ What may live here: construction and the table of orders. What this file does no
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import secrets
 import signal
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -53,6 +55,7 @@ log = structlog.get_logger("runner")
 SYNC_TIMEOUT_S = 120.0
 LOCAL_TIMEOUT_S = 10.0
 KEYS_POLL_S = 1.0
+M_ARENA_MAX = -8  # mallopt(3), malloc.h
 STOPS = (signal.SIGTERM, signal.SIGINT)
 ANY_PORT = "/ip4/127.0.0.1/tcp/0"
 READS = frozenset(
@@ -169,6 +172,16 @@ def officer_of(home: Home, settings: config.Config) -> Callable[[], bytes] | Non
     return lambda: roles.officer_key(roles.load(home.path, "dpo", password_file=path))
 
 
+def share_one_arena() -> None:
+    """Have all threads take memory from one place; to be called before there is a second thread.
+
+    The GNU C library gives each thread a place of its own and keeps there what the thread gave back. Work over a model
+    runs now in one thread and now in another, so every one of them would hold a model's buffers.
+    """
+    with suppress(AttributeError, OSError):  # another C library, which has no such places
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
+
+
 async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **flags: Any) -> None:
     """Run the node of a home until SIGTERM or SIGINT.
 
@@ -176,6 +189,8 @@ async def run_node(path: Path, *, ready: Callable[[], None] = lambda: None, **fl
     peer id only, and its new account pays. A second signal while it stops changes nothing: the files are closed and the
     control file is gone when it ends.
     """
+    share_one_arena()
+    gc.freeze()  # what was imported lives as long as the process: no collection need look at it again
     for number in STOPS:  # as the receiver leaves them: what comes then finds a process that ends anyway
         signal.signal(number, signal.SIG_IGN)
     with trio.open_signal_receiver(*STOPS) as signals:
