@@ -197,6 +197,7 @@ class Node:
         self._beside: dict[str, trio.CancelScope] = {}  # what waits for the chain beside the looks at it
         self._restarting = True
         self._fault: LedgerError | None = None  # why the last look at the chain failed
+        self._looked: tuple[Head, int] | None = None  # at what the last look that acted was
         self._news = trio.Event()  # something is on the chain that we have not read: look now
         self.ready = False
         self._beaten = time.monotonic()
@@ -432,7 +433,6 @@ class Node:
             await trio.sleep(min(self._poll_s, LOOK_PAUSE_S))  # a peer may say that there is news as often as it likes
             with trio.move_on_after(max(0.0, self._poll_s - LOOK_PAUSE_S)):
                 await self._news.wait()
-            self._news = trio.Event()
 
     async def _send_again(self) -> None:
         try:
@@ -480,9 +480,15 @@ class Node:
             await trio.sleep(self._poll_s)
 
     async def _look(self) -> None:
-        """One look at the chain: read what is final, then let every machine act."""
+        """One look at the chain: read what is final, then let every machine act.
+
+        Where the chain is as it was, in the same second, and nobody said that there is news, nothing is due either.
+        """
+        told, self._news = self._news.is_set(), trio.Event()
         final_time = -1 if self._head is None else self._head.time - 1
         head = await self._chain(self._ledger.head)
+        if self.ready and not told and (head, final_time) == self._looked:
+            return
         await self._chain(self._follower.check_head, head)
         while self._follower.done < head.final_number:
             logged = await self._chain(self._follower.step, head)
@@ -492,7 +498,7 @@ class Node:
         rebuilt = (history.registry.accumulator, history.consent_acc, history.unlearning_acc)
         await self._chain(self._follower.compare, head, rebuilt)
         self._fault = None
-        self._head, self._now = head, max(self._now, head.time)
+        self._head, self._now, self._looked = head, max(self._now, head.time), (head, final_time)
         self._refresh_peers()
         self._open_studies()
         if self._restarting:

@@ -35,7 +35,6 @@ import numpy as np
 from crypto.digest import Digest
 from fl_engine.data.dataset import Dataset
 from node import control
-from node.chain.engine import MAX_LEAD_S
 from node.cli.common import order
 from node.errors import NodeError
 from node.founding import Plan, found_network
@@ -517,8 +516,7 @@ class Chaos:
             opened, ended = one.opened.opened_at, one.ended_at or math.inf
             for part in row["members"]:
                 name = f"member-{part['member'] + 1}"
-                # A burst of blocks takes their stamps ahead of the clock: a round may have been so much earlier.
-                earliest = opened - MAX_LEAD_S - 1
+                earliest = opened - 1  # stamps are whole seconds
                 hurt = self._felt(name, earliest, ended + 1)
                 others = [f for f in self.faults if f.overlaps(earliest, ended + 1)]
                 where = f"round {row['height']} of {study.hex()[:8]}"

@@ -74,7 +74,7 @@ def test_a_consent_entered_in_error_is_told_with_the_rounds_that_used_it(net: Pr
 
 
 def test_members_change_by_votes_and_rosters_with_the_next_opening(net: Processes, tmp_path: Path) -> None:
-    study = net.create("governed", rounds=200, scribe_s=12)
+    study = net.create("governed", rounds=2000, scribe_s=12)
     net.wait_round(study, 1)
     homes = net.homes
     assert set(members_of(net.history().rounds[net.wait_round(study, 1)].opened.roster)) == {0, 1, 2, 3}
@@ -147,6 +147,9 @@ def test_members_change_by_votes_and_rosters_with_the_next_opening(net: Processe
     again = run("audit", "open", "--seat", 1, "--study", study.hex(), "--home", homes["member-1"])
     assert (again["auditor"], again["term_end"]) == ("Audit Ltd", 1_893_542_400)
 
+    later = net.create("after-the-changes", rounds=1)
+    net.wait_finished(later)
+
     # A newcomer, and the end of a seat for good.
     home, application, data = tmp_path / "north", tmp_path / "north.json", tmp_path / "north.csv"
     data.write_text("patient_id,label,a,b,c,d,e,f\n" + "".join(f"n-{i},{i % 2},{i},1,2,3,4,5\n" for i in range(8)))
@@ -164,3 +167,9 @@ def test_members_change_by_votes_and_rosters_with_the_next_opening(net: Processe
     assert "was removed: it has no vote" in run("member", "revoke", 0, "--home", homes["member-4"], expect=5)
     assert "there is no member 3" in run("member", "remove", 3, "--home", homes["member-1"], expect=4)
     assert "there is no member 9" in run("member", "revoke", 9, "--home", homes["member-1"], expect=4)
+
+    # Whoever has the founders' network file follows all of these keys, from one file and from nothing else.
+    bundle = tmp_path / "bundle.zip"
+    run("audit", "export", "--home", homes["auditor"], "--study", later.hex(), "--out", bundle)
+    found = run("audit", "verify", "--bundle", bundle, "--network", net.home / "network.json")
+    assert found["ok"]
