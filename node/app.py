@@ -723,6 +723,8 @@ class Node:
             case AskPeers():
                 return await self._ask_peers(round_id, effect)
             case Prefetch(member) | Fetch(member):
+                if node.stands_outside(round_id):  # nobody would give it a key; the model it fetches when it is final
+                    return (Done(effect),)
                 return await self._fetch(round_id, member, effect, keys=isinstance(effect, Fetch))
             case Judge(member):
                 return (await self._long(node.verdict, await self._core(node.contribution, round_id, member)),)

@@ -405,6 +405,10 @@ class Participant:
             study.created.terms.initial_model, seed, opened.height, opened.parent_model
         )
 
+    def stands_outside(self, round_id: Digest) -> bool:
+        """Whether we are a member that is not on the roster of this round: one that came later, or is revoked."""
+        return self.me is not None and not self.history.rounds[round_id].opened.roster >> self.me & 1
+
     def kept_commit(self, round_id: Digest) -> CommitNotice | None:
         """Our commit of a round if one is stored with all that it opens; there is never a second one."""
         notice = self.store.own_notice(round_id, "CommitNotice")

@@ -306,6 +306,23 @@ async def test_a_member_that_comes_up_beside_a_silent_one_hears_the_others_at_on
         await net.until(lambda: first in rounds and {0, 4} <= rounds[first].facts.answered)
 
 
+async def test_a_member_outside_a_round_takes_its_model_and_asks_for_no_update(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer) as net:
+        study = await net.create(spec(rounds=4))
+        await net.until(lambda: len(net.rounds(0)) > 0)
+        await net.nodes[3].desk.leave(net.nodes[3], study)
+        await net.finish(study)
+        await agree(net, study)
+        theirs, others = net.nodes[3].participant.store, net.nodes[0].participant.store
+        outside = [one for one in net.rounds(0) if one.opened.roster == HONEST]
+        assert outside
+        commits = [n for one in outside for n in others.notices(one.opened.round_id) if isinstance(n, CommitNotice)]
+        assert len(commits) == 3 * len(outside)
+        assert all(others.has(n.update.cipher_root) and not theirs.has(n.update.cipher_root) for n in commits)
+
+
 async def test_the_frozen_scribe_delays_and_does_not_stop_a_round(tmp_path: Path, trainer: SharedTrainer) -> None:
     for scribe in range(4):
         async with network(tmp_path / str(scribe), trainer) as net:
