@@ -368,6 +368,7 @@ async def vote_twice(net: Net) -> tuple[Digest, Digest]:
     one = net.rounds(0)[0]
     vote = net.nodes[1].participant.store.own_notice(one.opened.round_id, "VoteNotice")
     assert isinstance(vote, VoteNotice)
+    await net.until(lambda: all(net.nodes[holder].participant.store.knows(vote) for holder in (0, 2)))
     other = replace(vote, result=replace(vote.result, trust=b"\0" * 8))
     second = signed(net.nodes[1].participant, other)  # by a copy of member 1's key
     # Persist, then speak: two members hold the pair; it may come again.

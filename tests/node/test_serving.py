@@ -258,6 +258,7 @@ async def test_what_comes_early_waits_in_memory_and_counts_once_the_chain_names_
         assert reply == Accepted(0)
         assert not node.participant.store.knows(late)
         node.history.rounds[last] = hidden
+        net.hold = False
         await net.until(lambda: node.participant.store.knows(late))
 
 
