@@ -33,7 +33,11 @@ def vote(net: Processes, voters: list[int], *arguments: object) -> None:
     epoch = net.history().registry.epoch
     for index in voters:
         run(*arguments, "--home", net.homes[f"member-{index + 1}"])
-    wait(lambda: net.history().registry.epoch > epoch, f"{arguments} is decided by {voters}")
+    names = ["auditor", *(f"member-{index + 1}" for index in voters)]
+    wait(
+        lambda: all(net.history(name).registry.epoch > epoch for name in names),
+        f"{arguments} is decided by {voters}, as each of them reads",
+    )
 
 
 def opens_with(net: Processes, epoch: int, roster: int) -> None:
