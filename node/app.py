@@ -723,8 +723,6 @@ class Node:
             case AskPeers():
                 return await self._ask_peers(round_id, effect)
             case Prefetch(member) | Fetch(member):
-                if node.stands_outside(round_id):  # nobody would give it a key; the model it fetches when it is final
-                    return (Done(effect),)
                 return await self._fetch(round_id, member, effect, keys=isinstance(effect, Fetch))
             case Judge(member):
                 return (await self._long(node.verdict, await self._core(node.contribution, round_id, member)),)
@@ -854,6 +852,8 @@ class Node:
         machine = self.participant.rounds.get(round_id)
         if machine is None:
             return ()
+        if self.participant.stands_outside(machine.facts.opened):  # nobody gives us a key; we fetch the final model
+            return (Done(effect),)
         notice = machine.facts.opens(member) if keys else machine.facts.commits.get(member)
         if notice is None:
             return (NotSent(effect, self._now + 1),)

@@ -263,16 +263,17 @@ class Governance:
     async def _gather_open(self, node: Node) -> None:
         """The others' votes on what we voted for: each is pushed once, and only whoever was connected has it."""
         if self._open_in != self._epoch:
-            self._open, self._open_in = await node.core(self._own_votes, self._epoch)
+            epoch = self._epoch
+            self._open, self._open_in = await node.core(self._own_votes, epoch), epoch
         for (subject, _, _), vote in list(self._open.items()):
             await node.pull(subject)
             registry = self._node.history.registry
             if vote.epoch == registry.epoch:
                 await self._carry_if_agreed(node, vote, registry.needed, registry.active, ordered=False)
 
-    def _own_votes(self, epoch: int) -> tuple[dict[tuple[Digest, str, int], Ballot], int]:
+    def _own_votes(self, epoch: int) -> dict[tuple[Digest, str, int], Ballot]:
         said = (one for kind in get_args(Ballot) for one in self._node.store.notices_of_kind(kind.__name__, own=True))
-        return {_about(vote): vote for vote in said if isinstance(vote, Ballot) and vote.epoch == epoch}, epoch
+        return {_about(vote): vote for vote in said if isinstance(vote, Ballot) and vote.epoch == epoch}
 
     async def _gather_decided(self, node: Node) -> None:
         """The votes and rotations behind changes of membership.

@@ -271,7 +271,7 @@ class Participant:
         opened = one.opened
         consent_acc, membership_acc = self.history.snapshot(one)
         terms = self.history.studies[opened.study].created.terms
-        me = self.me if self.me is not None and opened.roster >> self.me & 1 else None
+        me = None if self.stands_outside(opened) else self.me
         machine = Round(opened, terms, me, consent_acc=consent_acc, membership_acc=membership_acc)
         self.rounds[opened.round_id] = machine
         events: list[Event] = [Observed(logged) for logged in one.logged[1:]]
@@ -405,9 +405,9 @@ class Participant:
             study.created.terms.initial_model, seed, opened.height, opened.parent_model
         )
 
-    def stands_outside(self, round_id: Digest) -> bool:
+    def stands_outside(self, opened: RoundOpened) -> bool:
         """Whether we are a member that is not on the roster of this round: one that came later, or is revoked."""
-        return self.me is not None and not self.history.rounds[round_id].opened.roster >> self.me & 1
+        return self.me is not None and not opened.roster >> self.me & 1
 
     def kept_commit(self, round_id: Digest) -> CommitNotice | None:
         """Our commit of a round if one is stored with all that it opens; there is never a second one."""
