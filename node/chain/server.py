@@ -260,7 +260,11 @@ def _application(rpc: Rpc, host: str, token: str | None) -> web.Application:
     async def post(request: web.Request) -> web.Response:
         if request.content_type != "application/json":
             raise web.HTTPUnsupportedMediaType(text="only application/json is accepted\n")
-        return web.Response(body=await rpc.answer(await request.read()), content_type="application/json")
+        try:
+            body = await request.read()
+        except ConnectionError:
+            return web.Response(status=400)  # cut off in the middle of its request: nobody is left to be told
+        return web.Response(body=await rpc.answer(body), content_type="application/json")
 
     application = web.Application(client_max_size=MAX_REQUEST_BYTES, middlewares=[guard])
     application.router.add_post("/", post)

@@ -583,9 +583,9 @@ class Chaos:
     def _logs(self) -> None:
         for name in (*self.net.names, "chain"):
             text = (self.home / f"{name}.log").read_text("utf-8", "replace")
-            found = re.findall(r"^(?:Traceback .*|koinon: unexpected .*)$", text, re.MULTILINE)
+            found = re.search(r"^(?:Traceback |koinon: unexpected ).*(?:\n[ \t]+.*)*(?:\n.*)?", text, re.MULTILINE)
             if found:
-                self.broken.append(f"{name}'s log: {found[0][:200]}")
+                self.broken.append(f"{name}'s log: {found[0][-2000:]}")
 
     def report(self) -> dict[str, Any]:
         """What was done, what it cost, what did not hold."""

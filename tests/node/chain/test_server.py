@@ -3,8 +3,10 @@ from __future__ import annotations
 import json
 import re
 import socket
+import struct
 import threading
 import urllib.error
+import urllib.parse
 import urllib.request
 from pathlib import Path
 from typing import Any
@@ -206,6 +208,22 @@ def test_what_a_web_page_or_a_flood_could_send_is_refused(process: ChainProcess)
     assert post(process.url, b"[" + b" " * (6 << 20) + b"]")[0] == 413
     assert post(process.url + "/other", CHAIN_ID_CALL)[0] == 404
     assert call(process.url, "eth_blockNumber")["result"] == "0x0"
+
+
+@pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
+def test_a_client_cut_off_in_the_middle_of_its_request_leaves_no_alarm_in_the_log(home: Path, reset: bool) -> None:
+    process = ChainProcess(home)
+    cut_off = b"POST / HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{"
+    where = urllib.parse.urlsplit(process.url)
+    with socket.create_connection((str(where.hostname), where.port or 0)) as client:
+        client.sendall(cut_off)
+        call(process.url, "eth_blockNumber")  # answered later, so the half request has been read by now
+        if reset:
+            client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    assert call(process.url, "eth_blockNumber")["result"] == "0x0"
+    process.process.terminate()
+    _, log = process.process.communicate(timeout=30)
+    assert "Traceback" not in log, log
 
 
 def test_time_moves_only_through_the_test_clock(home: Path) -> None:
