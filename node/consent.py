@@ -15,7 +15,7 @@ Rules
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Final
 
@@ -195,6 +195,8 @@ def _case(leaf: Leaf, history: History, opened: RoundHistory, deadline: int) -> 
     )
 
 
+_NOW: Final = Position(2**63, 0)  # later than whatever the chain has
+
 # The first row that applies is the reason. Order: what the person said, what the paper says, what the chain says.
 GATE: Final[tuple[tuple[str, Callable[[_Case], bool]], ...]] = (
     ("withdrawn-here", lambda c: c.leaf.locally_withdrawn),
@@ -219,7 +221,21 @@ def usable(leaf: Leaf, history: History, opened: RoundHistory, last_deadline: in
 
     `last_deadline` is the function of that name for this round, unix seconds.
     """
+    return _refusal(_case(leaf, history, opened, last_deadline))
+
+
+def usable_next(leaf: Leaf, history: History, opened: RoundHistory, last_deadline: int) -> bool:
+    """Whether a leaf could be used in the round after this one on its branch, as far as is known now.
+
+    By the same gate: what the chain has by now was granted before that round will be opened. A notice period must have
+    ended when this round was opened, so that nothing has to be guessed.
+    """
+    following = replace(opened.opened, height=opened.opened.height + 1)
     case = _case(leaf, history, opened, last_deadline)
+    return _refusal(replace(case, snapshot=_NOW, original=original_opening(history, following))) is None
+
+
+def _refusal(case: _Case) -> str | None:
     return next((reason for reason, applies in GATE if applies(case)), None)
 
 

@@ -489,6 +489,12 @@ class History:
                 return None
         return None
 
+    def round_before(self, one: RoundHistory) -> RoundHistory | None:
+        """The round that was opened before this one on its branch, whatever became of it; None for the first."""
+        opened = one.opened
+        found = self.studies[opened.study].branches[opened.branch].rounds.get(opened.height - 1)
+        return None if found is None else self.rounds[found]
+
     def ancestry(self, study: Digest, branch: int) -> Iterator[Branch]:
         """`branch`, its parent, and so on to the root branch."""
         number: int | None = branch

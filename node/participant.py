@@ -14,6 +14,7 @@ Persist, then speak: every method that returns a signed notice has stored it fir
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -42,7 +43,7 @@ from crypto.statements import Abstain, Commit, Domains, Have, Plan, Purged, Stat
 from fl_engine.errors import EngineError
 from fl_engine.trust import beta
 from fl_engine.unlearning import Unlearner
-from node.consent import Leaf, last_deadline, original_opening, usable
+from node.consent import Leaf, last_deadline, original_opening, usable, usable_next
 from node.erasure import method_of
 from node.errors import LocalError, LocalFault, NotFound
 from node.history import Branch, History, Known, RoundHistory
@@ -374,8 +375,10 @@ class Participant:
                     leaves.append(leaf)
                 else:
                     self._note_refusal(opened, leaf.consent_id, fault)
-        leaves.sort(key=lambda leaf: leaf.leaf_key)
         policy = arithmetic.study.sections["policy"]
+        if policy["sets_ahead"]:
+            leaves = self._as_announced(one, leaves)
+        leaves.sort(key=lambda leaf: leaf.leaf_key)
         if len(leaves) < policy["min_consents"]:
             return None
         cap = policy["max_records_per_consent"]
@@ -395,6 +398,37 @@ class Participant:
             self.me,
             self.unlearner_of(self.history, one),
         )
+
+    def _as_announced(self, one: RoundHistory, leaves: list[Leaf]) -> list[Leaf]:
+        """Of these leaves what our commit of the round before announced; all where there was none."""
+        before = self.history.round_before(one)
+        kept = self.store.meta(f"announced {one.opened.study.hex()}")
+        if before is None or kept is None:
+            return leaves
+        announced = json.loads(kept)
+        if announced["round"] != before.opened.round_id.hex():
+            return leaves
+        counts = {leaf: announced["leaves"].get(_tag(before.opened.round_id, leaf), 0) for leaf in leaves}
+        return [replace(leaf, rows=leaf.rows[:count]) for leaf, count in counts.items() if count]
+
+    def _announce(self, one: RoundHistory) -> tuple[Digest, str]:
+        """What we would train on in the round after this one, if nobody withdraws: its root, and what to keep of it.
+
+        The leaves are kept under hashes that say nothing once their keys are destroyed.
+        """
+        assert self.vault is not None
+        opened = one.opened
+        cap = self.study(opened.study).study["policy", "max_records_per_consent"]
+        deadline = last_deadline(self.history.studies[opened.study].created.terms, opened.opened_at)
+        leaves = [
+            leaf
+            for leaf in self.vault.leaves(opened.study)
+            if leaf.role == ROLE_TRAIN and usable_next(leaf, self.history, one, deadline)
+        ]
+        entries = sorted((leaf.entry(cap) for leaf in leaves), key=lambda entry: entry.leaf_key)
+        counts = {_tag(opened.round_id, leaf): len(leaf.used_rows(cap)) for leaf in leaves}
+        kept = json.dumps({"round": opened.round_id.hex(), "leaves": counts})
+        return (dataset_root(entries) if entries else ZERO), kept
 
     def beacon(self, one: RoundHistory) -> bytes:
         """The 32 bytes from which every member's batch order of a round follows."""
@@ -451,13 +485,19 @@ class Participant:
         """
         update, set_ = sealed.update, sealed.set
         root = update_root(job.round_id, job.member, update.commit.hash, set_.commit.hash)
+        following, announced = ZERO, None
+        if job.arithmetic.study["policy", "sets_ahead"]:
+            following, announced = self._announce(self.history.rounds[job.round_id])
         notice = CommitNotice(
-            job.round_id, job.member, root, dataset_root(sealed.entries), ZERO, update.commit, set_.commit, b""
+            job.round_id, job.member, root, dataset_root(sealed.entries), following, update.commit, set_.commit, b""
         )
         with self.store.transaction():  # the keys and the statement that commits to them, or neither
             self.store.put_key(job.round_id, job.member, BlobKind.UPDATE, update.key)
             self.store.put_key(job.round_id, job.member, BlobKind.SET, set_.key)
-            return self._say(notice, commit_of(notice))
+            kept = self._say(notice, commit_of(notice))
+            if announced is not None and kept.next_dataset_root == following:
+                self.store.set_meta(f"announced {self.history.rounds[job.round_id].opened.study.hex()}", announced)
+            return kept
 
     # ----------------------------------------------------------------------------------------------------------------
     # Blobs
@@ -657,6 +697,10 @@ class Participant:
         kept = self.store.remember(signed, own=True)
         assert isinstance(kept, type(notice))
         return kept
+
+
+def _tag(round_id: Digest, leaf: Leaf) -> str:
+    return sha256(b"koinon/announced/1" + round_id + leaf.leaf_key).hex()
 
 
 def trust_bytes(history: History, one: RoundHistory, included: int, refused: int) -> bytes:

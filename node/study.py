@@ -97,6 +97,8 @@ _TABLE: dict[str, dict[str, tuple[type, Any, Any]]] = {
         "suspend_rounds": (int, 3, (1, 14)),
         "max_round_age_s": (int, 86_400, _SECONDS),
         "public_chain": (bool, False, None),
+        # Members commit to the set of a round in the round before it: needed for L3 (`node/replay.py`)
+        "sets_ahead": (bool, False, None),
     },
     # What may be called a success once all rounds are over (`node/trail.py`): nothing that trains reads it
     "success": {
@@ -314,8 +316,11 @@ def parse_sections(given: dict[str, Any]) -> Study:
     if sections["aggregation"]["max_abs"] * 2 ** sections["aggregation"]["fraction_bits"] > 2**31 - 1:
         raise InputError("study spec: aggregation.max_abs * 2^fraction_bits must stay below 2^31: the grid is int32")
     tree: dict[str, Any] = {**sections[""], **{k: v for k, v in sections.items() if k}, "forms": list(checked)}
+    # Younger than the format: a specification that says nothing about these keeps its hash.
     if tree["success"] == _section("success", {}, _TABLE["success"]):
-        del tree["success"]  # younger than the format: a specification that says nothing about it keeps its hash
+        del tree["success"]
+    if not tree["policy"]["sets_ahead"]:
+        tree["policy"] = {key: value for key, value in tree["policy"].items() if key != "sets_ahead"}
     canonical = rfc8785.dumps(tree)
     return Study(sections, checked, canonical, content_root("spec", canonical))
 

@@ -148,8 +148,12 @@ class Trainer:
 
     def warm(self) -> None:
         """Start the worker ahead of the first training: loading torch takes seconds."""
+        self.profile()
+
+    def profile(self) -> dict[str, Any]:
+        """What the worker runs on."""
         try:
-            self._worker.hello()
+            return self._worker.hello()
         except WorkerFailed as error:
             raise LocalError(f"the training worker does not start: {error}") from error
 

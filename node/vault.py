@@ -348,29 +348,19 @@ class _Compartment:
     SUPPRESSION hashes its names under it; its values name nobody and are sealed under the share alone.
     """
 
-    def __init__(self, path: Path, name: str, keys: _KeyFile, *, named: bool, create: bool) -> None:
-        self._name, self._named, self._keys = name, named, keys
+    def __init__(
+        self, path: Path, name: str, keys: _KeyFile, *, named: bool, create: bool, reading: bool = False
+    ) -> None:
+        self._name, self._named, self._keys, self._reading = name, named, keys, reading
         self._lock = threading.RLock()
         self._inside = False
         if not create and not path.exists():
             raise LocalFault(f"{path} is missing: the vault is incomplete")
         try:
-            self._db = sqlite3.connect(path, check_same_thread=False, isolation_level=None)
-            os.chmod(path, 0o600)
-            self._db.execute("PRAGMA journal_mode=WAL")
-            self._db.execute("PRAGMA synchronous=FULL")
-            self._db.execute("PRAGMA secure_delete=ON")
-            self._db.execute("PRAGMA temp_store=MEMORY")
-            with self.transaction():
-                self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
-                self._db.execute(
-                    "CREATE TABLE IF NOT EXISTS sealed (position INTEGER PRIMARY KEY, tag BLOB UNIQUE NOT NULL, "
-                    "kind TEXT NOT NULL, body BLOB NOT NULL, slot BLOB)"
-                )
-                self._db.execute("CREATE INDEX IF NOT EXISTS kinds ON sealed (kind)")
-                self._db.execute(
-                    "INSERT OR IGNORE INTO meta VALUES ('format', ?), ('generation', 0), ('owed', 0)", (FORMAT,)
-                )
+            where = f"{path.resolve().as_uri()}?mode=ro" if reading else str(path)
+            self._db = sqlite3.connect(where, uri=reading, check_same_thread=False, isolation_level=None)
+            if not reading:
+                self._set_up(path)
             meta = dict(self._db.execute("SELECT name, value FROM meta").fetchall())
         except (sqlite3.DatabaseError, OSError) as error:
             raise LocalFault(f"{path}: {error}") from error
@@ -379,11 +369,28 @@ class _Compartment:
         self.generation = int(meta["generation"])
         if self.generation not in keys.keys.get(name, {}):
             raise LocalFault(f"{path} and keys.json do not belong together: restore both from the same backup")
-        if len(keys.keys[name]) > 1:  # a re-encryption was cut off: one of the two keys opens nothing
+        if len(keys.keys[name]) > 1 and not reading:  # a re-encryption was cut off: one of the two keys opens nothing
             keys.keys[name] = {self.generation: keys.keys[name][self.generation]}
             keys.write()
         self._secret: bytes | None = None
         self._take(keys.keys[name][self.generation])
+
+    def _set_up(self, path: Path) -> None:
+        os.chmod(path, 0o600)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.execute("PRAGMA synchronous=FULL")
+        self._db.execute("PRAGMA secure_delete=ON")
+        self._db.execute("PRAGMA temp_store=MEMORY")
+        with self.transaction():
+            self._db.execute("CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value INTEGER NOT NULL)")
+            self._db.execute(
+                "CREATE TABLE IF NOT EXISTS sealed (position INTEGER PRIMARY KEY, tag BLOB UNIQUE NOT NULL, "
+                "kind TEXT NOT NULL, body BLOB NOT NULL, slot BLOB)"
+            )
+            self._db.execute("CREATE INDEX IF NOT EXISTS kinds ON sealed (kind)")
+            self._db.execute(
+                "INSERT OR IGNORE INTO meta VALUES ('format', ?), ('generation', 0), ('owed', 0)", (FORMAT,)
+            )
 
     def unlock(self, secret: bytes) -> None:
         """Take LINK's secret in; `lock` lets go of it."""
@@ -406,7 +413,8 @@ class _Compartment:
 
     def close(self) -> None:
         with self._lock:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            if not self._reading:
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.close()
 
     @contextmanager
@@ -568,21 +576,26 @@ def _tell_nobody(act: str, consents: tuple[str, ...]) -> None:
 
 
 class Vault:
-    """One hospital's vault. Thread-safe; one process at a time (the home's lock sees to that).
+    """One hospital's vault. Thread-safe; one process at a time (the home's lock sees to that), beside readers.
 
-    Make it with `create` or `open`. Every method that takes a consent raises `NotFound` for one that is not here,
-    unless it says otherwise. Methods that need the link between person and consent say "LINK" and raise `Refused`
-    outside `unlocked`.
+    Make it with `create` or `open`; look into it with `read`. Every method that takes a consent raises `NotFound` for
+    one that is not here, unless it says otherwise. Methods that need the link between person and consent say "LINK" and
+    raise `Refused` outside `unlocked`.
     """
 
-    def __init__(self, path: Path, keys: _KeyFile, officer: bytes | None, *, create: bool) -> None:
-        """Use `create` or `open`."""
+    def __init__(
+        self, path: Path, keys: _KeyFile, officer: bytes | None, *, create: bool, reading: bool = False
+    ) -> None:
+        """Use `create`, `open` or `read`."""
         self._lock = threading.RLock()
         self._keys = keys
         self._data = path / "data"
-        self._data.mkdir(mode=0o700, exist_ok=True)
+        if not reading:
+            self._data.mkdir(mode=0o700, exist_ok=True)
         part = {
-            name: _Compartment(path / f"{name}.db", name, keys, named=name != "suppression", create=create)
+            name: _Compartment(
+                path / f"{name}.db", name, keys, named=name != "suppression", create=create, reading=reading
+            )
             for name in _COMPARTMENTS
         }
         self._link, self._use, self._research = part["link"], part["use"], part["research"]
@@ -594,7 +607,10 @@ class Vault:
         self._form_cipher: AESGCM | None = None
         secret = keys.standing if officer is None else self._fitting(officer)
         self._standing = None if secret is None else _Access(self, secret, _tell_nobody)
-        self._finish()
+        if reading:
+            self._index()
+        else:
+            self._finish()
 
     @classmethod
     def create(cls, path: Path, at_rest_key: bytes, officer: bytes | None = None) -> Self:
@@ -625,6 +641,19 @@ class Vault:
         keys = _KeyFile(path / "keys.json", at_rest_key)
         keys.read()
         return cls(path, keys, None, create=False)
+
+    @classmethod
+    def read(cls, path: Path, at_rest_key: bytes) -> Self:
+        """Open the vault at `path` for `leaves` and `rows` alone, beside the node that it belongs to; writes nothing.
+
+        What the node deletes meanwhile is gone here too, or ends as a `LocalFault`: then open it anew.
+
+        Raises:
+            NotFound, LocalFault: as `open`.
+        """
+        keys = _KeyFile(path / "keys.json", at_rest_key)
+        keys.read()
+        return cls(path, keys, None, create=False, reading=True)
 
     def close(self) -> None:
         """Fold the logs into the files and let go of them."""

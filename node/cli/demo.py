@@ -218,7 +218,7 @@ class Demonstration:
             "model": {"name": model},
             "training": dict(TRAINING),
             "windows": dict(WINDOWS),
-            "policy": {"min_consents": 5, "erasure_window_s": 0},
+            "policy": {"min_consents": 5, "erasure_window_s": 0, "sets_ahead": True},
             "forms": [spec.default_form(True, datetime.now(UTC).date())],
         }
         path = self.home / "study.toml"
@@ -357,6 +357,9 @@ class Demonstration:
         chosen = self._active(home)
         self._say(f"a patient of {home.name} asks for erasure (consent {chosen[:12]})")
         self._stream("erase", "request", "--home", home, "--consent", chosen, "--wait", "--timeout", STEP_TIMEOUT_S)
+        erasure = self._koinon("erase", "status", "--home", home, "--consent", chosen)["erasure"]
+        report = self.home / "local-replay.json"
+        self._koinon("erase", "replay-local", "--home", home, "--erasure", erasure, "--out", report)
         paper = self.home / "patients-papers" / "certificate.json"
         self._koinon("erase", "receipt", "--home", home, "--consent", chosen, "--out", paper)
         checked = self._koinon("erase", "verify", paper, "--network", self.home / "network.json")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 from typing import Any, Final
@@ -11,8 +12,8 @@ import click
 from node.cli import common
 from node.cli.common import FILE, acting_home, home_option, read_file, subject, subject_options
 from node.cli.output import Noun, answer, json_flag, moment, pairs, progress, table
-from node.errors import InputError, NotFound, Refused, TimedOut
-from node.home import write_file
+from node.errors import ExitCode, InputError, NotFound, Refused, TimedOut
+from node.home import reading_home, write_file
 
 POLL_S: Final = 0.5
 SHOWS_UP_S: Final = 120.0  # twice the time that a relay waits for the patient's hospital
@@ -375,6 +376,47 @@ def audit(
     if out is not None:
         write_file(out, (json.dumps(badge, indent=2, allow_nan=False) + "\n").encode(), 0o600)
     answer(badge, [FIRST_LINE, *found.table().split("\n")])
+
+
+@erase.command("replay-local")
+@home_option
+@click.option("--erasure", required=True, metavar="ID", help="The erasure's id, or its beginning.")
+@click.option("--ledger", type=common.HOME, help="The home whose copy of the chain is believed: better your own.")
+@click.option("--out", type=FILE, required=True, help="Write the report (JSON) here.")
+@json_flag
+def replay_local(home: Path, erasure: str, ledger: Path | None, out: Path) -> None:
+    """Train the rounds of an erasure's replay again, at the hospital, and compare every integer.
+
+    Example: koinon erase replay-local --home NET/member-1 --erasure 4be1 --ledger NET/auditor --out report.json
+
+    For an executor whom the hospital lets at its records: its home is opened for reading, with its password, and its
+    node may be running. Exit code 3 when a round gives other integers or the home is not what the hospital committed
+    to. What it shows is level L3, and only where the study commits its sets a round ahead (policy.sets_ahead); an
+    auditor makes it a claim by signing the report: `koinon erase attest`. It is no proof that a model has forgotten.
+    """
+    import json
+
+    from node.replay import DOES_NOT_SHOW, SENTENCE, replay_home
+
+    home = acting_home(home)
+    data = replay_home(home, home if ledger is None else reading_home(ledger), erasure, progress)
+    report = json.loads(data)
+    write_file(out, data, 0o600)
+    rows = [
+        (one["height"], one["records"], one["announced"], "none" if not one["differing"] else one["differing"])
+        for one in report["rounds"]
+    ]
+    lines = [FIRST_LINE, *table(("round", "records", "announced", "integers that differ"), rows)]
+    lines += [f"round {one['height']} was not repeated: {one['why']}" for one in report["left_out"]]
+    if report["why_not"]:
+        lines.append(f"no claim: {report['why_not']}")
+    else:
+        lines.append(f"L3: {SENTENCE.format(hospital=report['hospital']['name'])}")
+        lines.append(f"    does not show: {DOES_NOT_SHOW}")
+    answer({"file": str(out), "report": report}, [*lines, f"report written to {out}"])
+    if any(one["differing"] for one in report["rounds"]):
+        progress(f"koinon: {report['why_not']}")
+        sys.exit(ExitCode.VERIFICATION_FAILED)
 
 
 @erase.command("verify")
