@@ -31,6 +31,8 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     /// @dev The month of Art. 12(3) GDPR, and what it may be extended by: two months.
     uint256 private constant LONGEST_MONTH = 31 days;
     uint256 private constant LONGEST_EXTENSION = 61 days;
+    uint8 private constant LEVEL_LOCAL_REPLAY = 3;
+    uint8 private constant LEVEL_ATTACK_AUDIT = 4;
 
     IMembership private immutable MEMBERSHIP;
     ITrainingLedger private immutable TRAINING;
@@ -38,6 +40,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     mapping(bytes32 batch => Batch) private _batches;
     mapping(bytes32 batch => bytes32) private _planModel; // the plan's checkpoint, kept only when nothing is replayed
     mapping(bytes32 batch => uint64) private _extended; // the later due date
+    mapping(bytes32 batch => mapping(uint8 level => mapping(uint16 seat => bool))) private _attested;
 
     constructor(IMembership membership) EIP712("koinon", "1") {
         if (membership.unlearning() != address(this)) revert MisplacedContract(membership.unlearning(), address(this));
@@ -238,6 +241,22 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         _batches[batch] = b;
         _store(acc);
         if (confirmed) TRAINING.headMoved(t.study);
+    }
+
+    /// @inheritdoc IUnlearningRegistry
+    function attest(OpenTerms calldata t, uint8 level, uint16 seat, bytes32 evidence, bytes32 r, bytes32 vs) external {
+        (bytes32 batch, Batch b) = _known(t);
+        if (_state(b) < State.CONFIRMED || _state(b) == State.REFUSED) revert WrongState(batch, _state(b));
+        // Where nothing was replayed there is no replay that anybody could have repeated.
+        if (level != LEVEL_ATTACK_AUDIT && !(level == LEVEL_LOCAL_REPLAY && b.replays())) revert WrongLevel(level);
+        if (evidence == 0) revert Missing("evidence");
+        if (_attested[batch][level][seat]) revert AttestedBefore(batch, level, seat);
+        address ledger = _auditorFor(t.study, seat);
+        bytes32 structHash = keccak256(abi.encode(Statements.ATTEST, batch, level, seat, evidence));
+        PackedSignatures.check(seat, ledger, _hashTypedDataV4(structHash), r, vs);
+        _attested[batch][level][seat] = true;
+        emit EvidenceAttested(batch, level, seat, evidence);
+        _record(keccak256(abi.encode(Tags.RECORD_EVIDENCE_ATTESTED, batch, level, seat, evidence)));
     }
 
     /// @inheritdoc IUnlearningRegistry
@@ -493,6 +512,16 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
 
     function _in(Batch b, State state) private pure returns (Batch) {
         return b.withState(uint256(state));
+    }
+
+    /// @dev The key of the auditor in `seat`, whose term runs and which is for `study` or for every one.
+    function _auditorFor(bytes32 study, uint16 seat) private view returns (address ledger) {
+        bytes32 seated;
+        uint64 termEnd;
+        (ledger, seated, termEnd) = MEMBERSHIP.auditorOf(seat);
+        if (ledger == address(0)) revert IMembership.NoAuditor(seat);
+        if (termEnd != 0 && termEnd <= block.timestamp) revert IMembership.TermOver(termEnd, block.timestamp);
+        if (seated != 0 && seated != study) revert IMembership.SeatedForAnother(seat, seated, study);
     }
 
     function _checkController(OpenTerms calldata t, uint16 member, bytes32 structHash, bytes32 r, bytes32 vs)

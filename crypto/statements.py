@@ -32,6 +32,7 @@ __all__ = [
     "Anchor",
     "AnchorLog",
     "Announce",
+    "Attest",
     "AuditAccess",
     "Authorise",
     "Bundle",
@@ -149,6 +150,7 @@ TABLE: Final[dict[str, tuple[str, ...]]] = {
         ),
         "Purged(bytes32 batch,uint16 member,uint8 stage,bytes32 inventory)",
         "Verdict(bytes32 batch,uint16 member,uint32 branch,bytes32 headModel,bool confirmed)",
+        "Attest(bytes32 batch,uint8 level,uint16 seat,bytes32 evidence)",
         "Tombstone(uint16 member,bytes32 content,uint8 reason,bytes32 subject)",
         "Receipt(uint16 member,bytes32 statement,uint64 receivedAt)",
         "Certificate(uint16 member,bytes32 digest)",
@@ -673,6 +675,19 @@ class Verdict(Statement):
     branch: int
     head_model: Digest
     confirmed: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Attest(Statement):
+    """By an auditor, once a level: it holds evidence about the confirmed erasure, a report with this hash.
+
+    `level` 3: an executor repeated the controller's training of the replay bit for bit; 4: an attack on the model.
+    """
+
+    batch: Digest
+    level: int
+    seat: int
+    evidence: Digest
 
 
 @dataclass(frozen=True, slots=True)

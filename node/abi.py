@@ -697,6 +697,7 @@ _CALLS: Final[dict[type, _Row]] = {
         entry_gas=40_000,
         entries=lambda c: len(c.entries) + len(c.purges),
     ),
+    records.EvidenceAttestation: _Row("unlearning", "attest", lambda c: {**_batch(c), **_fields(c)}, timed=True),
 }
 """Every call of `node.records`, and the function that takes it."""
 

@@ -43,6 +43,7 @@ from node.records import (
     ErasurePlanned,
     ErasureRefused,
     ErasureStepped,
+    EvidenceAttested,
     ForkProof,
     FormRegistered,
     Granted,
@@ -197,6 +198,7 @@ class ErasureHistory:
     planned: Logged | None = None
     purges: dict[tuple[int, int], Digest] = field(default_factory=dict)  # (stage, member) -> inventory
     verdicts: dict[int, Judged] = field(default_factory=dict)
+    attested: dict[tuple[int, int], Digest] = field(default_factory=dict)  # (level, auditor's seat) -> evidence
     extended: ErasureExtended | None = None
     refused: ErasureRefused | None = None
     confirmed: ErasureConfirmed | None = None
@@ -422,7 +424,8 @@ class History:
             | VerdictsGiven
             | ErasureConfirmed
             | HeadMoved
-            | ErasureClosed,
+            | ErasureClosed
+            | EvidenceAttested,
         )
         self.unlearning_acc = accumulate(self.unlearning_acc, record)
         if isinstance(record, ErasureOpened):
@@ -476,6 +479,8 @@ class History:
             case ErasureClosed():
                 one.closed = record
                 one.reach("closed_with_exceptions" if record.exceptions else "closed", logged)
+            case EvidenceAttested():
+                one.attested[record.level, record.seat] = record.evidence
 
     # ----------------------------------------------------------------------------------------------------------------
     # Questions

@@ -452,6 +452,16 @@ class ErasureClosed:
     exceptions: int
 
 
+@dataclass(frozen=True, slots=True)
+class EvidenceAttested:
+    """By the auditor in this seat, once a level: it holds a report about the confirmed erasure, whose hash this is."""
+
+    batch: Digest
+    level: int  # 3 local replay, 4 attack audit
+    seat: int
+    evidence: Digest
+
+
 Record = (
     MemberAdmitted
     | MemberRemoved
@@ -494,6 +504,7 @@ Record = (
     | ErasureConfirmed
     | HeadMoved
     | ErasureClosed
+    | EvidenceAttested
 )
 
 
@@ -941,6 +952,17 @@ class Verdicts:
     purges: tuple[PurgeEntry, ...] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class EvidenceAttestation:
+    """An auditor's Attest about a confirmed erasure; fields as in `EvidenceAttested`."""
+
+    opening: OpenErasure
+    level: int
+    seat: int
+    evidence: Digest
+    signature: bytes
+
+
 Call = (
     Admission
     | Removal
@@ -979,6 +1001,7 @@ Call = (
     | Purges
     | ReplayOpening
     | Verdicts
+    | EvidenceAttestation
 )
 
 

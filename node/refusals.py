@@ -111,6 +111,8 @@ SENTENCES: Final[dict[str, str]] = {
     "AlreadyExtended": "the due date of erasure {batch} was extended before, to {dueAt}",
     "ExtensionTooLate": "the due date {dueAt} has passed, and it is {timestamp}",
     "ExtensionOutOfBounds": "an extension leads to a date from {first} to {last}, not to {dueAt}",
+    "WrongLevel": "no auditor attests evidence of level {level} about this erasure",
+    "AttestedBefore": "auditor's seat {seat} attested evidence of level {level} about erasure {batch} before",
 }
 """Custom error -> its sentence."""
 

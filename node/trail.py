@@ -44,6 +44,7 @@ from node.records import (
     ErasurePlanned,
     ErasureRefused,
     ErasureStepped,
+    EvidenceAttested,
     FormRegistered,
     Granted,
     HavePosted,
@@ -88,6 +89,7 @@ REFUSED_FOR: Final = {
 }
 FAILED_FOR: Final = {1: "too few commitments", 2: "all attempts used up", 3: "too old"}
 STEPS: Final = {1: "excluded", 2: "copy deleted", 3: "certificate delivered", 4: "link destroyed", 5: "closing"}
+LEVELS: Final = {3: "a local replay", 4: "an attack audit"}
 STATEMENTS: Final = {1: "commits", 2: "votes", 3: "haves"}
 
 
@@ -324,6 +326,12 @@ _WORDS: Final[dict[type, Teller]] = {
         r.batch,
         f"closes erasure {_short(r.batch)}"
         + (f"; no final purge by {n.members(r.exceptions)}" if r.exceptions else ""),
+    ),
+    EvidenceAttested: lambda r, n: _Told(
+        0,
+        n.auditor(r.seat),
+        f"attests {LEVELS.get(r.level, f'evidence of level {r.level}')} of erasure {_short(r.batch)}, "
+        f"its report is {_short(r.evidence)}",
     ),
 }
 

@@ -13,6 +13,9 @@ import {ITrainingLedger} from "./ITrainingLedger.sol";
 /// chain. An extension buys time for the work, not for the use: a model that an erasure taints leaves service at the first
 /// due date all the same.
 ///
+/// Once an erasure is confirmed, auditors may put on record that they looked behind the members' word (attest). That moves
+/// no batch to another state, and nothing waits for it.
+///
 /// Whoever calls names a batch by its OpenErasure, of which the batch's id is the hash: so a batch takes one slot. What
 /// several members sign at about the same time travels in one transaction and is one event.
 ///
@@ -184,6 +187,10 @@ interface IUnlearningRegistry {
     event HeadMoved(bytes32 indexed batch, bytes32 indexed study, uint32 branch);
     /// @notice The record is closed. `exceptions`: members whose stage 1 purge is missing.
     event ErasureClosed(bytes32 indexed batch, uint32 exceptions);
+    /// @notice The auditor in `seat` says that it holds evidence about the erasure, whose hash is `evidence`. `level` 3: an
+    /// executor repeated the controller's training in the rounds of the replay, bit for bit, and this is the hash of its
+    /// report; 4: the hash of the report of an attack on the model. Whether the report is true, the contract cannot say.
+    event EvidenceAttested(bytes32 indexed batch, uint8 level, uint16 seat, bytes32 evidence);
     /// @notice An entry of a batch call did not count. `subject` is the erasure batch; reasons in the library Skips.
     event EntrySkipped(bytes32 indexed subject, uint16 member, uint8 reason);
 
@@ -221,6 +228,10 @@ interface IUnlearningRegistry {
     error PurgeMissing(uint32 attested, uint32 roster, uint256 least, uint256 until);
     /// @notice The replay on `branch` has not caught up.
     error NotCaughtUp(uint32 branch);
+    /// @notice No auditor attests evidence of this level: there are 3 and 4, and 3 only where the plan forked.
+    error WrongLevel(uint8 level);
+    /// @notice The auditor in `seat` attested evidence of this level about the batch before.
+    error AttestedBefore(bytes32 batch, uint8 level, uint16 seat);
     /// @notice The contract does not lie where Membership says it does.
     error MisplacedContract(address expected, address got);
 
@@ -270,6 +281,16 @@ interface IUnlearningRegistry {
     /// UNKNOWN_MEMBER (not on the roster, or the controller). Late ones are on record until the next plan replays.
     /// @param purges Attestations that come along, as attestPurge takes them; may be none.
     function verdicts(OpenTerms calldata terms, Verdicts calldata given, Purges calldata purges) external;
+
+    /// @notice Put an auditor's evidence about a confirmed erasure on record, by Attest(batch, level, seat, evidence) of the
+    /// auditor in `seat`: once for each level and seat. Its term runs, and it is seated for the batch's study or for every
+    /// one. Reverts, in this order, with BatchUnknown, WrongState (before CONFIRMED, or REFUSED), WrongLevel, Missing,
+    /// AttestedBefore, Membership's NoAuditor, TermOver and SeatedForAnother, and BadSignature.
+    /// @param level 3: local replay, only of a batch whose plan forked; 4: attack audit.
+    /// @param seat Of the auditor; the key that it has when the statement arrives.
+    /// @param evidence Hash of its report, not zero; the report is not on the chain.
+    function attest(OpenTerms calldata terms, uint8 level, uint16 seat, bytes32 evidence, bytes32 r, bytes32 vs)
+        external;
 
     /// @notice A batch. Reverts with BatchUnknown.
     function stateOf(bytes32 batch) external view returns (BatchView memory);

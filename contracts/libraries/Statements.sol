@@ -72,6 +72,7 @@ library Statements {
     bytes32 internal constant VERDICT = keccak256(
         "Verdict(bytes32 batch,uint16 member,uint32 branch,bytes32 headModel,bool confirmed)"
     );
+    bytes32 internal constant ATTEST = keccak256("Attest(bytes32 batch,uint8 level,uint16 seat,bytes32 evidence)");
     bytes32 internal constant TOMBSTONE = keccak256("Tombstone(uint16 member,bytes32 content,uint8 reason,bytes32 subject)"); // off chain
     bytes32 internal constant RECEIPT = keccak256("Receipt(uint16 member,bytes32 statement,uint64 receivedAt)"); // off chain
     bytes32 internal constant CERTIFICATE = keccak256("Certificate(uint16 member,bytes32 digest)"); // off chain

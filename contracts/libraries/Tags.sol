@@ -51,4 +51,5 @@ library Tags {
     bytes32 internal constant RECORD_ERASURE_CONFIRMED = keccak256("koinon/record-erasure-confirmed/1");
     bytes32 internal constant RECORD_HEAD_MOVED = keccak256("koinon/record-head-moved/1");
     bytes32 internal constant RECORD_ERASURE_CLOSED = keccak256("koinon/record-erasure-closed/1");
+    bytes32 internal constant RECORD_EVIDENCE_ATTESTED = keccak256("koinon/record-evidence-attested/1");
 }

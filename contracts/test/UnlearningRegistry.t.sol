@@ -2,6 +2,7 @@
 pragma solidity 0.8.37;
 
 import {IConsentRegistry} from "../interfaces/IConsentRegistry.sol";
+import {IMembership} from "../interfaces/IMembership.sol";
 import {ITrainingLedger} from "../interfaces/ITrainingLedger.sol";
 import {IUnlearningRegistry} from "../interfaces/IUnlearningRegistry.sol";
 import {PackedSignatures} from "../libraries/PackedSignatures.sol";
@@ -21,6 +22,7 @@ contract UnlearningRegistryTest is Network {
     event ErasureConfirmed(bytes32 indexed batch, uint32 branch, bytes32 headModel);
     event HeadMoved(bytes32 indexed batch, bytes32 indexed study, uint32 branch);
     event ErasureClosed(bytes32 indexed batch, uint32 exceptions);
+    event EvidenceAttested(bytes32 indexed batch, uint8 level, uint16 seat, bytes32 evidence);
     event BranchCreated(
         bytes32 indexed study,
         uint32 branch,
@@ -1089,6 +1091,184 @@ contract UnlearningRegistryTest is Network {
         headIs(0, 5, model(0, 5), true, false);
     }
 
+    // ---------------------------------------------------------------------------------- evidence of auditors
+
+    bytes32 internal constant REPORT = keccak256("report");
+
+    /// @notice A confirmed erasure whose plan forked.
+    function confirmedErasure() internal returns (bytes32 batch) {
+        batch = replayed(4);
+        unlearning.verdicts(opened[batch], verdictsOf(batch, 7, 1, model(1, 2), true), none());
+        stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
+    }
+
+    /// @notice The network's second auditor, in seat 1.
+    function seatSecondAuditor(bytes32 study_, uint64 termEnd) internal {
+        IMembership.SeatInput memory input = seatInput(auditorKey(1), true, "second", address(membership));
+        bytes32 seatHash = Statements.hashSeat(Statements.ROLE_AUDITOR, input.peerId, input.sealingKey, input.name);
+        bytes32 structHash =
+            keccak256(abi.encode(Statements.SEAT_AUDITOR, membership.epoch(), input.ledger, seatHash, study_, termEnd));
+        membership.seatAuditor(input, study_, termEnd, ballot(7, structHash));
+    }
+
+    function attestHash(bytes32 batch, uint8 level, uint16 seat, bytes32 evidence) internal pure returns (bytes32) {
+        return keccak256(abi.encode(Statements.ATTEST, batch, level, seat, evidence));
+    }
+
+    /// @dev With the key of the auditor in `seat`; the revert that a test expects is of this call and no other.
+    function attest(bytes32 batch, uint8 level, uint16 seat) internal {
+        (bytes32 r, bytes32 vs) =
+            sign(auditorKey(seat), address(unlearning), attestHash(batch, level, seat, REPORT));
+        unlearning.attest(opened[batch], level, seat, REPORT, r, vs);
+    }
+
+    /// @dev Refused before the signature is looked at.
+    function notAttested(bytes32 batch, uint8 level, uint16 seat, bytes memory reason) internal {
+        vm.expectRevert(reason);
+        unlearning.attest(opened[batch], level, seat, REPORT, 0, 0);
+    }
+
+    function wrongLevel(uint8 level) internal pure returns (bytes memory) {
+        return abi.encodeWithSelector(IUnlearningRegistry.WrongLevel.selector, level);
+    }
+
+    function attestedBefore(bytes32 batch, uint8 level, uint16 seat) internal pure returns (bytes memory) {
+        return abi.encodeWithSelector(IUnlearningRegistry.AttestedBefore.selector, batch, level, seat);
+    }
+
+    function test_auditorsAttestEvidenceOnceForEachLevelAndSeat() public {
+        bytes32 batch = confirmedErasure();
+        IUnlearningRegistry.BatchView memory before = unlearning.stateOf(batch);
+        bytes32 acc = unlearning.accumulator();
+        vm.expectEmit(true, false, false, true, address(unlearning));
+        emit EvidenceAttested(batch, 3, 0, REPORT);
+        attest(batch, 3, 0);
+        acc = keccak256(
+            abi.encode(acc, keccak256(abi.encode(Tags.RECORD_EVIDENCE_ATTESTED, batch, uint8(3), uint16(0), REPORT)))
+        );
+        same(unlearning.accumulator(), acc, "accumulated");
+        notAttested(batch, 3, 0, attestedBefore(batch, 3, 0));
+        attest(batch, 4, 0);
+        notAttested(batch, 4, 0, attestedBefore(batch, 4, 0));
+        seatSecondAuditor(study, uint64(block.timestamp + 1000)); // another seat, another word
+        attest(batch, 3, 1);
+        attest(batch, 4, 1);
+        notAttested(batch, 3, 1, attestedBefore(batch, 3, 1));
+        same(keccak256(abi.encode(unlearning.stateOf(batch))), keccak256(abi.encode(before)), "the batch stays");
+    }
+
+    function test_evidenceIsAttestedFromTheConfirmationOnUntoAClosedRecord() public {
+        bytes32 batch = replayed(4);
+        notAttested(batch, 4, 0, wrongState(batch, IUnlearningRegistry.State.REPLAYING));
+        unlearning.verdicts(opened[batch], verdictsOf(batch, 7, 1, model(1, 2), true), none());
+        attest(batch, 3, 0);
+        purge(batch, 7, 1);
+        for (uint8 number = 3; number <= 5; ++number) {
+            step(batch, number);
+        }
+        stateIs(batch, IUnlearningRegistry.State.CLOSED_WITH_EXCEPTIONS);
+        attest(batch, 4, 0);
+    }
+
+    function test_noEvidenceAboutWhatIsRequestedRefusedOrUnknown() public {
+        trained(4, 0);
+        bytes32 batch = open(CONTROLLER, 1);
+        notAttested(batch, 4, 0, wrongState(batch, IUnlearningRegistry.State.REQUESTED));
+        refuse(batch, CONTROLLER, 2);
+        notAttested(batch, 4, 0, wrongState(batch, IUnlearningRegistry.State.REFUSED));
+        IUnlearningRegistry.OpenTerms memory t = termsOf(2, 2);
+        vm.expectRevert(
+            abi.encodeWithSelector(IUnlearningRegistry.BatchUnknown.selector, unlearning.batchOf(t))
+        );
+        unlearning.attest(t, 4, 0, REPORT, 0, 0);
+    }
+
+    function test_aReplayIsRepeatedOnlyWhereThereWasOne() public {
+        (bytes32 batch,) = readyToPlan(4, 3);
+        plan(planOf(batch, 0, 3, model(0, 3), 3), 7);
+        verdict(batch, 0, 0, model(0, 3), true);
+        verdict(batch, 1, 0, model(0, 3), true);
+        stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
+        notAttested(batch, 3, 0, wrongLevel(3));
+        attest(batch, 4, 0);
+    }
+
+    function test_fuzz_onlyTwoLevelsAreAttested(uint8 level) public {
+        bytes32 batch = confirmedErasure();
+        if (level == 3 || level == 4) attest(batch, level, 0);
+        else notAttested(batch, level, 0, wrongLevel(level));
+    }
+
+    function test_evidenceIsOfAnAuditorInItsTermAndStudy() public {
+        bytes32 batch = confirmedErasure();
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.Missing.selector, "evidence"));
+        unlearning.attest(opened[batch], 3, 0, 0, 0, 0);
+        notAttested(batch, 3, 1, abi.encodeWithSelector(IMembership.NoAuditor.selector, uint16(1)));
+        uint64 termEnd = uint64(block.timestamp + 1000);
+        bytes32 other = keccak256("another study");
+        seatSecondAuditor(other, termEnd);
+        notAttested(
+            batch, 3, 1, abi.encodeWithSelector(IMembership.SeatedForAnother.selector, uint16(1), other, study)
+        );
+        vm.warp(termEnd);
+        notAttested(batch, 3, 1, abi.encodeWithSelector(IMembership.TermOver.selector, termEnd, block.timestamp));
+    }
+
+    function test_anAuditorAttestsToTheLastSecondOfItsTerm() public {
+        bytes32 batch = confirmedErasure();
+        uint64 termEnd = uint64(block.timestamp + 1000);
+        seatSecondAuditor(0, termEnd); // for every study
+        vm.warp(termEnd - 1);
+        attest(batch, 3, 1);
+        vm.warp(termEnd);
+        notAttested(batch, 4, 1, abi.encodeWithSelector(IMembership.TermOver.selector, termEnd, block.timestamp));
+        attest(batch, 4, 0); // a founding auditor's term has no end
+    }
+
+    function test_anEndedTermAttestsNothingMore() public {
+        bytes32 batch = confirmedErasure();
+        attest(batch, 3, 0);
+        bytes32 structHash = keccak256(
+            abi.encode(Statements.END_AUDITOR, membership.epoch(), uint16(0), membership.auditorLedger(0))
+        );
+        membership.endAuditor(0, ballot(7, structHash));
+        notAttested(
+            batch, 4, 0, abi.encodeWithSelector(IMembership.TermOver.selector, block.timestamp, block.timestamp)
+        );
+    }
+
+    /// @notice What an auditor signed holds for its batch, level, seat and evidence, on this chain and in this contract.
+    function test_anAttestationHoldsForWhatItNamesOnly() public {
+        bytes32 batch = confirmedErasure();
+        seatSecondAuditor(study, uint64(block.timestamp + 1000));
+        bytes32 right = attestHash(batch, 3, 0, REPORT);
+        bytes32[4] memory wrong = [
+            attestHash(keccak256("another batch"), 3, 0, REPORT),
+            attestHash(batch, 4, 0, REPORT),
+            attestHash(batch, 3, 1, REPORT),
+            attestHash(batch, 3, 0, keccak256("another report"))
+        ];
+        for (uint256 i; i < 4; ++i) {
+            (bytes32 r, bytes32 vs) = sign(auditorKey(0), address(unlearning), wrong[i]);
+            forged(batch, r, vs);
+        }
+        (bytes32 r_, bytes32 vs_) = signFor(auditorKey(0), block.chainid + 1, address(unlearning), right);
+        forged(batch, r_, vs_);
+        (r_, vs_) = sign(auditorKey(0), address(training), right);
+        forged(batch, r_, vs_);
+        (r_, vs_) = sign(auditorKey(1), address(unlearning), right); // an auditor, in another seat
+        forged(batch, r_, vs_);
+        (r_, vs_) = sign(memberKey(0), address(unlearning), right); // the member with the same number
+        forged(batch, r_, vs_);
+        forged(batch, 0, 0);
+        attest(batch, 3, 0);
+    }
+
+    function forged(bytes32 batch, bytes32 r, bytes32 vs) internal {
+        vm.expectPartialRevert(PackedSignatures.BadSignature.selector);
+        unlearning.attest(opened[batch], 3, 0, REPORT, r, vs);
+    }
+
     // ------------------------------------------------------------------------------------------------- gas
 
     uint256 internal spent;
@@ -1104,6 +1284,13 @@ contract UnlearningRegistryTest is Network {
         trained(5, 3);
         oneErasure(0, 4, "first");
         oneErasure(1, 5, "later");
+    }
+
+    /// @notice What an auditor's evidence costs whoever carries it; no part of an erasure, which does not wait for it.
+    /// forge-config: default.isolate = true
+    function test_gasOfEvidence() public {
+        attest(confirmedErasure(), 3, 0);
+        vm.snapshotGasLastCall("Erasure", "an auditor's evidence");
     }
 
     /// @dev The opening in line 5 is one that a round's end pays, and that the end of the round in flight does not: what that

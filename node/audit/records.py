@@ -15,7 +15,16 @@ from crypto.digest import Digest
 from crypto.statements import Form, OpenErasure, struct_hash
 from node import methods
 from node.audit.home import Fault
-from node.erasure import LONGEST_EXTENSION_S, LONGEST_MONTH_S, replaced, replays, roster_of, verdicts_needed
+from node.erasure import (
+    LEVEL_ATTACK_AUDIT,
+    LEVEL_LOCAL_REPLAY,
+    LONGEST_EXTENSION_S,
+    LONGEST_MONTH_S,
+    replaced,
+    replays,
+    roster_of,
+    verdicts_needed,
+)
 from node.errors import NotFound
 from node.history import STEP_STATES, History, RoundHistory
 from node.membership import bitmap_of, faults, least_included, members_of, quorum, slack
@@ -34,6 +43,7 @@ from node.records import (
     ErasureOpened,
     ErasurePlanned,
     ErasureStepped,
+    EvidenceAttested,
     FormRegistered,
     HavePosted,
     HeadMoved,
@@ -420,6 +430,21 @@ def closed(chain: Chain, logged: Logged, record: ErasureClosed) -> None:
     holds("exceptions", where, f"at least {silent}", set(silent) <= set(named), named)
 
 
+def attested(chain: Chain, logged: Logged, record: EvidenceAttested) -> None:
+    """Evidence of an auditor in its term and study, once a level, about a confirmed erasure."""
+    erasure, where = chain.history.erasures[record.batch], erasure_name(record.batch)
+    holds("evidence", where, "a confirmation first", erasure.confirmed is not None, "none")
+    replayed = erasure.plan is not None and replays(erasure.plan)
+    levels = (LEVEL_LOCAL_REPLAY, LEVEL_ATTACK_AUDIT) if replayed else (LEVEL_ATTACK_AUDIT,)
+    holds("level of the evidence", where, f"one of {list(levels)}", record.level in levels, record.level)
+    holds("evidence", where, "the hash of a report", record.evidence != ZERO, "zero")
+    again = (record.level, record.seat) in erasure.attested
+    holds("evidence", where, "one a level and seat", not again, f"a second one of level {record.level}")
+    auditor = chain.history.registry.auditors.get(record.seat)
+    sits = auditor is not None and auditor.serves(erasure.opened.study, logged.timestamp)
+    holds("evidence", where, "an auditor of the study in its term", sits, f"auditor's seat {record.seat}")
+
+
 # --------------------------------------------------------------------------------------------------------------------
 
 # name of the check | record | rule. A check ends at its first fault; the others go on.
@@ -445,6 +470,7 @@ RULES: Final[tuple[tuple[str, type, Rule], ...]] = (
     ("erasure-steps", ErasureConfirmed, confirmed),
     ("erasure-steps", HeadMoved, head_moved),
     ("erasure-steps", ErasureClosed, closed),
+    ("erasure-steps", EvidenceAttested, attested),
 )
 
 

@@ -43,6 +43,7 @@ from node.records import (
     ErasureOpening,
     ErasureProgress,
     ErasureRefusal,
+    EvidenceAttestation,
     Finalisation,
     FormRegistration,
     Grants,
@@ -304,6 +305,8 @@ class MemoryLedger:
                 self._unlearning.open_replay(call.opening, call.purges)
             case Verdicts():
                 self._unlearning.verdicts(call.opening, call.entries, call.purges)
+            case EvidenceAttestation():
+                self._unlearning.attest(call.opening, call.level, call.seat, call.evidence, call.signature)
 
     # --- blocks
 

@@ -11,6 +11,7 @@ from crypto.commitments import batch_id
 from crypto.digest import ZERO, Digest
 from crypto.errors import EncodingError
 from crypto.statements import (
+    Attest,
     Authorise,
     ErasureSteps,
     Extend,
@@ -37,6 +38,7 @@ from node.records import (
     ErasurePlanned,
     ErasureRefused,
     ErasureStepped,
+    EvidenceAttested,
     HeadMoved,
     Planning,
     PurgeEntry,
@@ -68,6 +70,8 @@ class State(IntEnum):
 
 LONGEST_MONTH: Final = 31 * 86_400
 LONGEST_EXTENSION: Final = 61 * 86_400
+LEVEL_LOCAL_REPLAY: Final = 3
+LEVEL_ATTACK_AUDIT: Final = 4
 
 Entry = TypeVar("Entry", PurgeEntry, VerdictEntry)
 
@@ -109,6 +113,7 @@ class UnlearningRegistry(Contract):
         self._membership = membership
         self._training = training
         self._batches: Slots[Digest, Batch | None] = Slots(machine, None)
+        self._attested: Slots[tuple[Digest, int, int], bool] = Slots(machine, False)  # (batch, level, seat)
 
     def state_of(self, batch: Digest) -> State:
         """Where a batch is."""
@@ -311,6 +316,29 @@ class UnlearningRegistry(Contract):
         self._batches[batch] = b
         if confirmed:
             self._training.head_moved(t.study)
+
+    def attest(self, t: OpenErasure, level: int, seat: int, evidence: Digest, signature: bytes) -> None:
+        """`attest`: an auditor's evidence about a confirmed erasure, once for each level and seat."""
+        batch, b = self._known(t)
+        if b.state < State.CONFIRMED or b.state is State.REFUSED:
+            _wrong_state(batch, b.state)
+        # Where nothing was replayed there is no replay that anybody could have repeated.
+        if level != LEVEL_ATTACK_AUDIT and not (level == LEVEL_LOCAL_REPLAY and b.replays):
+            refuse("WrongLevel", level=level)
+        if evidence == ZERO:
+            refuse("Missing", field="evidence")
+        if self._attested[batch, level, seat]:
+            refuse("AttestedBefore", batch=batch, level=level, seat=seat)
+        auditor, now = self._membership.auditor_of(seat), self.machine.timestamp
+        if auditor is None:
+            refuse("NoAuditor", seat=seat)
+        if auditor.term_end and auditor.term_end <= now:
+            refuse("TermOver", termEnd=auditor.term_end, timestamp=now)
+        if auditor.study not in (ZERO, t.study):
+            refuse("SeatedForAnother", seat=seat, seated=auditor.study, study=t.study)
+        self.check(seat, auditor.ledger, Attest(batch, level, seat, evidence), signature)
+        self._attested[batch, level, seat] = True
+        self.record(EvidenceAttested(batch, level, seat, evidence))
 
     def _step(self, batch: Digest, t: OpenErasure, b: Batch, steps: Steps) -> Batch:
         """The steps of one statement, of which each must be due."""

@@ -125,6 +125,9 @@ def test_an_erasure_s_records_belong_to_its_study_and_its_controller(erased: Wor
     entries = trail(index_of(erased.logged()), study=study, kind="erasure-stepped")
     assert len(entries) == 3, "five steps under three signatures"
     assert {entry["who"] for entry in entries} == {folded(erased).registry.members[3].name}
+    (evidence,) = trail(index_of(erased.logged()), study=study, kind="evidence-attested")
+    assert evidence["who"] == folded(erased).registry.auditors[0].name
+    assert evidence["what"].startswith("attests a local replay of erasure ")
 
 
 def test_an_unknown_kind_is_refused_with_the_known_ones(mixed: tuple[World, Digest]) -> None:

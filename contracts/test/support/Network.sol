@@ -58,6 +58,25 @@ abstract contract Network is Checks {
         return (r_, bytes32(uint256(s) | uint256(v - 27) << 255));
     }
 
+    /// @dev A signature in the domain of any chain and contract.
+    function signFor(uint256 key, uint256 chainId, address verifier, bytes32 structHash)
+        internal
+        pure
+        returns (bytes32, bytes32)
+    {
+        bytes32 domain_ = keccak256(
+            abi.encode(
+                keccak256("EIP712Domain(string name,string version,uint256 chainId,address verifyingContract)"),
+                keccak256("koinon"),
+                keccak256("1"),
+                chainId,
+                verifier
+            )
+        );
+        (uint8 v, bytes32 r, bytes32 s) = vm.sign(key, keccak256(abi.encodePacked(hex"1901", domain_, structHash)));
+        return (r, bytes32(uint256(s) | uint256(v - 27) << 255));
+    }
+
     /// @notice Packed signatures of `signers` over one statement.
     function signAll(uint32 signers, address verifier, bytes32 structHash) internal view returns (bytes memory all) {
         for (uint256 i; i < 32; ++i) {

@@ -14,6 +14,7 @@ from node.audit.verify import CHECKS
 from node.errors import NotFound
 from node.memory.ledger import MemoryLedger, memory_contracts
 from node.records import (
+    ZERO,
     BranchCreated,
     Committed,
     ErasureClosed,
@@ -22,6 +23,7 @@ from node.records import (
     ErasureOpened,
     ErasurePlanned,
     ErasureStepped,
+    EvidenceAttested,
     FormRegistered,
     HavePosted,
     Ledger,
@@ -73,6 +75,9 @@ SCENARIOS: list[Callable[[World], Any]] = [
     test_erasure.test_a_consent_never_included_needs_no_replay,
     test_erasure.test_a_batch_is_requested_by_a_relay_and_authorised_by_its_controller,
     test_erasure.test_one_plan_a_study_at_a_time,
+    test_erasure.test_an_auditor_attests_evidence_once_for_each_level,
+    test_erasure.test_where_nothing_was_replayed_no_replay_was_repeated,
+    test_erasure.test_evidence_is_signed_by_an_auditor_of_the_study_in_its_term,
     test_rounds.test_attempt_one_decides_over_what_f_plus_one_members_hold,
     test_rounds.test_without_enough_haves_the_next_attempt_starts_at_once_with_doubled_windows,
     test_rounds.test_after_three_attempts_the_round_fails_and_the_next_keeps_the_parent,
@@ -154,6 +159,9 @@ TAMPERED: list[tuple[str, type, Callable[[Any], Any], str]] = [
     ("erased", VerdictsGiven, lambda r: replace(r, members=r.members | 8), "erasure-steps"),
     ("erased", ErasureConfirmed, lambda r: replace(r, head_model=word("other")), "erasure-steps"),
     ("erased", ErasureClosed, lambda r: replace(r, exceptions=0), "erasure-steps"),
+    ("erased", EvidenceAttested, lambda r: replace(r, level=2), "erasure-steps"),
+    ("erased", EvidenceAttested, lambda r: replace(r, seat=1), "erasure-steps"),
+    ("erased", EvidenceAttested, lambda r: replace(r, evidence=ZERO), "erasure-steps"),
 ]
 
 

@@ -10,8 +10,11 @@ import pytest
 from crypto.commitments import base_result as branch_start
 from crypto.commitments import batch_id
 from crypto.digest import Digest
+from crypto.keys import LedgerKey
 from crypto.statements import (
+    Attest,
     Authorise,
+    EndAuditor,
     ErasureSteps,
     Extend,
     OpenErasure,
@@ -19,6 +22,7 @@ from crypto.statements import (
     Purged,
     Refuse,
     Verdict,
+    sign,
     struct_hash,
 )
 from node.errors import CallReverted
@@ -27,6 +31,7 @@ from node.membership import accumulate
 from node.memory.unlearning import State
 from node.records import (
     ZERO,
+    AuditorEnding,
     BaseProof,
     BranchCreated,
     EntrySkipped,
@@ -43,6 +48,8 @@ from node.records import (
     ErasureRefusal,
     ErasureRefused,
     ErasureStepped,
+    EvidenceAttestation,
+    EvidenceAttested,
     HeadMoved,
     Planning,
     PurgeEntry,
@@ -101,6 +108,12 @@ class Erasure:
         who = self.controller if member is None else member
         signature = self.world.sign(who, Extend(self.batch, who, due_at))
         return self.world.send(ErasureExtension(self.statement, who, due_at, signature))
+
+    def attestation(self, level: int, seat: int = 0, key: LedgerKey | None = None) -> EvidenceAttestation:
+        evidence = word(f"report {level} {seat}")
+        statement = Attest(self.batch, level, seat, evidence)
+        signature = sign(statement, self.world.domains.of(statement), key or self.world.auditors[0])
+        return EvidenceAttestation(self.statement, level, seat, evidence, signature)
 
     def plan(
         self,
@@ -358,6 +371,10 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     assert kinds(sent) == ["ErasureStepped", "ErasureClosed"]
     assert one_of(sent, ErasureClosed) == ErasureClosed(erasure.batch, 0b0100)
 
+    # An auditor's evidence changes nothing about the closed record.
+    sent = world.send(erasure.attestation(3))
+    assert sent.records == (EvidenceAttested(erasure.batch, 3, 0, word("report 3 0")),)
+
     # The accumulator follows from the records.
     position = next(i for i, one in enumerate(world.logged()) if isinstance(one.record, ErasurePlanned))
     follow = before
@@ -371,6 +388,7 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
             "HeadMoved",
             "ErasureStepped",
             "ErasureClosed",
+            "EvidenceAttested",
         ):
             follow = accumulate(follow, logged.record)
     assert world.ledger.accumulators()[2] == follow
@@ -593,3 +611,99 @@ def test_the_controller_extends_once_in_time_by_two_months_at_most(world: World)
     with pytest.raises(CallReverted) as over:
         erasure.extend(last)
     assert over.value.operands["state"] == State.REFUSED
+
+
+# --- evidence of auditors
+
+
+def refused(world: World, call: EvidenceAttestation) -> tuple[str | None, dict[str, object]]:
+    with pytest.raises(CallReverted) as caught:
+        world.send(call)
+    return caught.value.error, caught.value.operands
+
+
+def confirmed_erasure(world: World, replays: bool = True) -> Erasure:
+    """An erasure that enough members confirmed; of a replay, or of consents that were never included."""
+    erasure, finals, opened = ready_for_plan(world)
+    if not replays:
+        model = finals[2].result.model_root
+        erasure.plan(3, model, 3)
+        erasure.verdicts([0, 1], 0, model)
+        return erasure
+    erasure.plan(2, finals[1].result.model_root, 3)
+    world.finish(opened.round_id)
+    purges = tuple(erasure.purge_entry(member, 0) for member in range(4))
+    replay = one_of(world.send(ReplayOpening(erasure.statement, purges)), RoundOpened)
+    before = erasure.attestation(3)
+    assert refused(world, before) == ("WrongState", {"batch": erasure.batch, "state": State.REPLAYING})
+    erasure.verdicts([0, 1], 1, one_of(world.finish(replay.round_id), RoundFinal).result.model_root)
+    return erasure
+
+
+def test_an_auditor_attests_evidence_once_for_each_level(world: World) -> None:
+    erasure = confirmed_erasure(world)
+    before = world.ledger.accumulators()[2]
+    sent = world.send(erasure.attestation(3))
+    assert sent.records == (EvidenceAttested(erasure.batch, 3, 0, word("report 3 0")),)
+    assert world.ledger.accumulators()[2] == accumulate(before, sent.records[0])
+    again = replace(erasure.attestation(3), evidence=word("another report"))
+    assert refused(world, again) == ("AttestedBefore", {"batch": erasure.batch, "level": 3, "seat": 0})
+    world.send(erasure.attestation(4))
+    history = History()
+    history.apply_all(world.logged())
+    assert history.erasures[erasure.batch].attested == {(3, 0): word("report 3 0"), (4, 0): word("report 4 0")}
+    assert history.unlearning_acc == world.ledger.accumulators()[2]
+    assert kinds(erasure.step(3)) == ["ErasureStepped"], "the erasure goes its way"
+
+
+def test_evidence_is_about_a_confirmed_erasure_and_of_two_levels(world: World) -> None:
+    study, _ = world.study()
+    erasure = Erasure(world, study, 3, 1, world.now + 86_400)
+    assert refused(world, erasure.attestation(4)) == ("BatchUnknown", {"batch": erasure.batch})
+    world.send(erasure.opening)
+    requested = {"batch": erasure.batch, "state": State.REQUESTED}
+    assert refused(world, erasure.attestation(4)) == ("WrongState", requested)
+    world.send(ErasureRefusal(erasure.statement, 3, 4, world.sign(3, Refuse(erasure.batch, 3, 4))))
+    # The state is looked at before the level, and that before the seat.
+    assert refused(world, erasure.attestation(5, 9)) == ("WrongState", requested | {"state": State.REFUSED})
+
+
+def test_where_nothing_was_replayed_no_replay_was_repeated(world: World) -> None:
+    erasure = confirmed_erasure(world, replays=False)
+    for level in (3, 2, 5, 0, 255):
+        assert refused(world, erasure.attestation(level, 9)) == ("WrongLevel", {"level": level})
+    assert kinds(world.send(erasure.attestation(4))) == ["EvidenceAttested"]
+
+
+def test_evidence_is_signed_by_an_auditor_of_the_study_in_its_term(world: World) -> None:
+    erasure = confirmed_erasure(world)
+    good = erasure.attestation(3)
+    assert refused(world, replace(good, level=2)) == ("WrongLevel", {"level": 2})
+    # Refused in this order: without evidence, without a seat, after its term, of another study, without its signature.
+    assert refused(world, replace(good, evidence=ZERO, seat=9)) == ("Missing", {"field": "evidence"})
+    assert refused(world, replace(good, seat=9)) == ("NoAuditor", {"seat": 9})
+    other, ours = LedgerKey.generate(), LedgerKey.generate()
+    end = world.now + 5_000
+    world.send(world.seating(other, word("another study"), end, (0, 1, 2), 1))
+    world.send(world.seating(ours, erasure.study, end, (0, 1, 2), 2))
+    for_another = {"seat": 1, "seated": word("another study"), "study": erasure.study}
+    assert refused(world, erasure.attestation(3, 1, other)) == ("SeatedForAnother", for_another)
+    for forged in (
+        erasure.attestation(3, 2, other),  # an auditor, not of this seat
+        erasure.attestation(3, 2, world.keys[2]),  # the member of this number
+        replace(good, evidence=word("another report")),
+        replace(good, level=4),
+        replace(good, seat=2),
+        replace(good, signature=JUNK),
+    ):
+        assert refused(world, forged)[0] == "BadSignature"
+    assert kinds(world.send(erasure.attestation(3, 2, ours))) == ["EvidenceAttested"]
+    assert kinds(world.send(good)) == ["EvidenceAttested"], "each seat for itself"
+    world.pass_time(end)
+    for seat, key in ((1, other), (2, ours)):
+        error, operands = refused(world, erasure.attestation(4, seat, key))
+        assert (error, operands["termEnd"]) == ("TermOver", end)
+    world.send(AuditorEnding(0, world.votes((0, 1, 2), EndAuditor(3, 0, world.auditors[0].address))))
+    ended = world.ledger.head().timestamp
+    error, operands = refused(world, erasure.attestation(4))
+    assert (error, operands["termEnd"]) == ("TermOver", ended)

@@ -25,6 +25,7 @@ from crypto.statements import (
     Revoke,
     Rotate,
     Seat,
+    SeatAuditor,
     Statement,
     Vote,
     Withdraw,
@@ -38,6 +39,7 @@ from node.records import (
     Abstentions,
     Admission,
     AnchorEntry,
+    AuditorSeating,
     Call,
     CommitEntry,
     Commits,
@@ -182,6 +184,15 @@ class World:
     def recovery(self, member: int, key: LedgerKey, voters: Iterable[int], epoch: int) -> Recovery:
         keys, keys_hash = self.new_keys(member, key)
         return Recovery(member, keys, self.votes(voters, Recover(epoch, member, keys_hash)))
+
+    def seating(
+        self, key: LedgerKey, study: Digest, term_end: int, voters: Iterable[int], epoch: int
+    ) -> AuditorSeating:
+        """An auditor for `study` (zero: for every one) until `term_end`."""
+        seat = seat_of(key, "auditor", self.contracts)
+        seat_hash = struct_hash(Seat("auditor", seat.peer_id, Digest(seat.sealing_key), seat.name))
+        votes = self.votes(voters, SeatAuditor(epoch, key.address, seat_hash, study, term_end))
+        return AuditorSeating(seat, study, term_end, votes)
 
     # --- studies and rounds
 
