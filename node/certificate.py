@@ -1,4 +1,4 @@
-"""The certificate of an erasure: what was done, who checked it, and what nobody can show. `koinon.certificate/2`.
+"""The certificate of an erasure: what was done, who checked it, and what nobody can show. `koinon.certificate/3`.
 
 What may live here: making the document at the controlling hospital, and checking one offline. What this file does not
 know: the vault, the chain's client. The hospital signs the hash of everything but the annex, and the body names the
@@ -10,6 +10,7 @@ leads to a person or to a consent.
 from __future__ import annotations
 
 import datetime
+import json
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
@@ -20,16 +21,19 @@ from crypto.digest import Digest, sha256
 from crypto.errors import CryptoError
 from crypto.keys import address_text
 from crypto.merkle import Inclusion, MerkleMap, verify_member
-from crypto.statements import Certificate, OpenErasure, Plan, Purged, Statement, Verdict, struct_hash
+from crypto.statements import Attest, Certificate, OpenErasure, Plan, Purged, Statement, Verdict, struct_hash
 from node import methods, proof
+from node.attestation import Attestation
 from node.document import Fields, read
 from node.erasure import (
     COPY_DELETED,
     EXCLUDED,
     FINAL,
+    LEVEL_LOCAL_REPLAY,
     LONGEST_EXTENSION_S,
     PAIR,
     Claim,
+    auditor_name,
     line_of,
     replays,
     roster_of,
@@ -40,14 +44,15 @@ from node.erasure import (
 from node.errors import NotFound
 from node.history import ErasureHistory, History, RoundHistory
 from node.home import Network
-from node.issuers import Issuers, read_issuers, write_issuers
+from node.issuers import Issuers, read_issuers, shows_seat, write_issuers
 from node.membership import bitmap_of, faults, members_of, quorum
 from node.messages import PlanNotice, PurgeNotice, VerdictNotice
 from node.participant import Participant
 from node.records import ZERO, ErasurePlanned
+from node.store import Store
 from node.vault import Annex
 
-SCHEMA: Final = "koinon.certificate/2"
+SCHEMA: Final = "koinon.certificate/3"
 MAX_CERTIFICATE_BYTES: Final = 1 << 26
 NOTICE: Final = (
     "Nobody can prove that a model has forgotten a person; "
@@ -132,6 +137,7 @@ def make(
     stated = {(one.stage, one.member): one.inventory for one in purges}
     purged = {member: listed for (stage, member), listed in stated.items() if stage == FINAL}
     stages = (PAIR, FINAL) if replays(plan) else (FINAL,)
+    attested = _kept_attestations(history, store, erasure)
     earned = sentences(
         hospital=hospital,
         study_name=study_name,
@@ -147,12 +153,15 @@ def make(
         others=(roster & ~(1 << opened.controller)).bit_count(),
         purged=purged,
         members=(roster | bitmap_of(purged)).bit_count(),
+        attested={
+            (one["level"], auditor_name(one["name"], one["seat"])): Digest.from_hex(one["evidence"]) for one in attested
+        },
     )
     body: dict[str, Any] = {
         "schema": SCHEMA,
         "notice": NOTICE,
         "scope": SCOPE,
-        "issuers": write_issuers(network, history, store),
+        "issuers": write_issuers(network, history, store, sorted({one["seat"] for one in attested})),
         "study": {
             "id": opened.study.hex(),
             "terms": proof.write_terms(history.studies[opened.study].created.terms),
@@ -189,6 +198,7 @@ def make(
             for n in purges
         ],
         "verdicts": [{"member": n.member, "confirmed": n.confirmed, "signature": n.signature.hex()} for n in verdicts],
+        "attestations": attested,
         "branch": confirmed.branch,
         "head": None if head is None else proof.write_result(history, node, head),
         "exceptions": {
@@ -257,6 +267,28 @@ def make_annex(
 
 def _day(at: int) -> str:
     return datetime.datetime.fromtimestamp(at, datetime.UTC).date().isoformat()
+
+
+def keep_attestation(store: Store, one: Attestation) -> None:
+    """Keep what an auditor attested for the certificate: the signature, and the report of a local replay.
+
+    That of an attack may tell of a person, and stays with whoever made it.
+    """
+    report = one.report.decode() if one.level == LEVEL_LOCAL_REPLAY else None
+    kept = json.dumps({"signature": one.signature.hex(), "report": report})
+    store.set_meta(f"attestation {one.batch.hex()} {one.level} {one.seat}", kept)
+
+
+def _kept_attestations(history: History, store: Store, erasure: ErasureHistory) -> list[dict[str, Any]]:
+    """What auditors attested on the chain, as far as their signatures, and how they were seated, are here."""
+    found = []
+    for (level, seat), evidence in sorted(erasure.attested.items()):
+        kept = store.meta(f"attestation {erasure.opened.batch.hex()} {level} {seat}")
+        if kept is not None and shows_seat(history, store, seat):
+            auditor = history.registry.auditors[seat]
+            about = {"level": level, "seat": seat, "name": auditor.name, "ledger": address_text(auditor.ledger)}
+            found.append({**about, "evidence": evidence.hex(), **json.loads(kept)})
+    return found
 
 
 def _claim(one: Claim) -> dict[str, Any]:
@@ -367,9 +399,10 @@ class _Body:
         plan, forks = self._plan(base)
         verdicts = self._verdicts(after)
         purges = self._purges()
+        attested = self._attestations()
         self._head(after, plan, forks)
         exceptions = self._exceptions(purges, forks)
-        self._claims(plan, verdicts, purges, after)
+        self._claims(plan, verdicts, purges, attested, after)
         dates, blocks = self._dates(), self._blocks()
         contacts = top.fields("contacts")
         for place, text in CONTACTS.items():
@@ -459,6 +492,27 @@ class _Body:
             found[stage, member] = listed
         return found
 
+    def _attestations(self) -> dict[tuple[int, str], Digest]:
+        """What auditors signed, as (level, name); the report of a local replay must be the one that was signed for."""
+        found: dict[tuple[int, str], Digest] = {}
+
+        def one(a: Fields) -> None:
+            level, seat = a.uint("level", 8), a.uint("seat", 16)
+            holder, evidence, signature = (
+                (a.address("ledger"), a.take("name", str)),
+                a.digest("evidence"),
+                a.signature("signature"),
+            )
+            statement = Attest(self.batch, level, seat, evidence)
+            self.issuers.signed_by_auditor(statement, seat, holder, signature, f"attestation of level {level}")
+            report = a.take("report", str).encode() if a.has("report") else None
+            if (level == LEVEL_LOCAL_REPLAY) != (report is not None) or (report and sha256(report) != evidence):
+                a.fault("the report is not the one that was signed for")
+            found[level, auditor_name(holder[1], seat)] = evidence
+
+        self.top.each("attestations", one)
+        return found
+
     def _head(self, after: Digest, plan: Plan, forks: bool) -> None:
         if not self.top.has("head"):
             initial = self.terms.initial_model
@@ -488,7 +542,14 @@ class _Body:
             inner.fault("a member is not of the name given")
         return {"members": [{"index": m, "name": n} for m, n in sorted(named.items())], "remains": list(REMAINS)}
 
-    def _claims(self, plan: Plan, verdicts: list[int], purges: dict[tuple[int, int], Digest], after: Digest) -> None:
+    def _claims(
+        self,
+        plan: Plan,
+        verdicts: list[int],
+        purges: dict[tuple[int, int], Digest],
+        attested: dict[tuple[int, str], Digest],
+        after: Digest,
+    ) -> None:
         """The sentences must be those that follow from what was checked: no more may be claimed."""
         stated = {m: listed for (stage, m), listed in sorted(purges.items()) if stage == FINAL}
         follows = sentences(
@@ -506,6 +567,7 @@ class _Body:
             others=(self.roster & ~(1 << self.controller)).bit_count(),
             purged=stated,
             members=(self.roster | bitmap_of(stated)).bit_count(),
+            attested=attested,
         )
         shown = self.top.take("claims", list)
         if shown != [_claim(one) for one in follows]:

@@ -42,8 +42,9 @@ from crypto.statements import (
     struct_hash,
 )
 from fl_engine.unlearning import Unlearner
+from node import attestation, certificate, methods, proof
 from node import card as cards
-from node import certificate, methods, proof
+from node.attestation import Attestation
 from node.desk import Desk
 from node.erasure import (
     AGAIN_S,
@@ -115,6 +116,7 @@ from node.records import (
     ErasureOpening,
     ErasureProgress,
     ErasureRefusal,
+    EvidenceAttestation,
     Planning,
     PurgeEntry,
     Purges,
@@ -466,6 +468,32 @@ class Erasing:
             if self._is_linked(consent):
                 text = f"to {_day(due_at)}: {reason}"
                 self._archive(erasure, consent, self._uses(batch), decision="extended", extension=text)
+
+    async def attested(self, node: Surroundings, data: bytes) -> Attestation:
+        """Check what an auditor attested of a batch of ours (`koinon.attestation/1`), keep it, and put it on the chain.
+
+        Handed in again, nothing changes.
+
+        Raises:
+            Refused: another hospital's batch, or this seat attested other evidence of this level before.
+            VerificationFailed, NotFound: as `attestation.check`.
+        """
+        one = attestation.read(data)
+        found = self._erasure(one.batch)
+        if found.opened.controller != self._desk.member:
+            raise Refused(f"erasure {one.batch.hex()[:12]} is member {found.opened.controller}'s: hand it in there")
+        before = found.attested.get((one.level, one.seat))
+        if before not in (None, one.evidence):
+            raise Refused(f"the auditor in seat {one.seat} attested another report of this level before")
+        await node.core(self._keep_attestation, one, found, node.now)
+        if before is None:
+            await node.send(EvidenceAttestation(found.opening, one.level, one.seat, one.evidence, one.signature))
+        return one
+
+    def _keep_attestation(self, one: Attestation, found: ErasureHistory, now: int) -> None:
+        study = self._node.study(found.opened.study).study
+        attestation.check(one, self._history, self._desk.network, found, study, now)
+        certificate.keep_attestation(self._store, one)
 
     def _erasure(self, batch: Digest) -> ErasureHistory:
         found = self._history.erasures.get(batch)

@@ -68,6 +68,20 @@ GATHER_S: Final = 15
 AGAIN_S: Final = 5
 """When an act that was carried out is looked at again, should the chain still not show it."""
 
+L3_SENTENCE: Final = (
+    "In every round of the replay that includes {hospital}, its training was repeated from its committed data set, "
+    "which holds no record of this erasure, and gave the same integers."
+)
+L3_DOES_NOT_SHOW: Final = (
+    "That the records are genuine; what other members trained on; private copies; of a round whose set was not "
+    "announced in the round before, that the set was not chosen with its batch order known."
+)
+L4_SENTENCE: Final = "The model of this erasure was attacked, and what that found is in the report with this hash."
+L4_DOES_NOT_SHOW: Final = (
+    "What was found, which the report alone says; that a stronger attack would find nothing. Of a single patient no "
+    "attack can certify anything."
+)
+
 PAIR, FINAL = 0, 1
 """Stages of a purge: before the replay, and at the end."""
 
@@ -810,6 +824,7 @@ def sentences(
     others: int,
     purged: Mapping[int, Digest],
     members: int,
+    attested: Mapping[tuple[int, str], Digest],
 ) -> list[Claim]:
     """The claims that this evidence supports, word for word: nothing else is ever printed.
 
@@ -822,6 +837,7 @@ def sentences(
         confirmed, others: how many of how many other members confirmed.
         purged: member -> inventory of its final attestation.
         members: how many were asked for one.
+        attested: (level, auditor's name) -> hash of the report that the auditor signed for.
     """
     found = [
         Claim(
@@ -862,6 +878,9 @@ def sentences(
         found.append(
             Claim("L2", sentence, evidence, "That local updates were honest; private copies; exported models.")
         )
+        if unlearner is not None and Level.L3 in unlearner.claims:
+            found += _attested("L3", LEVEL_LOCAL_REPLAY, attested, L3_SENTENCE.format(hospital=hospital))
+    found += _attested("L4", LEVEL_ATTACK_AUDIT, attested, L4_SENTENCE)
     if purged:
         found.append(
             Claim(
@@ -873,6 +892,22 @@ def sentences(
             )
         )
     return found
+
+
+def _attested(level: str, number: int, attested: Mapping[tuple[int, str], Digest], what: str) -> list[Claim]:
+    """The claim that auditors make with their signatures, where any did."""
+    reports = sorted((name, report) for (at, name), report in attested.items() if at == number)
+    if not reports:
+        return []
+    evidence = tuple((f"report of {name}", report.hex()) for name, report in reports)
+    who = ", ".join(name for name, _ in reports)
+    sentence = f"By the signed word of {len(reports)} auditor{'s' * (len(reports) > 1)} ({who}): {what}"
+    return [Claim(level, sentence, evidence, L3_DOES_NOT_SHOW if level == "L3" else L4_DOES_NOT_SHOW)]
+
+
+def auditor_name(name: str, seat: int) -> str:
+    """How claims name an auditor: names need not differ."""
+    return f"{name}, seat {seat}"
 
 
 def claims(
@@ -899,4 +934,8 @@ def claims(
         others=(roster & ~(1 << opened.controller)).bit_count(),
         purged=purged,
         members=(roster | bitmap_of(purged)).bit_count(),
+        attested={
+            (level, auditor_name(history.registry.auditors[seat].name, seat)): evidence
+            for (level, seat), evidence in erasure.attested.items()
+        },
     )

@@ -8,7 +8,7 @@ network's, which is why the fingerprint is shown.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -25,19 +25,22 @@ from crypto.statements import (
     Revoke,
     Rotate,
     Seat,
+    SeatAuditor,
     Statement,
     Succeed,
     recover_any,
     struct_hash,
+    verify_any,
 )
 from node.document import Fields
 from node.errors import NodeError, NotFound, VerificationFailed
 from node.history import History
 from node.home import NETWORK_SCHEMA, Network, parse_network
-from node.membership import FOUNDING_EPOCH, NOBODY, Member, faults, members_of, quorum
+from node.membership import FOUNDING_EPOCH, NOBODY, Auditor, Member, faults, members_of, quorum
 from node.membership import Keys as MemberKeys
 from node.messages import (
     AdmissionNotice,
+    AuditorSeatNotice,
     RecoveryNotice,
     RemovalNotice,
     RevocationNotice,
@@ -48,7 +51,16 @@ from node.notices import Ballot
 from node.records import Contracts
 from node.store import Store
 
-N = TypeVar("N", AdmissionNotice, RemovalNotice, RotationNotice, RevocationNotice, RecoveryNotice, SuccessionNotice)
+N = TypeVar(
+    "N",
+    AdmissionNotice,
+    AuditorSeatNotice,
+    RemovalNotice,
+    RotationNotice,
+    RevocationNotice,
+    RecoveryNotice,
+    SuccessionNotice,
+)
 PARTS: Final = ("membership", "consent", "training", "unlearning")
 
 
@@ -84,6 +96,8 @@ class Issuers:
     terms: dict[int, list[Term]]  # member index -> its keys, in order
     names: dict[int, str]
     checked: bool
+    auditors: dict[int, tuple[bytes, str]] = field(default_factory=dict)
+    """Seat -> ledger and name: of `network.json`, and voted in."""
     used: dict[tuple[int, bytes], list[str]] = field(default_factory=dict)
 
     @property
@@ -139,6 +153,25 @@ class Issuers:
         if what not in said:
             said.append(what)
 
+    def signed_by_auditor(
+        self, statement: Statement, seat: int, holder: tuple[bytes, str], signature: bytes, what: str
+    ) -> None:
+        """Raise `VerificationFailed` unless `holder` (ledger, name) has this auditor's seat and signed the statement.
+
+        A founding auditor is in no `changes`: without a `network.json` its key is as unchecked as the founders' are.
+        """
+        known = self.auditors.get(seat)
+        if known is None and self.checked:
+            raise VerificationFailed(f"{what}: there is no auditor in seat {seat}")
+        if known not in (None, holder):
+            raise VerificationFailed(
+                f"{what}: {holder[1]!r:.80} with {address_text(holder[0])} is not the auditor in seat {seat}"
+            )
+        try:
+            verify_any(statement, self.domains, signature, holder[0])
+        except CryptoError as error:
+            raise VerificationFailed(f"{what}, auditor's seat {seat}: {error}") from error
+
     def keys_used(self) -> list[dict[str, Any]]:
         """Which key said what: `member`, `name`, `ledger_address`, `signed`, and the epochs it counts in.
 
@@ -171,13 +204,17 @@ class _Lacking(NotFound):
         self.subject = subject
 
 
-def write_issuers(network: Network, history: History, store: Store) -> dict[str, Any]:
+def write_issuers(network: Network, history: History, store: Store, seats: Iterable[int] = ()) -> dict[str, Any]:
     """The network as its fingerprint covers it, and every change of membership with its votes.
+
+    Args:
+        seats: auditors' seats that the document rests on; where they were voted in, it shows that too.
 
     Raises:
         NotFound: the votes of a change are not in this store.
     """
     changes = [(epoch, write()) for epoch, write in _changes(network, history, store)]
+    changes += [(one.seated, _seating(one, store)) for one in _voted_in(history, seats)]
     first = network.line[0]
     return {
         "network": {
@@ -231,6 +268,19 @@ def _changes(network: Network, history: History, store: Store) -> Iterator[tuple
             yield epoch, partial(_succession, later, epoch, store)
 
 
+def _voted_in(history: History, seats: Iterable[int]) -> list[Auditor]:
+    found = (history.registry.auditors[seat] for seat in seats)
+    return [one for one in found if one.seated > FOUNDING_EPOCH]
+
+
+def shows_seat(history: History, store: Store, seat: int) -> bool:
+    """Whether `write_issuers` can show how this auditor's seat came about: the votes are here, or none was needed."""
+    try:
+        return all(_seating(one, store) for one in _voted_in(history, (seat,)))
+    except NotFound:
+        return False
+
+
 def _votes(notices: Sequence[Ballot]) -> list[dict[str, Any]]:
     return [{"member": n.member, "signature": n.signature.hex()} for n in sorted(notices, key=lambda n: n.member)]
 
@@ -256,6 +306,25 @@ def _admission(member: Member, store: Store) -> dict[str, Any]:
         "peer_id": first.peer_id.hex(),
         "sealing_key": first.sealing_key.hex(),
         "name": member.name,
+        "seat_signature": votes[0].seat_signature.hex(),
+        "votes": _votes(votes),
+    }
+
+
+def _seating(auditor: Auditor, store: Store) -> dict[str, Any]:
+    votes = _kept(
+        store, auditor.ledger, AuditorSeatNotice, auditor.seated, f"the votes for auditor seat {auditor.seat}"
+    )
+    return {
+        "kind": "seat",
+        "epoch": auditor.seated,
+        "index": auditor.seat,
+        "ledger": auditor.ledger.hex(),
+        "peer_id": auditor.peer_id.hex(),
+        "sealing_key": auditor.sealing_key.hex(),
+        "name": auditor.name,
+        "study": auditor.study.hex(),
+        "term_end": auditor.term_end,
         "seat_signature": votes[0].seat_signature.hex(),
         "votes": _votes(votes),
     }
@@ -324,7 +393,8 @@ def read_issuers(given: Fields, network: Network | None) -> Issuers:
             contracts = replace(change.contracts, chain_id=contracts.chain_id, before=contracts)
     _check_line(contracts, network)
     moves = tuple(change.epoch for change in changes if change.contracts is not None)
-    issuers = Issuers(own, contracts, moves, terms, names, network is not None)
+    auditors = {} if network is None else {one.index: (one.ledger, one.name) for one in network.auditors}
+    issuers = Issuers(own, contracts, moves, terms, names, network is not None, auditors)
     active, revoked, epoch = set(terms), set[int](), FOUNDING_EPOCH
     for change in changes:
         if change.epoch <= epoch:
@@ -361,7 +431,7 @@ def _network(given: Fields) -> Network:
         raise VerificationFailed(f"{given.where}: {error}") from error
 
 
-KINDS: Final = ("admit", "remove", "rotate", "revoke", "recover", "succeed")
+KINDS: Final = ("admit", "remove", "rotate", "revoke", "recover", "succeed", "seat")
 
 
 @dataclass(frozen=True, slots=True)
@@ -375,6 +445,7 @@ class _Change:
     signature: bytes  # of a rotation
     votes: dict[int, bytes]  # of everything else
     contracts: Contracts | None = None  # of a succession; its chain is the network's
+    term: tuple[Digest, int] | None = None  # of an auditor's seat: the study, and the end in unix seconds
 
     @classmethod
     def read(cls, fields: Fields) -> _Change:
@@ -382,16 +453,18 @@ class _Change:
         if kind not in KINDS:
             fields.fault(f"kind {kind!r:.40} is none of {', '.join(KINDS)}")
         contracts = _contracts(fields.fields("contracts")) if kind == "succeed" else None
-        index = 0 if kind == "succeed" else fields.uint("index", 5)
+        term = (fields.digest("study"), fields.uint("term_end", 53)) if kind == "seat" else None
+        index = 0 if kind == "succeed" else fields.uint("index", 16 if kind == "seat" else 5)
         own: Seat | Keys | None = None
         ledger = own_signature = signature = b""
         votes: dict[int, bytes] = {}
         try:
-            if kind in ("admit", "rotate", "recover"):
+            if kind in ("admit", "seat", "rotate", "recover"):
                 ledger = fields.hexes("ledger", 20)
                 peer_id, sealing = fields.hexes("peer_id"), fields.digest("sealing_key")
-                if kind == "admit":
-                    own = Seat("member", peer_id, sealing, fields.take("name", str))
+                if kind in ("admit", "seat"):
+                    role = "member" if kind == "admit" else "auditor"
+                    own = Seat(role, peer_id, sealing, fields.take("name", str))
                     own_signature = fields.signature("seat_signature")
                 else:
                     own = Keys(index, ledger, peer_id, sealing)
@@ -402,13 +475,21 @@ class _Change:
             signature = fields.signature("signature")
         else:
             votes = dict(fields.each("votes", lambda one: (one.uint("member", 5), one.signature("signature"))))
-        return cls(kind, epoch, index, ledger, own, own_signature, signature, votes, contracts)
+        return cls(kind, epoch, index, ledger, own, own_signature, signature, votes, contracts, term)
 
     def check(self, issuers: Issuers, active: set[int], revoked: set[int]) -> None:
         """Check the change against the members before it, and make it."""
         where = f"change of epoch {self.epoch}"
         if self.contracts is not None:
             self._check_votes(issuers, active, Succeed(self.epoch - 1, self.contracts.membership), where)
+            return
+        if self.term is not None:
+            assert isinstance(self.own, Seat)
+            seat = SeatAuditor(self.epoch - 1, self.ledger, struct_hash(self.own), *self.term)
+            self._check_votes(issuers, active, seat, where)
+            holder = issuers.auditors[self.index] = self.ledger, self.own.name
+            what = "the auditor's own statement"
+            issuers.signed_by_auditor(self.own, self.index, holder, self.own_signature, what)
             return
         if self.kind == "admit":
             if self.index != len(issuers.terms):

@@ -1,61 +1,24 @@
-"""L3, the local replay: an executor at the hospital trains the replay's rounds again and compares the integers.
+"""L3, the local replay: which rounds it is about, what a report of one holds, and which report earns the claim.
 
-What may live here: from a hospital's home, opened for reading, to the report of who repeated what
-(`koinon.local-replay/1`), and the check of a report against the chain. What this file does not know: who executed it;
-an auditor's signature over the report's hash is what counts (`Attest`), and it is made elsewhere.
+What may live here: `koinon.local-replay/1` and its check against the chain. What this file does not know: training
+(`node/executor.py` writes reports) and signatures (`node/attestation.py`).
 
-Theory of operation. The chain, from the executor's own home if it has one, says which rounds the replay is made of and
-what the hospital committed to. The hospital's home has the blobs, their keys and the records. For each round: the set
-and the update open to what was committed; the set's leaves are looked up in the vault; from the parent model, the
-beacon and these records the pinned worker trains again; the integers must be those of the update. Where the study
-commits its sets ahead (`policy.sets_ahead`), the set is compared with what the commit of the round before announced,
-when the beacon could not be known.
-
-What it shows: that the hospital's updates of the replay are the declared training on the declared records. What it does
-not: that the records are genuine, what other members trained on, private copies. The executor believes no hospital and
-no chain endpoint, but its own machine and this program.
+What a report shows: that the hospital's updates of the replay are the declared training on the declared records. What
+it does not: that the records are genuine, what other members trained on, private copies. The check compares it with
+what the chain has of each round; that the executor trained at all is the auditor's word.
 """
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
-
-from crypto.blobs import (
-    ROLE_TRAIN,
-    SetEntry,
-    UpdatePlain,
-    check_entry,
-    dataset_root,
-    decode_set,
-    decode_update,
-)
-from crypto.commitments import update_root
-from crypto.digest import ZERO, Digest
-from crypto.errors import CryptoError
-from crypto.sealing import BlobKind, open_blob
-from fl_engine.params import view_ints
 from fl_engine.unlearning import Claim
-from node import config, document, keystore, methods
-from node.audit.home import Fault, HomeReader
-from node.consent import Leaf
+from node import document, methods
 from node.document import Fields
-from node.erasure import checkpoint_of, method_of, replays
-from node.errors import InputError, NotFound, Refused, VerificationFailed
+from node.erasure import checkpoint_of, replays
+from node.errors import NotFound, Refused
 from node.history import ErasureHistory, History, RoundHistory
-from node.home import open_home, read_network, read_password
-from node.messages import CommitNotice
-from node.reports.erasure import find_erasure
-from node.runner import read_history
-from node.study import Study, parse_canonical
-from node.training import Arithmetic, Trainer
-from node.vault import Vault
+from node.study import Study
 
 SCHEMA: Final = "koinon.local-replay/1"
 MAX_REPORT_BYTES: Final = 8 << 20
@@ -63,43 +26,6 @@ NOTICE: Final = (
     "Repeating a training shows which records it used, as far as they were declared; it is no proof that a model has "
     "forgotten a person."
 )
-SENTENCE: Final = (
-    "In every round of the replay that includes {hospital}, its training was repeated from its committed data set, "
-    "which holds no record of this erasure, and gave the same integers."
-)
-DOES_NOT_SHOW: Final = (
-    "That the records are genuine; what other members trained on; private copies; for a round whose set was not "
-    "announced in the round before, that the set was not chosen with its batch order known."
-)
-
-Tell = Callable[[str], None]
-
-
-class _LeftOut(Exception):
-    """A round that cannot be repeated any more, for a reason that is nobody's fault."""
-
-
-@dataclass(frozen=True, slots=True)
-class Repeated:
-    """One round trained again.
-
-    Attributes:
-        one: the round.
-        beacon: 32 bytes, of which the batch order was made.
-        records: n_k.
-        output: sha256 of the integers that the repetition gave.
-        differing: how many of the model's integers are others than those of the committed update.
-        profile: hash of the profile that the hospital says it trained in.
-        announced: whether the commit of the round before announced this set; None: there was none on this branch.
-    """
-
-    one: RoundHistory
-    beacon: bytes
-    records: int
-    output: bytes
-    differing: int
-    profile: Digest
-    announced: bool | None
 
 
 def beacon_of(history: History, study: Study, one: RoundHistory) -> bytes:
@@ -134,173 +60,6 @@ def rounds_of(history: History, erasure: ErasureHistory) -> list[RoundHistory]:
     return [one for one in checkpoint.rounds if one.final is not None and one.final.result.included >> member & 1]
 
 
-# --------------------------------------------------------------------------------------------------------------------
-# Repeating
-
-
-@dataclass(slots=True)
-class Executor:
-    """What a repetition needs: the chain as the executor knows it, the hospital's home, and a worker of its own."""
-
-    history: History
-    member: int
-    arithmetic: Arithmetic
-    store: HomeReader
-    vault: Vault
-    trainer: Trainer
-
-    def repeat(self, one: RoundHistory) -> Repeated:
-        """Train one round again.
-
-        Raises:
-            Fault: what lies in the home is not what the hospital committed to.
-        """
-        opened = one.opened
-        notice = self._commit(one)
-        update = self._update(one, notice)
-        entries = self._entries(one, notice)
-        rows = np.array(sorted(self._rows(entries, opened.study)), dtype=np.int64)
-        parent = self.store.content(opened.parent_model, "model")
-        if parent is None:
-            raise _LeftOut("the model that it began at is not in this home")
-        x, y = self.vault.rows((int(row) for row in rows), ROLE_TRAIN)
-        beacon = beacon_of(self.history, self.arithmetic.study, one)
-        unlearner = method_of(self.history, one)
-        trained = self.trainer.train(self.arithmetic, rows, x, y, parent, beacon, self.member, unlearner)
-        ours, theirs = (view_ints(values, self.arithmetic.size) for values in (trained.values, update.values))
-        differing = int(np.count_nonzero(ours != theirs))
-        if trained.records != update.records:
-            differing = self.arithmetic.size
-        output = hashlib.sha256(trained.values).digest()
-        announced = self._announced(one, entries)
-        return Repeated(one, beacon, trained.records, output, differing, update.profile_hash, announced)
-
-    def _commit(self, one: RoundHistory) -> CommitNotice:
-        record = one.commits[self.member]
-        for notice in self.store.notices(one.opened.round_id, "CommitNotice"):
-            if not isinstance(notice, CommitNotice) or notice.member != self.member:
-                continue
-            if (notice.update_root, notice.dataset_root) == (record.update_root, record.dataset_root):
-                got = update_root(one.opened.round_id, self.member, notice.update.hash, notice.set.hash)
-                if got != record.update_root:
-                    raise Fault("update root", _where(one), record.update_root, got)
-                return notice
-        raise _LeftOut("its commit is not in this home")
-
-    def _open(self, one: RoundHistory, notice: CommitNotice, kind: BlobKind) -> bytes:
-        blob = notice.update if kind is BlobKind.UPDATE else notice.set
-        data = self.store.content(blob.cipher_root, "cipher")
-        key = self.store.content_key(one.opened.round_id, self.member, kind)
-        if data is None or key is None:
-            why = "its set was deleted at the end of its retention" if kind is BlobKind.SET else "its update is gone"
-            raise _LeftOut(why)
-        try:
-            return open_blob(data, key, blob, one.opened.round_id, self.member, kind)
-        except CryptoError as error:
-            raise Fault(kind.name.lower(), _where(one), "what was committed", error) from None
-
-    def _update(self, one: RoundHistory, notice: CommitNotice) -> UpdatePlain:
-        try:
-            return decode_update(self._open(one, notice, BlobKind.UPDATE), self.arithmetic.size)
-        except CryptoError as error:
-            raise Fault("update", _where(one), f"{self.arithmetic.size} integers", error) from None
-
-    def _entries(self, one: RoundHistory, notice: CommitNotice) -> tuple[SetEntry, ...]:
-        """The leaves of a set, whose consents had not ended when the round was sealed."""
-        position, time = self.history.seal(one)
-        try:
-            entries = decode_set(self._open(one, notice, BlobKind.SET)).entries
-            root = dataset_root(entries)
-            for entry in entries:
-                check_entry(entry)
-        except CryptoError as error:
-            raise Fault("set", _where(one), "a well-formed set", error) from None
-        if root != one.commits[self.member].dataset_root:
-            raise Fault("dataset root", _where(one), one.commits[self.member].dataset_root, root)
-        for place, entry in enumerate(entries):
-            ended = self.history.withdrawal(entry.consent_id)
-            if ended is not None and (ended[1] <= position if position is not None else ended[0].at <= time):
-                raise Fault("consent", f"{_where(one)}, leaf {place}", "active at the seal", "withdrawn")
-        return entries
-
-    def _rows(self, entries: tuple[SetEntry, ...], study: Digest) -> Iterator[int]:
-        leaves = {leaf.leaf_key: leaf for leaf in self.vault.leaves(study)}
-        for entry in entries:
-            if entry.role == ROLE_TRAIN:
-                yield from _rows_of(entry, leaves.get(entry.leaf_key))
-
-    def _announced(self, one: RoundHistory, entries: tuple[SetEntry, ...]) -> bool | None:
-        """Whether the commit of the round before announced this set, but for consents that ended in between."""
-        before = self.history.round_before(one)
-        if before is None or self.member not in before.commits:
-            return None
-        announced = before.commits[self.member].next_dataset_root
-        if announced in (ZERO, dataset_root(entries)):
-            return announced != ZERO
-        try:
-            earlier = self._entries(before, self._commit(before))
-        except (_LeftOut, Fault):
-            return False
-        now = {entry.leaf_key for entry in entries}
-        ended = [e for e in earlier if e.leaf_key not in now and self.history.withdrawal(e.consent_id) is not None]
-        return bool(dataset_root(sorted((*entries, *ended), key=lambda entry: entry.leaf_key)) == announced)
-
-
-def _rows_of(entry: SetEntry, leaf: Leaf | None) -> tuple[int, ...]:
-    if leaf is None or len(leaf.rows) < entry.records:
-        raise _LeftOut("records that it used have been deleted since")
-    return leaf.rows[: entry.records]
-
-
-def _where(one: RoundHistory) -> str:
-    return f"round {one.opened.height} on branch {one.opened.branch}"
-
-
-def local_replay(executor: Executor, network: str, erasure: ErasureHistory, tell: Tell = lambda _: None) -> bytes:
-    """Repeat every round of an erasure's replay that includes the hospital; the report as canonical JSON.
-
-    Args:
-        network: the network's fingerprint.
-        tell: told after each round.
-
-    Raises:
-        NotFound, Refused: as `rounds_of`.
-        Fault: what lies in the home is not what the hospital committed to.
-    """
-    history, opened, plan = executor.history, erasure.opened, erasure.plan
-    rounds = rounds_of(history, erasure)
-    assert plan is not None
-    repeated: list[Repeated] = []
-    left_out: list[dict[str, Any]] = []
-    for place, one in enumerate(rounds, 1):
-        try:
-            found = executor.repeat(one)
-        except _LeftOut as why:
-            left_out.append({"height": one.opened.height, "why": str(why)})
-            tell(f"{_where(one)}: {why} ({place} of {len(rounds)})")
-            continue
-        repeated.append(found)
-        result = f"{found.differing} integers differ" if found.differing else "the same integers"
-        tell(f"{_where(one)}: {found.records} records, {result} ({place} of {len(rounds)})")
-    study = executor.arithmetic.study
-    body: dict[str, Any] = {
-        "schema": SCHEMA,
-        "notice": NOTICE,
-        "network": network,
-        "study": opened.study.hex(),
-        "hospital": {"index": opened.controller, "name": history.registry.members[opened.controller].name},
-        "erasure": opened.batch.hex(),
-        "branch": plan.branch,
-        "method": methods.name_of(plan.method),
-        "profile": executor.trainer.profile(),
-        "parameters": executor.arithmetic.size,
-        "rounds": [_row(one, executor.member) for one in repeated],
-        "left_out": left_out,
-        "why_not": why_no_claim(study, [one.differing for one in repeated], len(left_out)),
-    }
-    return document.write(body)
-
-
 def why_no_claim(study: Study, differing: list[int], left_out: int) -> str:
     """Why L3 may not be claimed of these repeated rounds (by how many integers each differs); empty where it may."""
     if not study["policy", "sets_ahead"]:
@@ -310,69 +69,6 @@ def why_no_claim(study: Study, differing: list[int], left_out: int) -> str:
     if left_out:
         return f"{left_out} rounds could not be repeated"
     return "" if differing else "the hospital is in no round of the replay"
-
-
-def _row(found: Repeated, member: int) -> dict[str, Any]:
-    opened, commit = found.one.opened, found.one.commits[member]
-    return {
-        "height": opened.height,
-        "round": opened.round_id.hex(),
-        "parent_model": opened.parent_model.hex(),
-        "dataset_root": commit.dataset_root.hex(),
-        "update_root": commit.update_root.hex(),
-        "announced": found.announced,
-        "beacon": found.beacon.hex(),
-        "records": found.records,
-        "output": found.output.hex(),
-        "differing": found.differing,
-        "profile": found.profile.hex(),
-    }
-
-
-def replay_home(home: Path, ledger: Path, erasure: str, tell: Tell = lambda _: None) -> bytes:
-    """`local_replay` of an erasure (its id or the beginning of it) at the hospital whose home this is.
-
-    Args:
-        home: the hospital's; its node may be running, nothing is written.
-        ledger: the home whose copy of the chain is believed, of any member or auditor.
-
-    Raises:
-        NotFound, LocalFault, InputError: a home, its password, keys or vault.
-        Refused: the home of another hospital than that whose patients asked; or as `rounds_of`.
-        VerificationFailed: what lies in the home is not what the hospital committed to.
-    """
-    opened, network = open_home(home), read_network(home / "network.json")
-    if read_network(ledger / "network.json").fingerprint != network.fingerprint:
-        raise InputError(f"{ledger} is a home of another network than {home}")
-    history = read_history(ledger)
-    found = history.erasures[find_erasure(history, erasure)]
-    if opened.role != "member" or opened.index != found.opened.controller:
-        whose = history.registry.members[found.opened.controller].name
-        raise Refused(f"the records of this erasure were {whose}'s, and {home} is not its home: repeat it there")
-    rounds_of(history, found)
-    settings = config.load(opened.config_path)
-    key = keystore.at_rest_key(keystore.load_all(opened, read_password(opened, settings["node", "password_file"]))[0])
-    with ExitStack() as opened_here:
-        try:
-            store = opened_here.enter_context(closing(HomeReader(home, key)))
-            vault = opened_here.enter_context(closing(Vault.read(opened.vault_path, key)))
-            spec = store.content(history.studies[found.opened.study].created.terms.spec_hash, "spec")
-            if spec is None:
-                raise NotFound(f"the study's specification is not in {home}")
-            trainer = opened_here.enter_context(closing(Trainer(settings["training", "timeout_s"])))
-            executor = Executor(history, opened.index, Arithmetic(parse_canonical(spec)), store, vault, trainer)
-            return local_replay(executor, network.fingerprint, found, tell)
-        except Fault as fault:
-            raise VerificationFailed(str(fault)) from fault
-
-
-# --------------------------------------------------------------------------------------------------------------------
-# Checking
-
-
-def claims_l3(data: bytes) -> bool:
-    """Whether a report says that L3 may be claimed; `VerificationFailed` where it is none."""
-    return Fields("report", document.read(data, SCHEMA, MAX_REPORT_BYTES)).take("why_not", str) == ""
 
 
 def check_report(data: bytes, history: History, erasure: ErasureHistory, study: Study, network: str) -> None:

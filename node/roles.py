@@ -66,6 +66,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "erase.receipt": (("dpo",), True),
     "erase.refuse": (("dpo",), False),
     "erase.extend": (("dpo",), False),
+    "erase.record": (("dpo",), False),
     "member.approve": (("operator",), False),
     "member.remove": (("operator",), False),
     "member.rotate": (("operator",), False),

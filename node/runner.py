@@ -446,6 +446,7 @@ class Orders:
             "erase.receipt": self._erase_receipt,
             "erase.refuse": self._erase_refuse,
             "erase.extend": self._erase_extend,
+            "erase.record": self._erase_record,
             "member.approve": self._approve,
             "member.remove": self._remove,
             "member.rotate": self._rotate_keys,
@@ -727,6 +728,10 @@ class Orders:
         batch = Digest.from_hex(str(body["erasure"]))
         due_at, notice = await self._node.erasing.extend(self._node, batch, int(body["days"]), str(body["reason"]))
         return {"erasure": batch.hex(), "due_at": due_at, "notice": notice}
+
+    async def _erase_record(self, body: dict[str, Any]) -> dict[str, Any]:
+        one = await self._node.erasing.attested(self._node, str(body["attestation"]).encode())
+        return {"erasure": one.batch.hex(), "level": one.level, "seat": one.seat, "evidence": one.evidence.hex()}
 
     async def _approve(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._desk.governance.approve(self._node, dict(body["application"]))

@@ -358,14 +358,26 @@ class Demonstration:
         self._say(f"a patient of {home.name} asks for erasure (consent {chosen[:12]})")
         self._stream("erase", "request", "--home", home, "--consent", chosen, "--wait", "--timeout", STEP_TIMEOUT_S)
         erasure = self._koinon("erase", "status", "--home", home, "--consent", chosen)["erasure"]
-        report = self.home / "local-replay.json"
-        self._koinon("erase", "replay-local", "--home", home, "--erasure", erasure, "--out", report)
+        self._repeat(home, erasure)
         paper = self.home / "patients-papers" / "certificate.json"
         self._koinon("erase", "receipt", "--home", home, "--consent", chosen, "--out", paper)
         checked = self._koinon("erase", "verify", paper, "--network", self.home / "network.json")
         self._say("the certificate is delivered, and checked offline")
         self.results["erasure"] = {"consent": chosen, "certificate": str(paper), "checked": checked}
         self.shown.append(("an erasure to its certificate", "replayed without the record; certificate checked offline"))
+
+    def _repeat(self, home: Path, erasure: str) -> None:
+        """The auditor repeats the replay's training at the hospital, believing its own copy of the chain."""
+        auditor, report, word = (self.home / name for name in ("auditor", "local-replay.json", "attestation.json"))
+        given = ("--erasure", erasure)
+        found = self._koinon("erase", "replay-local", "--home", home, *given, "--ledger", auditor, "--out", report)
+        self._koinon(
+            *("erase", "attest", "--home", auditor, *given, "--level", "L3", "--report", report, "--out", word)
+        )
+        self._koinon("erase", "record", "--home", home, "--attestation", word)
+        count = len(found["report"]["rounds"])
+        self._say(f"the auditor repeated {home.name}'s training of {count} replayed rounds: the same integers")
+        self.shown.append(("the replay's training repeated", f"{count} rounds at {home.name}, bit for bit (level L3)"))
 
     def _stream(self, *arguments: object) -> None:
         """A command whose progress is shown as it comes."""

@@ -10,10 +10,10 @@ from typing import Any, Final
 import click
 
 from node.cli import common
-from node.cli.common import FILE, acting_home, home_option, read_file, subject, subject_options
+from node.cli.common import FILE, acting_home, home_option, read_file, read_text, subject, subject_options
 from node.cli.output import Noun, answer, json_flag, moment, pairs, progress, table
 from node.errors import ExitCode, InputError, NotFound, Refused, TimedOut
-from node.home import reading_home, write_file
+from node.home import open_home, reading_home, write_file
 
 POLL_S: Final = 0.5
 SHOWS_UP_S: Final = 120.0  # twice the time that a relay waits for the patient's hospital
@@ -396,7 +396,8 @@ def replay_local(home: Path, erasure: str, ledger: Path | None, out: Path) -> No
     """
     import json
 
-    from node.replay import DOES_NOT_SHOW, SENTENCE, replay_home
+    from node.erasure import L3_DOES_NOT_SHOW, L3_SENTENCE
+    from node.executor import replay_home
 
     home = acting_home(home)
     data = replay_home(home, home if ledger is None else reading_home(ledger), erasure, progress)
@@ -411,12 +412,61 @@ def replay_local(home: Path, erasure: str, ledger: Path | None, out: Path) -> No
     if report["why_not"]:
         lines.append(f"no claim: {report['why_not']}")
     else:
-        lines.append(f"L3: {SENTENCE.format(hospital=report['hospital']['name'])}")
-        lines.append(f"    does not show: {DOES_NOT_SHOW}")
+        lines.append(f"L3: {L3_SENTENCE.format(hospital=report['hospital']['name'])}")
+        lines.append(f"    does not show: {L3_DOES_NOT_SHOW}")
     answer({"file": str(out), "report": report}, [*lines, f"report written to {out}"])
     if any(one["differing"] for one in report["rounds"]):
         progress(f"koinon: {report['why_not']}")
         sys.exit(ExitCode.VERIFICATION_FAILED)
+
+
+@erase.command("attest")
+@home_option
+@click.option("--erasure", required=True, metavar="ID", help="The erasure's id, or its beginning.")
+@click.option("--level", required=True, type=click.Choice(["L3", "L4"]), help="What the report is evidence of.")
+@click.option("--report", type=FILE, required=True, help="Of `erase replay-local` (L3) or `erase audit --out` (L4).")
+@click.option("--out", type=FILE, required=True, help="Write the attestation here, for the hospital.")
+@json_flag
+def attest(home: Path, erasure: str, level: str, report: Path, out: Path) -> None:
+    """Sign a report about a confirmed erasure, as the auditor whose home this is; the hospital hands it to the chain.
+
+    Example: koinon erase attest --home NET/auditor --erasure 4be1 --level L3 --report report.json --out word.json
+
+    Nothing needs to run. The report is compared with what this home has of the chain: a local replay that did not
+    repeat every round, or not bit for bit, is refused. Whether the training was really repeated is your word: sign what
+    you executed, or saw executed. A seat attests one report of each level, for ever.
+    """
+    from crypto.digest import sha256
+    from node import attestation, config, keystore
+    from node.home import read_password
+    from node.reports.erasure import find_erasure
+
+    home = acting_home(home)
+    opened, network, history = open_home(home), common.network_of(home), common.history_of(home)
+    found = history.erasures[find_erasure(history, erasure)]
+    text = read_file(report, "report", attestation.MAX_REPORT_BYTES)
+    password = read_password(opened, config.load(opened.config_path)["node", "password_file"])
+    key = keystore.load(opened, password).ledger
+    data = attestation.attest(opened, network, history, found, level, text, key, int(time.time()))
+    write_file(out, data, 0o600)
+    shown = {"erasure": found.opened.batch.hex(), "level": level, "seat": opened.index, "evidence": sha256(text).hex()}
+    answer({**shown, "file": str(out)}, [*pairs(**shown), f"attestation written to {out}; hand it to the hospital"])
+
+
+@erase.command("record")
+@home_option
+@click.option("--attestation", type=FILE, required=True, help="What the auditor wrote with `erase attest`.")
+@json_flag
+def record(home: Path, attestation: Path) -> None:
+    """Put an auditor's attestation about an erasure of this hospital's patients on the chain.
+
+    Example: koinon erase record --home NET/member-1 --attestation attestation.json
+
+    It is checked first, and kept here: a certificate that is made from now on carries it. Said again, nothing changes.
+    """
+    body = {"attestation": read_text(attestation, "attestation", 16 << 20)}
+    found = common.order(acting_home(home), "erase.record", body)
+    answer(found, pairs(**found))
 
 
 @erase.command("verify")

@@ -22,9 +22,10 @@ from node.audit.home import Fault, HomeReader
 from node.consent import last_deadline, usable_next
 from node.erasure import state_of
 from node.errors import NotFound, Refused, VerificationFailed
+from node.executor import Executor, local_replay
 from node.history import ErasureHistory, History, RoundHistory
 from node.messages import CommitNotice
-from node.replay import Executor, check_report, local_replay, rounds_of
+from node.replay import check_report, rounds_of
 from node.store import Store
 from node.study import Study
 from node.training import Arithmetic, LocalTraining
