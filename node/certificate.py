@@ -331,8 +331,9 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
 
     Returns:
         `claims`, `notice`, `exceptions`, `issuers` ("checked" or "unchecked"), `fingerprint`, `erasure`, `study`,
-        `hospital`, `confirmed_by`, `keys` (which key of whom signed what, and in which epochs it counts), `annex`
-        (whether it is there; the consent it opens, and what its proofs found).
+        `hospital`, `confirmed_by`, `keys` (which key of whom signed what, and in which epochs it counts), `auditors`
+        (who attested what, and whether the seat is known to be theirs), `annex` (whether it is there; the consent it
+        opens, and what its proofs found).
 
     Raises:
         VerificationFailed: something in it does not hold, or it is another network's.
@@ -373,6 +374,7 @@ class _Body:
         self.top, self.issuers, self.controller, self.name = top, issuers, controller, name
         self.study, self.terms = proof.read_study(top.fields("study"))
         self.study_name = top.take("study_name", str)
+        self.auditors: list[dict[str, Any]] = []  # who attested what, for people
         self.roster = top.uint("roster", 32)
         self.branch = top.uint("branch", 32)
         inner = top.fields("erasure")
@@ -428,6 +430,7 @@ class _Body:
             "issuers": "checked" if self.issuers.checked else "unchecked",
             "fingerprint": self.issuers.network.fingerprint,
             "keys": self.issuers.keys_used(),
+            "auditors": self.auditors,
             "annex": None,
         }
 
@@ -504,11 +507,16 @@ class _Body:
                 a.signature("signature"),
             )
             statement = Attest(self.batch, level, seat, evidence)
-            self.issuers.signed_by_auditor(statement, seat, holder, signature, f"attestation of level {level}")
+            what = f"attestation of level {level}"
+            known = self.issuers.signed_by_auditor(statement, seat, holder, signature, what)
             report = a.take("report", str).encode() if a.has("report") else None
             if (level == LEVEL_LOCAL_REPLAY) != (report is not None) or (report and sha256(report) != evidence):
                 a.fault("the report is not the one that was signed for")
             found[level, auditor_name(holder[1], seat)] = evidence
+            self.auditors.append(
+                {"level": level, "seat": seat, "name": holder[1], "ledger_address": address_text(holder[0])}
+                | {"seat_is": "checked" if known else "unchecked"}
+            )
 
         self.top.each("attestations", one)
         return found

@@ -49,18 +49,9 @@ from node.messages import (
 )
 from node.notices import Ballot
 from node.records import Contracts
-from node.store import Store
+from node.store import Store, seat_subject
 
-N = TypeVar(
-    "N",
-    AdmissionNotice,
-    AuditorSeatNotice,
-    RemovalNotice,
-    RotationNotice,
-    RevocationNotice,
-    RecoveryNotice,
-    SuccessionNotice,
-)
+N = TypeVar("N", AdmissionNotice, RemovalNotice, RotationNotice, RevocationNotice, RecoveryNotice, SuccessionNotice)
 PARTS: Final = ("membership", "consent", "training", "unlearning")
 
 
@@ -155,10 +146,11 @@ class Issuers:
 
     def signed_by_auditor(
         self, statement: Statement, seat: int, holder: tuple[bytes, str], signature: bytes, what: str
-    ) -> None:
+    ) -> bool:
         """Raise `VerificationFailed` unless `holder` (ledger, name) has this auditor's seat and signed the statement.
 
-        A founding auditor is in no `changes`: without a `network.json` its key is as unchecked as the founders' are.
+        Returns whether the seat is known to be theirs. A founding auditor's is in no `changes` and not in the network's
+        fingerprint either: without a `network.json` that the checker has, it is the document's word.
         """
         known = self.auditors.get(seat)
         if known is None and self.checked:
@@ -171,6 +163,7 @@ class Issuers:
             verify_any(statement, self.domains, signature, holder[0])
         except CryptoError as error:
             raise VerificationFailed(f"{what}, auditor's seat {seat}: {error}") from error
+        return known is not None
 
     def keys_used(self) -> list[dict[str, Any]]:
         """Which key said what: `member`, `name`, `ledger_address`, `signed`, and the epochs it counts in.
@@ -312,9 +305,11 @@ def _admission(member: Member, store: Store) -> dict[str, Any]:
 
 
 def _seating(auditor: Auditor, store: Store) -> dict[str, Any]:
-    votes = _kept(
-        store, auditor.ledger, AuditorSeatNotice, auditor.seated, f"the votes for auditor seat {auditor.seat}"
-    )
+    subject = seat_subject(auditor.ledger, auditor.study, auditor.term_end)
+    kept = (one for one in store.notices(subject, "AuditorSeatNotice") if isinstance(one, AuditorSeatNotice))
+    votes = [one for one in kept if one.epoch == auditor.seated - 1]
+    if not votes:
+        raise _Lacking(subject, f"the votes for auditor seat {auditor.seat}")
     return {
         "kind": "seat",
         "epoch": auditor.seated,

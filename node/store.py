@@ -96,6 +96,11 @@ CREATE TABLE IF NOT EXISTS log_segments (
 """
 
 
+def seat_subject(ledger: bytes, study: Digest, term_end: int) -> Digest:
+    """What votes for an auditor's seat are about: another study or day is another vote, so that one can be mended."""
+    return sha256(ledger + study + term_end.to_bytes(8, "big"))
+
+
 def notice_key(notice: Notice) -> tuple[Digest, str, int, int]:
     """(subject, kind, turn, member): what a signer may say only once, and where the chain or a peer looks it up."""
     kind = type(notice).__name__
@@ -116,9 +121,8 @@ def notice_key(notice: Notice) -> tuple[Digest, str, int, int]:
             return notice.batch, kind, 0, notice.member
         case PurgeNotice():
             return notice.batch, kind, notice.stage, notice.member
-        case AuditorSeatNotice():  # another study or day is another vote: one that was mistyped can be cast again
-            term = notice.term_end.to_bytes(8, "big")
-            return sha256(notice.ledger + notice.study + term), kind, notice.epoch, notice.member
+        case AuditorSeatNotice():
+            return seat_subject(notice.ledger, notice.study, notice.term_end), kind, notice.epoch, notice.member
         case AdmissionNotice():
             return Digest(notice.ledger.rjust(32, b"\0")), kind, notice.epoch, notice.member
         case (

@@ -500,4 +500,9 @@ def verify(certificate: Path, network: Path | None) -> None:
             for one in found["keys"]
         ],
     )
+    lines += [
+        f"L{one['level']}: signed by {one['name']}, auditor's seat {one['seat']} ({one['seat_is']}), "
+        f"with {one['ledger_address']}"
+        for one in found["auditors"]
+    ]
     answer(found, lines)

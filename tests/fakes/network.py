@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -26,11 +26,14 @@ from fl_engine.data.dataset import Dataset
 from fl_engine.unlearning import Unlearner
 from node import exchange, keystore
 from node.app import Node
+from node.attestation import attest
+from node.audit.home import HomeReader
 from node.desk import Desk
 from node.errors import ChainUnreachable, TimedOut
+from node.executor import Executor, local_replay
 from node.follower import Follower
 from node.history import History, RoundHistory
-from node.home import Network, network_json, parse_network
+from node.home import Home, Network, network_json, parse_network
 from node.home import Seat as NetworkSeat
 from node.memory.ledger import MemoryLedger, memory_contracts
 from node.memory.transport import MemoryNetwork, MemoryTransport
@@ -478,4 +481,16 @@ async def network(
             nursery.cancel_scope.cancel()
 
 
-__all__ = ["Clock", "Door", "Net", "SharedTrainer", "dataset", "network", "spec"]
+def attested(net: Net, batch: Digest, at: int) -> bytes:
+    """What the network's auditor attests after repeating the replay's training at the home of member `at`."""
+    node, hospital, auditor = net.nodes[at], net.seatings[at], net.seatings[-1]
+    erasure, key = node.history.erasures[batch], keystore.at_rest_key(hospital.ring)
+    with closing(HomeReader(hospital.home, key)) as store, closing(Vault.read(hospital.home / "vault", key)) as vault:
+        arithmetic = node.participant.study(erasure.opened.study)
+        executor = Executor(node.history, at, arithmetic, store, vault, net.trainer)
+        report = local_replay(executor, net.network.fingerprint, erasure)
+    home = Home(auditor.home, "auditor", 0)
+    return attest(home, net.network, node.history, erasure, "L3", report, auditor.ring.ledger, node.now)
+
+
+__all__ = ["Clock", "Door", "Net", "SharedTrainer", "attested", "dataset", "network", "spec"]

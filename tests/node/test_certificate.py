@@ -34,7 +34,7 @@ def test_it_says_what_was_done_who_checked_it_and_what_it_does_not_show() -> Non
     assert found["notice"].startswith("Nobody can prove that a model has forgotten a person;")
     assert found["issuers"] == "checked"
     assert found["hospital"] == {"index": 1, "name": "member-2"}
-    assert [one["level"] for one in found["claims"]] == ["L0", "L1", "L2", "P"]
+    assert [one["level"] for one in found["claims"]] == ["L0", "L1", "L2", "L3", "P"]
     for one in found["claims"]:
         assert set(one) == {"level", "sentence", "evidence", "does_not_show"}
         assert one["evidence"]
@@ -47,6 +47,12 @@ def test_it_says_what_was_done_who_checked_it_and_what_it_does_not_show() -> Non
     assert found["models"]["before"] != found["models"]["after"]
     assert (found["method"], found["exact"]) == ("rollback", True)
     assert "by the exact unlearning method rollback" in found["claims"][2]["sentence"]
+    assert found["claims"][3]["sentence"].startswith(
+        "By the signed word of 1 auditor (auditor, seat 0): In every round"
+    )
+    assert [(one["level"], one["seat"], one["seat_is"]) for one in found["auditors"]] == [(3, 0, "checked")]
+    unchecked = certificate.check(DATA, None)
+    assert [one["seat_is"] for one in unchecked["auditors"]] == ["unchecked"], "it is in no fingerprint"
 
 
 def test_the_annex_opens_the_consent_its_request_its_first_use_and_its_absence_since() -> None:
@@ -128,7 +134,7 @@ def test_a_file_that_was_cut_off_is_refused(cut: int) -> None:
         DATA + b"\n",
         DATA.rstrip() + b" ",
         DATA.replace(b'{"', b'{ "', 1),
-        DATA.replace(b"koinon.certificate/2", b"koinon.certificate/3"),
+        DATA.replace(b"koinon.certificate/3", b"koinon.certificate/2"),
         json.dumps(json.loads(DATA), indent=1).encode(),
     ],
 )
@@ -165,7 +171,7 @@ def without_own_signatures(tree: dict[str, Any]) -> None:
     tree["head"]["votes"] = [one for one in tree["head"]["votes"] if one["member"] != 1]
     tree["head"]["closes"] = [one for one in tree["head"]["closes"] if one["member"] != 1]
     tree["exceptions"]["members"] = [{"index": 1, "name": "member-2"}]
-    claim = tree["claims"][3]
+    claim = tree["claims"][4]
     claim["sentence"] = claim["sentence"].replace("4 of 4", "3 of 4")
     del claim["evidence"]["inventory of member 1"]
 
@@ -202,7 +208,27 @@ def _more_claimed(tree: dict[str, Any]) -> None:
 
 
 def _claim_added(tree: dict[str, Any]) -> None:
-    tree["claims"].append({"level": "L3", "sentence": "x", "evidence": {}, "does_not_show": ""})
+    tree["claims"].append({"level": "L4", "sentence": "x", "evidence": {}, "does_not_show": ""})
+
+
+def _unsigned_level(tree: dict[str, Any]) -> None:
+    tree["attestations"] = []
+
+
+def _other_level(tree: dict[str, Any]) -> None:
+    tree["attestations"][0]["level"], tree["attestations"][0]["report"] = 4, None
+
+
+def _other_report(tree: dict[str, Any]) -> None:
+    tree["attestations"][0]["report"] += " "
+
+
+def _no_report(tree: dict[str, Any]) -> None:
+    tree["attestations"][0]["report"] = None
+
+
+def _renamed_auditor(tree: dict[str, Any]) -> None:
+    tree["attestations"][0]["name"] = "the supervisory authority"
 
 
 def _other_base(tree: dict[str, Any]) -> None:
@@ -256,6 +282,11 @@ FORGERIES = {
     "did not attest and are not named": _silent_member,
     "claims are not those": _more_claimed,
     "not those that its evidence supports": _claim_added,
+    "that its evidence supports": _unsigned_level,
+    "attestation of level 4, auditor's seat 0: expected a signature": _other_level,
+    "report is not the one that was signed for": _other_report,
+    "report is not the one": _no_report,
+    "claims are not those that": _renamed_auditor,
     "not the base model": _other_base,
     "head: votes": _other_head,
     "round that made the model": _no_head,

@@ -386,6 +386,17 @@ def test_members_seat_an_auditor_for_one_study_and_a_term(tmp_path: Path, traine
             (seated,) = net.of(AuditorSeated)
             assert (seated.ledger, seated.study, seated.term_end, seated.seat) == (ledger, own, end, 0)
 
+            # A document that rests on the auditor's word shows the votes for the seat, and no others.
+            voter = net.nodes[1]
+            tree = write_issuers(net.network, voter.history, voter.participant.store, (0,))
+            assert [one["kind"] for one in tree["changes"]] == ["seat"]
+            assert read(net, tree).auditors == {0: (ledger, "Audit Ltd")}
+            assert read(net, issuers(net, 1)).auditors == {}, "only where it is needed"
+            (change,) = tree["changes"]
+            for key, value in (("name", "Other Ltd"), ("term_end", end + 1), ("votes", change["votes"][:1])):
+                with pytest.raises(VerificationFailed):
+                    read(net, {**tree, "changes": [{**change, key: value}]})
+
             def announced(study: Digest) -> AuditAnnouncement:
                 statement = AuditAccess(study, 0, 1, 1, AUDIT_GROUND)
                 signature = sign(statement, domains.of(statement), ring.ledger)

@@ -22,12 +22,12 @@ async def run() -> dict[str, bytes]:
     """File name -> contents."""
     from crypto.digest import Digest
     from node import document, proof
-    from tests.fakes.network import SharedTrainer, network, spec
+    from tests.fakes.network import SharedTrainer, attested, network, spec
 
     trainer = SharedTrainer()
     try:
-        async with network(Path(tempfile.mkdtemp()), trainer, 4) as net:
-            study = await net.play(spec("vectors", rounds=1))
+        async with network(Path(tempfile.mkdtemp()), trainer, 4, auditor=True) as net:
+            study = await net.play(spec("vectors", rounds=1, sets_ahead=True))
             node = net.nodes[1]
             vault = node.participant.vault
             assert vault is not None
@@ -51,6 +51,8 @@ async def run() -> dict[str, bytes]:
                 opening=opening,
                 rounds=proof.agreed_rounds(node.history, study, 1),
             )
+            await node.erasing.attested(node, attested(net, batch, 1))
+            await net.until(lambda: bool(node.history.erasures[batch].attested))
             paper = await node.erasing.receipt(node, one.consent_id)
             if len(paper["head"]["votes"]) < 4:
                 raise SystemExit("a member's vote came too late; the tests need all four: run this again")
