@@ -56,6 +56,7 @@ purge_s = 20
 [policy]
 min_consents = 2
 erasure_window_s = 0
+sets_ahead = true
 [[forms]]
 name = "{FORM}"
 text_sha256 = "{"ab" * 32}"
@@ -238,14 +239,39 @@ def test_03_the_record_is_out_of_the_round_that_was_running_and_the_proof_names_
     assert [one for one in others if one in text] in ([officer.consent], [])
 
 
+def repeat_training(it: Officer, folder: Path) -> bool:
+    """The auditor repeats the hospital's training beside its running node, and the officer records its word.
+
+    False where nothing was replayed, because the withdrawal came before the first round was sealed.
+    """
+    erasure = it.koinon("erase", "status", "--home", it.home, "--consent", it.consent)
+    auditor, report, word = it.net / "auditor", folder / "report.json", folder / "word.json"
+    given = ("--erasure", erasure["erasure"])
+    repeat = ("erase", "replay-local", *given, "--ledger", auditor, "--out", report)
+    if not erasure["plan"]["replays"]:
+        it.koinon(*repeat, "--home", it.home, expect=5)
+        return False
+    it.koinon(*repeat, "--home", it.net / "member-2", expect=5)
+    found = it.koinon(*repeat, "--home", it.home)["report"]
+    assert found["why_not"] == ""
+    assert all(one["differing"] == 0 for one in found["rounds"])
+    attest = ("erase", "attest", *given, "--level", "L3", "--report", report, "--out", word)
+    it.koinon(*attest, "--home", it.home, expect=5)
+    it.koinon(*attest, "--home", auditor)
+    it.koinon("erase", "record", "--home", it.home, "--attestation", word)
+    return True
+
+
 def test_04_the_deletion_ends_in_a_certificate_that_stands_alone_and_no_byte_of_it_can_change(
     officer: Officer, tmp_path: Path
 ) -> None:
     shutil.copytree(officer.home / "vault", officer.backup)
     officer.koinon("erase", "request", "--home", officer.home, "--patient", "-", "--wait", stdin=CANARY)
+    replayed = repeat_training(officer, tmp_path)
     paper = tmp_path / "c.json"
     officer.koinon("erase", "receipt", "--home", officer.home, "--consent", officer.consent, "--out", paper)
-    officer.koinon("erase", "verify", paper, "--network", officer.net / "network.json", alone=True)
+    found = officer.koinon("erase", "verify", paper, "--network", officer.net / "network.json", alone=True)
+    assert ("L3" in [one["level"] for one in found["claims"]]) is replayed
     whole = paper.read_bytes()
     for at in np.random.default_rng(4).integers(0, len(whole), 6):
         flipped = bytearray(whole)

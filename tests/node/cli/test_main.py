@@ -23,7 +23,7 @@ SURFACE = {
     "member": "apply approve remove list rotate revoke recover seat-auditor end-auditor succeed move",
     "study": "create join leave list show spec-template",
     "consent": "grant withdraw withdraw-left show import export list supersede correct forms",
-    "erase": "request plan status receipt audit verify refuse extend",
+    "erase": "request plan status receipt audit replay-local attest record verify refuse extend",
     "audit": "verify trail open round member consent erasure disclosures participation prove check export provenance "
     "record-of-processing events",
     "model": "show evaluate export lineage status note",
