@@ -119,7 +119,7 @@ class Requests:
         method = get_method(_field(header, "method", str))
         model = get_model(_field(header, "model", str))
         update = method.train_local(
-            Network(model, data.x.shape[1:], data.classes),
+            Network(model, data.x.shape[1:], data.classes, method.precision),
             _model_ints(model, data, buffers[0]),
             data,
             _array(buffers[1], "<i8", "rows").astype(np.int64),
@@ -129,7 +129,7 @@ class Requests:
             member=_field(header, "member", int),
             erasable=_field(header, "erasable", bool),
         )
-        response = {"records": update.records, "loss": update.loss, "profile": profile()}
+        response = {"records": update.records, "loss": update.loss, "profile": profile(method.precision)}
         return response, [encode_ints(update.delta)]
 
     def _unlearn(self, header: dict[str, Any], buffers: list[bytes]) -> Frame:
@@ -148,17 +148,18 @@ class Requests:
         )
         rows = [_array(one, "<i8", "rows").astype(np.int64) for one in buffers[1:3]]
         study = _Study(_field(header, "method", str), _grid(header), _field(header, "erasable", bool))
+        precision = get_method(study.method).precision
         update = carry_out(
             task,
             study,
             Records(data, rows[0], rows[1], buffers[3]),
-            ProbedNetwork(model, data.x.shape[1:], data.classes),
+            ProbedNetwork(model, data.x.shape[1:], data.classes, precision),
             unlearner.works,
             _beacon(_field(header, "beacon", str)),
             _field(header, "member", int),
         )
         check_answer(task, update)
-        response = {"records": update.records, "loss": update.loss, "profile": profile()}
+        response = {"records": update.records, "loss": update.loss, "profile": profile(precision)}
         return response, [encode_ints(update.delta)]
 
     def _predict(self, header: dict[str, Any], buffers: list[bytes]) -> Frame:

@@ -30,6 +30,7 @@ from crypto.digest import ZERO, Digest
 from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, open_blob
 from fl_engine.params import view_ints
+from fl_engine.training import get_method
 from node import config, document, keystore, methods
 from node.audit.home import Fault, HomeReader
 from node.consent import Leaf
@@ -229,7 +230,7 @@ def local_replay(executor: Executor, network: str, erasure: ErasureHistory, tell
         "erasure": opened.batch.hex(),
         "branch": plan.branch,
         "method": methods.name_of(plan.method),
-        "profile": executor.trainer.profile(),
+        "profile": executor.trainer.profile() | {"dtype": get_method(study["training", "method"]).precision},
         "parameters": executor.arithmetic.size,
         "rounds": [_row(one, executor.member) for one in repeated],
         "left_out": left_out,

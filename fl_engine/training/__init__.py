@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from fl_engine.errors import UnknownName
-from fl_engine.training.fedavg import FEDAVG
+from fl_engine.training.fedavg import FEDAVG, FEDAVG_FLOAT64
 from fl_engine.training.method import (
     Hyperparameters,
     LocalUpdate,
@@ -16,7 +16,7 @@ from fl_engine.training.method import (
     check_erasable,
 )
 
-METHODS: Final[dict[str, Method]] = {FEDAVG.name: FEDAVG}
+METHODS: Final[dict[str, Method]] = {one.name: one for one in (FEDAVG, FEDAVG_FLOAT64)}
 """Every method a study may name under `[training] method`."""
 
 

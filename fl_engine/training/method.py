@@ -134,11 +134,13 @@ class TrainLocal(Protocol):
 class Method:
     """A training method.
 
-    `train_local` takes the agreed model and this member's records and gives the update it will commit to.
+    `train_local` takes the agreed model and this member's records and gives the update it will commit to. `precision`:
+    of the worker's arithmetic, "float32" or "float64"; models and records are float32 either way.
     """
 
     name: str
     train_local: TrainLocal
+    precision: str = "float32"
 
 
 def batch_order(

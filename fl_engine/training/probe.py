@@ -29,7 +29,7 @@ class ProbedNetwork(Network):
         """Mean cross-entropy of the records at `batch` (positions) and its gradient, float32 [P]."""
         self.module.train()
         parameters = list(self.module.parameters())
-        loss = functional.cross_entropy(self.module(torch.from_numpy(x[batch])), torch.from_numpy(y[batch]))
+        loss = functional.cross_entropy(self.module(self._tensor(x[batch])), torch.from_numpy(y[batch]))
         gradients = torch.autograd.grad(loss, parameters)
         flat = np.concatenate([g.detach().numpy().reshape(-1) for g in gradients])
         return loss.item(), flat.astype(np.float32, copy=False)
@@ -45,7 +45,7 @@ class ProbedNetwork(Network):
         for at in range(0, len(x), _GRADIENTS_AT_ONCE):
             block = slice(at, at + _GRADIENTS_AT_ONCE)
             found = vmap(grad(loss), in_dims=(None, 0, 0))(
-                parameters, torch.from_numpy(np.ascontiguousarray(x[block])), torch.from_numpy(y[block])
+                parameters, self._tensor(np.ascontiguousarray(x[block])), torch.from_numpy(y[block])
             )
             parts.append(torch.cat([found[name].reshape(len(x[block]), -1) for name in parameters], dim=1).numpy())
         return np.concatenate(parts).astype(np.float32, copy=False)
@@ -57,7 +57,7 @@ class ProbedNetwork(Network):
         on who else is there.
         """
         with torch.no_grad():
-            parts = [self._before_head(torch.from_numpy(x[i : i + 1].copy())).numpy() for i in range(len(x))]
+            parts = [self._before_head(self._tensor(x[i : i + 1].copy())).numpy() for i in range(len(x))]
         return np.concatenate(parts).astype(np.float32, copy=False)
 
     def contrast(
@@ -70,9 +70,9 @@ class ProbedNetwork(Network):
     ) -> float:
         """One step of SGD on -log softmax of (cos(z, towards), cos(z, away)) / temperature; the mean loss before it."""
         parameters = list(self.module.parameters())
-        z = self._before_head(torch.from_numpy(x.copy()))
-        near = functional.cosine_similarity(z, torch.from_numpy(towards.copy()), dim=1)
-        far = functional.cosine_similarity(z, torch.from_numpy(away.copy()), dim=1)
+        z = self._before_head(self._tensor(x.copy()))
+        near = functional.cosine_similarity(z, self._tensor(towards.copy()), dim=1)
+        far = functional.cosine_similarity(z, self._tensor(away.copy()), dim=1)
         choice = torch.stack([near, far], dim=1) / temperature
         loss = functional.cross_entropy(choice, torch.zeros(len(x), dtype=torch.int64))
         gradients = torch.autograd.grad(loss, parameters, allow_unused=True)

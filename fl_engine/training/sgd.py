@@ -32,8 +32,8 @@ def pin_profile() -> None:
     torch.set_flush_denormal(False)
 
 
-def profile() -> dict[str, str | int | bool]:
-    """What a member's local training ran on: flat, JSON-ready, the same for every round of a process."""
+def profile(precision: str = "float32") -> dict[str, str | int | bool]:
+    """What a member's local training of this precision ran on: flat, JSON-ready, the same in every round of a study."""
     return {
         "torch": str(torch.__version__),
         "machine": platform.machine(),
@@ -41,19 +41,27 @@ def profile() -> dict[str, str | int | bool]:
         "threads": torch.get_num_threads(),
         "mkldnn": bool(torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled),
         "deterministic": torch.are_deterministic_algorithms_enabled(),
-        "dtype": "float32",
+        "dtype": precision,
     }
 
 
 class Network:
-    """A model's torch module with its weights set from, and read as, one flat float32 vector [P]: a `Trainable`."""
+    """A model's torch module with its weights set from, and read as, one flat float32 vector [P]: a `Trainable`.
 
-    def __init__(self, model: Model, input_shape: InputShape, classes: int) -> None:
+    `precision` is what it computes in, "float32" or "float64".
+    """
+
+    def __init__(self, model: Model, input_shape: InputShape, classes: int, precision: str = "float32") -> None:
         self.spec: ParamSpec = model.layout(input_shape, classes)
-        self.module: nn.Module = build_module(model.name, input_shape, classes)
+        self._dtype = {"float32": torch.float32, "float64": torch.float64}[precision]
+        self.module: nn.Module = build_module(model.name, input_shape, classes).to(self._dtype)
         built = tuple((name, tuple(p.shape)) for name, p in self.module.named_parameters())
         if built != self.spec.tensors:
             raise ShapeMismatch(f"layout of the built {model.name}", self.spec.tensors, built)
+
+    def _tensor(self, values: NDArray[np.float32]) -> torch.Tensor:
+        """A tensor to compute with, sharing memory with float32 values where it can."""
+        return torch.from_numpy(values).to(self._dtype)
 
     def set_weights(self, vector: NDArray[np.float32]) -> None:
         """Copy float32 [P] into the module."""
@@ -80,7 +88,7 @@ class Network:
         records = 0
         for batch in batches:
             # x[batch] gathers into fresh, aligned memory: kernels choose their path by alignment.
-            loss = functional.cross_entropy(self.module(torch.from_numpy(x[batch])), torch.from_numpy(y[batch]))
+            loss = functional.cross_entropy(self.module(self._tensor(x[batch])), torch.from_numpy(y[batch]))
             gradients = torch.autograd.grad(loss, parameters)
             with torch.no_grad():
                 for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -98,7 +106,7 @@ class Network:
         with torch.no_grad():
             for start in range(0, len(x), _PREDICT_BATCH):
                 block = np.array(x[start : start + _PREDICT_BATCH], dtype=np.float32)
-                parts.append(np.asarray(self.module(torch.from_numpy(block)).numpy(), dtype=np.float32))
+                parts.append(np.asarray(self.module(self._tensor(block)).numpy(), dtype=np.float32))
         if not parts:
             raise PolicyError("no records to predict")
         return np.concatenate(parts)

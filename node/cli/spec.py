@@ -167,7 +167,7 @@ classes = {classes}
 name = "{model}"              # small-cnn (images), mlp (tables)
 
 [training]
-method = "fedavg"
+method = "fedavg"                # fedavg-float64: slower, and repeats on other kinds of machines too (nearly always)
 local_epochs = 1
 batch_size = 32                  # an erasable study needs at least two batches an epoch at every member
 learning_rate = 0.05

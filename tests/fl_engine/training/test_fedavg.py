@@ -4,6 +4,7 @@ import hashlib
 
 import numpy as np
 import pytest
+import torch
 
 from fl_engine.errors import NonFiniteUpdate, PolicyError, ShapeMismatch, UnknownName
 from fl_engine.models import get_model, initial_model
@@ -18,9 +19,11 @@ BEACON = bytes(32)
 SETTINGS = Hyperparameters(local_epochs=2, batch_size=16, learning_rate=0.05)
 
 
-def train(data, rows, beacon=BEACON, member=0, settings=SETTINGS, erasable=True):
-    return get_method("fedavg").train_local(
-        Network(CNN, (1, 12, 12), 3), START, data, rows, settings, GRID, beacon=beacon, member=member, erasable=erasable
+def train(data, rows, beacon=BEACON, member=0, settings=SETTINGS, erasable=True, name="fedavg"):
+    method = get_method(name)
+    network = Network(CNN, (1, 12, 12), 3, method.precision)
+    return method.train_local(
+        network, START, data, rows, settings, GRID, beacon=beacon, member=member, erasable=erasable
     )
 
 
@@ -34,6 +37,23 @@ def test_training_twice_gives_the_same_integers(hospitals):
     assert first.records == 80
     assert first.loss == second.loss
     assert np.count_nonzero(first.delta) > 1000
+
+
+@pytest.mark.filterwarnings("ignore:TF32")
+def test_in_float64_other_kernels_and_threads_give_the_same_integers(hospitals):
+    """As other machines have them. In float32 nearly every integer differs between the first two."""
+
+    def trained(kernels, threads):
+        torch.set_num_threads(threads)
+        try:
+            with torch.backends.mkldnn.flags(enabled=kernels):
+                return train(hospitals[0].data, hospitals[0].rows, name="fedavg-float64")
+        finally:
+            torch.set_num_threads(1)
+
+    first, *others = (trained(kernels, threads) for kernels, threads in ((True, 1), (False, 1), (True, 2)))
+    assert {digest(one) for one in others} == {digest(first)}
+    assert digest(first) != digest(train(hospitals[0].data, hospitals[0].rows))
 
 
 def test_another_beacon_or_member_gives_another_update(hospitals):
