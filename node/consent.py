@@ -270,6 +270,9 @@ class ConsentState(Enum):
 
 STOP_AND_DELETE: Final = 2  # a form's on_withdrawal from which the copy goes when a consent ends
 
+STOP_DELETE_AND_UNLEARN: Final = 3
+"""A form's on_withdrawal from which the end of a consent is a request for its erasure too."""
+
 MARKS: Final = ("withdrawn", "superseded", "entered-in-error")
 """What a hospital itself may write on a consent. Each of them stops use at once."""
 

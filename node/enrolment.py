@@ -27,7 +27,7 @@ from crypto.keys import LedgerKey
 from crypto.merkle import AnchorTree, anchor_count
 from crypto.statements import Anchor, Domains, Grant, RegisterForm, Withdraw, sign, struct_hash, verify_any
 from node.card import Origin, withdrawal_notice
-from node.consent import STOP_AND_DELETE, ConsentFacts, ConsentState, GrantProof, state_of
+from node.consent import STOP_AND_DELETE, STOP_DELETE_AND_UNLEARN, ConsentFacts, ConsentState, GrantProof, state_of
 from node.errors import InputError, NotFound, Refused
 from node.history import History
 from node.home import Network
@@ -299,6 +299,19 @@ def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
         ended = one.mark == "withdrawn" or one.consent_id in history.withdrawals
         goes = ended and form is not None and form.on_withdrawal >= STOP_AND_DELETE
         if one.has_copy and (goes or one.mark == "entered-in-error"):
+            due.append(one.consent_id)
+    return tuple(due)
+
+
+def due_unlearning(vault: Vault, history: History) -> tuple[Digest, ...]:
+    """Ended consents whose form promises that what was learned from them goes as well; not superseded ones."""
+    due = []
+    for one in vault.holdings():
+        study = history.studies.get(one.study)
+        form = study.forms.get(one.form_id) if study else None
+        ended = one.mark != "" or one.consent_id in history.withdrawals
+        promised = form is not None and form.on_withdrawal >= STOP_DELETE_AND_UNLEARN
+        if ended and promised and one.mark != "superseded":
             due.append(one.consent_id)
     return tuple(due)
 

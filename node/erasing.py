@@ -42,7 +42,7 @@ from crypto.statements import (
     struct_hash,
 )
 from fl_engine.unlearning import Unlearner
-from node import attestation, certificate, methods, proof
+from node import attestation, certificate, enrolment, methods, proof
 from node import card as cards
 from node.attestation import Attestation
 from node.desk import Desk
@@ -254,6 +254,7 @@ class Erasing:
         self._reminded: dict[Digest, int] = {}  # consent -> when its hospital is told of the request again
         self._settled: dict[Digest, tuple[object, int]] = {}  # batch -> (last record, time) of a look without acts
         self._awaited: dict[Digest, int] = {}  # batch -> since when its hospital's vote for a plan is awaited
+        self._asked_at: object = None  # last record when forms were last asked what the end of a consent means
         self._busy: set[object] = set()
 
     @property
@@ -357,6 +358,31 @@ class Erasing:
             "receipt": [self._receipt(one) for one in kept or notices],
         }
 
+    async def _ask_by_form(self, node: Surroundings) -> None:
+        """Ask for the erasure of our consents that ended on a form which promises it; once each, a refusal stands."""
+        last = self._history.last
+        if self._node.vault is None or last == self._asked_at:
+            return
+        for consent in await node.core(self._due_by_form):
+            await self.request(node, consent=consent)
+        self._asked_at = last
+
+    def _due_by_form(self) -> list[Digest]:
+        asked = set(json.loads(self._store.meta("asked") or "[]"))
+        due = enrolment.due_unlearning(self._vault, self._history)
+        return [
+            one
+            for one in due
+            if one.hex() not in asked and self._batch_of(one) is None and not self._kept_requests([one])
+        ]
+
+    def _note_asked(self, asked: Iterable[Digest], gone: Iterable[Digest] = ()) -> None:
+        """Note which of our consents' erasure was asked for, until the link to the person is gone."""
+        before = json.loads(self._store.meta("asked") or "[]")
+        after = {*before, *(one.hex() for one in asked)} - {one.hex() for one in gone}
+        if after != set(before):
+            self._store.set_meta("asked", json.dumps(sorted(after)))
+
     def _take_requests(
         self, withdrawals: list[WithdrawalNotice], notices: list[ErasureNotice], now: int, method: str | None
     ) -> None:
@@ -379,6 +405,7 @@ class Erasing:
         """Stop the use, keep both statements. The first request counts: it started the clock."""
         if notice.controller == self._node.me:
             self._vault.find(notice.consent_id)  # `NotFound` for a link that is destroyed: nothing is left to erase
+            self._note_asked([notice.consent_id])
         self._node.end_consent(notice.consent_id, now)
         if notice.consent_id not in self._history.withdrawals:
             self._store.remember(withdrawal, own=False)
@@ -655,7 +682,7 @@ class Erasing:
 
     async def work(self, node: Surroundings) -> None:
         """Called after every look at the chain: start whatever is due. Never waits for peers or the chain itself."""
-        for duty in (self._open_waiting, self._relay):
+        for duty in (self._ask_by_form, self._open_waiting, self._relay):
             if duty.__name__ not in self._busy:
                 self._busy.add(duty.__name__)
                 node.spawn(self._alone, node, duty)
@@ -1440,6 +1467,7 @@ class Erasing:
         for consent in linked:
             self._archive(erasure, consent, self._uses(batch))
         self._vault.destroy_link(*linked)
+        self._note_asked((), gone=consents)
         for name in ("first-use", "delivered"):
             self._store.set_meta(f"{name} {batch.hex()}", "")
         for consent in consents:

@@ -148,7 +148,7 @@ def default_form(synthetic: bool, today: date) -> dict[str, Any]:
         "custody": "synthetic" if synthetic else "hospital-attested",
         "basis": "consent",
         "valid_to": quarter_after(today),
-        "on_withdrawal": "stop+delete+unlearn",
+        "on_withdrawal": "stop+delete",
     }
 
 
@@ -208,7 +208,7 @@ purposes = 1
 custody = "{custody}"    # hospital-attested, patient-signed, synthetic
 basis = "consent"                # consent, law, opt-out
 valid_to = {valid_to}            # unix seconds, midnight UTC of the first day of a quarter
-on_withdrawal = "stop+delete+unlearn"   # stop, stop+delete, stop+delete+unlearn
+on_withdrawal = "stop+delete"    # stop; stop+delete: the copy goes; stop+delete+unlearn: it asks for erasure too
 """
 
 

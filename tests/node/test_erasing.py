@@ -26,6 +26,7 @@ from node.history import ErasureHistory
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
 from node.records import ErasureOpened, ErasurePlanned, PurgesAttested, VerdictsGiven
 from node.simulate import Replay, roots, simulation
+from node.study import Study, parse_sections
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
@@ -430,6 +431,61 @@ async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
 
 
 AUTHORITY = "Data Protection Authority, 1 Example Street"
+
+
+def promising(study: Study) -> Study:
+    """The study with a form on which the end of a consent asks for its erasure."""
+    tree = json.loads(study.canonical)
+    tree["forms"][0]["on_withdrawal"] = "stop+delete+unlearn"
+    return parse_sections(tree)
+
+
+async def test_a_withdrawal_asks_for_erasure_where_the_form_promises_it_and_a_refusal_stands(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(promising(spec(rounds=1)))
+        node = net.nodes[1]
+        vault, history = node.participant.vault, node.history
+        assert vault is not None
+        leaf, refused = leaf_of(node, study, "patient-1-0"), leaf_of(node, study, "patient-1-1")
+        await node.desk.withdraw(node, consent=leaf.consent_id)
+        await net.until(lambda: len(history.erasures) == 1)
+        (batch,) = history.erasures
+        assert history.erasures[batch].opened.controller == 1
+        await ready(net, batch.hex())
+        assert leaf.leaf_key not in [one.leaf_key for one in vault.leaves(study) if one.rows]
+        await node.erasing.receipt(node, leaf.consent_id)
+        await reach(net, batch.hex(), "closed")
+
+        node.desk.review_s = 10_000
+        await node.desk.withdraw(node, consent=refused.consent_id)
+        await net.until(lambda: len(history.erasures) == 2)
+        second = next(one for one in history.erasures if one != batch)
+        await node.erasing.refuse(node, second, 5, AUTHORITY)
+        await reach(net, second.hex(), "refused")
+        third = leaf_of(node, study, "patient-1-2")  # something new on the chain: forms are looked at again
+        await node.desk.withdraw(node, consent=third.consent_id)
+        await net.until(lambda: len(history.erasures) == 3)
+        assert vault.find(refused.consent_id)[0].mark == "withdrawn"
+        last = next(one for one in history.erasures if one not in (batch, second))
+        asked = node.erasing.status(third.consent_id, node.now)
+        assert asked["erasure"] == last.hex()
+        await net.until(lambda: len(history.erasures) == 3)
+
+
+async def test_a_withdrawal_asks_for_nothing_else_where_the_form_does_not_promise_it(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 3) as net:
+        study = await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        leaf = leaf_of(node, study, "patient-1-0")
+        await node.desk.withdraw(node, consent=leaf.consent_id)
+        await net.until(lambda: leaf.consent_id in net.nodes[0].history.withdrawals)
+        at = net.clock.now
+        await net.until(lambda: net.clock.now > at + 30)
+        assert not net.nodes[0].history.erasures
 
 
 class _Nothing:
