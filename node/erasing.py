@@ -17,7 +17,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
@@ -129,7 +129,8 @@ from node.records import (
 from node.reports.consent import recipients
 from node.reports.erasure import find_erasure
 from node.store import Store
-from node.vault import Vault
+from node.vault import Holding, Vault
+from node.wire import MAX_OPENING_REQUESTS
 
 log = structlog.get_logger("erasing")
 
@@ -303,6 +304,7 @@ class Erasing:
         patient: str | None = None,
         consent: Digest | None = None,
         card: bytes | None = None,
+        everyone: Digest | None = None,
         method: str | None = None,
     ) -> dict[str, Any]:
         """Ask for erasure: use stops at once, the withdrawal goes to the chain, the batch is opened or relayed.
@@ -312,7 +314,8 @@ class Erasing:
         of chain time this node opens the batch itself.
 
         Args:
-            patient, consent, card: who; one of them.
+            patient, consent, card: who; one of them. Or `everyone` of this hospital in a study, by the study's id: what
+                a hospital that leaves may take along.
             method: the unlearning method by name, which only the patient's hospital may choose, once for a batch;
                 default rollback and replay.
 
@@ -329,10 +332,8 @@ class Erasing:
             notices.append(cards.erasure_notice(parsed, now, member))
             withdrawals = [cards.withdrawal_notice(parsed)]
         else:
-            who = consent if consent is not None else patient
-            if who is None:
-                raise InputError("name a patient, a consent or a card")
-            held = [await node.core(self._vault.card, one.consent_id) for one in await node.core(self._vault.find, who)]
+            holdings = await node.core(self._held, patient, consent, everyone)
+            held = [await node.core(self._vault.card, one.consent_id) for one in holdings]
             notices = [cards.erasure_notice(ours, now, member) for ours in held]
             withdrawals = [cards.withdrawal_notice(ours) for ours in held]
         await node.core(self._take_requests, withdrawals, notices, now, method)
@@ -357,6 +358,18 @@ class Erasing:
             "posted": posted and all(one in self._history.erasures for one in known),
             "receipt": [self._receipt(one) for one in kept or notices],
         }
+
+    def _held(self, patient: str | None, consent: Digest | None, everyone: Digest | None) -> Sequence[Holding]:
+        """The consents of this hospital that a request is about, whatever state they are in."""
+        if everyone is not None:
+            found = self._vault.holdings(everyone)
+            if not found:
+                raise NotFound(f"this hospital has no consents in study {everyone.hex()[:12]}")
+            return found
+        who = consent if consent is not None else patient
+        if who is None:
+            raise InputError("name a patient, a consent or a card")
+        return self._vault.find(who)
 
     async def _ask_by_form(self, node: Surroundings) -> None:
         """Ask for the erasure of our consents that ended on a form which promises it; once each, a refusal stands."""
@@ -550,7 +563,8 @@ class Erasing:
             if self._batch_of(notice.consent_id) is None:
                 waiting.setdefault(notice.study, []).append(notice)
         for study, notices in waiting.items():
-            self._compose(study, [one.consent_id for one in notices])
+            for at in range(0, len(notices), MAX_OPENING_REQUESTS):
+                self._compose(study, [one.consent_id for one in notices[at : at + MAX_OPENING_REQUESTS]])
         for opening in self._all(OpeningNotice, own=True):
             if opening.batch in self._history.erasures or not self._kept_requests([c for c, _ in opening.requests]):
                 continue
@@ -1627,6 +1641,7 @@ class Erasing:
                 "extended_from": None,
                 "overdue": now > due,
                 "claims": [],
+                "evidence_missing": [],
                 "certificate_ready": False,
                 "waits_for": [],
             }
@@ -1638,6 +1653,7 @@ class Erasing:
         hospital = self._history.registry.members[opened.controller].name
         roster = roster_of(self._history, opened.study)
         waiting = self.waits_for(batch, now)
+        earned = claims(erasure, self._history, hospital=hospital, study_name=name, first_height=first)
         return {
             "erasure": batch.hex(),
             "study": opened.study.hex(),
@@ -1656,8 +1672,9 @@ class Erasing:
                     "evidence": dict(one.evidence),
                     "does_not_show": one.does_not_show,
                 }
-                for one in claims(erasure, self._history, hospital=hospital, study_name=name, first_height=first)
+                for one in earned
             ],
+            "evidence_missing": self._evidence_missing(erasure, {one.level for one in earned}),
             "plan": None
             if plan is None
             else {
@@ -1680,6 +1697,14 @@ class Erasing:
             "certificate_ready": waiting == [] and erasure.refused is None,
             "waits_for": waiting or [],
         }
+
+    def _evidence_missing(self, erasure: ErasureHistory, earned: set[str]) -> list[str]:
+        """Levels that the study asks for and a confirmed erasure has not; of one that replayed nothing, never L3."""
+        found = self._node.studies.get(erasure.opened.study)
+        if found is None or erasure.confirmed is None or erasure.plan is None:
+            return []
+        asked = [one for one in found.study["policy", "evidence"] if one != "L3" or replays(erasure.plan)]
+        return [one for one in asked if one not in earned]
 
 
 def _lone_stages(state: State) -> tuple[int, ...]:

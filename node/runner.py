@@ -691,7 +691,8 @@ class Orders:
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
         method = None if body.get("method") is None else str(body["method"])
-        return await self._node.erasing.request(self._node, **_who(body), method=method)
+        who = {"everyone": self._desk.pick_study(body.get("study"))} if body.get("everyone") else _who(body)
+        return await self._node.erasing.request(self._node, **who, method=method)
 
     async def _erase_plan(self, body: dict[str, Any]) -> dict[str, Any]:
         """What an erasure would take; the estimate runs beside the node's turn."""

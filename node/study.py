@@ -99,6 +99,8 @@ _TABLE: dict[str, dict[str, tuple[type, Any, Any]]] = {
         "public_chain": (bool, False, None),
         # Members commit to the set of a round in the round before it: needed for L3 (`node/replay.py`)
         "sets_ahead": (bool, False, None),
+        # Levels of evidence that an erasure should have in the end; no step of it waits for them
+        "evidence": (list, ("L2",), re.compile("L[234]")),
     },
     # What may be called a success once all rounds are over (`node/trail.py`): nothing that trains reads it
     "success": {
@@ -307,6 +309,9 @@ def parse_sections(given: dict[str, Any]) -> Study:
         text = form["text_sha256"]
         if len(text) != 64 or any(c not in "0123456789abcdef" for c in text):
             raise InputError(f"study spec: forms text_sha256 = {text!r} must be 64 lower-case hex digits")
+    policy = sections["policy"]
+    if "L3" in policy["evidence"] and not policy["sets_ahead"]:
+        raise InputError("study spec: policy.evidence asks for L3, which needs policy.sets_ahead = true")
     windows = sections["windows"]
     if windows["have_s"] < 2 * windows["grace_s"]:
         raise InputError(
@@ -319,8 +324,9 @@ def parse_sections(given: dict[str, Any]) -> Study:
     # Younger than the format: a specification that says nothing about these keeps its hash.
     if tree["success"] == _section("success", {}, _TABLE["success"]):
         del tree["success"]
-    if not tree["policy"]["sets_ahead"]:
-        tree["policy"] = {key: value for key, value in tree["policy"].items() if key != "sets_ahead"}
+    for key in ("sets_ahead", "evidence"):
+        if tree["policy"][key] == _section("policy", {}, _TABLE["policy"])[key]:
+            tree["policy"] = {other: value for other, value in tree["policy"].items() if other != key}
     canonical = rfc8785.dumps(tree)
     return Study(sections, checked, canonical, content_root("spec", canonical))
 

@@ -39,6 +39,8 @@ def erase() -> None:
 @erase.command("request")
 @home_option
 @subject_options()
+@click.option("--all", "everyone", is_flag=True, help="Every patient of this hospital in the study, as when it leaves.")
+@common.study_option
 @click.option("--method", metavar="NAME", help="Unlearning method; default rollback and replay. See `erase plan`.")
 @click.option("--wait", is_flag=True, help="Return when the certificate is ready; steps on stderr.")
 @click.option("--timeout", type=float, help="With --wait: give up after so many seconds (exit code 7).")
@@ -48,6 +50,8 @@ def request(
     patient: str | None,
     consent: str | None,
     card: Path | None,
+    everyone: bool,
+    study: str | None,
     method: str | None,
     wait: bool,
     timeout: float | None,
@@ -58,11 +62,18 @@ def request(
 
     It withdraws the consent too. Only the hospital itself may refuse, with a legal ground; no vote and no queue delays
     that use stops and that the copy is deleted. The hospital itself may also choose how the members unlearn; a method
-    that they cannot carry out is refused with the reason.
+    that they cannot carry out is refused with the reason. A hospital that leaves may take everything along (--all): the
+    others replay without it. It stays until the erasure is closed (every certificate fetched, or 30 days), then leaves.
     """
     from node import methods
 
-    body: dict[str, Any] = subject(patient, consent, card)
+    if study is not None and not everyone:
+        raise click.UsageError("--study goes with --all: a consent or a card is of one study already")
+    body: dict[str, Any] = subject(patient, consent, card, needed=not everyone)
+    if everyone:
+        if body:
+            raise click.UsageError("--all is everybody: name no patient, consent or card beside it")
+        body = {"everyone": True, "study": study}
     if method is not None:
         body["method"] = methods.find(method).name
     home = acting_home(home)
@@ -236,6 +247,8 @@ def _status_lines(one: dict[str, Any]) -> list[str]:
         lines.append(f"METHOD REFUSED: {one['method_refused']}")
     lines += table(("step", "reached (chain time, UTC)"), [(k, moment(v)) for k, v in one.get("times", {}).items()])
     lines += _claim_lines(one["claims"])
+    if one.get("evidence_missing"):
+        lines.append(f"EVIDENCE MISSING that the study asks for: {', '.join(one['evidence_missing'])} (`erase attest`)")
     if one.get("waits_for"):
         lines.append(f"waits for members {one['waits_for']}")
     if one.get("certificate_ready"):

@@ -47,7 +47,7 @@ def resigned(net: Net, one: Attestation, key: KeyRing | None = None, **changes: 
 def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, trainer: SharedTrainer) -> None:
     async def play() -> None:
         async with network(tmp_path, trainer, 4, auditor=True) as net:
-            await net.play(spec(rounds=1, sets_ahead=True))
+            await net.play(spec(rounds=1, sets_ahead=True, evidence=["L2", "L3", "L4"]))
             node, other = net.nodes[1], net.nodes[2]
             erasing = node.erasing
             asked = await erasing.request(node, patient="patient-1-0")
@@ -67,6 +67,7 @@ def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, 
             one = attestation.read(data)
             assert attestation.write(one) == data
             assert levels(erasing.status(batch, node.now)) == ["L0", "L1", "L2", "P"]
+            assert erasing.status(batch, node.now)["evidence_missing"] == ["L3", "L4"], "and nothing waits for it"
 
             # whom nobody believes
             with pytest.raises(Refused, match="only an auditor attests"):
@@ -102,6 +103,7 @@ def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, 
             await erasing.attested(node, data)
             assert other.history.erasures[batch].attested == {(3, 0): one.evidence}
             assert levels(other.erasing.status(batch, node.now)) == ["L0", "L1", "L2", "L3", "P"]
+            assert other.erasing.status(batch, node.now)["evidence_missing"] == ["L4"]
             with pytest.raises(Refused, match="another report of this level"):
                 await erasing.attested(node, resigned(net, one, report=one.report + b"\n"))
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from crypto.blobs import ROLE_TRAIN
 from crypto.digest import Digest
 from crypto.keys import LedgerKey, address_text
 from crypto.sealing import BlobKind
@@ -431,6 +432,34 @@ async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
 
 
 AUTHORITY = "Data Protection Authority, 1 Example Street"
+
+
+async def test_a_hospital_that_leaves_takes_everything_along(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=2))
+        node = net.nodes[1]
+        vault = node.participant.vault
+        assert vault is not None
+        with pytest.raises(NotFound, match="no consents in study 010101"):
+            await node.erasing.request(node, everyone=Digest(b"\x01" * 32))
+        asked = await node.erasing.request(node, everyone=study)
+        assert len(asked["consents"]) == len(vault.holdings(study)) == 8
+        erasure = asked["erasure"]
+        await ready(net, erasure)
+        batch = Digest.from_hex(erasure)
+        plan = node.history.erasures[batch].plan
+        assert plan is not None
+        assert (plan.base_height, plan.rounds) == (0, 2)
+        replayed = node.history.path(study, plan.branch)
+        assert [one.final.result.included for one in replayed if one.final is not None] == [0b1101, 0b1101]
+        assert not vault.row_numbers(ROLE_TRAIN), "the copy is gone"
+        for consent in asked["consents"]:  # each patient has a certificate of its own
+            paper = await node.erasing.receipt(node, Digest.from_hex(consent))
+            checked = certificate.check(document.write(paper), net.network)
+            assert checked["annex"]["consent_id"] == consent
+        await reach(net, erasure, "closed")
+        await node.desk.leave(node, study)
+        await net.until(lambda: 1 in net.nodes[0].history.studies[study].left)
 
 
 def promising(study: Study) -> Study:

@@ -235,6 +235,26 @@ def test_a_template_is_a_specification_that_is_taken_as_it_is() -> None:
     assert parse_toml(json.loads(out)["data"]["toml"].encode()) == study
 
 
+def test_a_younger_key_leaves_the_hash_of_older_specifications_alone_and_l3_needs_its_sets_ahead() -> None:
+    from node.errors import InputError
+    from node.study import parse_canonical, parse_toml
+
+    code, out, _ = koinon_says("study", "spec-template")
+    assert code == 0
+    study = parse_toml(out.encode())
+    older = "\n".join(line for line in out.splitlines() if not line.startswith(("sets_ahead", "evidence", "members")))
+    assert parse_toml(older.encode()).spec_hash == study.spec_hash
+    assert b"sets_ahead" not in study.canonical
+    asking = out.replace('evidence = ["L2"]', 'evidence = ["L3", "L2"]')
+    with pytest.raises(InputError, match=r"asks for L3, which needs policy\.sets_ahead"):
+        parse_toml(asking.encode())
+    ahead = parse_toml(asking.replace("sets_ahead = false", "sets_ahead = true").encode())
+    assert ahead["policy", "evidence"] == ["L2", "L3"]
+    assert parse_canonical(ahead.canonical) == ahead
+    with pytest.raises(InputError, match=r"policy\.evidence has 'L9'"):
+        parse_toml(out.replace('["L2"]', '["L9"]').encode())
+
+
 def test_an_unforeseen_fault_is_one_line_that_names_the_place_and_no_value() -> None:
     @koinon.command("break")
     @json_flag
