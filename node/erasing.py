@@ -129,7 +129,7 @@ from node.records import (
 from node.reports.consent import recipients
 from node.reports.erasure import find_erasure
 from node.store import Store
-from node.vault import Holding, Vault
+from node.vault import Vault
 from node.wire import MAX_OPENING_REQUESTS
 
 log = structlog.get_logger("erasing")
@@ -332,10 +332,8 @@ class Erasing:
             notices.append(cards.erasure_notice(parsed, now, member))
             withdrawals = [cards.withdrawal_notice(parsed)]
         else:
-            holdings = await node.core(self._held, patient, consent, everyone)
-            held = [await node.core(self._vault.card, one.consent_id) for one in holdings]
-            notices = [cards.erasure_notice(ours, now, member) for ours in held]
-            withdrawals = [cards.withdrawal_notice(ours) for ours in held]
+            held = await node.core(self._held, patient, consent, everyone)
+            withdrawals, notices = await self._statements(node, held, now)
         await node.core(self._take_requests, withdrawals, notices, now, method)
         posted = await self._desk.post_withdrawals(node)  # type: ignore[arg-type]
         foreign = [one for one in notices if one.controller != member]
@@ -359,25 +357,40 @@ class Erasing:
             "receipt": [self._receipt(one) for one in kept or notices],
         }
 
-    def _held(self, patient: str | None, consent: Digest | None, everyone: Digest | None) -> Sequence[Holding]:
+    def _held(self, patient: str | None, consent: Digest | None, everyone: Digest | None) -> list[Digest]:
         """The consents of this hospital that a request is about, whatever state they are in."""
         if everyone is not None:
             found = self._vault.holdings(everyone)
             if not found:
                 raise NotFound(f"this hospital has no consents in study {everyone.hex()[:12]}")
-            return found
-        who = consent if consent is not None else patient
-        if who is None:
-            raise InputError("name a patient, a consent or a card")
-        return self._vault.find(who)
+        else:
+            who = consent if consent is not None else patient
+            if who is None:
+                raise InputError("name a patient, a consent or a card")
+            found = self._vault.find(who)
+        return [one.consent_id for one in found]
+
+    async def _statements(
+        self, node: Surroundings, consents: Sequence[Digest], now: int
+    ) -> tuple[list[WithdrawalNotice], list[ErasureNotice]]:
+        """What a request for the erasure of our consents says, from their cards."""
+        held = [await node.core(self._vault.card, one) for one in consents]
+        requests = [cards.erasure_notice(ours, now, self._desk.member) for ours in held]
+        return [cards.withdrawal_notice(ours) for ours in held], requests
 
     async def _ask_by_form(self, node: Surroundings) -> None:
-        """Ask for the erasure of our consents that ended on a form which promises it; once each, a refusal stands."""
+        """Ask for the erasure of our consents that ended on a form which promises it; once each, a refusal stands.
+
+        All that are due are one request, so that they go into one batch.
+        """
         last = self._history.last
         if self._node.vault is None or last == self._asked_at:
             return
-        for consent in await node.core(self._due_by_form):
-            await self.request(node, consent=consent)
+        due = await node.core(self._due_by_form)
+        if due:
+            now = node.now or int(time.time())
+            await node.core(self._take_requests, *await self._statements(node, due, now), now, None)
+            await self._open_waiting(node)
         self._asked_at = last
 
     def _due_by_form(self) -> list[Digest]:
@@ -406,6 +419,7 @@ class Erasing:
                 self._check_choice(notice, method)
         for withdrawal, notice in zip(withdrawals, notices, strict=True):
             self._take_request(withdrawal, notice, now)
+        self._note_asked(one.consent_id for one in notices if one.controller == self._node.me)
         if method is None:
             return
         self._opening_calls()
@@ -418,7 +432,6 @@ class Erasing:
         """Stop the use, keep both statements. The first request counts: it started the clock."""
         if notice.controller == self._node.me:
             self._vault.find(notice.consent_id)  # `NotFound` for a link that is destroyed: nothing is left to erase
-            self._note_asked([notice.consent_id])
         self._node.end_consent(notice.consent_id, now)
         if notice.consent_id not in self._history.withdrawals:
             self._store.remember(withdrawal, own=False)
