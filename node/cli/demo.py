@@ -40,7 +40,7 @@ Watching = Callable[[Callable[["History", "Digest"], bool]], "History"]
 """Follow the study, telling its rounds, until a condition holds; the history then."""
 
 NOT_PROVEN: Final = (
-    "that a member trained honestly, or only on the set it declared",
+    "that a member trained honestly, or only on the set it declared, where nobody repeated its training",
     "that a patient signed: the consents of this demonstration were invented by the script",
     "that the model has forgotten anybody: nobody can prove that",
     "that members cannot infer something about patients from updates",
