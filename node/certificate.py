@@ -343,6 +343,12 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
     top.take("schema", str)
     if top.take("notice", str) != NOTICE or top.take("scope", str) != SCOPE:
         top.fault("notice or scope are not those of this version")
+    annex = tree.get("annex")
+    if top.has("annex"):
+        top.take("annex", dict)
+    stated = top.digest("annex_sha256") if top.has("annex_sha256") else None
+    if annex is not None and (stated is None or sha256(rfc8785.dumps(annex)) != stated):
+        top.fault("the annex is not the one that was signed for")
     inner = top.fields("issuers")
     issuers = read_issuers(inner, network)
     inner.done()
@@ -355,14 +361,8 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
     issuers.signed(own, controller, top.signature("signature"), "certificate", issuers.epoch)
     body = _Body(top, issuers, controller, name)
     found = body.check()
-    annex = tree.get("annex")
-    if top.has("annex"):
-        top.take("annex", dict)
-    stated = top.digest("annex_sha256") if top.has("annex_sha256") else None
     top.done()
     if annex is not None:
-        if stated is None or sha256(rfc8785.dumps(annex)) != stated:
-            top.fault("the annex is not the one that was signed for")
         found["annex"] = _check_annex(Fields("annex", annex), network, body)
     return found
 

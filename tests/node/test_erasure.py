@@ -14,6 +14,7 @@ from node import methods
 from node.erasure import (
     AGAIN_S,
     GATHER_S,
+    LEVEL_LOCAL_REPLAY,
     RULES,
     STAND_IN_S,
     STATES,
@@ -365,11 +366,17 @@ def test_every_method_has_its_number_and_only_approximate_ones_lack_the_sentence
         found = sentences(
             hospital="h", study_name="s", first_height=1, batch=BATCH, requests_root=ZERO, excluded=ZERO,
             base_model=ZERO, head_model=ZERO, branch=1, method=number, confirmed=2, others=3, purged={}, members=4,
+            attested={(LEVEL_LOCAL_REPLAY, "a, seat 0"): ZERO, (LEVEL_LOCAL_REPLAY, "b, seat 1"): ZERO},
         )  # fmt: skip
         shown = [one for one in found if one.level == "L2"]
         assert bool(shown) == (Level.L2 in UNLEARNERS[name].claims)
         assert all(f"exact unlearning method {name}" in one.sentence for one in shown)
-        assert not any(one.level.startswith("L3") for one in found)
+        repeated = [one.sentence for one in found if one.level == "L3"]
+        assert bool(repeated) == (Level.L3 in UNLEARNERS[name].claims), "whatever an auditor signs"
+        assert all(
+            one.startswith("By the signed word of 2 auditors (a, seat 0, b, seat 1): In every") for one in repeated
+        )
+        assert not any(one.level == "L4" for one in found), "nobody attested an attack"
 
 
 @pytest.mark.parametrize(
