@@ -102,7 +102,7 @@ def refused(check: Callable[[bytes, Network | None], Any], data: bytes, network:
 
 
 @pytest.mark.parametrize(
-    ("network", "step"),
+    "network, step",
     [
         pytest.param(NETWORK, 23, id="network"),
         pytest.param(None, 23, id="unchecked"),
