@@ -8,19 +8,19 @@ keeps, is its hash. The chain shows no more than that this seat said so, once a 
 from __future__ import annotations
 
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from crypto.digest import Digest, sha256
 from crypto.errors import CryptoError
 from crypto.keys import LedgerKey
-from crypto.statements import Attest, Domains, sign, verify_any
+from crypto.statements import Attest, sign, verify_any
 from node import document, jsontext, replay
 from node.document import Fields
-from node.erasure import LEVEL_ATTACK_AUDIT, LEVEL_LOCAL_REPLAY
 from node.errors import InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory, History
 from node.home import Home, Network
+from node.records import LEVEL_ATTACK_AUDIT, LEVEL_LOCAL_REPLAY
 from node.store import Store
 from node.study import Study, parse_canonical
 
@@ -114,15 +114,8 @@ def attest(
     """
     if home.role != "auditor":
         raise Refused(f"{home.path} is a member's home: only an auditor attests")
-    made = Attestation(network.fingerprint, erasure.opened.batch, LEVELS[level], home.index, report, b"")
-    made = Attestation(
-        made.network,
-        made.batch,
-        made.level,
-        made.seat,
-        report,
-        sign(made.statement, network.contracts.domains.of(made.statement), key),
-    )
+    bare = Attestation(network.fingerprint, erasure.opened.batch, LEVELS[level], home.index, report, b"")
+    made = replace(bare, signature=sign(bare.statement, network.contracts.domains.of(bare.statement), key))
     with closing(Store(home.path, bytes(32))) as store:
         check(made, history, network, erasure, spec_of(store, history, erasure), now)
     return write(made)
@@ -153,19 +146,14 @@ def check(
         raise NotFound(f"there is no auditor in seat {one.seat}")
     if not auditor.serves(erasure.opened.study, now):
         raise Refused(f"the auditor in seat {one.seat} has no term for this study now")
-    signed_by(one.statement, auditor.ledger, one.signature, network.contracts.domains)
+    try:
+        verify_any(one.statement, network.contracts.domains, one.signature, auditor.ledger)
+    except CryptoError as error:
+        raise VerificationFailed(f"attestation of auditor's seat {one.seat}: {error}") from error
     if one.level == LEVEL_LOCAL_REPLAY:
         replay.check_report(one.report, history, erasure, study, network.fingerprint)
     else:
         _check_audit(one.report)
-
-
-def signed_by(statement: Attest, ledger: bytes, signature: bytes, domains: Domains) -> None:
-    """Raise `VerificationFailed` unless this address signed the statement for one of these deployments."""
-    try:
-        verify_any(statement, domains, signature, ledger)
-    except CryptoError as error:
-        raise VerificationFailed(f"attestation of auditor's seat {statement.seat}: {error}") from error
 
 
 def _check_audit(report: bytes) -> None:

@@ -29,7 +29,6 @@ from node.erasure import (
     COPY_DELETED,
     EXCLUDED,
     FINAL,
-    LEVEL_LOCAL_REPLAY,
     LONGEST_EXTENSION_S,
     PAIR,
     Claim,
@@ -48,7 +47,7 @@ from node.issuers import Issuers, read_issuers, shows_seat, write_issuers
 from node.membership import bitmap_of, faults, members_of, quorum
 from node.messages import PlanNotice, PurgeNotice, VerdictNotice
 from node.participant import Participant
-from node.records import ZERO, ErasurePlanned
+from node.records import LEVEL_LOCAL_REPLAY, ZERO, ErasurePlanned
 from node.store import Store
 from node.vault import Annex
 
@@ -501,11 +500,8 @@ class _Body:
 
         def one(a: Fields) -> None:
             level, seat = a.uint("level", 8), a.uint("seat", 16)
-            holder, evidence, signature = (
-                (a.address("ledger"), a.take("name", str)),
-                a.digest("evidence"),
-                a.signature("signature"),
-            )
+            holder = a.address("ledger"), a.take("name", str)
+            evidence, signature = a.digest("evidence"), a.signature("signature")
             statement = Attest(self.batch, level, seat, evidence)
             what = f"attestation of level {level}"
             known = self.issuers.signed_by_auditor(statement, seat, holder, signature, what)

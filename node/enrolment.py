@@ -36,6 +36,7 @@ from node.records import (
     AnchorEntry,
     Anchoring,
     Call,
+    FormRegistered,
     FormRegistration,
     GrantEntry,
     Grants,
@@ -287,6 +288,12 @@ def due_withdrawals(vault: Vault, history: History) -> tuple[WithdrawalNotice, .
     )
 
 
+def _form_of(one: Holding, history: History) -> FormRegistered | None:
+    """The form that a consent is on, as far as the chain knows it."""
+    study = history.studies.get(one.study)
+    return study.forms.get(one.form_id) if study else None
+
+
 def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
     """Ended consents whose copy is still here and has to go: the form says so, or the consent was entered in error.
 
@@ -294,8 +301,7 @@ def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
     """
     due = []
     for one in vault.holdings():
-        study = history.studies.get(one.study)
-        form = study.forms.get(one.form_id) if study else None
+        form = _form_of(one, history)
         ended = one.mark == "withdrawn" or one.consent_id in history.withdrawals
         goes = ended and form is not None and form.on_withdrawal >= STOP_AND_DELETE
         if one.has_copy and (goes or one.mark == "entered-in-error"):
@@ -307,8 +313,7 @@ def due_unlearning(vault: Vault, history: History) -> tuple[Digest, ...]:
     """Ended consents whose form promises that what was learned from them goes as well; not superseded ones."""
     due = []
     for one in vault.holdings():
-        study = history.studies.get(one.study)
-        form = study.forms.get(one.form_id) if study else None
+        form = _form_of(one, history)
         ended = one.mark != "" or one.consent_id in history.withdrawals
         promised = form is not None and form.on_withdrawal >= STOP_DELETE_AND_UNLEARN
         if ended and promised and one.mark != "superseded":
@@ -318,8 +323,7 @@ def due_unlearning(vault: Vault, history: History) -> tuple[Digest, ...]:
 
 def consent_state(one: Holding, history: History, now: int) -> ConsentState:
     """Where a consent of this hospital stands at chain time `now`; a form the chain does not know has ended."""
-    study = history.studies.get(one.study)
-    form = study.forms.get(one.form_id) if study else None
+    form = _form_of(one, history)
     return state_of(
         ConsentFacts(
             mark=one.mark,

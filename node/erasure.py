@@ -33,7 +33,7 @@ from node import methods
 from node.history import Branch, ErasureHistory, History, RoundHistory, StudyHistory
 from node.membership import bitmap_of, faults, members_of, quorum, slack
 from node.messages import PlanNotice
-from node.records import ErasurePlanned, Position
+from node.records import LEVEL_ATTACK_AUDIT, LEVEL_LOCAL_REPLAY, ErasurePlanned, Position
 
 DUE_S: Final = 30 * 86_400
 """The statutory month, from the moment a request was received."""
@@ -43,12 +43,6 @@ LONGEST_MONTH_S: Final = 31 * 86_400
 
 LONGEST_EXTENSION_S: Final = 61 * 86_400
 """Furthest beyond its due date that a batch may be extended: two further months (Art. 12(3) GDPR)."""
-
-LEVEL_LOCAL_REPLAY: Final = 3
-"""Evidence of an auditor: an executor repeated the controller's training in the replay's rounds, bit for bit."""
-
-LEVEL_ATTACK_AUDIT: Final = 4
-"""Evidence of an auditor: an attack on the model was tried."""
 
 CHOICE_S: Final = 60
 """How long members wait for the controlling hospital's vote, which names the method, before they take the default."""

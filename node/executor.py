@@ -39,11 +39,14 @@ from node.errors import InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory, History, RoundHistory
 from node.home import open_home, read_network, read_password
 from node.messages import CommitNotice
-from node.replay import NOTICE, SCHEMA, beacon_of, rounds_of, why_no_claim
+from node.participant import beacon_of
+from node.replay import NOTICE, SCHEMA, rounds_of, why_no_claim
 from node.reports.erasure import find_erasure
+from node.round import Seal
 from node.runner import read_history
 from node.study import parse_canonical
 from node.training import Arithmetic, Trainer
+from node.validity import ended_by
 from node.vault import Vault
 
 Tell = Callable[[str], None]
@@ -102,7 +105,8 @@ class Executor:
         if parent is None:
             raise _LeftOut("the model that it began at is not in this home")
         x, y = self.vault.rows((int(row) for row in rows), ROLE_TRAIN)
-        beacon = beacon_of(self.history, self.arithmetic.study, one)
+        seed = self.history.studies[opened.study].branches[opened.branch].seed
+        beacon = beacon_of(self.history, self.arithmetic.study, one, seed)
         unlearner = method_of(self.history, one)
         trained = self.trainer.train(self.arithmetic, rows, x, y, parent, beacon, self.member, unlearner)
         ours, theirs = (view_ints(values, self.arithmetic.size) for values in (trained.values, update.values))
@@ -145,7 +149,7 @@ class Executor:
 
     def _entries(self, one: RoundHistory, notice: CommitNotice) -> tuple[SetEntry, ...]:
         """The leaves of a set, whose consents had not ended when the round was sealed."""
-        position, time = self.history.seal(one)
+        seal = Seal(*self.history.seal(one))
         try:
             entries = decode_set(self._open(one, notice, BlobKind.SET)).entries
             root = dataset_root(entries)
@@ -157,7 +161,7 @@ class Executor:
             raise Fault("dataset root", _where(one), one.commits[self.member].dataset_root, root)
         for place, entry in enumerate(entries):
             ended = self.history.withdrawal(entry.consent_id)
-            if ended is not None and (ended[1] <= position if position is not None else ended[0].at <= time):
+            if ended is not None and ended_by(ended, seal):
                 raise Fault("consent", f"{_where(one)}, leaf {place}", "active at the seal", "withdrawn")
         return entries
 
@@ -276,7 +280,6 @@ def replay_home(home: Path, ledger: Path, erasure: str, tell: Tell = lambda _: N
     if opened.role != "member" or opened.index != found.opened.controller:
         whose = history.registry.members[found.opened.controller].name
         raise Refused(f"the records of this erasure were {whose}'s, and {home} is not its home: repeat it there")
-    rounds_of(history, found)
     settings = config.load(opened.config_path)
     key = keystore.at_rest_key(keystore.load_all(opened, read_password(opened, settings["node", "password_file"]))[0])
     with ExitStack() as opened_here:

@@ -71,7 +71,7 @@ from node.round import (
     WithdrawalKnown,
 )
 from node.store import Store
-from node.study import parse_canonical
+from node.study import Study, parse_canonical
 from node.training import Arithmetic, LocalTraining, Total, model_root
 from node.validity import Case, Code, judge
 from node.vault import Vault
@@ -432,12 +432,8 @@ class Participant:
 
     def beacon(self, one: RoundHistory) -> bytes:
         """The 32 bytes from which every member's batch order of a round follows."""
-        opened = one.opened
-        study = self.history.studies[opened.study]
-        seed = self.seed_of(study.branches[opened.branch], opened.height)
-        return self.study(opened.study).study.beacon(
-            study.created.terms.initial_model, seed, opened.height, opened.parent_model
-        )
+        branch = self.history.studies[one.opened.study].branches[one.opened.branch]
+        return beacon_of(self.history, self.study(one.opened.study).study, one, self.seed_of(branch, one.opened.height))
 
     def stands_outside(self, opened: RoundOpened) -> bool:
         """Whether we are a member that is not on the roster of this round: one that came later, or is revoked."""
@@ -701,6 +697,13 @@ class Participant:
 
 def _tag(round_id: Digest, leaf: Leaf) -> str:
     return sha256(b"koinon/announced/1" + round_id + leaf.leaf_key).hex()
+
+
+def beacon_of(history: History, study: Study, one: RoundHistory, seed: Digest) -> bytes:
+    """The 32 bytes from which the batch orders of a round follow; `seed` is its branch's."""
+    opened = one.opened
+    initial = history.studies[opened.study].created.terms.initial_model
+    return study.beacon(initial, seed, opened.height, opened.parent_model)
 
 
 def trust_bytes(history: History, one: RoundHistory, included: int, refused: int) -> bytes:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from crypto.digest import Digest, hash_words
 from crypto.statements import Commit, CreateStudy, Domains, Form, Have, OpenErasure, Vote
@@ -452,12 +452,19 @@ class ErasureClosed:
     exceptions: int
 
 
+LEVEL_LOCAL_REPLAY: Final = 3
+"""Evidence of an auditor: an executor repeated the controller's training in the replay's rounds, bit for bit."""
+
+LEVEL_ATTACK_AUDIT: Final = 4
+"""Evidence of an auditor: an attack on the model was tried."""
+
+
 @dataclass(frozen=True, slots=True)
 class EvidenceAttested:
     """By the auditor in this seat, once a level: it holds a report about the confirmed erasure, whose hash this is."""
 
     batch: Digest
-    level: int  # 3 local replay, 4 attack audit
+    level: int  # LEVEL_LOCAL_REPLAY or LEVEL_ATTACK_AUDIT
     seat: int
     evidence: Digest
 

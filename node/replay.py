@@ -18,6 +18,7 @@ from node.document import Fields
 from node.erasure import checkpoint_of, replays
 from node.errors import NotFound, Refused
 from node.history import ErasureHistory, History, RoundHistory
+from node.participant import beacon_of
 from node.study import Study
 
 SCHEMA: Final = "koinon.local-replay/1"
@@ -26,15 +27,6 @@ NOTICE: Final = (
     "Repeating a training shows which records it used, as far as they were declared; it is no proof that a model has "
     "forgotten a person."
 )
-
-
-def beacon_of(history: History, study: Study, one: RoundHistory) -> bytes:
-    """The 32 bytes from which the batch orders of a round follow, by the chain and the specification alone."""
-    opened = one.opened
-    found = history.studies[opened.study]
-    return study.beacon(
-        found.created.terms.initial_model, found.branches[opened.branch].seed, opened.height, opened.parent_model
-    )
 
 
 def rounds_of(history: History, erasure: ErasureHistory) -> list[RoundHistory]:
@@ -100,6 +92,7 @@ def check_report(data: bytes, history: History, erasure: ErasureHistory, study: 
             top.fault(f"field {name} = {got!r:.80}, {expected!r:.80} expected")
     top.take("profile", dict)
     parameters = top.uint("parameters", 32)
+    seed = history.studies[opened.study].branches[plan.branch].seed
     places = iter(rounds)
 
     def row(fields: Fields) -> int:
@@ -112,7 +105,7 @@ def check_report(data: bytes, history: History, erasure: ErasureHistory, study: 
             ("parent_model", one.opened.parent_model),
             ("dataset_root", commit.dataset_root),
             ("update_root", commit.update_root),
-            ("beacon", beacon_of(history, study, one)),
+            ("beacon", beacon_of(history, study, one, seed)),
         ):
             if (found := fields.digest(name)) != word:
                 fields.fault(f"field {name} = {found.hex()}, the chain has {word.hex()}")

@@ -275,7 +275,7 @@ def _consent_fault(case: Case, entry: SetEntry, consents: ConsentView) -> str | 
     if form[0].valid_to <= case.seal.time:
         return "its form had expired at the seal"
     withdrawn = consents.withdrawal(entry.consent_id)
-    if withdrawn is not None and _by_seal(withdrawn, case.seal):
+    if withdrawn is not None and ended_by(withdrawn, case.seal):
         return "its consent was withdrawn by the seal"
     return None
 
@@ -293,7 +293,8 @@ def _proof(entry: SetEntry, consents: ConsentView) -> tuple[Granted | Anchored, 
     return found
 
 
-def _by_seal(withdrawn: tuple[Withdrawn, Position], seal: Seal) -> bool:
+def ended_by(withdrawn: tuple[Withdrawn, Position], seal: Seal) -> bool:
+    """Whether this withdrawal had come when the set was sealed."""
     record, position = withdrawn
     return record.at <= seal.time if seal.position is None else position <= seal.position
 

@@ -16,8 +16,6 @@ from crypto.statements import Form, OpenErasure, struct_hash
 from node import methods
 from node.audit.home import Fault
 from node.erasure import (
-    LEVEL_ATTACK_AUDIT,
-    LEVEL_LOCAL_REPLAY,
     LONGEST_EXTENSION_S,
     LONGEST_MONTH_S,
     replaced,
@@ -31,6 +29,8 @@ from node.membership import bitmap_of, faults, least_included, members_of, quoru
 from node.notices import hash_of_result
 from node.participant import trust_bytes
 from node.records import (
+    LEVEL_ATTACK_AUDIT,
+    LEVEL_LOCAL_REPLAY,
     MAX_MEMBERS,
     ZERO,
     Abstained,

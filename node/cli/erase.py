@@ -477,7 +477,9 @@ def record(home: Path, attestation: Path) -> None:
 
     It is checked first, and kept here: a certificate that is made from now on carries it. Said again, nothing changes.
     """
-    body = {"attestation": read_text(attestation, "attestation", 16 << 20)}
+    from node.attestation import MAX_ATTESTATION_BYTES
+
+    body = {"attestation": read_text(attestation, "attestation", MAX_ATTESTATION_BYTES)}
     found = common.order(acting_home(home), "erase.record", body)
     answer(found, pairs(**found))
 

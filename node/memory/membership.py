@@ -286,17 +286,23 @@ class Membership(Contract):
         self._logged[member] = entries
         self.record(LogAnchored(member, root, entries))
 
-    def open_audit(self, member: int, seat: int, study: Digest, signature: bytes) -> None:
-        """`openAudit`: the member's OpenAudit(member, seat, study)."""
-        roster, auditor, now = self._roster.value, self.auditor_of(seat), self.machine.timestamp
-        if not roster.has(member):
-            refuse("NotActive", index=member)
+    def ledger_of_auditor(self, seat: int, study: Digest) -> bytes:
+        """The address of the auditor in this seat; refused unless its term runs and is for this study or every one."""
+        auditor, now = self.auditor_of(seat), self.machine.timestamp
         if auditor is None:
             refuse("NoAuditor", seat=seat)
         if auditor.term_end and auditor.term_end <= now:
             refuse("TermOver", termEnd=auditor.term_end, timestamp=now)
         if auditor.study not in (ZERO, study):
             refuse("SeatedForAnother", seat=seat, seated=auditor.study, study=study)
+        return auditor.ledger
+
+    def open_audit(self, member: int, seat: int, study: Digest, signature: bytes) -> None:
+        """`openAudit`: the member's OpenAudit(member, seat, study)."""
+        roster = self._roster.value
+        if not roster.has(member):
+            refuse("NotActive", index=member)
+        self.ledger_of_auditor(seat, study)
         statement = OpenAudit(member, seat, study)
         if self._opened[struct_hash(statement)]:
             refuse("AuditOpenedBefore", member=member, seat=seat, study=study)

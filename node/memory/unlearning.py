@@ -29,6 +29,8 @@ from node.memory.membership import Membership
 from node.memory.study import ForkTerms
 from node.memory.training import TrainingLedger
 from node.records import (
+    LEVEL_ATTACK_AUDIT,
+    LEVEL_LOCAL_REPLAY,
     MAX_MEMBERS,
     ErasureAuthorised,
     ErasureClosed,
@@ -70,8 +72,6 @@ class State(IntEnum):
 
 LONGEST_MONTH: Final = 31 * 86_400
 LONGEST_EXTENSION: Final = 61 * 86_400
-LEVEL_LOCAL_REPLAY: Final = 3
-LEVEL_ATTACK_AUDIT: Final = 4
 
 Entry = TypeVar("Entry", PurgeEntry, VerdictEntry)
 
@@ -329,14 +329,8 @@ class UnlearningRegistry(Contract):
             refuse("Missing", field="evidence")
         if self._attested[batch, level, seat]:
             refuse("AttestedBefore", batch=batch, level=level, seat=seat)
-        auditor, now = self._membership.auditor_of(seat), self.machine.timestamp
-        if auditor is None:
-            refuse("NoAuditor", seat=seat)
-        if auditor.term_end and auditor.term_end <= now:
-            refuse("TermOver", termEnd=auditor.term_end, timestamp=now)
-        if auditor.study not in (ZERO, t.study):
-            refuse("SeatedForAnother", seat=seat, seated=auditor.study, study=t.study)
-        self.check(seat, auditor.ledger, Attest(batch, level, seat, evidence), signature)
+        ledger = self._membership.ledger_of_auditor(seat, t.study)
+        self.check(seat, ledger, Attest(batch, level, seat, evidence), signature)
         self._attested[batch, level, seat] = True
         self.record(EvidenceAttested(batch, level, seat, evidence))
 

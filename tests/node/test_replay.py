@@ -9,14 +9,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 import trio
-from numpy.typing import NDArray
 
 from crypto.digest import ZERO, Digest
 from crypto.sealing import BlobKind
-from fl_engine.unlearning import Unlearner
 from node import document, keystore, methods
 from node.audit.home import Fault, HomeReader
 from node.consent import last_deadline, usable_next
@@ -73,20 +70,10 @@ class Erased:
 class LyingTrainer(SharedTrainer):
     """The hospital trains on other labels than its records have, and declares the set all the same."""
 
-    def train(
-        self,
-        arithmetic: Arithmetic,
-        rows: NDArray[np.int64],
-        x: NDArray[np.float32],
-        y: NDArray[np.int64],
-        model: bytes,
-        beacon: bytes,
-        member: int,
-        unlearner: Unlearner | None = None,
-    ) -> LocalTraining:
-        if member == HOSPITAL:
-            y = 1 - y
-        return super().train(arithmetic, rows, x, y, model, beacon, member, unlearner)
+    def train(self, *given: Any, **named: Any) -> LocalTraining:
+        arithmetic, rows, x, y, model, beacon, member = given
+        told = 1 - y if member == HOSPITAL else y
+        return super().train(arithmetic, rows, x, told, model, beacon, member, **named)
 
 
 async def erase(folder: Path, trainer: SharedTrainer, **policy: Any) -> Erased:
