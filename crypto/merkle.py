@@ -16,6 +16,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Final, Self
 
 from crypto.digest import ZERO, Digest, hash_words
@@ -321,8 +322,13 @@ def anchor_root_of(consent_id: bytes, index: int, path: Sequence[bytes]) -> Dige
     depth = _anchor_depth(1 << len(path)) if len(path) < 32 else -1
     if depth < 0 or not 0 <= index < 1 << depth:
         raise EncodingError("index", f"{index} with a path of {len(path)} steps")
-    top = hash_words("anchor-leaf", Digest(consent_id))
-    for level, step in enumerate(_digests(path)):
+    return _anchor_root(Digest(consent_id), index, _digests(path))
+
+
+@lru_cache(maxsize=4096)  # the same consents come with the same paths in every round; some 4 MB
+def _anchor_root(consent_id: Digest, index: int, path: tuple[Digest, ...]) -> Digest:
+    top = hash_words("anchor-leaf", consent_id)
+    for level, step in enumerate(path):
         top = hash_words("anchor-node", step, top) if index >> level & 1 else hash_words("anchor-node", top, step)
     return top
 

@@ -7,7 +7,7 @@ function on the node's state).
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,10 +19,22 @@ from crypto.digest import ContentMap, Digest
 from crypto.errors import CryptoError
 from crypto.packing import packed_bound
 from crypto.sealing import BlobKind, ciphertext_length, unwrap
-from node.doors import NotAPeer, Transport
-from node.errors import NodeError, NotFound, TimedOut
+from node.doors import Transport
+from node.errors import NodeError, NotFound
 from node.membership import members_of
-from node.messages import Accepted, CommitNotice, GetKey, Hello, KeyReply, Notice, Notices, Offer, Pull, Refusal, Reply
+from node.messages import (
+    Accepted,
+    CommitNotice,
+    GetKeys,
+    Hello,
+    KeysReply,
+    Notice,
+    Notices,
+    Offer,
+    Pull,
+    Refusal,
+    Reply,
+)
 from node.participant import Participant
 from node.pull import pull_content
 from node.store import Partial
@@ -44,6 +56,10 @@ PULLS_AT_ONCE = 8
 
 RunCore = Callable[..., Awaitable[Any]]
 """`await run(function, *arguments)`: one blocking call on the node's state, one at a time."""
+
+
+class _Early(NotFound):
+    """A holder has not come so far yet, or is busy."""
 
 
 class _Disk:
@@ -231,14 +247,59 @@ class Exchange:
         await self._ensure_keys(notice, BlobKind.SET)
 
     async def _ensure_keys(self, notice: CommitNotice, *kinds: BlobKind) -> None:
-        keys: dict[BlobKind, bytes] = {}
-        try:
-            for kind in await self._run(self._without_key, notice, kinds):
-                blob = notice.update if kind is BlobKind.UPDATE else notice.set
-                keys[kind] = await self._key(notice, blob.key_commit, kind)
-        finally:  # one that came is kept, also where the other did not
-            if keys:
-                await self._run(self._keep_keys, notice, keys)
+        """Both in one question. Peers see a seal become final a moment apart: "not yet" is asked again."""
+        lacking = await self._run(self._without_key, notice, kinds)
+        faults: list[str] = []
+        for attempt in range(KEY_ATTEMPTS):
+            faults.clear()
+            early = False
+            for peer in self.holders(notice.member) if lacking else ():
+                try:
+                    found = await self._keys_of(peer, notice, lacking)
+                except _Early as error:
+                    early = True
+                    faults.append(f"{peer.hex()[-8:]}: {error.message}")
+                except NodeError as error:
+                    faults.append(f"{peer.hex()[-8:]}: {error.message}")
+                else:
+                    await self._run(
+                        self._keep_keys, notice, found
+                    )  # one that came is kept, also where the other did not
+                    lacking = [kind for kind in lacking if kind not in found]
+                    if not lacking:
+                        break
+            if not lacking:
+                return
+            if not early:
+                break
+            await trio.sleep(KEY_PAUSE_S * (attempt + 1))
+        names = " and ".join(kind.name.lower() for kind in lacking)
+        raise NotFound(f"no holder gave the key of member {notice.member}'s {names}: {'; '.join(faults)}")
+
+    async def _keys_of(self, peer: bytes, notice: CommitNotice, kinds: Sequence[BlobKind]) -> dict[BlobKind, bytes]:
+        """Those of these keys that a holder has, at least one.
+
+        Raises:
+            NotFound: it has none, or none that fits its commitment; `_Early`: it may have some later.
+        """
+        asked = sum(1 << kind for kind in kinds)
+        reply = await self._transport.request(peer, GetKeys(notice.round_id, notice.member, asked), KEY_TIMEOUT_S)
+        if isinstance(reply, Refusal) and reply.code in ("not-yet", "busy"):
+            raise _Early(reply.reason)
+        if not isinstance(reply, KeysReply):
+            raise NotFound(getattr(reply, "reason", type(reply).__name__))
+        found, faults = {}, []
+        for kind, wrap in zip(kinds, reply.wraps, strict=False):
+            blob = notice.update if kind is BlobKind.UPDATE else notice.set
+            try:
+                if wrap:
+                    found[kind] = self._unwrap(wrap, blob.key_commit, notice, kind)
+            except CryptoError as error:
+                log.warning("bad wrap", peer=peer.hex()[-8:], member=notice.member, error=str(error))
+                faults.append(str(error))
+        if not found:
+            raise NotFound("; ".join(faults) or "the key is not there")
+        return found
 
     def _without_key(self, notice: CommitNotice, kinds: Iterable[BlobKind]) -> list[BlobKind]:
         return [kind for kind in kinds if self._node.store.key(notice.round_id, notice.member, kind) is None]
@@ -247,47 +308,6 @@ class Exchange:
         with self._node.store.transaction():
             for kind, key in keys.items():
                 self._node.store.put_key(notice.round_id, notice.member, kind, key)
-
-    async def _key(self, notice: CommitNotice, committed: Digest, kind: BlobKind) -> bytes:
-        """A content key from any holder. Peers see a seal become final a moment apart: "not yet" is asked again."""
-        faults: list[str] = []
-        for attempt in range(KEY_ATTEMPTS):
-            faults.clear()
-            early: list[bytes] = []
-            found = await self._key_from(self.holders(notice.member), notice, committed, kind, faults, early)
-            if found is not None:
-                return found
-            if not early:
-                break
-            await trio.sleep(KEY_PAUSE_S * (attempt + 1))
-        raise NotFound(f"no holder gave the key of member {notice.member}'s {kind.name.lower()}: {'; '.join(faults)}")
-
-    async def _key_from(
-        self,
-        holders: Iterable[bytes],
-        notice: CommitNotice,
-        committed: Digest,
-        kind: BlobKind,
-        faults: list[str],
-        early: list[bytes],
-    ) -> bytes | None:
-        for peer in holders:
-            try:
-                reply = await self._transport.request(
-                    peer, GetKey(notice.round_id, notice.member, int(kind)), KEY_TIMEOUT_S
-                )
-                if not isinstance(reply, KeyReply):
-                    if isinstance(reply, Refusal) and reply.code in ("not-yet", "busy"):
-                        early.append(peer)
-                    faults.append(f"{peer.hex()[-8:]}: {getattr(reply, 'reason', type(reply).__name__)}")
-                    continue
-                return self._unwrap(reply.wrap, committed, notice, kind)
-            except (TimedOut, NotAPeer) as error:
-                faults.append(f"{peer.hex()[-8:]}: {error.message}")
-            except (CryptoError, NodeError) as error:
-                log.warning("bad wrap", peer=peer.hex()[-8:], member=notice.member, error=str(error))
-                faults.append(f"{peer.hex()[-8:]}: {error}")
-        return None
 
     def _unwrap(self, wrap: bytes, committed: Digest, notice: CommitNotice, kind: BlobKind) -> bytes:
         """With the sealing key we have; the peer may not have read of our newest one yet, or have read of it first."""

@@ -307,15 +307,18 @@ class Welcome:
 
 @dataclass(frozen=True, slots=True)
 class GetMap:
-    """Ask for the chunk digests of a content root (ciphertext, model or spec)."""
+    """Ask for the chunk digests of a content root (ciphertext, model or spec), and for its first chunk with them."""
 
     root: Digest
 
 
 @dataclass(frozen=True, slots=True)
 class MapReply:
+    """`first` is chunk 0, empty where the content is: what has one chunk comes in one answer."""
+
     length: int
     digests: tuple[bytes, ...]
+    first: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,17 +333,19 @@ class ChunkReply:
 
 
 @dataclass(frozen=True, slots=True)
-class GetKey:
-    """Ask any holder for a content key, wrapped for the asking peer's registered sealing key."""
+class GetKeys:
+    """Ask any holder for content keys of a contribution, wrapped for the asking peer's registered sealing key."""
 
     round_id: Digest
     member: int
-    kind: int  # 0 update, 1 set
+    kinds: int  # bitmap of `BlobKind`: 1 update, 2 set
 
 
 @dataclass(frozen=True, slots=True)
-class KeyReply:
-    wrap: bytes
+class KeysReply:
+    """A wrap for each kind that was asked for, update first; an empty one where that key is not here."""
+
+    wraps: tuple[bytes, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -377,5 +382,5 @@ class Refusal:
 
 REFUSALS = ("not-found", "not-yet", "not-allowed", "purged", "busy", "malformed", "wrong-network")
 
-Request = Hello | GetMap | GetChunk | GetKey | Offer | Pull
-Reply = Welcome | MapReply | ChunkReply | KeyReply | Accepted | Notices | Refusal
+Request = Hello | GetMap | GetChunk | GetKeys | Offer | Pull
+Reply = Welcome | MapReply | ChunkReply | KeysReply | Accepted | Notices | Refusal

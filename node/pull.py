@@ -1,11 +1,11 @@
 """Fetching content by its root from whoever holds it: the receiver asks, a chunk at a time, and believes nobody.
 
 Theory. A root fixes the map of chunk digests, and the map fixes every chunk, so the bytes of each answer are checked
-alone and the moment they come. What can have one chunk at most is asked for without its map, which follows from it. A
-wrong map or chunk is the fault of the peer that sent it, never of the content's author: it is reported, that peer is
-asked no more, and another is asked for the same chunk. Two requests are under way at once, so that one is on the wire
-while the other is checked; the receiver never holds more than those two chunks, and never stops reading, for a reader
-that stalls for five seconds loses its stream.
+alone and the moment they come. The first chunk comes with the map, so what has no other is one answer. A wrong map or
+chunk is the fault of the peer that sent it, never of the content's author: it is reported, that peer is asked no more,
+and another is asked for the same chunk. Two requests are under way at once, so that one is on the wire while the other
+is checked; the receiver never holds more than those two chunks, and never stops reading, for a reader that stalls for
+five seconds loses its stream.
 
 What may live here: the pull. What this file does not know: connections, disks and threads (a `Sink` keeps the chunks
 and says which it has), what the content means.
@@ -34,7 +34,6 @@ IN_FLIGHT: Final = 2
 SPREAD_CHUNKS: Final = 8
 """From so many chunks on a content is asked of two holders at once: a failed question costs less than it may save."""
 
-MAP_TIMEOUT_S: Final = 15.0
 CHUNK_TIMEOUT_S: Final = 30.0
 """A chunk of 1 MiB within this is 280 kbit/s: slower than any line a hospital trains over."""
 
@@ -69,26 +68,12 @@ class _Pull:
         self._faults: dict[bytes, str] = {}
         self._report = fault
 
-    async def only_chunk(self, max_length: int) -> tuple[ContentMap, bytes] | None:
-        """A content that can have but one chunk, without its map: the chunk leads to the root by itself.
-
-        None for whatever fault: the way by the map follows, and finds whose it is.
-        """
-        try:
-            reply = await self._ask(self._next(), GetChunk(self._root, 0), CHUNK_TIMEOUT_S)
-            if isinstance(reply, ChunkReply) and len(reply.data) <= max_length:
-                content = ContentMap.of(reply.data)
-                content.check_root(self._kind, self._root)
-                return content, reply.data
-        except (CryptoError, PeerUnreachable, PeerSilent, NotAPeer, PeerError):
-            pass
-        return None
-
-    async def map(self, max_length: int) -> ContentMap:
+    async def map(self, max_length: int) -> tuple[ContentMap, bytes, bytes]:
+        """The content's map; what came with it as the first chunk, which is not verified yet; and who sent both."""
         while True:
             holder = self._next()
             try:
-                reply = await self._ask(holder, GetMap(self._root), MAP_TIMEOUT_S)
+                reply = await self._ask(holder, GetMap(self._root), CHUNK_TIMEOUT_S)
                 if not isinstance(reply, MapReply):
                     await self._refused(holder, reply)
                     continue
@@ -106,7 +91,16 @@ class _Pull:
                 raise ContentUnavailable(
                     f"{self._kind} {self._root.hex()} has {found.length} bytes, at most {max_length} are allowed"
                 )
-            return found
+            return found, reply.first, holder
+
+    async def first(self, content: ContentMap, data: bytes, holder: bytes, sink: Sink) -> bool:
+        """Keep the chunk that came with the map, if it is the first one; whether it is."""
+        try:
+            await sink.keep(content, 0, data)
+        except CryptoError as error:
+            self._spoiled(holder, 0, error)
+            return False
+        return True
 
     async def chunk(self, content: ContentMap, index: int, sink: Sink, preferred: int) -> None:
         while True:
@@ -118,7 +112,7 @@ class _Pull:
                     continue
                 await sink.keep(content, index, reply.data)
             except CryptoError as error:
-                self._out(holder, BadContent(f"chunk {index} of {self._root.hex()}: {error}"))
+                self._spoiled(holder, index, error)
                 continue
             except (PeerUnreachable, PeerSilent, NotAPeer, PeerError) as error:
                 self._failed(holder, error)
@@ -141,6 +135,9 @@ class _Pull:
             return
         self._failed(holder, error)
         await trio.sleep(PAUSE_S)
+
+    def _spoiled(self, holder: bytes, index: int, error: CryptoError) -> None:
+        self._out(holder, BadContent(f"chunk {index} of {self._root.hex()}: {error}"))
 
     def _failed(self, holder: bytes, error: NodeError) -> None:
         """A fault that may pass: ask the next holder, and this one later."""
@@ -204,13 +201,10 @@ async def pull_content(
         ContentUnavailable: no holder is left to ask, or the content is longer than `max_length`.
     """
     pull = _Pull(ask, Digest(root), kind, holders, fault)
-    if 0 < max_length <= CHUNK_BYTES and (found := await pull.only_chunk(max_length)) is not None:
-        content, data = found
-        if list(await sink.missing(content)):
-            await sink.keep(content, 0, data)
-        return content
-    content = await pull.map(max_length)
+    content, first, holder = await pull.map(max_length)
     missing = deque(await sink.missing(content))
+    if 0 in missing and await pull.first(content, first, holder, sink):
+        missing.remove(0)
     spread = len(content.digests) >= SPREAD_CHUNKS
     failures: list[NodeError] = []
 

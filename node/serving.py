@@ -34,11 +34,11 @@ from node.messages import (
     CommitNotice,
     ErasureNotice,
     GetChunk,
-    GetKey,
+    GetKeys,
     GetMap,
     HaveNotice,
     Hello,
-    KeyReply,
+    KeysReply,
     MapReply,
     Notice,
     Notices,
@@ -172,8 +172,8 @@ class Server:
                     return self._map(request)
                 case GetChunk():
                     return self._chunk(request)
-                case GetKey():
-                    return self._key(asker, request, now)
+                case GetKeys():
+                    return self._keys(asker, request, now)
                 case Offer():
                     return Accepted(sum(self.accept(notice, asker) for notice in request.notices))
                 case Pull():
@@ -218,7 +218,10 @@ class Server:
             if len(self._maps) >= MAX_NOTICES:
                 self._maps.clear()
             self._maps[request.root] = found
-        return MapReply(found.length, tuple(bytes(d) for d in found.digests))
+        first = self._node.store.get_chunk(request.root, 0) if found.digests else b""
+        if first is None:
+            raise NotFound(f"content {request.root.hex()} is not here")
+        return MapReply(found.length, tuple(bytes(d) for d in found.digests), first)
 
     def _chunk(self, request: GetChunk) -> Reply:
         data = self._node.store.get_chunk(request.root, request.index)
@@ -229,11 +232,12 @@ class Server:
     # ----------------------------------------------------------------------------------------------------------------
     # Keys
 
-    def _key(self, asker: Asker, request: GetKey, now: int) -> Reply:
+    def _keys(self, asker: Asker, request: GetKeys, now: int) -> Reply:
         node, round_id, member = self._node, request.round_id, request.member
         one = node.history.rounds.get(round_id)
-        if one is None or member >= MAX_MEMBERS or request.kind not in (0, 1):
-            return Refusal("not-found", f"round {round_id.hex()} has no member {member} or no blob {request.kind}")
+        kinds = [kind for kind in BlobKind if request.kinds >> kind & 1]
+        if one is None or member >= MAX_MEMBERS or not kinds:
+            return Refusal("not-found", f"round {round_id.hex()} has no member {member}, or no key is asked for")
         refusal = self._may_read(asker, round_id)
         if refusal is not None:
             return refusal
@@ -245,9 +249,8 @@ class Server:
             return Refusal("not-yet", "this node has not come to this round yet")
         elif one.final is None or not _decided(one.final.result.included, one.final.result.codes) >> member & 1:
             return Refusal("not-allowed", "this contribution was never part of an agreed result")
-        kind = BlobKind(request.kind)
-        key = node.store.key(round_id, member, kind)
-        if key is None:
+        keys = {kind: node.store.key(round_id, member, kind) for kind in kinds}
+        if not any(keys.values()):
             purged = any(self.purged(blob) for blob in self._blobs(round_id, member))
             return Refusal("purged" if purged else "not-found", "the key is not here")
         if member == node.me and machine is not None:
@@ -256,9 +259,13 @@ class Server:
                 node.store.set_meta(revealed, str(now))
             machine.restore([Revealed()], now)
         try:
-            return KeyReply(wrap(key, asker.sealing_key, round_id, member, kind))
+            wraps = [
+                b"" if key is None else wrap(key, asker.sealing_key, round_id, member, kind)
+                for kind, key in keys.items()
+            ]
         except CryptoError as error:
             return Refusal("not-allowed", f"your registered sealing key cannot be used: {error}")
+        return KeysReply(tuple(wraps))
 
     def _blobs(self, round_id: Digest, member: int) -> tuple[Digest, ...]:
         for notice in self._node.store.notices(round_id, "CommitNotice"):

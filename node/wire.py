@@ -47,8 +47,11 @@ MAX_SMALL_BYTES: Final = 4 * 1024
 MAX_CHUNK_REPLY_BYTES: Final = CHUNK_BYTES + 64
 """A chunk of 1 MiB and its frame."""
 
-MAX_MAP_REPLY_BYTES: Final = 34 * (MAX_CONTENT_BYTES // CHUNK_BYTES) + 64
-"""A digest and its two-byte head for every chunk of the longest content (2 GiB): about 68 KiB."""
+MAX_MAP_REPLY_BYTES: Final = 34 * (MAX_CONTENT_BYTES // CHUNK_BYTES) + MAX_CHUNK_REPLY_BYTES
+"""A digest and its two-byte head for every chunk of the longest content (2 GiB), about 68 KiB; and a chunk."""
+
+MAX_KEYS_REPLY_BYTES: Final = 8 * 1024
+"""Two wraps."""
 
 MAX_NOTICES_BYTES: Final = 1024 * 1024
 """An `Offer` or a `Notices`, as long as a gossipsub message. All notices of a round of 32 members fit six times."""
@@ -462,19 +465,22 @@ _REQUESTS = (
     _row("hello", messages.Hello, MAX_SMALL_BYTES, ("chain_id", _U64), ("membership", _ADDRESS), ("block", _U64)),
     _row("get-map", messages.GetMap, MAX_SMALL_BYTES, ("root", _DIGEST)),
     _row("get-chunk", messages.GetChunk, MAX_SMALL_BYTES, ("root", _DIGEST), ("index", _U32)),
-    _row("get-key", messages.GetKey, MAX_SMALL_BYTES, ("round_id", _DIGEST), ("member", _U16), ("kind", _UInt(8, 1))),
+    _row(
+        "get-keys", messages.GetKeys, MAX_SMALL_BYTES, ("round_id", _DIGEST), ("member", _U16), ("kinds", _UInt(8, 3))
+    ),
     _row("offer", messages.Offer, MAX_NOTICES_BYTES, ("notices", _List(_NOTICE, MAX_OFFERED))),
     _row("pull", messages.Pull, MAX_SMALL_BYTES, ("subject", _DIGEST)),
-)
+)  # fmt: skip
 
 _REPLIES = (
     _row("welcome", messages.Welcome, MAX_SMALL_BYTES, ("block", _U64), ("status", _Text(MAX_STATUS_BYTES))),
     _row(
         "map", messages.MapReply, MAX_MAP_REPLY_BYTES,
         ("length", _LENGTH), ("digests", _List(_Bytes(32, 32), MAX_CONTENT_BYTES // CHUNK_BYTES)),
+        ("first", _Bytes(0, CHUNK_BYTES)),
     ),
     _row("chunk", messages.ChunkReply, MAX_CHUNK_REPLY_BYTES, ("data", _Bytes(0, CHUNK_BYTES))),
-    _row("key", messages.KeyReply, MAX_SMALL_BYTES, ("wrap", _Bytes(1, MAX_WRAP_BYTES))),
+    _row("keys", messages.KeysReply, MAX_KEYS_REPLY_BYTES, ("wraps", _List(_Bytes(0, MAX_WRAP_BYTES), 2))),
     _row("accepted", messages.Accepted, MAX_SMALL_BYTES, ("new", _U32)),
     _row("notices", messages.Notices, MAX_NOTICES_BYTES, ("notices", _List(_NOTICE, MAX_NOTICES))),
     _row(
@@ -493,7 +499,7 @@ ANSWERS: Final[Mapping[type, str]] = {
     messages.Hello: "welcome",
     messages.GetMap: "map",
     messages.GetChunk: "chunk",
-    messages.GetKey: "key",
+    messages.GetKeys: "keys",
     messages.Offer: "accepted",
     messages.Pull: "notices",
 }

@@ -41,7 +41,7 @@ def test_a_round_sends_what_the_machine_asks_for_and_no_faster_than_the_lines(sc
         "close": PAIRS,
         "map": 2 * PAIRS,
     }
-    assert one.kinds["key"] >= 2 * PAIRS
+    assert one.kinds["keys"] >= PAIRS
     assert 0 < one.kinds["vote"] <= PAIRS
     assert one.bytes > PAIRS * world.model_bytes
     assert one.seconds > 3 * world.model_bytes / world.up

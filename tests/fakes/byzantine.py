@@ -35,9 +35,9 @@ from node.exchange import Exchange
 from node.messages import (
     ChunkReply,
     CommitNotice,
-    GetKey,
+    GetKeys,
     HaveNotice,
-    KeyReply,
+    KeysReply,
     MapReply,
     Notice,
     Notices,
@@ -409,19 +409,28 @@ class Mute(Participant):
 # What it answers
 
 
+def wraps(asker: Asker, request: GetKeys, key: Callable[[BlobKind], Any]) -> tuple[bytes, ...]:
+    """A wrap of `key(kind)` for each kind that is asked for."""
+    return tuple(
+        wrap(key(kind), asker.sealing_key, request.round_id, request.member, kind)
+        for kind in BlobKind
+        if request.kinds >> kind & 1
+    )
+
+
 class LyingServer(Server):
     """Answers key requests about its own blobs with `answer_key` when they come from one of `victims`."""
 
     victims: Collection[int] = ()
 
-    def wrong(self, asker: Asker, request: GetKey) -> Reply:
+    def wrong(self, asker: Asker, request: GetKeys) -> Reply:
         """The lie."""
         return Refusal("not-found", "the key is not here")
 
-    def _key(self, asker: Asker, request: GetKey, now: int) -> Reply:
-        truth = super()._key(asker, request, now)
+    def _keys(self, asker: Asker, request: GetKeys, now: int) -> Reply:
+        truth = super()._keys(asker, request, now)
         lies = request.member == self._node.me and (asker.member in self.victims or not self.victims)
-        return self.wrong(asker, request) if lies and isinstance(truth, KeyReply) else truth
+        return self.wrong(asker, request) if lies and isinstance(truth, KeysReply) else truth
 
 
 class Unserving(LyingServer):
@@ -429,48 +438,49 @@ class Unserving(LyingServer):
 
     def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
         reply = super().answer(peer_id, request, now)
-        return Refusal("not-found", "no") if isinstance(request, GetKey) and request.member == self._node.me else reply
+        return Refusal("not-found", "no") if isinstance(request, GetKeys) and request.member == self._node.me else reply
 
 
 class OtherKey(LyingServer):
     """Wraps a well-formed key that is not the committed one."""
 
-    def wrong(self, asker: Asker, request: GetKey) -> Reply:
-        return KeyReply(
-            wrap(os.urandom(32), asker.sealing_key, request.round_id, request.member, BlobKind(request.kind))
-        )
+    def wrong(self, asker: Asker, request: GetKeys) -> Reply:
+        return KeysReply(wraps(asker, request, lambda kind: os.urandom(32)))
 
 
 class GarbageWrap(LyingServer):
     """Sends bytes of the right length that nobody can open."""
 
-    def wrong(self, asker: Asker, request: GetKey) -> Reply:
-        honest = wrap(os.urandom(32), asker.sealing_key, request.round_id, request.member, BlobKind(request.kind))
-        return KeyReply(os.urandom(len(honest)))
+    def wrong(self, asker: Asker, request: GetKeys) -> Reply:
+        honest = wraps(asker, request, lambda kind: os.urandom(32))
+        return KeysReply(tuple(os.urandom(len(one)) for one in honest))
 
 
 class HandsOnOthersKeys(LyingServer):
     """Wraps, as the key of its own blob, the key of whoever's blob it committed to: of another member or round."""
 
-    def _key(self, asker: Asker, request: GetKey, now: int) -> Reply:
+    def _keys(self, asker: Asker, request: GetKeys, now: int) -> Reply:
         node = self._node
         commits = [n for n in node.store.notices_of_kind("CommitNotice") if isinstance(n, CommitNotice)]
         mine = next((n for n in commits if (n.round_id, n.member) == (request.round_id, node.me)), None)
         for other in commits if mine is not None and request.member == node.me else []:
-            key = node.store.key(other.round_id, other.member, BlobKind(request.kind))
-            if mine is not None and other is not mine and other.update == mine.update and key is not None:
-                return KeyReply(wrap(key, asker.sealing_key, request.round_id, request.member, BlobKind(request.kind)))
-        return super()._key(asker, request, now)
+            keys = {kind: node.store.key(other.round_id, other.member, kind) for kind in BlobKind}
+            if mine is not None and other is not mine and other.update == mine.update and all(keys.values()):
+                return KeysReply(wraps(asker, request, lambda kind, keys=keys: keys[kind]))
+        return super()._keys(asker, request, now)
 
 
 class SpoiledChunks(LyingServer):
-    """Answers the victims' requests for content with noise of the right length."""
+    """Answers the victims' requests for content with noise of the right length, under the right map."""
 
     def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
         reply = super().answer(peer_id, request, now)
         asker = self._asker(peer_id, now)
-        if isinstance(reply, ChunkReply) and asker is not None and asker.member in self.victims:
-            return ChunkReply(os.urandom(len(reply.data)))
+        if asker is not None and asker.member in self.victims:
+            if isinstance(reply, MapReply):
+                return replace(reply, first=os.urandom(len(reply.first)))
+            if isinstance(reply, ChunkReply):
+                return ChunkReply(os.urandom(len(reply.data)))
         return reply
 
 
@@ -481,7 +491,7 @@ class WrongMap(LyingServer):
         reply = super().answer(peer_id, request, now)
         asker = self._asker(peer_id, now)
         if isinstance(reply, MapReply) and asker is not None and asker.member in self.victims:
-            return MapReply(MAX_CONTENT_BYTES, (os.urandom(32),) * (MAX_CONTENT_BYTES // CHUNK_BYTES))
+            return MapReply(MAX_CONTENT_BYTES, (os.urandom(32),) * (MAX_CONTENT_BYTES // CHUNK_BYTES), b"")
         return reply
 
 
@@ -489,7 +499,7 @@ class LateReveal(LyingServer):
     """Gives no key of its own before the last second in which it may be of use."""
 
     def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
-        if isinstance(request, GetKey) and request.member == self._node.me:
+        if isinstance(request, GetKeys) and request.member == self._node.me:
             machine = self._node.rounds.get(request.round_id)
             deadline = None if machine is None else machine.phase(now).deadline
             if deadline is not None and now < deadline:
@@ -500,7 +510,7 @@ class LateReveal(LyingServer):
 class OtherReply(LyingServer):
     """Answers what was not asked."""
 
-    def wrong(self, asker: Asker, request: GetKey) -> Reply:
+    def wrong(self, asker: Asker, request: GetKeys) -> Reply:
         return Welcome(0, "hello")
 
 

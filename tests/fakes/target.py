@@ -43,7 +43,7 @@ async def answer(peer_id: bytes, request: Request) -> Reply:
         case Hello():
             return Welcome(0, "ok")
         case GetMap():
-            return MapReply(CHUNK_BYTES, (bytes(32),))
+            return MapReply(CHUNK_BYTES, (bytes(32),), CHUNK)
         case GetChunk():
             return ChunkReply(CHUNK)
         case Offer():

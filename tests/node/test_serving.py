@@ -19,11 +19,11 @@ from node.messages import (
     CloseNotice,
     CommitNotice,
     GetChunk,
-    GetKey,
+    GetKeys,
     GetMap,
     HaveNotice,
     Hello,
-    KeyReply,
+    KeysReply,
     MapReply,
     Notice,
     Notices,
@@ -74,11 +74,14 @@ async def test_after_the_seal_every_member_gets_every_key_under_its_own_sealing_
         notices = {n.member: n for n in store.notices(round_id, "CommitNotice") if isinstance(n, CommitNotice)}
         for member, notice in notices.items():
             for kind, blob in ((BlobKind.UPDATE, notice.update), (BlobKind.SET, notice.set)):
-                reply = await ask(net, 1, GetKey(round_id, member, int(kind)))
-                assert isinstance(reply, KeyReply)
+                reply = await ask(net, 1, GetKeys(round_id, member, 1 << kind))
+                both = await ask(net, 1, GetKeys(round_id, member, 3))
+                assert isinstance(reply, KeysReply)
+                assert isinstance(both, KeysReply)
                 ring = net.seatings[1].ring
-                key = unwrap(reply.wrap, ring.sealing, blob.key_commit, round_id, member, kind)
-                assert key == store.key(round_id, member, kind)
+                for wrap in (reply.wraps[0], both.wraps[kind]):
+                    key = unwrap(wrap, ring.sealing, blob.key_commit, round_id, member, kind)
+                    assert key == store.key(round_id, member, kind)
         assert store.meta(f"revealed {round_id.hex()}") is not None, "that our key left is written down"
 
 
@@ -90,8 +93,8 @@ async def test_no_key_leaves_before_the_seal_is_final(tmp_path: Path, trainer: S
         round_id = net.rounds(0)[0].opened.round_id
         store = net.nodes[0].participant.store
         await net.until(lambda: store.own_notice(round_id, "CommitNotice") is not None)
-        for kind in (0, 1):
-            assert code(await ask(net, 1, GetKey(round_id, 0, kind))) == "not-yet"
+        for kinds in (1, 2, 3):
+            assert code(await ask(net, 1, GetKeys(round_id, 0, kinds))) == "not-yet"
         assert store.meta(f"revealed {round_id.hex()}") is None
 
 
@@ -102,13 +105,13 @@ async def test_an_auditor_reads_what_its_announced_access_covers_and_nothing_els
         study = await net.play(spec())
         round_id = net.rounds(0)[0].opened.round_id
         await net.until(lambda: net.nodes[0].participant.audit_open(study, 0))
-        assert isinstance(await ask(net, 2, GetKey(round_id, 0, 0)), KeyReply)
+        assert isinstance(await ask(net, 2, GetKeys(round_id, 0, 1)), KeysReply)
         found = net.nodes[0].history.studies[study]
         access, found.access = found.access, []
-        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+        assert code(await ask(net, 2, GetKeys(round_id, 0, 1))) == "not-allowed"
         (logged, record) = access[0]
         found.access = [(logged, replace(record, from_height=2))]
-        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+        assert code(await ask(net, 2, GetKeys(round_id, 0, 1))) == "not-allowed"
 
 
 def attended(node: WatchedNode) -> None:
@@ -124,7 +127,7 @@ async def test_an_auditor_reads_nothing_before_a_hospital_says_on_the_chain_that
         node, round_id = net.nodes[0], net.rounds(0)[0].opened.round_id
         found = node.history.studies[study]
         await net.until(lambda: bool(found.access) and net.nodes[1].participant.audit_open(study, 0))
-        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed", "another hospital's word is not ours"
+        assert code(await ask(net, 2, GetKeys(round_id, 0, 1))) == "not-allowed", "another hospital's word is not ours"
         access, found.access = found.access, []
         with pytest.raises(Refused, match="announced no access"):
             await node.desk.open_audit(node, study, 0)
@@ -135,12 +138,12 @@ async def test_an_auditor_reads_nothing_before_a_hospital_says_on_the_chain_that
         net.doors[0].away = True
         with pytest.raises(ChainUnreachable):
             await node.desk.open_audit(node, study, 0)
-        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed", "nobody can read it yet"
+        assert code(await ask(net, 2, GetKeys(round_id, 0, 1))) == "not-allowed", "nobody can read it yet"
         net.doors[0].lose = lambda call: OutcomeUnknown("lost") if isinstance(call, AuditOpening) else None
         net.doors[0].away = False
         await net.until(lambda: node.participant.audit_open(study, 0))
         await node.desk.open_audit(node, study, 0)  # said again, nothing changes
-        assert isinstance(await ask(net, 2, GetKey(round_id, 0, 0)), KeyReply)
+        assert isinstance(await ask(net, 2, GetKeys(round_id, 0, 1)), KeysReply)
         assert {(one.member, one.seat, one.study) for one in net.of(AuditOpened)} == {(0, 0, study), (1, 0, study)}
         assert len(net.of(AuditOpened)) == 2
         logs = [one.participant.store.log_entries("audit_opened") for one in (node, net.nodes[1])]
@@ -150,7 +153,7 @@ async def test_an_auditor_reads_nothing_before_a_hospital_says_on_the_chain_that
             await net.nodes[at].desk.governance.end_auditor(net.nodes[at], 0)
         await net.until(lambda: bool(net.of(AuditorEnded)) and node.history.registry.epoch == 2)
         await net.until(lambda: node.now > net.of(AuditorEnded)[0].term_end)
-        assert code(await ask(net, 2, GetKey(round_id, 0, 0))) == "not-allowed"
+        assert code(await ask(net, 2, GetKeys(round_id, 0, 1))) == "not-allowed"
         with pytest.raises(Refused, match="no auditor has seat 0"):
             await node.desk.open_audit(node, study, 0)
         # It asks for no study that its seat is not for: that would be refused, and hold up those that it is for.
@@ -168,9 +171,9 @@ async def test_requests_about_nothing_are_answered_with_not_found(tmp_path: Path
         for request in (
             GetMap(UNKNOWN),
             GetChunk(UNKNOWN, 0),
-            GetKey(UNKNOWN, 0, 0),
-            GetKey(round_id, 0, 2),
-            GetKey(round_id, 31, 0),
+            GetKeys(UNKNOWN, 0, 1),
+            GetKeys(round_id, 0, 0),
+            GetKeys(round_id, 31, 1),
         ):
             assert code(await ask(net, 1, request)) in ("not-found", "not-yet"), request
         reply = await ask(net, 1, Pull(UNKNOWN))
@@ -185,6 +188,7 @@ async def test_content_is_served_whole_and_no_chunk_beyond(tmp_path: Path, train
             described = await ask(net, 1, GetMap(root))
             assert isinstance(described, MapReply)
             assert described.length == length
+            assert described.first == store.get(root)
             chunk = await ask(net, 1, GetChunk(root, 0))
             assert isinstance(chunk, ChunkReply)
             assert chunk.data == store.get(root)

@@ -42,7 +42,7 @@ def sample(kind: Any) -> st.SearchStrategy[Any]:
                 return st.sampled_from(kind.words)
             return st.text(st.characters(categories=("L", "N", "P")), max_size=kind.most // 4)
         case wire._List():
-            return st.lists(sample(kind.item), max_size=4).map(tuple)
+            return st.lists(sample(kind.item), max_size=min(kind.most, 4)).map(tuple)
         case wire._Pair():
             return st.tuples(sample(kind.first), sample(kind.second))
         case wire._Struct(shape=shape) if shape is BlobCommit:
@@ -72,7 +72,7 @@ def request_of(shape: type) -> Any:
         messages.Hello: messages.Hello(1, bytes(20), 0),
         messages.GetMap: messages.GetMap(zero),
         messages.GetChunk: messages.GetChunk(zero, 0),
-        messages.GetKey: messages.GetKey(zero, 0, 0),
+        messages.GetKeys: messages.GetKeys(zero, 0, 0),
         messages.Offer: messages.Offer(()),
         messages.Pull: messages.Pull(zero),
     }[shape]
@@ -172,14 +172,14 @@ def test_a_message_longer_than_its_cap_is_refused_before_it_is_read(tag: str):
 
 @pytest.mark.parametrize("tag", sorted(wire.REPLY_TAGS))
 def test_no_reply_is_longer_than_what_its_reader_allows(tag: str):
-    shape = ASKED.get(tag, messages.GetKey)
+    shape = ASKED.get(tag, messages.GetKeys)
     assert wire.reply_cap(request_of(shape)) >= KINDS[tag].cap
 
 
 def test_the_largest_chunk_and_the_largest_map_travel():
     chunk = messages.ChunkReply(bytes(CHUNK_BYTES))
     assert decode("chunk", wire.encode(chunk)) == chunk
-    whole = messages.MapReply(1 << 31, tuple(bytes(32) for _ in range(2048)))
+    whole = messages.MapReply(1 << 31, tuple(bytes(32) for _ in range(2048)), bytes(CHUNK_BYTES))
     assert decode("map", wire.encode(whole)) == whole
 
 
@@ -193,8 +193,8 @@ def test_the_largest_opening_travels_inside_an_offer():
 
 
 def test_a_reply_to_another_request_is_refused():
-    body = wire.encode(messages.KeyReply(b"wrap"))
-    with pytest.raises(WireError, match="chunk or refusal expected, 'key' given"):
+    body = wire.encode(messages.KeysReply((b"wrap",)))
+    with pytest.raises(WireError, match="chunk or refusal expected, 'keys' given"):
         wire.decode_reply(body, messages.GetChunk(Digest(bytes(32)), 0))
 
 
@@ -212,7 +212,7 @@ def test_a_request_is_no_reply_and_a_notice_is_no_request():
     [
         (messages.GetChunk(Digest(bytes(32)), 1 << 32), "get-chunk.index"),
         (messages.GetChunk(Digest(bytes(32)), -1), "get-chunk.index"),
-        (messages.GetKey(Digest(bytes(32)), 1, 2), "get-key.kind"),
+        (messages.GetKeys(Digest(bytes(32)), 1, 4), "get-keys.kinds"),
         (messages.AbstainNotice(Digest(bytes(32)), 1, bytes(64)), "abstain.signature"),
         (messages.Hello(1, bytes(19), 0), "hello.membership"),
         (messages.Refusal("because", "no"), "refusal.code"),
@@ -221,7 +221,7 @@ def test_a_request_is_no_reply_and_a_notice_is_no_request():
         (messages.Welcome(True, "ok"), "welcome.block"),
         (messages.Offer((messages.Pull(Digest(bytes(32))),)), "offer.notices[0]"),  # type: ignore[arg-type]
         (messages.Offer([]), "offer.notices"),  # type: ignore[arg-type]
-        (messages.KeyReply(b""), "key.wrap"),
+        (messages.KeysReply((b"",) * 3), "keys.wraps"),
         ("text", "message"),
     ],
 )

@@ -52,7 +52,7 @@ class Holders:
         if answer is not None:
             return answer
         if index is None:
-            return MapReply(MAP.length, MAP.digests)
+            return MapReply(MAP.length, MAP.digests, CONTENT[:CHUNK_BYTES])
         return ChunkReply(CONTENT[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
 
     async def fetch(self, holders: list[bytes], **named: Any) -> bytes:
@@ -69,7 +69,7 @@ async def test_empty_content_is_its_map_alone():
     empty = ContentMap(0, ())
 
     async def ask(peer_id: bytes, request: Any, timeout_s: float) -> Any:
-        return MapReply(0, ())
+        return MapReply(0, (), b"")
 
     assert await fetch_content(ask, empty.root("spec"), "spec", 0, [b"a"]) == b""
 
@@ -77,11 +77,11 @@ async def test_empty_content_is_its_map_alone():
 @pytest.mark.parametrize(
     "wrong",
     [
-        MapReply(MAP.length, MAP.digests[::-1]),
-        MapReply(MAP.length, MAP.digests[:-1]),
-        MapReply(MAP.length - 1, MAP.digests),
-        MapReply(0, ()),
-        MapReply(1 << 40, ()),
+        MapReply(MAP.length, MAP.digests[::-1], CONTENT[:CHUNK_BYTES]),
+        MapReply(MAP.length, MAP.digests[:-1], CONTENT[:CHUNK_BYTES]),
+        MapReply(MAP.length - 1, MAP.digests, CONTENT[:CHUNK_BYTES]),
+        MapReply(0, (), b""),
+        MapReply(1 << 40, (), b""),
     ],
 )
 async def test_a_map_that_does_not_lead_to_the_root_is_its_senders_fault(wrong):
@@ -121,22 +121,23 @@ SHORT = b"short"
 SHORT_ROOT = ContentMap.of(SHORT).root("cipher")
 
 
-async def test_what_can_have_one_chunk_at_most_needs_no_map():
-    holders = Holders({(b"a", 0): ChunkReply(SHORT)})
+SHORT_MAP = ContentMap.of(SHORT)
+
+
+async def test_what_has_one_chunk_comes_with_its_map():
+    holders = Holders({(b"a", None): MapReply(len(SHORT), SHORT_MAP.digests, SHORT)})
     assert await fetch_content(holders.ask, SHORT_ROOT, "cipher", CHUNK_BYTES, [b"a"]) == SHORT
-    assert holders.asked == [(b"a", 0)]
+    assert holders.asked == [(b"a", None)]
 
 
-@pytest.mark.parametrize(
-    "wrong", [ChunkReply(b"other"), ChunkReply(bytes(CHUNK_BYTES)), Refusal("busy", "later"), PeerSilent("no answer")]
-)
-async def test_where_the_only_chunk_does_not_come_the_way_by_the_map_finds_whose_fault_it_is(wrong):
-    whole = MapReply(len(SHORT), ContentMap.of(SHORT).digests)
-    special = {(b"a", 0): wrong, (b"a", None): MapReply(0, ()), (b"b", None): whole, (b"b", 0): ChunkReply(SHORT)}
+@pytest.mark.parametrize("wrong", [b"", b"other", bytes(CHUNK_BYTES)])
+async def test_a_wrong_chunk_that_comes_with_a_right_map_ends_all_trust_in_its_sender(wrong):
+    special = {(b"a", None): MapReply(len(SHORT), SHORT_MAP.digests, wrong), (b"b", 0): ChunkReply(SHORT)}
     holders, faults = Holders(special), {}
     found = await fetch_content(holders.ask, SHORT_ROOT, "cipher", CHUNK_BYTES, [b"a", b"b"], fault=faults.__setitem__)
     assert found == SHORT
-    assert set(faults) == {b"a"}
+    assert holders.asked == [(b"a", None), (b"b", 0)]
+    assert {holder: type(fault) for holder, fault in faults.items()} == {b"a": BadContent}
 
 
 async def test_kept_chunks_are_not_asked_for_again_unless_they_are_spoiled():
@@ -144,7 +145,7 @@ async def test_kept_chunks_are_not_asked_for_again_unless_they_are_spoiled():
     holders, saved = Holders(), {}
     assert await holders.fetch([b"a"], load=kept.get, save=saved.__setitem__) == CONTENT
     assert sorted(saved) == [1, 2, 4]
-    assert sorted(index for _, index in holders.asked if index is not None) == [1, 2, 4]
+    assert sorted(index for _, index in holders.asked if index is not None) == [1, 2, 4], "the first one came again"
 
 
 async def test_silence_is_forgiven_and_another_holder_is_asked_meanwhile():
@@ -201,7 +202,7 @@ LONG_MAP = ContentMap.of(LONG)
 async def ask_for_long(asked: list[bytes], lacks: set[bytes], peer_id: bytes, request: Any) -> Any:
     await trio.lowlevel.checkpoint()
     if isinstance(request, GetMap):
-        return MapReply(LONG_MAP.length, LONG_MAP.digests)
+        return MapReply(LONG_MAP.length, LONG_MAP.digests, LONG[:CHUNK_BYTES])
     asked.append(peer_id)
     if peer_id in lacks:
         return Refusal("not-found", "not here")
@@ -219,7 +220,7 @@ async def test_a_long_content_is_asked_of_two_holders_while_both_have_it(lacks):
     assert await fetch_content(ask, LONG_MAP.root("cipher"), "cipher", 1 << 24, holders) == LONG
     counts = {holder: asked.count(holder) for holder in holders}
     if lacks:
-        assert counts == {b"a": SPREAD_CHUNKS - counts[b"c"], b"b": 1, b"c": counts[b"c"]}
+        assert counts == {b"a": SPREAD_CHUNKS - 1 - counts[b"c"], b"b": 1, b"c": counts[b"c"]}
         assert counts[b"c"] > 0
     else:
         assert counts[b"c"] == 0

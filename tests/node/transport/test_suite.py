@@ -15,10 +15,10 @@ from node.messages import (
     Accepted,
     ChunkReply,
     GetChunk,
-    GetKey,
+    GetKeys,
     GetMap,
     Hello,
-    KeyReply,
+    KeysReply,
     MapReply,
     Offer,
     Pull,
@@ -35,19 +35,22 @@ def holder(content: bytes, spoil: int | None = None, asked: list[int] | None = N
     """Serves `content`; chunk `spoil` comes with one wrong byte."""
     digests = ContentMap.of(content)
 
+    def part(index: int) -> bytes:
+        data = bytearray(content[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
+        if index == spoil:
+            data[-1] ^= 1
+        return bytes(data)
+
     async def handler(peer_id: bytes, request: Any) -> Any:
         match request:
             case Hello():
                 return Welcome(0, "ok")
             case GetMap():
-                return MapReply(digests.length, digests.digests)
+                return MapReply(digests.length, digests.digests, part(0))
             case GetChunk(index=index):
                 if asked is not None:
                     asked.append(index)
-                data = bytearray(content[index * CHUNK_BYTES : (index + 1) * CHUNK_BYTES])
-                if index == spoil:
-                    data[-1] ^= 1
-                return ChunkReply(bytes(data))
+                return ChunkReply(part(index))
         return Refusal("not-found", "")
 
     return handler
@@ -57,12 +60,12 @@ async def test_both_sides_ask_and_are_answered(network):
     async def handler(peer_id, request):
         if isinstance(request, Hello):
             return Welcome(request.block, "ok")
-        return KeyReply(peer_id + request.member.to_bytes(2, "big"))
+        return KeysReply((peer_id, request.member.to_bytes(2, "big")))
 
     one, two = network.make(1, handler), network.make(2, handler)
     await network.link(one, two)
-    assert await one.request(two.peer_id, GetKey(ROOT, 5, 0), 5) == KeyReply(one.peer_id + b"\x00\x05")
-    assert await two.request(one.peer_id, GetKey(ROOT, 6, 0), 5) == KeyReply(two.peer_id + b"\x00\x06")
+    assert await one.request(two.peer_id, GetKeys(ROOT, 5, 0), 5) == KeysReply((one.peer_id, b"\x00\x05"))
+    assert await two.request(one.peer_id, GetKeys(ROOT, 6, 0), 5) == KeysReply((two.peer_id, b"\x00\x06"))
     assert one.connected()[two.peer_id].last_seen is not None
 
 
@@ -77,19 +80,19 @@ async def test_many_requests_at_once_get_each_its_own_answer(network):
         if isinstance(request, Hello):
             return Welcome(0, "ok")
         await trio.lowlevel.checkpoint()
-        return KeyReply(request.member.to_bytes(2, "big"))
+        return KeysReply((request.member.to_bytes(2, "big"),))
 
     one, two = network.make(1, handler), network.make(2, handler, requests_at_once=50)
     await network.link(one, two)
     answers: dict[int, Any] = {}
 
     async def ask(member: int) -> None:
-        answers[member] = await one.request(two.peer_id, GetKey(ROOT, member, 0), 10)
+        answers[member] = await one.request(two.peer_id, GetKeys(ROOT, member, 0), 10)
 
     async with trio.open_nursery() as nursery:
         for member in range(40):
             nursery.start_soon(ask, member)
-    assert answers == {member: KeyReply(member.to_bytes(2, "big")) for member in range(40)}
+    assert answers == {member: KeysReply((member.to_bytes(2, "big"),)) for member in range(40)}
 
 
 async def test_a_host_outside_the_registry_gets_nowhere(network):
@@ -209,7 +212,7 @@ async def test_what_breaks_the_format_is_not_sent(network):
     one, two = network.make(1), network.make(2)
     await network.link(one, two)
     with pytest.raises(Unsendable):
-        await one.request(two.peer_id, GetKey(ROOT, 1 << 16, 0), 5)
+        await one.request(two.peer_id, GetKeys(ROOT, 1 << 16, 0), 5)
 
 
 async def test_a_restarted_peer_is_connected_again_within_seconds(network):
