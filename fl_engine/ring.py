@@ -52,15 +52,16 @@ def quantise(values: NDArray[np.floating[Any]], grid: Grid) -> Ints:
     return np.clip(scaled, -grid.limit, grid.limit).astype(np.int32)
 
 
-def quantise_difference(after: NDArray[np.float32], before: NDArray[np.float32], grid: Grid) -> Ints:
-    """`quantise(after - before)` of two float32 [P], the difference taken in float64, where it is not rounded again.
+def quantise_difference(after: NDArray[np.float32], before: Ints, grid: Grid) -> Ints:
+    """`quantise(after - dequantise(before))`: float32 [P] and the model int32 [P] that it was trained from.
 
-    Block by block: in one piece the float64 numbers would be many times the model.
+    The difference is taken in float64, where it is not rounded again; and block by block: in one piece the float64
+    numbers would be many times the model.
     """
     delta = np.empty(len(after), dtype=np.int32)
     for block in blocks(len(after)):
         try:
-            delta[block] = quantise(after[block].astype(np.float64) - before[block], grid)
+            delta[block] = quantise(after[block].astype(np.float64) - dequantise(before[block], grid), grid)
         except NonFiniteUpdate as fault:
             raise NonFiniteUpdate(block.start + fault.index, fault.value) from None
     return delta

@@ -51,8 +51,8 @@ def _train_local(
     positions = data.positions(rows)
     if erasable:
         check_erasable(len(rows), hyperparameters.batch_size)
-    start = dequantise(network.spec.check(ints), grid)
-    network.set_weights(start)
+    start = network.spec.check(ints)
+    network.set_weights(dequantise(start, grid))
     loss = 0.0
     for batches in batch_order(positions, hyperparameters, beacon, member):
         loss = network.train_epoch(data.x, data.y, batches, hyperparameters.learning_rate)
