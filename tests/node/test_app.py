@@ -162,6 +162,20 @@ async def test_keys_that_nobody_gets_leave_their_member_out_as_unavailable(
         await agree(net, study, range(3))
 
 
+@pytest.mark.parametrize("pairs", [{(0, 1), (2, 3)}, {(1, 2), (1, 3), (2, 3)}, {(0, 2), (0, 3), (1, 3)}])
+async def test_members_who_never_reach_each_other_go_on_through_the_others(
+    pairs: set[tuple[int, int]], tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    """Hospitals behind NAT, without a port that is open to the outside: whoever reaches both hands everything on."""
+    async with network(tmp_path, trainer) as net:
+        for one, other in pairs:
+            net.peers.cut(net.peer_id(one), net.peer_id(other))
+        study = await net.play(spec(rounds=3))
+        for one in net.rounds(0):
+            assert (result(one).included, result(one).codes, attempt(one)) == (0b1111, 0, 0), "nobody is missed"
+        await agree(net, study)
+
+
 async def test_unavailable_twice_is_suspended(tmp_path: Path, trainer: SharedTrainer) -> None:
     async with network(tmp_path, trainer, arms={LIAR: serve_with(byzantine.Unserving)}) as net:
         await net.play(spec(rounds=3, suspend_after=2))
