@@ -38,6 +38,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any]]] = {
     },
     "study": {"auto_join": (bool, True), "register": (str, "")},
     "erasure": {"review_s": (int, 0)},
+    "history": {"budget_mb": (int, 0)},
     "training": {"threads": (int, 1), "timeout_s": (int, 86_400)},
 }
 
@@ -66,6 +67,8 @@ def _value(section: str, key: str, value: Any, source: str) -> Any:
         value = value.lower() in ("true", "1")
     if type(value) is not kind:
         raise InputError(f"{source}: {section}.{key} = {value!r} must be {kind.__name__}")
+    if isinstance(value, int) and value < 0:
+        raise InputError(f"{source}: {section}.{key} = {value} must not be negative")
     return value
 
 

@@ -17,7 +17,6 @@ import structlog
 from crypto.commitments import study_id
 from crypto.digest import Digest, sha256
 from crypto.keys import KeyRing, address_text
-from crypto.sealing import BlobKind
 from crypto.statements import (
     AuditAccess,
     CreateStudy,
@@ -26,7 +25,6 @@ from crypto.statements import (
     Leave,
     OpenAudit,
     Receipt,
-    Tombstone,
     sign,
     struct_hash,
 )
@@ -39,7 +37,7 @@ from node.duo import codes_of
 from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
 from node.governance import Governance
 from node.home import Network
-from node.messages import CommitNotice, Notice, TombstoneNotice, WithdrawalNotice
+from node.messages import Notice, WithdrawalNotice
 from node.participant import ROLE_TRAIN, Participant
 from node.records import (
     AuditAnnouncement,
@@ -50,6 +48,7 @@ from node.records import (
     StudyCreation,
 )
 from node.register import check_rows, parse_register
+from node.retention import Retention
 from node.study import Study
 from node.training import Arithmetic, model_root
 from node.vault import Holding, Vault
@@ -60,8 +59,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger("desk")
 EVERY_ROUND = 2**32 - 1  # AuditAccess up to here: all rounds of the study
 PAUSE_S = 2
-DAY_S = 86_400
-REASON_RETENTION = 2
 AUDIT_GROUND = sha256(b"koinon/audit-ground/continuous/1")
 
 
@@ -77,6 +74,7 @@ class Desk:
         review_s: chain seconds that an erasure of ours waits, its use stopped, for somebody to refuse it.
         without: patients who keep their import row numbers but are never granted (a simulation's "had they never
             been there").
+        history_bytes: how much the content store may hold before others' old updates go; 0: any amount.
     """
 
     def __init__(
@@ -89,6 +87,7 @@ class Desk:
         officer: Callable[[], bytes] | None = None,
         review_s: int = 0,
         without: frozenset[str] = frozenset(),
+        history_bytes: int = 0,
     ) -> None:
         self._node = participant
         self.governance = Governance(participant, network)
@@ -100,7 +99,7 @@ class Desk:
         self._without = without
         self._placed_on: dict[Digest, datetime.date] = {}
         self._complained: set[tuple[str, Digest]] = set()
-        self._swept: set[Digest] = set()  # rounds whose sets of others are gone
+        self._retention = Retention(participant, history_bytes)
         self._seen: Position | None = None
         self._again_at = 0
 
@@ -147,7 +146,7 @@ class Desk:
 
     def forget(self) -> None:
         """The chain is read anew: every duty is due again."""
-        self._swept.clear()
+        self._retention.forget()
         self._seen, self._again_at = None, 0
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -549,7 +548,7 @@ class Desk:
         if last == self._seen and node.now < self._again_at:
             return
         self._seen, self._again_at = last, node.now + PAUSE_S
-        duties = (self._work_studies, self._work_withdrawals, self._work_copies, self._work_sets, self._work_audit)
+        duties = (self._work_studies, self._work_withdrawals, self._work_copies, self._work_retention, self._work_audit)
         for duty in (*duties, self._work_log):
             try:
                 await duty(node)
@@ -615,30 +614,9 @@ class Desk:
             await node.core(self.vault.delete_copy, *due)
             await node.trainer_forget()
 
-    async def _work_sets(self, node: Node) -> None:
-        """Delete others' sets whose retention has ended, under a signed tombstone; our own stay for the audit seat."""
-        if self._node.me is None:
-            return
-        for one in list(self._node.history.rounds.values()):
-            arithmetic = self._node.studies.get(one.opened.study)
-            if one.ended is None or arithmetic is None or one.opened.round_id in self._swept:
-                continue
-            keep_s = arithmetic.study["policy", "set_retention_days"] * DAY_S
-            if node.now > one.opened.opened_at + keep_s:
-                await node.core(self._sweep, one.opened.round_id)
-
-    def _sweep(self, round_id: Digest) -> None:
-        for notice in self._node.store.notices(round_id, "CommitNotice"):
-            if not isinstance(notice, CommitNotice) or notice.member == self._node.me:
-                continue
-            root = notice.set.cipher_root
-            if self._node.store.has(root):
-                statement = Tombstone(self.member, root, REASON_RETENTION, round_id)
-                signature = sign(statement, self._domains.of(statement), self._ring.ledger)
-                self._keep_own(TombstoneNotice(self.member, root, REASON_RETENTION, round_id, signature))
-                self._node.store.remove(root)
-                self._node.store.forget_keys(round_id, notice.member, int(BlobKind.SET))
-        self._swept.add(round_id)
+    async def _work_retention(self, node: Node) -> None:
+        while await node.core(self._retention.step, node.now):
+            pass
 
     async def _work_audit(self, node: Node) -> None:
         seat = self._node.seat

@@ -49,7 +49,7 @@ from node.errors import LocalError, LocalFault, NotFound
 from node.history import Branch, History, Known, RoundHistory
 from node.keystore import current_ring
 from node.membership import members_of
-from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, VoteNotice
+from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, TombstoneNotice, VoteNotice
 from node.notices import commit_of, hash_of_result, statement_of
 from node.records import ZERO, Result, RoundOpened
 from node.round import (
@@ -80,7 +80,7 @@ ROLE_TRAIN = 1
 MAX_SUMS = 1
 """Rounds whose updates are being added up: twice a model's bytes each. Another round's verdict drops the oldest."""
 
-N = TypeVar("N", CommitNotice, AbstainNotice, HaveNotice, VoteNotice, CloseNotice)
+N = TypeVar("N", CommitNotice, AbstainNotice, HaveNotice, VoteNotice, CloseNotice, TombstoneNotice)
 
 
 @dataclass(frozen=True, slots=True)
@@ -655,18 +655,18 @@ class Participant:
 
     def sign_abstain(self, round_id: Digest) -> SignedAbstain:
         """Our abstention; the reason stays at home."""
-        return SignedAbstain(self._say_plain(AbstainNotice(round_id, self._member, b"")))
+        return SignedAbstain(self.say(AbstainNotice(round_id, self._member, b"")))
 
     def sign_have(self, round_id: Digest, order: SignHave) -> SignedHave:
         """Our have of an attempt."""
-        return SignedHave(self._say_plain(HaveNotice(round_id, self._member, order.attempt, order.bitmap, b"")))
+        return SignedHave(self.say(HaveNotice(round_id, self._member, order.attempt, order.bitmap, b"")))
 
     def sign_vote(self, round_id: Digest, order: SignVote) -> SignedVote:
         """Our vote of an attempt, with a witness that we hold the model it names."""
         model = self.store.get(order.result.model_root)
         witness = sha256(b"koinon/witness/1" + round_id + self._member.to_bytes(2, "big") + model)
         notice = VoteNotice(round_id, self._member, order.attempt, order.set, order.result, witness, b"")
-        return SignedVote(self._say_plain(notice))
+        return SignedVote(self.say(notice))
 
     def sign_close(self, round_id: Digest) -> SignedClose:
         """Our word that a final result is final."""
@@ -674,7 +674,7 @@ class Participant:
         if final is None or final.result_hash != hash_of_result(final.result):
             raise LocalError(f"round {round_id.hex()} has no final result to close")
         notice = CloseNotice(final.study, final.branch, final.height, final.result_hash, self._member, b"")
-        return SignedClose(self._say_plain(notice))
+        return SignedClose(self.say(notice))
 
     @property
     def _member(self) -> int:
@@ -682,7 +682,8 @@ class Participant:
             raise LocalError("an auditor signs nothing in a round")
         return self.me
 
-    def _say_plain(self, notice: N) -> N:
+    def say(self, notice: N) -> N:
+        """Sign a notice and keep it; what comes back is what was kept first under its key."""
         statement = statement_of(notice)
         assert statement is not None
         return self._say(notice, statement)

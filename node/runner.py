@@ -134,7 +134,15 @@ def open_node(path: Path, **flags: Any) -> Opened:
         officer = officer_of(home, settings)
         auto_join = settings["study", "auto_join"]
         review_s = settings["erasure", "review_s"]
-        desk = Desk(participant, network, auto_join=auto_join, register=register, officer=officer, review_s=review_s)
+        desk = Desk(
+            participant,
+            network,
+            auto_join=auto_join,
+            register=register,
+            officer=officer,
+            review_s=review_s,
+            history_bytes=settings["history", "budget_mb"] * 1_000_000,
+        )
         contracts = network.contracts
         transport = LibP2PTransport(
             ring.peer, settings["node", "listen"], lambda: Hello(contracts.chain_id, contracts.membership, 0)

@@ -478,6 +478,10 @@ class Store:
         """(root, kind, length) of everything kept."""
         return [(Digest(r), k, n) for r, k, n in self.query("SELECT root, kind, length FROM content ORDER BY root")]
 
+    def content_bytes(self) -> int:
+        """Bytes of everything kept."""
+        return int(self.query("SELECT coalesce(sum(length), 0) FROM content")[0][0])
+
     def remove(self, root: Digest) -> bool:
         """Delete content for good; whether it was there. The caller keeps the tombstone."""
         path = self._path(root)

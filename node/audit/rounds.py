@@ -176,8 +176,10 @@ class _Rounds:
             if not has_key and one.opened.round_id in self._covered:
                 raise _Absent(f"the content key of member {member}'s {what} was purged")
             tombstone = audit.tombstones.get(blob.cipher_root)
-            if tombstone is not None and tombstone.reason == RETENTION and kind is BlobKind.SET:
-                continue
+            if tombstone is not None and tombstone.reason == RETENTION:
+                if kind is BlobKind.SET:
+                    continue
+                raise _Absent(f"the {what} of member {member} went when this home's history was over its budget")
             if tombstone is not None:
                 raise _Absent(f"the {what} of member {member} was purged")
             if left is not None:

@@ -370,7 +370,7 @@ class WrongVote(Participant):
     def sign_vote(self, round_id: Digest, order: SignVote) -> SignedVote:
         result = replace(order.result, model_root=Digest(b"\x66" * 32))
         notice = VoteNotice(round_id, self._member, order.attempt, order.set, result, Digest(bytes(32)), b"")
-        return SignedVote(self._say_plain(notice))
+        return SignedVote(self.say(notice))
 
 
 class FalseHaves(Participant):
@@ -380,7 +380,7 @@ class FalseHaves(Participant):
 
     def sign_have(self, round_id: Digest, order: SignHave) -> SignedHave:
         bitmap = type(self).claim(order.bitmap)
-        return SignedHave(self._say_plain(HaveNotice(round_id, self._member, order.attempt, bitmap, b"")))
+        return SignedHave(self.say(HaveNotice(round_id, self._member, order.attempt, bitmap, b"")))
 
 
 class HavesNothing(FalseHaves):

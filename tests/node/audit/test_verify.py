@@ -284,10 +284,12 @@ def test_what_an_auditor_never_had_is_skipped_and_not_wrong(net: Net) -> None:
 # Tombstones
 
 
-def bury(net: Net, name: str, notice: CommitNotice, key: LedgerKey, *, remove: bool = True) -> None:
-    """End the retention of a member's set in a home, with a tombstone signed by `key`."""
+def bury(
+    net: Net, name: str, notice: CommitNotice, key: LedgerKey, *, kind: BlobKind = BlobKind.SET, remove: bool = True
+) -> None:
+    """End the retention of a member's blob in a home, with a tombstone signed by `key`."""
     member = open_home(net.path(name)).index
-    root = notice.set.cipher_root
+    root = (notice.set if kind is BlobKind.SET else notice.update).cipher_root
     statement = Tombstone(member, root, 2, notice.round_id)
     domains = read_network(net.path(name) / "network.json").contracts.domains
     tombstone = TombstoneNotice(member, root, 2, notice.round_id, sign(statement, domains.of(statement), key))
@@ -295,7 +297,7 @@ def bury(net: Net, name: str, notice: CommitNotice, key: LedgerKey, *, remove: b
     store.remember(tombstone, own=True)
     if remove:
         store.remove(root)
-        store.forget_keys(notice.round_id, notice.member, 1)
+        store.forget_keys(notice.round_id, notice.member, int(kind))
     store.close()
 
 
@@ -307,6 +309,16 @@ def test_a_set_whose_retention_ended_is_skipped_and_the_sum_still_executed(net: 
     assert statuses(report)["validity"] == statuses(report)["consent"] == "skipped"
     assert statuses(report)["aggregation"] == "passed"
     assert "retention" in next(one.why for one in report.checks if one.name == "validity")
+    assert report.rounds_verified == ROUNDS - 1
+
+
+def test_an_update_that_went_over_the_budget_is_skipped_with_the_reason(net: Net) -> None:
+    bury(net, "member-1", net.commit("member-1", 1), net.ring("member-1").ledger, kind=BlobKind.UPDATE)
+    report = net.verify("member-1")
+    assert report.ok, report.first_failure
+    assert not report.complete
+    assert statuses(report)["aggregation"] == statuses(report)["validity"] == "skipped"
+    assert "over its budget" in next(one.why for one in report.checks if one.name == "aggregation")
     assert report.rounds_verified == ROUNDS - 1
 
 
