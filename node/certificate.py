@@ -48,6 +48,7 @@ from node.membership import bitmap_of, faults, members_of, quorum
 from node.messages import PlanNotice, PurgeNotice, VerdictNotice
 from node.participant import Participant
 from node.records import LEVEL_LOCAL_REPLAY, ZERO, ErasurePlanned
+from node.replay import read_report
 from node.store import Store
 from node.vault import Annex
 
@@ -495,7 +496,7 @@ class _Body:
         return found
 
     def _attestations(self) -> dict[tuple[int, str], Digest]:
-        """What auditors signed, as (level, name); the report of a local replay must be the one that was signed for."""
+        """What auditors signed, as (level, name); the report of a local replay must earn its level by what it says."""
         found: dict[tuple[int, str], Digest] = {}
 
         def one(a: Fields) -> None:
@@ -508,6 +509,16 @@ class _Body:
             report = a.take("report", str).encode() if a.has("report") else None
             if (level == LEVEL_LOCAL_REPLAY) != (report is not None) or (report and sha256(report) != evidence):
                 a.fault("the report is not the one that was signed for")
+            if report is not None:
+                read_report(
+                    report,
+                    network=self.issuers.network.fingerprint,
+                    study=self.study,
+                    hospital=(self.controller, self.name),
+                    erasure=self.batch,
+                    branch=self.branch,
+                    method=self.method,
+                )
             found[level, auditor_name(holder[1], seat)] = evidence
             self.auditors.append(
                 {"level": level, "seat": seat, "name": holder[1], "ledger_address": address_text(holder[0])}

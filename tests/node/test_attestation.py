@@ -13,7 +13,7 @@ import trio
 
 from crypto.digest import Digest
 from crypto.keys import KeyRing
-from crypto.statements import sign
+from crypto.statements import Certificate, sign
 from node import attestation, certificate, document
 from node.attestation import Attestation
 from node.errors import InputError, NotFound, Refused, VerificationFailed
@@ -42,6 +42,18 @@ def resigned(net: Net, one: Attestation, key: KeyRing | None = None, **changes: 
     ring = net.seatings[-1].ring if key is None else key
     domain = net.network.contracts.domains.of(changed.statement)
     return attestation.write(replace(changed, signature=sign(changed.statement, domain, ring.ledger)))
+
+
+def agreed(net: Net, paper: bytes, one: Attestation) -> bytes:
+    """A certificate with another word of its auditor in it, signed again by the hospital."""
+    tree = json.loads(paper)
+    place = next(i for i, each in enumerate(tree["attestations"]) if each["level"] == one.level)
+    told = {"evidence": one.evidence.hex(), "report": one.report.decode(), "signature": one.signature.hex()}
+    tree["attestations"][place] |= told
+    statement = Certificate(1, certificate.digest_of(tree))
+    domain = net.network.contracts.domains.of(statement)
+    tree["signature"] = sign(statement, domain, net.seatings[1].ring.ledger).hex()
+    return document.write(tree)
 
 
 def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, trainer: SharedTrainer) -> None:
@@ -118,5 +130,15 @@ def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, 
             assert levels(found) == ["L0", "L1", "L2", "L3", "L4", "P"]
             assert [(one["level"], one["seat_is"]) for one in found["auditors"]] == [(3, "checked"), (4, "checked")]
             assert one.report.decode() in [each["report"] for each in json.loads(paper)["attestations"]]
+
+            # offline, an auditor and a hospital that agree on a report that does not earn its level
+            for changed, message in (
+                (other_integers, "1 of 1 repeated rounds gave other integers"),
+                (one.report.replace(batch.hex().encode(), bytes(32).hex().encode()), "field erasure = '0000"),
+            ):
+                with pytest.raises(VerificationFailed, match=message):
+                    certificate.check(
+                        agreed(net, paper, attestation.read(resigned(net, one, report=changed))), net.network
+                    )
 
     trio.run(play)

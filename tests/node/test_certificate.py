@@ -14,9 +14,9 @@ from typing import Any
 import pytest
 import rfc8785
 
-from crypto.digest import sha256
-from crypto.keys import LedgerKey
-from crypto.statements import Certificate, sign
+from crypto.digest import Digest, sha256
+from crypto.keys import LedgerKey, address_text
+from crypto.statements import Attest, Certificate, sign
 from node import certificate, proof
 from node.errors import VerificationFailed
 from node.home import Network, parse_network
@@ -160,15 +160,28 @@ def forged(change: Callable[[dict[str, Any]], None]) -> bytes:
     """The certificate as a lying hospital would sign it: its own key is put in the place of the founder's."""
     tree = json.loads(BARE)
     own = tree["issuers"]["network"]["founders"][1]
-    from crypto.keys import address_text
-
     own["ledger"] = address_text(KEY.address)
+    _attest_again(tree)
     change(tree)
     del tree["signature"]
     digest = sha256(rfc8785.dumps(tree))
     statement = Certificate(1, digest)
     tree["signature"] = sign(statement, NETWORK.contracts.domains.of(statement), KEY).hex()
     return rfc8785.dumps(tree)
+
+
+def _attest_again(tree: dict[str, Any]) -> None:
+    """The report is of the forged network then, and an auditor whom no network file names has signed for it."""
+    one, given = tree["attestations"][0], tree["issuers"]["network"]
+    forged_network = parse_network({**NETWORK.raw, **given, "chain": {**NETWORK.raw["chain"], **given["chain"]}})
+    before = one["evidence"]
+    one["report"] = one["report"].replace(NETWORK.fingerprint, forged_network.fingerprint)
+    one["evidence"] = sha256(one["report"].encode()).hex()
+    one["ledger"] = address_text(KEY.address)
+    batch = Digest.from_hex(tree["erasure"]["batch"])
+    statement = Attest(batch, one["level"], one["seat"], Digest.from_hex(one["evidence"]))
+    one["signature"] = sign(statement, NETWORK.contracts.domains.of(statement), KEY).hex()
+    tree["claims"] = json.loads(json.dumps(tree["claims"]).replace(before, one["evidence"]))
 
 
 def without_own_signatures(tree: dict[str, Any]) -> None:
