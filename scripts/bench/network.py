@@ -31,7 +31,9 @@ PHASES = ("prepare", "train", "seal", "commit", "fetch", "judge", "aggregate", "
 RECORDS, TESTS, SIDE, CLASSES = 48, 8, 28, 3
 BATCH, RATE = 16, 0.01
 UP_S, ROUND_S = 300.0, 600.0
-PORT = 46000
+PORT = 26000
+"""The first of the ports that are listened on: below those that Linux gives to connections."""
+
 NAMESPACE = "KOINON_BENCH_NAMESPACE"
 _PAIR = re.compile(r"(\w+)=('[^']*'|\S+)")
 
