@@ -172,8 +172,8 @@ def run_network(folder: Path, data: Sequence[Path], model: str, rounds: int, por
     home = folder / "network"
     koinon("network", "init", "--home", home, "--base-port", port, *(x for one in data for x in ("--data", one)))
     os.environ["KOINON_NODE_LOG_LEVEL"] = "debug"
-    koinon("network", "up", "--home", home, "--detach")
     try:
+        koinon("network", "up", "--home", home, "--detach")
         study = ["--model", model, "--rounds", rounds + 2, "--local-epochs", 1, "--batch-size", BATCH]
         study += ["--learning-rate", RATE, "--min-consents", 2]
         koinon("study", "create", "--home", home / "member-1", *study)
