@@ -1,0 +1,1 @@
+"""The task of `scripts/bench/others` as a Flower app."""
