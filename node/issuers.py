@@ -220,19 +220,25 @@ def write_issuers(network: Network, history: History, store: Store, seats: Itera
 
 
 def lacking(network: Network, history: History, store: Store) -> list[Digest]:
-    """What to ask peers for, as subjects of notices, so that `write_issuers` shows every change with its quorum."""
+    """What to ask peers for, as subjects of notices, so that `write_issuers` shows every change with its quorum.
+
+    And every auditor's seat: whatever an auditor attests, a certificate may have to show whose word it is.
+    """
     found: list[Digest] = []
-    changes = list(_changes(network, history, store))
-    for _, write in changes:
+    seats = list(history.registry.auditors)
+    changes = [write for _, write in _changes(network, history, store)]
+    changes += [partial(_seating, one, store) for one in _voted_in(history, seats)]
+    for write in changes:
         try:
             write()
         except _Lacking as error:
             found.append(error.subject)
     if changes and not found:
         try:
-            read_issuers(Fields("issuers", write_issuers(network, history, store)), network)
+            read_issuers(Fields("issuers", write_issuers(network, history, store, seats)), network)
         except VerificationFailed:  # some of a change's votes
             found = [Digest(ledger.rjust(32, b"\0")) for ledger in _touched(network, history)]
+            found += [_about(one) for one in _voted_in(history, seats)]
     return list(dict.fromkeys(found))
 
 
@@ -304,8 +310,13 @@ def _admission(member: Member, store: Store) -> dict[str, Any]:
     }
 
 
+def _about(auditor: Auditor) -> Digest:
+    """The subject under which the votes for a seat are kept."""
+    return seat_subject(auditor.ledger, auditor.study, auditor.voted_end)
+
+
 def _seating(auditor: Auditor, store: Store) -> dict[str, Any]:
-    subject = seat_subject(auditor.ledger, auditor.study, auditor.term_end)
+    subject = _about(auditor)
     kept = (one for one in store.notices(subject, "AuditorSeatNotice") if isinstance(one, AuditorSeatNotice))
     votes = [one for one in kept if one.epoch == auditor.seated - 1]
     if not votes:
@@ -319,7 +330,7 @@ def _seating(auditor: Auditor, store: Store) -> dict[str, Any]:
         "sealing_key": auditor.sealing_key.hex(),
         "name": auditor.name,
         "study": auditor.study.hex(),
-        "term_end": auditor.term_end,
+        "term_end": auditor.voted_end,
         "seat_signature": votes[0].seat_signature.hex(),
         "votes": _votes(votes),
     }

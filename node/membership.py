@@ -232,6 +232,7 @@ class Auditor:
     name: str
     study: Digest  # zero: every study of the network
     term_end: int  # unix seconds, zero: no end
+    voted_end: int  # what the votes for the seat named; a term that is ended early leaves it
     seated: int  # epoch
 
     def sits(self, at: int) -> bool:
@@ -368,6 +369,7 @@ class Registry:
                     record.sealing_key,
                     record.name,
                     record.study,
+                    record.term_end,
                     record.term_end,
                     record.epoch,
                 )

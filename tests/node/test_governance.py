@@ -28,14 +28,16 @@ from node.errors import (
     VerificationFailed,
 )
 from node.governance import KINDS_OF_KEYS, recovery_statement
+from node.history import History
 from node.home import create_home
-from node.issuers import Issuers, lacking, read_issuers, write_issuers
+from node.issuers import Issuers, lacking, read_issuers, shows_seat, write_issuers
 from node.membership import ROTATION_INTERVAL_S
 from node.messages import Notice, RotationNotice
 from node.notices import counts
 from node.records import (
     AuditAnnouncement,
     AuditOpened,
+    AuditorEnded,
     AuditorSeated,
     Call,
     MemberRecovered,
@@ -396,6 +398,26 @@ def test_members_seat_an_auditor_for_one_study_and_a_term(tmp_path: Path, traine
             for key, value in (("name", "Other Ltd"), ("term_end", end + 1), ("votes", change["votes"][:1])):
                 with pytest.raises(VerificationFailed):
                     read(net, {**tree, "changes": [{**change, key: value}]})
+
+            # Every member comes to keep the votes for a seat, also who gave none; an early end changes nothing of that.
+            silent = net.nodes[2]
+            await net.until(lambda: lacking(net.network, silent.history, silent.participant.store) == [])
+            assert write_issuers(net.network, silent.history, silent.participant.store, (0,)) == tree
+            poor = Store(tmp_path / "poor", bytes(32))
+            (asked,) = lacking(net.network, voter.history, poor)
+            kept = voter.participant.store.notices(asked, "AuditorSeatNotice")
+            poor.remember(kept[0], own=False)
+            assert asked in lacking(net.network, voter.history, poor), "one vote is no quorum"
+            poor.remember(kept[1], own=False)
+            assert lacking(net.network, voter.history, poor) == []
+            ended = History()
+            for logged in net.ledger.records(0, net.ledger.head().number):
+                ended.apply(logged)
+            later = replace(logged.position, block=logged.position.block + 1)
+            ended.apply(replace(logged, position=later, record=AuditorEnded(0, node.now, ended.registry.epoch + 1)))
+            assert ended.registry.auditors[0].term_end == node.now
+            assert shows_seat(ended, poor, 0)
+            poor.close()
 
             def announced(study: Digest) -> AuditAnnouncement:
                 statement = AuditAccess(study, 0, 1, 1, AUDIT_GROUND)
