@@ -573,7 +573,7 @@ class Desk:
                 await self._auto(node, study)
 
     async def _auto(self, node: Node, study: Digest) -> None:
-        """Grant what our register covers, then join: the order matters, the first round's snapshot is its opening."""
+        """Grant what our register covers, or wait for the dpo, then join: the first round's snapshot is its opening."""
         found = self._node.history.studies[study]
         if not found.created.terms.invited >> self.member & 1:
             return
@@ -583,12 +583,14 @@ class Desk:
         if self._node.store.meta(f"enrolled {study.hex()}") is None:
             attended = self.vault.needs_officer and self._officer is None
             if attended or (self._register is None and not self.network.synthetic):
-                if mark not in self._complained:
-                    self._complained.add(mark)
-                    log.warning("waiting for the dpo's `koinon consent grant`", study=study.hex()[:12])
-                return
-            register = self._register.read_bytes() if self._register is not None else None
-            await node.core(self._enrol_unattended, study, register, node.now)
+                if not await node.core(self.vault.holdings, study):
+                    if mark not in self._complained:
+                        self._complained.add(mark)
+                        log.warning("waiting for the dpo's `koinon consent grant`", study=study.hex()[:12])
+                    return
+            else:
+                register = self._register.read_bytes() if self._register is not None else None
+                await node.core(self._enrol_unattended, study, register, node.now)
             await node.core(self._node.store.set_meta, f"enrolled {study.hex()}", str(node.now))
             await self._post_grants(node, study)
             return

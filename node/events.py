@@ -17,7 +17,7 @@ from typing import Any, Final
 from crypto.digest import Digest
 
 FILE: Final = "events.db"
-FORMAT: Final = 3
+FORMAT: Final = 4
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS event (
     block INTEGER, log INTEGER, entry INTEGER, block_hash BLOB, time INTEGER, "transaction" TEXT,
@@ -34,7 +34,9 @@ CREATE TABLE IF NOT EXISTS followed (number INTEGER PRIMARY KEY, hash BLOB);
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """One record of the chain, told. `members`: a bitmap of who it is by or about; `transaction`: see `trail`.
+    """One record of the chain, told. `members`: a bitmap of who it is by or about.
+
+    `transaction`: the hash of the one that carried it, as `transaction_text` writes it.
 
     `entry`: place inside the log, of those that say several things.
     `deployment`: which of the network's it is from, counted from 0.

@@ -6,6 +6,9 @@ and holds headers down from it and the receipts of the blocks that matter, can r
 them offline, and nobody can hide, add or change one. What this file does not know: JSON-RPC, sockets, files, records
 (`node/abi.py` turns a log into a record).
 
+The hash of a transaction is not proven: the header names a root over the transactions, which are not kept, so it is
+the word of the endpoint that gave the block. What can be checked is that every receipt has one and no two the same.
+
 Formats: Ethereum Yellow Paper, sections 4.3 and 4.4; EIP-2718 (typed receipts: a type byte, then the RLP list); QBFT
 headers as in the Enterprise Ethereum Alliance's QBFT specification (:func:`hash_of_header`).
 """
@@ -41,14 +44,14 @@ class RawLog:
         address: the emitting contract, 20 bytes.
         topics: up to four words; the first is the event's.
         data: the ABI-encoded rest.
-        transaction_index: which transaction of the block emitted it, from 0.
+        transaction: hash of the transaction that emitted it, as the endpoint states it.
         log_index: its place among all logs of the block, from 0.
     """
 
     address: bytes
     topics: tuple[Digest, ...]
     data: bytes
-    transaction_index: int
+    transaction: Digest
     log_index: int
 
 
@@ -60,11 +63,13 @@ class BlockEvidence:
         number: the block's number; the header says the same.
         header_rlp: the RLP list whose keccak256 is the block's hash.
         receipts_rlp: each receipt as it stands in the receipts trie, in order: an RLP list, after a type byte if typed.
+        transactions: the hash of each receipt's transaction, as the endpoint states it.
     """
 
     number: int
     header_rlp: bytes
     receipts_rlp: tuple[bytes, ...]
+    transactions: tuple[Digest, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +80,7 @@ class VerifiedBlock:
     block_hash: Digest
     parent_hash: Digest
     timestamp: int
+    transactions: tuple[Digest, ...]
     logs: tuple[RawLog, ...]
 
 
@@ -84,7 +90,8 @@ def verify_block(evidence: BlockEvidence) -> VerifiedBlock:
     Whether the hash is the right one is the caller's question: compare it with the block that a child names as parent.
 
     Raises:
-        VerificationFailed: bytes that are no header or receipt, another number, or receipts that the header denies.
+        VerificationFailed: bytes that are no header or receipt, another number, receipts that the header denies, or
+            not a hash of its own for each receipt's transaction.
     """
     where = f"block {evidence.number}"
     header = _words(where, "header", evidence.header_rlp)
@@ -96,12 +103,20 @@ def verify_block(evidence: BlockEvidence) -> VerifiedBlock:
     root = receipts_root(evidence.receipts_rlp)
     if root != header[_RECEIPTS]:
         raise VerificationFailed(f"{where}: receipts root: expected {header[_RECEIPTS].hex()}, computed {root.hex()}")
+    needed, found, different = (
+        len(one) for one in (evidence.receipts_rlp, evidence.transactions, {*evidence.transactions})
+    )
+    if not needed == found == different:
+        raise VerificationFailed(
+            f"{where}: transactions: expected {needed} different hashes, found {found}, {different} of them different"
+        )
     return VerifiedBlock(
         number=number,
         block_hash=_hash_of(where, header),
         parent_hash=_word(where, "parent hash", header[_PARENT]),
         timestamp=int.from_bytes(header[_TIMESTAMP], "big"),
-        logs=tuple(_logs(where, evidence.receipts_rlp)),
+        transactions=evidence.transactions,
+        logs=tuple(_logs(where, evidence)),
     )
 
 
@@ -180,10 +195,10 @@ def encode_receipt(
     return encoded if kind == 0 else bytes([kind]) + encoded
 
 
-def _logs(where: str, receipts_rlp: Sequence[bytes]) -> Iterable[RawLog]:
+def _logs(where: str, evidence: BlockEvidence) -> Iterable[RawLog]:
     log_index = 0
-    for transaction_index, receipt in enumerate(receipts_rlp):
-        place = f"{where}, receipt {transaction_index}"
+    for index, (receipt, transaction) in enumerate(zip(evidence.receipts_rlp, evidence.transactions, strict=True)):
+        place = f"{where}, receipt {index}"
         # EIP-2718: a first byte below 0x80 is a type, an RLP list begins at 0xc0.
         body = receipt[1:] if receipt[:1] and receipt[0] < 0x80 else receipt
         fields = _list(place, body)
@@ -193,7 +208,7 @@ def _logs(where: str, receipts_rlp: Sequence[bytes]) -> Iterable[RawLog]:
             match entry:
                 case [bytes() as address, [*topics], bytes() as data] if len(address) == 20 and len(topics) <= 4:
                     words = tuple(_word(place, "topic", topic) for topic in topics)
-                    yield RawLog(address, words, data, transaction_index, log_index)
+                    yield RawLog(address, words, data, transaction, log_index)
                 case _:
                     raise VerificationFailed(f"{place}: log {log_index} is not (address, topics, data)")
             log_index += 1

@@ -64,7 +64,7 @@ class Reorganised(LedgerError):
 
 
 def logged_of(block: VerifiedBlock, codec: Codec, contracts: Contracts) -> list[Logged]:
-    """The records of every deployment in a verified block, in order. `transaction` is the index inside the block."""
+    """The records of every deployment in a verified block, in order."""
     found: list[Logged] = []
     for log in block.logs:
         for deployment, one in enumerate(contracts.line):
@@ -73,7 +73,7 @@ def logged_of(block: VerifiedBlock, codec: Codec, contracts: Contracts) -> list[
                     Position(block.number, log.log_index, place),
                     block.block_hash,
                     block.timestamp,
-                    Digest(log.transaction_index.to_bytes(32, "big")),
+                    log.transaction,
                     record,
                     deployment,
                 )

@@ -96,6 +96,13 @@ class RoundHistory:
     failed: RoundFailed | None = None
     ended: Position | None = None
 
+    def answer_of(self, member: int) -> Logged | None:
+        """What the chain has of a member's answer: its commitment or its abstention."""
+        for one in self.logged:
+            if isinstance(one.record, Committed | Abstained) and one.record.member == member:
+                return one
+        return None
+
     @property
     def ended_at(self) -> int | None:
         """Block time of its end; None while it is open."""
@@ -255,6 +262,7 @@ class History:
         self.skipped: list[Logged] = []
         self.equivocations: list[Logged] = []
         self.last: Position | None = None
+        self.transactions: dict[Position, Digest] = {}  # what carried each record
         self._snapshots: dict[Position, tuple[Digest, Digest]] = {}
         self._consent_accs: list[tuple[Position, int, Digest]] = []
 
@@ -268,7 +276,7 @@ class History:
         if self.last is not None and logged.position <= self.last:
             raise ValueError(f"record at {logged.position} comes after {self.last}")
         if logged.deployment < self.deployment:
-            self.last = logged.position
+            self._came(logged)
             self._late(logged)
             return
         if logged.deployment > self.deployment:
@@ -276,7 +284,7 @@ class History:
         record = logged.record
         if isinstance(record, StudyContinued):
             self._check_continued(record)
-        self.last = logged.position
+        self._came(logged)
         match record:
             case StudyContinued():
                 self.studies[record.study].registered.clear()
@@ -358,6 +366,10 @@ class History:
                 study.active_branch = record.branch
             case _:
                 self._erasure(logged)
+
+    def _came(self, logged: Logged) -> None:
+        self.last = logged.position
+        self.transactions[logged.position] = logged.transaction
 
     def _refound(self, logged: Logged) -> None:
         """The first record of the deployment that the members go on with: its accumulators begin anew."""

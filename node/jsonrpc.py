@@ -118,7 +118,7 @@ def raw_log(entry: Mapping[str, Any]) -> RawLog:
         address=data(entry["address"]),
         topics=tuple(word(topic) for topic in json_list("topics", entry["topics"])),
         data=data(entry["data"]),
-        transaction_index=quantity(entry["transactionIndex"]),
+        transaction=word(entry["transactionHash"]),
         log_index=quantity(entry["logIndex"]),
     )
 

@@ -347,11 +347,20 @@ class EthereumLedger:
 
         Raises:
             NotFound: there is no such block.
-            ChainDisputed: the client's header does not hash to the block's hash, or its receipts are not the header's.
+            ChainDisputed: the client's header does not hash to the block's hash, or its receipts are not the header's
+                or not of the transactions that the block lists.
         """
         block = self.client.block(number)
+        receipts = self._receipts(block)
+        transactions = tuple(word(found["transactionHash"]) for found in receipts)
+        listed = tuple(word(one) for one in json_list("transactions", block["transactions"]))
+        if transactions != listed:
+            raise ChainDisputed(
+                f"{self.client.url}: block {number}: transactions: the block lists {_hashes(listed)}, "
+                f"its receipts are of {_hashes(transactions)}"
+            )
         evidence = BlockEvidence(
-            number, header_rlp(block), tuple(receipt_rlp(found) for found in self._receipts(block))
+            number, header_rlp(block), tuple(receipt_rlp(found) for found in receipts), transactions
         )
         try:
             verified = verify_block(evidence)
@@ -459,7 +468,7 @@ class EthereumLedger:
                         position=Position(quantity(entry["blockNumber"]), log.log_index, place),
                         block_hash=word(entry["blockHash"]),
                         timestamp=self._stamp(entry),
-                        transaction=word(entry["transactionHash"]),
+                        transaction=log.transaction,
                         record=record,
                         deployment=deployment,
                     )
@@ -539,6 +548,10 @@ def hand_over(client: EthereumClient, old: LedgerKey, new: bytes) -> int:
         return 0
     SendingAccount(client, old, MemorySentStore()).transact(new, b"", lambda: TRANSFER_GAS, value=value)
     return value
+
+
+def _hashes(transactions: Sequence[Digest]) -> str:
+    return ", ".join(one.hex() for one in transactions) or "none"
 
 
 def _was_delivered(error: requests.RequestException) -> bool:

@@ -530,6 +530,11 @@ class Logged:
     deployment: int = 0
 
 
+def transaction_text(transaction: Digest) -> str:
+    """A transaction's hash in the form that clients and block explorers take."""
+    return f"0x{transaction.hex()}"
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # Calls: what anyone may carry to the chain. The contracts look at the signatures inside, never at the carrier.
 

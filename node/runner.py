@@ -692,9 +692,7 @@ class Orders:
         for one in held:
             key, study = vault.annex(one.consent_id).leaf_key, one.study
             uses = proof.findings(history, self._node.participant, study, one.member, key)
-            rows += disclosures.of_consent(
-                history, self._node.participant.study(study).study.name, self._desk.hospital, uses
-            )
+            rows += disclosures.of_consent(history, self._node.participant.study(study).study.name, one.member, uses)
         return sorted(rows, key=lambda row: (row["date"], row["recipient"]))
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:

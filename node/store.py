@@ -58,7 +58,7 @@ from node.messages import (
 )
 from node.wire import decode_notice, encode
 
-FORMAT = 1
+FORMAT = 2
 SENT_KEPT_BLOCKS = 1_000  # below the newest mined: a deeper reorganisation is not repaired by sending again
 PARTIAL = ".partial"
 PARTIAL_KEPT_S = 7 * 86_400.0  # what is left of a pull that nobody goes on with
@@ -67,7 +67,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS meta (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS blocks (
     number INTEGER PRIMARY KEY, hash BLOB NOT NULL, timestamp INTEGER NOT NULL, header BLOB NOT NULL,
-    receipts BLOB NOT NULL
+    receipts BLOB NOT NULL, transactions BLOB NOT NULL
 );
 CREATE TABLE IF NOT EXISTS notices (
     subject BLOB NOT NULL, kind TEXT NOT NULL, turn INTEGER NOT NULL, member INTEGER NOT NULL,
@@ -218,15 +218,16 @@ class Store:
     # The chain's evidence
 
     def add_block(self, block_hash: bytes, timestamp: int, evidence: BlockEvidence) -> None:
-        """Keep a final block's header and receipts: what the offline audit recomputes."""
+        """Keep a final block's header, receipts and transactions' hashes: what the offline audit reads."""
         receipts = json.dumps([r.hex() for r in evidence.receipts_rlp])
         self.execute(
-            "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?)",
+            "INSERT OR REPLACE INTO blocks VALUES (?, ?, ?, ?, ?, ?)",
             evidence.number,
             block_hash,
             timestamp,
             evidence.header_rlp,
             receipts.encode(),
+            b"".join(evidence.transactions),
         )
 
     def last_block(self) -> int:
@@ -236,12 +237,12 @@ class Store:
 
     def blocks(self, first: int = 0) -> Iterator[tuple[BlockEvidence, Digest]]:
         """Kept blocks in order, each with the hash it was stored under."""
-        rows = self.query("SELECT number, hash, header, receipts FROM blocks WHERE number >= ? ORDER BY number", first)
-        for number, block_hash, header, receipts in rows:
-            yield (
-                BlockEvidence(number, header, tuple(bytes.fromhex(r) for r in json.loads(receipts))),
-                Digest(block_hash),
-            )
+        rows = self.query(
+            "SELECT number, hash, header, receipts, transactions FROM blocks WHERE number >= ? ORDER BY number", first
+        )
+        for number, block_hash, header, receipts, transactions in rows:
+            encoded = tuple(bytes.fromhex(one) for one in json.loads(receipts))
+            yield BlockEvidence(number, header, encoded, split_hashes(transactions)), Digest(block_hash)
 
     def block_hash(self, number: int) -> Digest | None:
         """Hash of a kept block, or None."""
@@ -530,6 +531,11 @@ class Store:
         """The newest segment."""
         found = self.segments()
         return found[-1] if found else None
+
+
+def split_hashes(joined: bytes) -> tuple[Digest, ...]:
+    """Hashes that are kept one after the other; `EncodingError` where they do not end with a whole one."""
+    return tuple(Digest(joined[at : at + 32]) for at in range(0, len(joined), 32))
 
 
 def _shred(path: Path) -> None:

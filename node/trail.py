@@ -4,8 +4,8 @@ What may live here: pure readings of records and of the folded history, as plain
 this file does not know: files, the network, patients. Nothing here names a person: a consent appears by its id, which
 only its hospital and its patient can read, and no figure counts patients (an anchor's count is padded).
 
-A member is shown by its registered name, times are block times (unix seconds). A node's evidence holds receipts and not
-transactions, so a transaction is shown by its place in its block, or by its hash where the ledger gave one.
+A member is shown by its registered name, times are block times (unix seconds), a transaction by its hash. The hash is
+the endpoint's word (`node/evidence.py`); everything else is proven by headers and receipts.
 """
 
 from __future__ import annotations
@@ -69,14 +69,12 @@ from node.records import (
     StudyCreated,
     VerdictsGiven,
     Withdrawn,
+    transaction_text,
 )
 from node.validity import Code, code_of
 
 SHORT = 12
 """Digits of an id where the whole is shown elsewhere."""
-
-_TRANSACTION_INDEXES = 1 << 32
-"""Below this, a `Logged.transaction` is a place in the block (see `node/follower.py`), not a hash."""
 
 CONTRACT, HOLDER = "the contract", "holder, hospital or quorum"
 REFUSED_FOR: Final = {
@@ -358,7 +356,7 @@ def tell(logged: Iterable[Logged]) -> Iterator[Event]:
             entry=one.position.entry,
             block_hash=one.block_hash,
             time=one.timestamp,
-            transaction=_transaction(one.transaction),
+            transaction=transaction_text(one.transaction),
             kind=_kind(record),
             study=names.study(record),
             round=getattr(record, "round_id", None),
@@ -394,11 +392,6 @@ def _kind(record: Record) -> str:
     return KINDS[list(_WORDS).index(type(record))]
 
 
-def _transaction(transaction: Digest) -> str:
-    index = int.from_bytes(transaction, "big")
-    return str(index) if index < _TRANSACTION_INDEXES else transaction.hex()
-
-
 # --------------------------------------------------------------------------------------------------------------------
 # Who took part
 
@@ -423,8 +416,9 @@ def participation(history: History, study: Digest) -> dict[str, Any]:
     Returns:
         {study, rounds: [{round_id, branch, height, state, attempt, members: [...]}], totals: [...]}. A member's row
         has `asked committed abstained no_commit included unavailable suspended voted contradicted` as truth values,
-        `invalid` as the name of the first failing rule or None, and `missed` as "commit", "data" (its blobs were not to
-        be had), or None. `voted` says whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
+        `invalid` as the name of the first failing rule or None, `missed` as "commit", "data" (its blobs were not to be
+        had), or None, and `transaction` as the hash of what carried its commitment or abstention, or None. `voted` says
+        whose votes were posted; a quorum suffices, so the absence of a vote is no miss.
 
     Raises:
         NotFound: no such study.
@@ -527,6 +521,7 @@ def _round_row(history: History, one: RoundHistory) -> dict[str, Any]:
         committed, abstained = member in one.commits, member in one.abstained
         no_commit = one.over and not (suspended or committed or abstained)
         unavailable = committed and decided is not None and not decided >> member & 1
+        answer = one.answer_of(member)
         parts.append(
             {
                 "member": member,
@@ -542,6 +537,7 @@ def _round_row(history: History, one: RoundHistory) -> dict[str, Any]:
                 "voted": final is not None and bool(final.signers >> member & 1),
                 "contradicted": member in liars,
                 "missed": "commit" if no_commit else "data" if unavailable else None,
+                "transaction": None if answer is None else transaction_text(answer.transaction),
             }
         )
     return {
@@ -598,6 +594,7 @@ def round_report(history: History, study: Digest, which: int | str) -> dict[str,
     one = find_round(history, study, which)
     opened, final = one.opened, one.final
     position, sealed_at = history.seal(one)
+    carried = {at: transaction_text(history.transactions[at]) for at in (one.position, position, one.ended) if at}
     result = None
     if final is not None:
         trust = final.result.trust
@@ -622,15 +619,23 @@ def round_report(history: History, study: Digest, which: int | str) -> dict[str,
         "parent_result": opened.parent_result.hex(),
         "consent_accumulator": opened.consent_acc.hex(),
         "membership_accumulator": opened.membership_acc.hex(),
-        "opened": {"time": opened.opened_at, "block": one.position.block},
-        "sealed": {"time": sealed_at, "block": None if position is None else position.block} if one.over else None,
+        "opened": {"time": opened.opened_at, "block": one.position.block, "transaction": carried[one.position]},
+        "sealed": {
+            "time": sealed_at,
+            "block": None if position is None else position.block,
+            "transaction": None if position is None else carried[position],
+        }
+        if one.over
+        else None,
         "commitments": [
             {"member": m, "update_root": c.update_root.hex(), "dataset_root": c.dataset_root.hex()}
             for m, c in sorted(one.commits.items())
         ],
         "result": result,
         "failure": None if one.failed is None else FAILED_FOR.get(one.failed.reason, f"reason {one.failed.reason}"),
-        "ended": None if one.ended is None else {"time": one.logged[-1].timestamp, "block": one.ended.block},
+        "ended": None
+        if one.ended is None
+        else {"time": one.logged[-1].timestamp, "block": one.ended.block, "transaction": carried[one.ended]},
     }
 
 

@@ -1,4 +1,4 @@
-"""What an audit bundle is: its members, its manifest, and what may be in it. `koinon.bundle/1`.
+"""What an audit bundle is: its members, its manifest, and what may be in it. `koinon.bundle/2`.
 
 What may live here: the format, and the one rule of what leaves a home, which whoever makes a bundle applies
 (`node/audit/export.py`) and whoever checks one applies again (`node/audit/packed.py`), so that something left out by
@@ -6,7 +6,7 @@ the rule is never mistaken for something missing. What this file does not know: 
 
     manifest.json           who exported what when; name, size and sha256 of every member below (canonical JSON)
     signature.json          the exporter's signature over sha256(manifest.json)
-    blocks.jsonl            headers and receipts, a line a block
+    blocks.jsonl            headers, receipts and hashes of transactions, a line a block
     certificates/BATCH.json certificates of erasures that this home made, without the patient's annex
     contents/KIND/ROOT      ciphertexts, models and specifications under their content roots
     index.html              the page for people
@@ -31,7 +31,7 @@ from node.history import History, RoundHistory
 from node.home import VERSION
 from node.messages import CommitNotice, Notice, OpeningNotice, TombstoneNotice
 
-SCHEMA: Final = "koinon.bundle/1"
+SCHEMA: Final = "koinon.bundle/2"
 SIGNATURE_SCHEMA: Final = "koinon.bundle-signature/1"
 MANIFEST, SIGNATURE = "manifest.json", "signature.json"
 BLOCKS, KEYS, NETWORK, NOTICES, PAGE = "blocks.jsonl", "keys.jsonl", "network.json", "notices.jsonl", "index.html"

@@ -180,8 +180,12 @@ def keystore_is_ours(audit: Audit) -> str | None:
 
 
 def chain_is_whole(audit: Audit) -> str | None:
-    """Headers hash and link from the genesis hash of network.json, receipts are theirs, logs are records."""
+    """Headers hash and link from the genesis hash of network.json, receipts are theirs, logs are records.
+
+    A transaction's hash is under no header that is kept: each receipt has one, and it stands nowhere else.
+    """
     parent = audit.network.genesis_hash
+    transactions: dict[Digest, int] = {}
     for expected_number, (evidence, stored, stamp) in enumerate(audit.store.evidence()):
         where = f"{audit.store.file_of('blocks')}: block {evidence.number}"
         equal("block number", where, expected_number, evidence.number)
@@ -190,7 +194,8 @@ def chain_is_whole(audit: Audit) -> str | None:
             block = verify_block(evidence)
         except VerificationFailed as error:
             expected, got = _values(error.message)
-            raise Fault("receipts" if "receipt" in error.message else "header", where, expected, got) from None
+            kind = next((one for one in ("transactions", "receipt") if one in error.message), "header")
+            raise Fault("receipts" if kind == "receipt" else kind, where, expected, got) from None
         if evidence.number == 0:
             equal("genesis hash", where, audit.network.genesis_hash, block.block_hash)
         else:
@@ -198,6 +203,11 @@ def chain_is_whole(audit: Audit) -> str | None:
         equal("timestamp", where, block.timestamp, stamp)
         parent = block.block_hash
         audit.hashes[evidence.number] = block.block_hash
+        for transaction in block.transactions:
+            before = transactions.setdefault(transaction, block.number)
+            holds(
+                "transactions", where, "in no other block", before == block.number, f"{transaction.hex()} in {before}"
+            )
         try:
             logs = logged_of(block, audit.codec, audit.network.contracts)
         except NodeError as error:

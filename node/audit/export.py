@@ -203,6 +203,7 @@ class _Export:
                 timestamp=timestamp,
                 header=evidence.header_rlp.hex(),
                 receipts=[one.hex() for one in evidence.receipts_rlp],
+                transactions=[one.hex() for one in evidence.transactions],
             )
 
     def _notice_lines(self, about: About) -> Iterator[bytes]:

@@ -23,7 +23,7 @@ from node import jsontext
 from node.errors import LocalFault, NodeError
 from node.evidence import BlockEvidence
 from node.messages import Notice
-from node.store import FORMAT, Store
+from node.store import FORMAT, Store, split_hashes
 from node.wire import decode_notice
 
 DATABASE = "node.db"
@@ -137,15 +137,19 @@ class HomeReader(Store):
 
     def evidence(self) -> Iterator[tuple[BlockEvidence, bytes, int]]:
         """Kept blocks in order, each with the hash and the timestamp it was stored under."""
-        sql = "SELECT number, hash, timestamp, header, receipts FROM blocks ORDER BY number"
-        for number, block_hash, timestamp, header, receipts in self.rows(sql):
+        sql = "SELECT number, hash, timestamp, header, receipts, transactions FROM blocks ORDER BY number"
+        for number, block_hash, timestamp, header, receipts, transactions in self.rows(sql):
             where = f"{self.file_of('blocks')}: block {number}"
             try:
                 listed = jsontext.loads(bytes(receipts))
                 encoded = tuple(bytes.fromhex(one) for one in listed)
-                yield BlockEvidence(int(number), bytes(header), encoded), bytes(block_hash), int(timestamp)
             except (TypeError, ValueError) as error:
                 raise Fault("receipts", where, "a list of receipts in hexadecimal digits", error) from None
+            try:
+                hashes = split_hashes(bytes(transactions))
+            except (TypeError, ValueError, CryptoError) as error:
+                raise Fault("transactions", where, "hashes of 32 bytes", error) from None
+            yield BlockEvidence(int(number), bytes(header), encoded, hashes), bytes(block_hash), int(timestamp)
 
     def kept_notices(self, kind: str | None = None) -> Iterator[KeptNotice]:
         """Every notice with its key, in a fixed order."""

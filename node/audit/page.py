@@ -21,6 +21,7 @@ from node.erasure import GROUNDS, claims, is_overdue, state_of
 from node.history import ErasureHistory, History, RoundHistory, StudyHistory
 from node.home import Network
 from node.membership import members_of
+from node.records import transaction_text
 from node.study import Study
 from node.trail import FAILED_FOR, participation
 
@@ -277,12 +278,14 @@ def _rounds(history: History, study: Digest, names: _Names) -> list[str]:
                 if one.final is None
                 else f"{one.final.signers.bit_count()} votes, {one.opened.quorum} needed: "
                 f"{names.members(one.final.signers)}",
+                "-" if one.ended is None else _code(transaction_text(history.transactions[one.ended])),
             )
         )
-    header = ("round", "opened", "asked", "committed", "included", "left out, and why", "model", "votes")
+    header = ("round", "opened", "asked", "committed", "included", "left out, and why", "model", "votes", "transaction")
     caption = (
         "Every round. no commit, abstained, unavailable and suspended are facts, not guilt; names in capitals are "
-        "the first rule that a contribution broke. Votes beyond the posted quorum are not on the chain"
+        "the first rule that a contribution broke. Votes beyond the posted quorum are not on the chain. The "
+        "transaction is the one that ended the round"
     )
     return [_table(header, rows, caption)]
 
@@ -320,6 +323,7 @@ def _withdrawals(about: About, history: History) -> list[str]:
         rows.append(
             (
                 str(position.block),
+                _code(transaction_text(history.transactions[position])),
                 _moment(record.at),
                 "a consent given in an anchor" if grant is None else _code(grant.study.hex()[:12]),
                 *((_code(consent) if consent in about.consents else "not shown",) if about.consents else ()),
@@ -331,7 +335,7 @@ def _withdrawals(about: About, history: History) -> list[str]:
             f"Consents withdrawn: {len(rows)}. A withdrawal is one consent, at one hospital, for one study; how "
             "many persons that is cannot be read from the chain."
         ),
-        _table(("block", "time", "study", *(("consent",) if about.consents else ())), rows),
+        _table(("block", "transaction", "time", "study", *(("consent",) if about.consents else ())), rows),
     ]
     if about.consents:
         named = []
@@ -363,7 +367,10 @@ def _erasure(about: About, history: History, one: ErasureHistory, spec: Study | 
     now = about.head[2]
     late = " (overdue at the last block)" if is_overdue(one, now) else ""
     silent = "nobody" if one.closed is None else names.members(one.closed.exceptions)
-    rows = [(state.replace("_", " "), _moment(at)) for state, at in sorted(one.times.items(), key=lambda p: p[1])]
+    rows = [
+        (state.replace("_", " "), _moment(at), _code(transaction_text(one.marks[state].transaction)))
+        for state, at in sorted(one.times.items(), key=lambda p: p[1])
+    ]
     study_name = opened.study.hex()[:12] if spec is None else spec.name
     earned = claims(
         one,
@@ -385,7 +392,7 @@ def _erasure(about: About, history: History, one: ErasureHistory, spec: Study | 
             ("refused on", "-" if one.refused is None else _text(GROUNDS.get(one.refused.ground, one.refused.ground))),
             ("members without a final attestation of their purge", silent if one.closed else "not closed yet"),
         ),
-        _table(("state", "since"), rows, "Its clock"),
+        _table(("state", "since", "transaction"), rows, "Its clock, and the transaction that first reached a state"),
         _table(
             ("level", "what may be said of it by the chain", "does not show"),
             sentences,

@@ -128,7 +128,7 @@ def trail(
         until=None if until is None else _moment(until, "--until"),
     )
     header = ["time (UTC)", "block", "transaction", "who", "what", "kind"]
-    shown = [[moment(r["time"]), r["block"], r["transaction"], r["who"], r["what"], r["kind"]] for r in rows]
+    shown = [[moment(r["time"]), r["block"], short(r["transaction"]), r["who"], r["what"], r["kind"]] for r in rows]
     if history.deployment:  # the network moved: say which deployment an entry is from
         header.append("deployment")
         shown = [[*line, row["deployment"]] for line, row in zip(shown, rows, strict=True)]
@@ -360,13 +360,18 @@ def _shown(found: Any) -> list[str]:
         if not isinstance(found[0], dict):
             return [", ".join(map(str, found))]
         header = list(found[0])
-        rows = [[moment(one[k]) if k in TIMES else one.get(k) for k in header] for one in found]
+        rows = [[_value(k, one.get(k)) for k in header] for one in found]
         return table([name.replace("_", " ") for name in header], rows)
-    lines = pairs(**{k: moment(v) if k in TIMES else v for k, v in found.items() if not isinstance(v, dict | list)})
+    lines = pairs(**{k: _value(k, v) for k, v in found.items() if not isinstance(v, dict | list)})
     for key, value in found.items():
         if isinstance(value, list | dict) and value:
             lines += ["", key.replace("_", " "), *(f"  {line}" for line in _shown(value))]
     return lines
+
+
+def _value(name: str, value: Any) -> Any:
+    """A field for people: a time in UTC, a transaction by its first digits (--json and --csv have it whole)."""
+    return moment(value) if name in TIMES else short(value) if name == "transaction" else value
 
 
 @audit.command()

@@ -118,7 +118,7 @@ class MemoryLedger:
         self._stamps: list[int] = []
         self._logged: list[Logged] = []
         self._first_log: list[int] = []  # by block: how many records came before it
-        self._close_block(ZERO, int(clock()), ())
+        self._close_block(int(clock()), ())
         self._begin()
         self._membership = Membership(self._machine, self.contracts.membership, members, auditors)
         self._consent = ConsentRegistry(self._machine, self.contracts.consent, self._membership)
@@ -127,7 +127,7 @@ class MemoryLedger:
             self._machine, self.contracts.unlearning, self._membership, self._training
         )
         self._line = ((self._membership, self._consent),)
-        self._close_block(ZERO, self._machine.timestamp, self._machine.commit())
+        self._close_block(self._machine.timestamp, self._machine.commit())
 
     def continued(
         self,
@@ -164,7 +164,7 @@ class MemoryLedger:
             new._unlearning = UnlearningRegistry(machine, contracts.unlearning, new._membership, new._training)
             self._membership.founded.value = True
             new._line = (*self._line, (new._membership, new._consent))
-            new._close_block(ZERO, machine.timestamp, machine.commit())
+            new._close_block(machine.timestamp, machine.commit())
         return new
 
     # --- reading
@@ -218,9 +218,8 @@ class MemoryLedger:
                 self._machine.rollback()
                 raise LedgerError(f"{type(call).__name__} cannot be encoded: {error}") from error
             records = self._machine.commit()
-            transaction = hash_words("memory-transaction", self._machine.parent_hash, self._machine.number)
             older = call.deployment if isinstance(call, Withdrawals) else None
-            self._close_block(transaction, self._machine.timestamp, records, older)
+            transaction = self._close_block(self._machine.timestamp, records, older)
             return Sent(transaction, self._machine.number, 0, records)
 
     def _dispatch(self, call: Call) -> None:
@@ -316,11 +315,11 @@ class MemoryLedger:
     def _begin(self) -> None:
         self._machine.begin(len(self._hashes), self._next_stamp(), self._hashes[-1])
 
-    def _close_block(
-        self, transaction: Digest, timestamp: int, records: tuple[Record, ...], deployment: int | None = None
-    ) -> None:
+    def _close_block(self, timestamp: int, records: tuple[Record, ...], deployment: int | None = None) -> Digest:
+        """Put a block on the chain; the hash of its one transaction."""
         number = len(self._hashes)
         parent = self._hashes[-1] if self._hashes else ZERO
+        transaction = hash_words("memory-transaction", self.contracts.chain_id, number, parent)
         contents = keccak256(repr(records).encode())
         block_hash = hash_words("memory-block", self.contracts.chain_id, number, parent, timestamp, contents)
         self._hashes.append(block_hash)
@@ -337,3 +336,4 @@ class MemoryLedger:
             )
             for index, record in enumerate(records)
         )
+        return transaction

@@ -14,7 +14,7 @@ from crypto.digest import Digest
 from node.erasure import in_flight
 from node.history import History, RoundHistory
 from node.membership import members_of
-from node.records import FormRegistered
+from node.records import FormRegistered, Position, transaction_text
 from node.study import BASIS, CUSTODY, ON_WITHDRAWAL
 
 NOT_KNOWN: Final = "not known here: show the card, or ask at the hospital that holds the consent"
@@ -69,7 +69,8 @@ def consent_report(
         {consent_id, study, hospital, form, granted, withdrawal, in_flight, uses, uses_known}. `granted` is None for a
         consent in an anchor: the chain does not list those. `in_flight`: the rounds that ran when the withdrawal came,
         each with what became of the hospital's part. `uses`: agreed rounds of the study's present line, each with the
-        finding and who could open the hospital's update.
+        finding and who could open the hospital's update. `transaction`: what carried the grant, the withdrawal and, in
+        a round, the hospital's commitment or abstention.
     """
     grant, ended = history.grants.get(consent), history.withdrawals.get(consent)
     if grant is not None:
@@ -81,8 +82,8 @@ def consent_report(
         "study": None if study is None else study.hex(),
         "hospital": None if member is None else {"index": member.index, "name": member.name},
         "form": None if known is None else form_row(known[0]),
-        "granted": None if grant is None else {"block": grant.position.block},
-        "withdrawal": None if ended is None else {"time": ended[0].at, "block": ended[1].block},
+        "granted": None if grant is None else _place(history, grant.position),
+        "withdrawal": None if ended is None else {"time": ended[0].at, **_place(history, ended[1])},
         "in_flight": []
         if ended is None
         else [
@@ -91,17 +92,28 @@ def consent_report(
             for one in in_flight(history, each, ended[1])
         ],
         "uses_known": uses is not None,
-        "uses": NOT_KNOWN if uses is None else [_use(history, one) for one in uses],
+        "uses": NOT_KNOWN if uses is None else [_use(history, one, hospital) for one in uses],
     }
 
 
-def _use(history: History, found: Mapping[str, Any]) -> dict[str, Any]:
+def _place(history: History, position: Position) -> dict[str, Any]:
+    return {"block": position.block, "transaction": transaction_text(history.transactions[position])}
+
+
+def answered_by(one: RoundHistory, hospital: int | None) -> str | None:
+    """Hash of the transaction that carried a hospital's answer in a round: its commitment or its abstention."""
+    answer = None if hospital is None else one.answer_of(hospital)
+    return None if answer is None else transaction_text(answer.transaction)
+
+
+def _use(history: History, found: Mapping[str, Any], hospital: int | None) -> dict[str, Any]:
     one = history.rounds[Digest.from_hex(found["round_id"])]
     opened = one.opened
     return {
         "branch": found["branch"],
         "round": found["height"],
         "finding": found["finding"],
+        "transaction": answered_by(one, hospital),
         "opened": opened.opened_at,
         "ended": one.logged[-1].timestamp if one.over else None,
         "recipients": recipients(history, opened.round_id) if found["finding"] == "present" else [],
@@ -127,4 +139,5 @@ def _met(history: History, one: RoundHistory, hospital: int | None) -> dict[str,
         "opened": one.opened.opened_at,
         "sealed": history.seal(one)[1] if one.over else None,
         "hospital": part,
+        "transaction": answered_by(one, hospital),
     }

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from crypto.digest import Digest
 from node.history import History
-from node.reports.consent import recipients
+from node.reports.consent import answered_by, recipients
 
 
 class Archived(Protocol):
@@ -42,17 +42,19 @@ class Archived(Protocol):
 
 
 def of_consent(
-    history: History, study_name: str, own_name: str, uses: Sequence[Mapping[str, Any]]
+    history: History, study_name: str, hospital: int, uses: Sequence[Mapping[str, Any]]
 ) -> list[dict[str, Any]]:
     """Rows for one consent, from the findings of `proof.check`; the hospital itself is no recipient.
 
     Args:
         history: the chain.
         study_name: what the study is called.
-        own_name: the hospital whose patient this is.
+        hospital: whose patient this is, by index. `transactions`: what carried its commitments to the updates.
         uses: rounds with their findings.
     """
+    own_name = history.registry.members[hospital].name
     days: dict[str, list[tuple[str, int]]] = {}
+    carried: dict[str, list[str]] = {}
     for found in uses:
         if found["finding"] != "present":
             continue
@@ -61,6 +63,7 @@ def of_consent(
         for name in recipients(history, one.opened.round_id):
             if name != own_name:
                 days.setdefault(name, []).append((day, one.opened.height))
+                carried.setdefault(name, []).append(answered_by(one, hospital) or "")
     return [
         {
             "date": listed[0][0],
@@ -69,13 +72,14 @@ def of_consent(
             "purpose": f"training of the shared model of study {study_name}",
             "last_date": listed[-1][0],
             "count": len(listed),
+            "transactions": carried[name],
         }
         for name, listed in sorted(days.items())
     ]
 
 
 def of_archive(own_name: str, records: Iterable[Archived]) -> list[dict[str, Any]]:
-    """Rows for consents whose link is destroyed; the number of rounds is not kept."""
+    """Rows for consents whose link is destroyed; which rounds those were is not kept, so no transaction either."""
     return [
         {
             "date": one.first_use_on,
@@ -84,6 +88,7 @@ def of_archive(own_name: str, records: Iterable[Archived]) -> list[dict[str, Any
             "purpose": f"training of the shared model of study {one.study_name}",
             "last_date": one.last_use_on,
             "count": None,
+            "transactions": [],
         }
         for one in records
         if one.first_use_on

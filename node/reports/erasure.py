@@ -15,6 +15,7 @@ from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, replays, roster_of, s
 from node.errors import InputError, NotFound
 from node.history import ErasureHistory, History
 from node.membership import members_of
+from node.records import transaction_text
 
 
 def find_erasure(history: History, start: str) -> Digest:
@@ -56,7 +57,12 @@ def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
         "state": state_of(one, history).value,
         "clock": clock(one, now),
         "times": [
-            {"state": state, "time": time, "block": one.marks[state].position.block}
+            {
+                "state": state,
+                "time": time,
+                "block": one.marks[state].position.block,
+                "transaction": transaction_text(one.marks[state].transaction),
+            }
             for state, time in sorted(one.times.items(), key=lambda item: (item[1], one.marks[item[0]].position))
         ],
         "plan": None

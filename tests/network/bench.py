@@ -26,6 +26,7 @@ from node.history import History, RoundHistory
 from node.home import Network, open_home, read_json, read_network
 from node.store import Store
 from tests.fakes.network import QUARTER_END
+from tests.network.mortal import NAME as DIES_AFTER
 
 MEMBERS = 4
 PATIENCE_S = 120.0
@@ -149,6 +150,11 @@ class Processes:
         self.running[name].send_signal(number)
         if number is signal.SIGKILL:
             self.running.pop(name).wait(20)
+
+    def dies_after(self, name: str, point: str) -> None:
+        """Tell a node of `tests.network.mortal` to kill itself when it next passes a point."""
+        (self.homes[name] / DIES_AFTER).write_text(point, "utf-8")
+        self.send(name, signal.SIGUSR1)
 
     def stop(self) -> None:
         """End what is left."""

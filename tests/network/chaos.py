@@ -46,7 +46,6 @@ from node.trail import participation
 from tests.fakes.network import QUARTER_END
 from tests.network.bench import Processes, free_ports, wait
 from tests.network.links import ProxyLinks
-from tests.network.mortal import NAME as DIES_AFTER
 from tests.network.mortal import POINTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -325,8 +324,7 @@ class Chaos:
             case "kill":
                 self.net.send(victim, signal.SIGKILL)
             case "die":
-                (self.net.homes[victim] / DIES_AFTER).write_text(fault.point, "utf-8")
-                self.net.send(victim, signal.SIGUSR1)
+                self.net.dies_after(victim, fault.point)
             case "freeze":
                 self.net.send(victim, signal.SIGSTOP)
             case "slow":

@@ -24,10 +24,10 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def net(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """Six processes, running."""
+    """Six processes, running; a node dies where it is told to, see `mortal`."""
     home = tmp_path_factory.mktemp("running") / "net"
     shutil.copytree(founded, home)
-    processes = Processes(home)
+    processes = Processes(home, node=("tests.network.mortal", "node", "run"))
     try:
         processes.up()
         yield processes

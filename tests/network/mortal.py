@@ -19,8 +19,10 @@ from typing import Any
 
 from node import runner
 from node.cli.main import main
+from node.ledger import EthereumLedger
 from node.messages import AbstainNotice, CloseNotice, HaveNotice, Notice, VoteNotice
 from node.participant import Participant
+from node.records import Rotation
 from node.store import Partial, SentTransactions, Store
 
 NAME = "dies-after"
@@ -50,6 +52,12 @@ POINTS: dict[str, tuple[type, str, Callable[..., bool]]] = {
 }
 """Every kind of write that a round leads to."""
 
+ROTATION: dict[str, tuple[type, str, Callable[..., bool]]] = {
+    "new keys kept": (runner.Orders, "_keep_keys", lambda *words: True),
+    "rotation mined": (EthereumLedger, "send", lambda call: isinstance(call, Rotation)),
+}
+"""Those of a change of keys: nobody has heard of the new ones; the chain has them and their node does not know it."""
+
 
 def arm(home: Path) -> None:
     """Wrap the writes, and let SIGUSR1 name the one after which the process ends."""
@@ -69,7 +77,7 @@ def arm(home: Path) -> None:
 
         setattr(owner, method, outer)
 
-    for name, (owner, method, fits) in POINTS.items():
+    for name, (owner, method, fits) in (POINTS | ROTATION).items():
         wrap(name, owner, method, fits)
     signal.signal(signal.SIGUSR1, choose)
 

@@ -13,7 +13,7 @@ import trio
 from crypto.digest import Digest
 from crypto.statements import Domains, Leave, sign
 from node import card as cards
-from node import exchange
+from node import exchange, keystore
 from node.app import Node
 from node.errors import ChainUnreachable, OutcomeUnknown
 from node.events import EventIndex
@@ -53,9 +53,10 @@ from node.records import (
 from node.simulate import roots
 from node.trail import participation, tell, trail
 from node.validity import Code
+from node.vault import Vault
 from tests.fakes import byzantine
 from tests.fakes.byzantine import serve_with, signed, speak_with
-from tests.fakes.network import Net, SharedTrainer, network, spec
+from tests.fakes.network import Net, SharedTrainer, dataset, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
 
@@ -787,3 +788,31 @@ async def test_an_unreachable_chain_is_waited_for(tmp_path: Path, trainer: Share
             door.away = False
         await net.finish(study)
         await agree(net, study)
+
+
+def test_a_member_whose_dpo_attends_joins_by_itself_once_its_patients_are_enrolled(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async def play() -> None:
+        async with network(tmp_path, trainer, start=(0, 1, 2)) as net:
+            seating, officer = net.seatings[3], bytes(range(32))
+            seating.home.mkdir(parents=True)
+            key = keystore.at_rest_key(seating.ring)
+            vault = Vault.create(seating.home / "vault", key, officer)
+            vault.import_dataset(dataset(3))
+            vault.close()
+            await net.start(3)
+            study = await net.create(spec())
+            node = net.nodes[3]
+            await net.until(
+                lambda: study in node.participant.studies and node.history.studies[study].joined == {0, 1, 2}
+            )
+            assert not net.rounds(0), "the study waits for it"
+            opened = node.participant.vault
+            assert opened is not None
+            with opened.unlocked(officer, lambda act, consents: None):
+                await node.desk.grant(node, study, None, True)
+            await net.finish(study)
+            assert result(net.rounds(0)[0]).included == 0b1111
+
+    trio.run(play)

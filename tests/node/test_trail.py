@@ -14,7 +14,17 @@ from node.errors import InputError, NotFound
 from node.events import EventIndex
 from node.history import History
 from node.notices import hash_of_result
-from node.records import Finalisation, Grants, Logged, Record, RoundOpened, Withdrawals
+from node.records import (
+    Abstained,
+    Committed,
+    Finalisation,
+    Grants,
+    Logged,
+    Record,
+    RoundFinal,
+    RoundOpened,
+    Withdrawals,
+)
 from node.study import parse_canonical, parse_sections
 from node.trail import KINDS, find_round, lineage, participation, round_report, success, tell, trail
 from tests.fakes.network import spec
@@ -135,11 +145,30 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(mixed: tuple[World, Dige
         trail(index_of(mixed[0].logged()), kind="comitted")
 
 
-def test_a_transaction_is_a_place_in_the_block_or_a_hash(mixed: tuple[World, Digest]) -> None:
+def test_every_entry_has_the_hash_of_its_transaction(mixed: tuple[World, Digest]) -> None:
     logged: list[Logged] = mixed[0].logged()
-    assert trail(index_of(logged))[0]["transaction"] == logged[0].transaction.hex().lstrip("0") or "0"
-    indexed = [replace(one, transaction=Digest((3).to_bytes(32, "big"))) for one in logged]
-    assert {entry["transaction"] for entry in trail(index_of(indexed))} == {"3"}
+    told = [entry["transaction"] for entry in trail(index_of(logged))]
+    assert told == [f"0x{one.transaction.hex()}" for one in logged]
+
+
+def test_a_round_s_report_has_the_transactions_of_its_opening_its_answers_its_seal_and_its_end(
+    mixed: tuple[World, Digest],
+) -> None:
+    world, study = mixed
+    found = round_report(folded(world), study, 2)
+    by_kind = {
+        kind: [f"0x{one.transaction.hex()}" for one in world.logged() if isinstance(one.record, kind)]
+        for kind in (RoundOpened, Committed, Abstained, RoundFinal)
+    }
+    assert found["opened"]["transaction"] == by_kind[RoundOpened][1]
+    assert found["ended"]["transaction"] == by_kind[RoundFinal][1]
+    assert found["sealed"] == {**found["sealed"], "block": None, "transaction": None}, (
+        "member 4 was silent: by its time"
+    )
+    commit, abstention = by_kind[Committed][-1], by_kind[Abstained][-1]
+    assert [part["transaction"] for part in found["members"]] == [commit, commit, commit, abstention, None]
+    first = round_report(folded(world), study, 1)
+    assert first["sealed"]["transaction"] == by_kind[Committed][0], "the last answer filled the bitmap"
 
 
 # --------------------------------------------------------------------------------------------------------------------

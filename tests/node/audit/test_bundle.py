@@ -593,6 +593,26 @@ def test_a_line_that_is_none_is_named(whole: Path, tmp_path: Path, name: str, li
 
 
 @slow
+def test_a_bundle_has_the_hash_of_every_transaction_and_none_twice(whole: Path, tmp_path: Path) -> None:
+    members = parts(whole)
+    blocks = [json.loads(line) for line in members[bundle.BLOCKS].splitlines()]
+    assert all(len(one["transactions"]) == len(one["receipts"]) for one in blocks)
+    hashes = [each for one in blocks for each in one["transactions"]]
+    assert len(set(hashes)) == len(hashes) > 0
+    last = next(at for at in reversed(range(len(blocks))) if blocks[at]["transactions"])
+    own = blocks[last]["transactions"]
+    for at, wrong in enumerate(([], own * 2, [*own, "ab" * 32], [hashes[0]], ["ab" * 31], [7], "ab" * 32, None)):
+        lines = [{**one, "transactions": wrong} if number == last else one for number, one in enumerate(blocks)]
+        members[bundle.BLOCKS] = b"".join(rfc8785.dumps(one) + b"\n" for one in lines)
+        report = checked(forged(members, tmp_path / f"{at}.zip", signature=UNSIGNED))
+        assert not report.ok, wrong
+        assert "chain" in report.checks[1].name
+        assert report.first_failure is not None
+        named = f"block {blocks[last]['number']}" if at < 4 else f"line {last + 1}"
+        assert named in report.first_failure.where, (wrong, report.first_failure)
+
+
+@slow
 def test_a_header_nested_deeper_than_any_is_a_failed_check(whole: Path, tmp_path: Path) -> None:
     members = parts(whole)
     lines = members[bundle.BLOCKS].splitlines(keepends=True)

@@ -491,6 +491,16 @@ def test_one_changed_byte_of_a_kept_block_is_named(net: Net, column: str, what: 
     assert statuses(report)["contents"] == "passed"
 
 
+def test_a_transaction_s_hash_that_is_cut_missing_or_said_twice_is_named(net: Net) -> None:
+    rows = net.sql("auditor", "SELECT number, transactions FROM blocks WHERE length(transactions) = 32")
+    (_, first), (number, own) = rows[-2:]
+    for damaged in (own[:-1], b"", own * 2, own + first, first):
+        net.sql("auditor", "UPDATE blocks SET transactions = ? WHERE number = ?", damaged, number)
+        assert_fails(net.verify("auditor"), "chain", "transactions", f"block {number}")
+    net.sql("auditor", "UPDATE blocks SET transactions = ? WHERE number = ?", own, number)
+    assert net.verify("auditor").ok
+
+
 def test_a_missing_block_is_named(net: Net) -> None:
     net.sql("auditor", "DELETE FROM blocks WHERE number = 9")
     assert_fails(net.verify("auditor"), "chain", "block number", "block 10")

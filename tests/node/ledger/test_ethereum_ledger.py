@@ -259,6 +259,8 @@ def test_a_receipt_that_was_changed_or_left_out_is_noticed(real: World) -> None:
     for changed in (
         replace(evidence, receipts_rlp=(receipt[:-1] + bytes([receipt[-1] ^ 1]),)),
         replace(evidence, receipts_rlp=()),
+        replace(evidence, transactions=()),
+        replace(evidence, transactions=evidence.transactions * 2),
         replace(evidence, number=evidence.number + 1),
         replace(evidence, header_rlp=evidence.header_rlp[:-1]),
     ):

@@ -10,7 +10,7 @@ import pytest
 from crypto.digest import Digest
 from node.errors import InputError, NotFound
 from node.history import History
-from node.records import Grants, RoundOpened, Withdrawals
+from node.records import Grants, Position, RoundOpened, Withdrawals
 from node.reports import disclosures
 from node.reports.consent import NOT_KNOWN, consent_report
 from node.reports.erasure import erasure_report, find_erasure
@@ -24,6 +24,10 @@ def folded(world: World) -> History:
     history = History()
     history.apply_all(world.logged())
     return history
+
+
+def carried(history: History, position: Position) -> str:
+    return f"0x{history.transactions[position].hex()}"
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +60,8 @@ def test_an_erasure_s_states_come_in_order_with_their_times_and_everybody_s_atte
     expected = ["excluded", "planned", "head_moved", "closed_with_exceptions"]
     assert [one for one in states if one in expected] == expected
     assert [one["block"] for one in found["times"]] == sorted(one["block"] for one in found["times"])
+    for one in found["times"]:
+        assert one["transaction"] == f"0x{erased.erasures[batch].marks[one['state']].transaction.hex()}"
     assert found["state"] == "closed_with_exceptions"
     assert found["exceptions"] == [erased.registry.members[2].name]
     assert [one["member"] for one in found["recipients"] if one["all"] is None] == [2]
@@ -96,6 +102,12 @@ def test_a_withdrawn_consent_names_the_round_it_met_and_what_became_of_the_hospi
     assert found["form"]["custody"] in ("hospital-attested", "patient-signed", "synthetic")
     assert found["withdrawal"]["time"] == history.withdrawals[consent][0].at
     assert [(one["round"], one["hospital"]) for one in found["in_flight"]] == [(2, "abstained")]
+    granted, ended = history.grants[consent].position, history.withdrawals[consent][1]
+    assert found["granted"] == {"block": granted.block, "transaction": carried(history, granted)}
+    assert found["withdrawal"]["transaction"] == carried(history, ended)
+    abstention = history.rounds[list(history.rounds)[1]].answer_of(0)
+    assert abstention is not None
+    assert found["in_flight"][0]["transaction"] == carried(history, abstention.position)
 
 
 def test_without_a_proof_the_uses_of_a_consent_are_not_known_here_and_not_none(
@@ -115,6 +127,9 @@ def test_with_a_proof_every_use_names_who_could_open_the_update(withdrawn: tuple
     assert found["uses_known"] is True
     names = [history.registry.members[i].name for i in range(4)]
     assert found["uses"][0]["recipients"] == names
+    commitment = history.rounds[first].answer_of(0)
+    assert commitment is not None
+    assert found["uses"][0]["transaction"] == carried(history, commitment.position)
     absent = consent_report(history, consent, uses=[{**uses[0], "finding": "absent"}])
     assert absent["uses"][0]["recipients"] == []
 
@@ -142,7 +157,10 @@ def test_disclosures_have_one_row_a_recipient_and_leave_out_the_hospital_itself(
     uses = [
         {"round_id": one.hex(), "finding": finding} for one, finding in zip(rounds, ("present", "absent"), strict=True)
     ]
-    rows = disclosures.of_consent(history, "s", names[0], uses)
+    rows = disclosures.of_consent(history, "s", 0, uses)
+    commitment = history.rounds[rounds[0]].answer_of(0)
+    assert commitment is not None
+    assert [row["transactions"] for row in rows] == [[carried(history, commitment.position)]] * 3
     assert [row["recipient"] for row in rows] == sorted(names[1:])
     assert {row["count"] for row in rows} == {1}
     assert all(set(row) >= {"date", "recipient", "description", "purpose"} for row in rows)
@@ -153,3 +171,4 @@ def test_of_an_erased_patient_the_archive_answers_with_days_and_names() -> None:
     never = SimpleNamespace(study_name="s", first_use_on="", last_use_on="", recipients=("a",))
     rows = disclosures.of_archive("a", [kept, never])
     assert [(row["date"], row["recipient"], row["last_date"]) for row in rows] == [("2026-01-02", "b", "2026-02-03")]
+    assert rows[0]["transactions"] == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import shutil
 import sqlite3
@@ -13,6 +15,7 @@ import trio
 from prov.model import ProvDocument, ProvEntity
 
 from node.home import node_homes
+from node.ledger import EthereumClient
 from node.logbook import DAY_S
 from tests.node.audit.audit_kit import running_chain, running_nodes, until
 from tests.node.cli.cli_kit import koinon_says
@@ -80,6 +83,29 @@ def test_events_are_written_checked_and_found_changed(home: Path, tmp_path: Path
     assert koinon_says("audit", "check", out, "--network", home / "network.json")[0] == 3
     assert koinon_says("audit", "events", "--home", member, "--from", "yesterday")[0] == 2
     assert koinon_says("audit", "events", "--home", home)[0] == 2
+
+
+def test_every_row_of_an_audit_leads_to_its_transaction_on_the_chain(home: Path) -> None:
+    def rows(*arguments: object) -> list[dict[str, str]]:
+        code, said, _ = koinon_says("audit", *arguments, "--home", home, "--csv")
+        assert code == 0, said
+        return list(csv.DictReader(io.StringIO(said)))
+
+    told = data_of("audit", "trail", "--home", home)
+    shown = rows("trail")
+    assert [row["transaction"] for row in shown] == [one["transaction"] for one in told]
+    places = {(int(row["block"]), row["transaction"]) for row in [*shown, *rows("member", "--member", 0)]}
+    one_round = data_of("audit", "round", "--home", home, "--round", 1)
+    places |= {(one_round[name]["block"], one_round[name]["transaction"]) for name in ("opened", "sealed", "ended")}
+    code, said, _ = koinon_says("audit", "trail", "--home", home)
+    assert code == 0
+    assert told[0]["transaction"] not in said, "a table shows its beginning"
+    assert told[0]["transaction"][:12] in said
+    with running_chain(home) as url:
+        client = EthereumClient(url, None)
+        for block, transaction in places:
+            receipt = client.call("eth_getTransactionReceipt", transaction)
+            assert int(receipt["blockNumber"], 16) == block
 
 
 def test_the_audit_of_the_network_still_holds(home: Path) -> None:
