@@ -105,7 +105,7 @@ def corrected(net: Processes) -> Digest:
 @pytest.fixture(scope="module")
 def governed(net: Processes) -> Digest:
     """A study that goes on for as long as anybody looks."""
-    study = net.create("governed", rounds=2000, scribe_s=12)
+    study = net.create("governed", rounds=2000, scribe_s=8)
     net.wait_round(study, 1)
     return study
 
