@@ -23,11 +23,11 @@ def founded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def net(founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    """Six processes, running; a node dies where it is told to, see `mortal`."""
+def net(request: pytest.FixtureRequest, founded: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
+    """Six processes, running; where a file has a `NODE`, its nodes are started by that (see `mortal`)."""
     home = tmp_path_factory.mktemp("running") / "net"
     shutil.copytree(founded, home)
-    processes = Processes(home, node=("tests.network.mortal", "node", "run"))
+    processes = Processes(home, node=getattr(request.module, "NODE", Processes.node))
     try:
         processes.up()
         yield processes

@@ -18,6 +18,9 @@ from tests.node.cli.cli_kit import koinon_says
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(900)]
 
+NODE = ("tests.network.mortal", "node", "run")
+"""A node of this file dies where it is told to."""
+
 
 def run(*arguments: object, expect: int = 0, stdin: str | None = None) -> Any:
     """A command's data, or the one sentence of its error."""
