@@ -31,6 +31,7 @@ log = structlog.get_logger("exchange")
 OFFER_TIMEOUT_S = 10.0
 PULL_TIMEOUT_S = 15.0
 KEY_TIMEOUT_S = 10.0
+KEY_PATIENCE_S = 1.0  # then the next holder is asked beside the one that is silent
 KEY_ATTEMPTS = 6
 KEY_PAUSE_S = 0.1
 MAX_SPEC_BYTES = 256 * 1024
@@ -271,22 +272,49 @@ class Exchange:
         faults: list[str],
         early: list[bytes],
     ) -> bytes | None:
-        for peer in holders:
-            try:
-                reply = await self._transport.request(
-                    peer, GetKey(notice.round_id, notice.member, int(kind)), KEY_TIMEOUT_S
-                )
-                if not isinstance(reply, KeyReply):
-                    if isinstance(reply, Refusal) and reply.code in ("not-yet", "busy"):
-                        early.append(peer)
-                    faults.append(f"{peer.hex()[-8:]}: {getattr(reply, 'reason', type(reply).__name__)}")
-                    continue
+        """The first key that fits. Whoever is silent is waited for, but holds up neither the next one nor a new try."""
+        found: list[bytes] = []
+
+        async def one(peer: bytes, over: trio.Event) -> None:
+            key = await self._key_of(peer, notice, committed, kind, faults, early)
+            over.set()
+            if key is not None:
+                found.append(key)
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for peer in holders:
+                over = trio.Event()
+                nursery.start_soon(one, peer, over)
+                with trio.move_on_after(KEY_PATIENCE_S):
+                    await over.wait()
+            if early:
+                nursery.cancel_scope.cancel()
+        return found[0] if found else None
+
+    async def _key_of(
+        self,
+        peer: bytes,
+        notice: CommitNotice,
+        committed: Digest,
+        kind: BlobKind,
+        faults: list[str],
+        early: list[bytes],
+    ) -> bytes | None:
+        """What one holder gives; None, and why in `faults`, and in `early` if it may later."""
+        try:
+            request = GetKey(notice.round_id, notice.member, int(kind))
+            reply = await self._transport.request(peer, request, KEY_TIMEOUT_S)
+            if isinstance(reply, KeyReply):
                 return self._unwrap(reply.wrap, committed, notice, kind)
-            except (TimedOut, NotAPeer) as error:
-                faults.append(f"{peer.hex()[-8:]}: {error.message}")
-            except (CryptoError, NodeError) as error:
-                log.warning("bad wrap", peer=peer.hex()[-8:], member=notice.member, error=str(error))
-                faults.append(f"{peer.hex()[-8:]}: {error}")
+            if isinstance(reply, Refusal) and reply.code in ("not-yet", "busy"):
+                early.append(peer)
+            faults.append(f"{peer.hex()[-8:]}: {getattr(reply, 'reason', type(reply).__name__)}")
+        except (TimedOut, NotAPeer) as error:
+            faults.append(f"{peer.hex()[-8:]}: {error.message}")
+        except (CryptoError, NodeError) as error:
+            log.warning("bad wrap", peer=peer.hex()[-8:], member=notice.member, error=str(error))
+            faults.append(f"{peer.hex()[-8:]}: {error}")
         return None
 
     def _unwrap(self, wrap: bytes, committed: Digest, notice: CommitNotice, kind: BlobKind) -> bytes:
