@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from crypto.digest import Digest
 from crypto.keys import address_text, peer_id_text
 from node.desk import Desk
-from node.doors import Counters, Link, PeerStatus, Started, Transport
+from node.doors import Bucket, Counters, Link, PeerStatus, Started, Transport
 from node.duties import Duties, note_contradiction
 from node.erasing import Erasing
 from node.errors import (
@@ -125,6 +125,7 @@ log = structlog.get_logger("node")
 T = TypeVar("T")
 RETRY_S = 2
 LOOK_PAUSE_S = 0.02  # least pause between two looks at the chain
+NEWS_PER_S, NEWS_BURST = 5.0, 20.0  # of one peer: greetings that tell of a block we have not read, and make us look
 BEAT_S = 1.0
 STUCK_S = 60.0  # without a beat: something holds the loop, and a restart is the way out
 KEEP_MACHINES = 4  # ended rounds per node whose machines still answer for their keys and close their results
@@ -199,6 +200,7 @@ class Node:
         self._fault: LedgerError | None = None  # why the last look at the chain failed
         self._looked: tuple[Head, int] | None = None  # at what the last look that acted was
         self._news = trio.Event()  # something is on the chain that we have not read: look now
+        self._words: dict[bytes, Bucket] = {}  # peer -> how often it may still say that there is news
         self.ready = False
         self._beaten = time.monotonic()
         self._phases: dict[Digest, PhaseView] = {}  # as they were last told to the log
@@ -387,11 +389,19 @@ class Node:
         return Hello(domains.chain_id, domains.membership, max(self._follower.done, 0))
 
     async def _answer(self, peer_id: bytes, request: Request) -> Reply:
-        if isinstance(request, Hello) and request.block > self._follower.done:
+        if isinstance(request, Hello) and request.block > self._follower.done and self._heeds(peer_id):
             self._news.set()
         reply = await self._core(self._server.answer, peer_id, request, self._now)
         await self._empty_inbox()
         return reply
+
+    def _heeds(self, peer_id: bytes) -> bool:
+        """Whether a look is worth a peer's word: whoever tells of blocks that never come is heard now and then."""
+        words = self._words.setdefault(peer_id, Bucket(NEWS_PER_S, NEWS_BURST, time.monotonic))
+        if not words.open():
+            return False
+        words.take(1)
+        return True
 
     def _deliver(self, notice: Notice) -> None:
         self._inbox.append(notice)

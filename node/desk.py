@@ -58,7 +58,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger("desk")
 EVERY_ROUND = 2**32 - 1  # AuditAccess up to here: all rounds of the study
-PAUSE_S = 2
+PAUSE_S, IDLE_S = 2, 60
+"""Between two passes over the duties of which nothing has changed: while one of them could not be done, and else."""
 AUDIT_GROUND = sha256(b"koinon/audit-ground/continuous/1")
 
 
@@ -100,7 +101,7 @@ class Desk:
         self._placed_on: dict[Digest, datetime.date] = {}
         self._complained: set[tuple[str, Digest]] = set()
         self._retention = Retention(participant, history_bytes)
-        self._seen: Position | None = None
+        self._seen: tuple[Position | None, int, int] | None = None
         self._again_at = 0
 
     @property
@@ -468,6 +469,7 @@ class Desk:
 
     def _keep_withdrawal(self, notice: WithdrawalNotice) -> None:
         self._node.store.remember(notice, own=False)
+        self._again_at = 0  # it is carried to the chain at the next look
 
     def _receipt(self, notice: WithdrawalNotice, now: int) -> dict[str, Any]:
         statement = sha256(notice.consent_id + notice.signature)
@@ -493,6 +495,7 @@ class Desk:
                 await node.send(call)
             except ChainUnreachable:
                 log.warning("withdrawals wait for the chain; they already take effect here", count=len(call.entries))
+                self._again_at = 0
                 return False
             except CallReverted as error:
                 log.error("withdrawal refused by the contract", error=error.message)
@@ -542,12 +545,14 @@ class Desk:
     async def work(self, node: Node) -> None:
         """What is due after a look at the chain. A fault of one duty never stops the others.
 
-        Nothing is due unless the chain has something new, somebody ordered something, or a while has passed.
+        Nothing is due unless the chain or the vault has something new, a study's specification has come, or a while has
+        passed: a short one while anything is still to be done, else one in which no term of a form or a day is missed.
         """
-        last = self._node.history.last
-        if last == self._seen and node.now < self._again_at:
+        seen = self._state()
+        if seen == self._seen and node.now < self._again_at:
             return
-        self._seen, self._again_at = last, node.now + PAUSE_S
+        self._seen, self._again_at = seen, node.now + PAUSE_S
+        done = True
         duties = (self._work_studies, self._work_withdrawals, self._work_copies, self._work_retention, self._work_audit)
         for duty in (*duties, self._work_log):
             try:
@@ -555,12 +560,25 @@ class Desk:
             except ChainUnreachable:
                 raise
             except NodeError as error:
+                done = False
                 log.info("later", duty=duty.__name__, error=error.message)
+        # What an order changed meanwhile is looked at after the short pause; what the duties changed is theirs.
+        _, changes, studies = self._state()
+        done &= self._again_at > 0 and (changes, studies) == seen[1:]
+        self._seen = (seen[0], changes, studies)
+        if done:
+            self._again_at = node.now + IDLE_S
+
+    def _state(self) -> tuple[Position | None, int, int]:
+        """What the duties depend on, time aside: the newest record, changes of the vault, studies known here."""
+        vault = self._node.vault
+        return self._node.history.last, 0 if vault is None else vault.changes, len(self._node.studies)
 
     async def _work_studies(self, node: Node) -> None:
         if self._node.me is None or self._node.vault is None:
             return
         await node.core(self.vault.confirm, self._node.history)
+        waiting, day = await node.core(self.vault.waiting), enrolment.today(node.now)
         for study, found in list(self._node.history.studies.items()):
             if study not in self._node.studies:
                 continue
@@ -568,7 +586,8 @@ class Desk:
             if found.created.creator == self._node.me and lacks_forms:
                 await self._register_forms(node, study)
                 continue
-            await self._post_grants(node, study)
+            if study in waiting or self._placed_on.get(study) != day:
+                await self._post_grants(node, study)
             if self._auto_join and self._node.me not in found.joined | found.left:
                 await self._auto(node, study)
 

@@ -10,6 +10,8 @@ request to the handler only after the peer has proved that id and only while the
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
@@ -25,6 +27,10 @@ Handler = Callable[[bytes, Request], Awaitable[Reply]]
 
 HelloSource = Callable[[], Hello]
 """What to say first, and at every heartbeat: our network and our newest block."""
+
+
+MAX_KINDS = 512
+"""Kinds of lines and peers that `Sparing` tells apart: four lines about 128 peers."""
 
 
 class PeerUnreachable(TimedOut):
@@ -191,6 +197,39 @@ class Bucket:
     def wait_s(self) -> float:
         """Seconds until something is left."""
         return 0.0 if self.open() else max(-self.level / self.rate, 1e-3)
+
+
+class Sparing(logging.Filter):
+    """Keeps a log from being flooded by what others do: a line of one kind about one peer now and then, after a burst.
+
+    The kind of a line is its text before anything is filled in; the peer is whatever is filled in first. What was left
+    out is counted in the next line of its kind.
+    """
+
+    def __init__(self, per_s: float = 1 / 60, burst: float = 10.0, clock: Callable[[], float] = time.monotonic) -> None:
+        """Let `burst` lines of a kind and peer pass at once, then `per_s`."""
+        super().__init__()
+        self._per_s, self._burst, self._clock = per_s, burst, clock
+        self._left: dict[tuple[object, object], Bucket] = {}
+        self._omitted: dict[tuple[object, object], int] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether to write it. Who reads at debug level wants every line of that level."""
+        if record.levelno < logging.INFO:
+            return True
+        about = record.args[0] if isinstance(record.args, tuple) and record.args else None
+        key = (record.msg, about)
+        if key not in self._left and len(self._left) >= MAX_KINDS:
+            key = (record.msg, None)
+        left = self._left.setdefault(key, Bucket(self._per_s, self._burst, self._clock))
+        if not left.open() or left.level < 1:
+            self._omitted[key] = self._omitted.get(key, 0) + 1
+            return False
+        left.take(1)
+        omitted = self._omitted.pop(key, 0)
+        if omitted:
+            record.msg = f"{record.msg} ({omitted} more like it not written)"
+        return True
 
 
 class Quota:

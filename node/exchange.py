@@ -43,6 +43,7 @@ log = structlog.get_logger("exchange")
 OFFER_TIMEOUT_S = 10.0
 PULL_TIMEOUT_S = 15.0
 KEY_TIMEOUT_S = 10.0
+KEY_PATIENCE_S = 1.0  # then the next holder is asked beside the one that is silent
 KEY_ATTEMPTS = 6
 KEY_PAUSE_S = 0.1
 MAX_SPEC_BYTES = 256 * 1024
@@ -248,26 +249,11 @@ class Exchange:
 
     async def _ensure_keys(self, notice: CommitNotice, *kinds: BlobKind) -> None:
         """Both in one question. Peers see a seal become final a moment apart: "not yet" is asked again."""
-        lacking = await self._run(self._without_key, notice, kinds)
+        lacking = list(await self._run(self._without_key, notice, kinds))
         faults: list[str] = []
         for attempt in range(KEY_ATTEMPTS):
             faults.clear()
-            early = False
-            for peer in self.holders(notice.member) if lacking else ():
-                try:
-                    found = await self._keys_of(peer, notice, lacking)
-                except _Early as error:
-                    early = True
-                    faults.append(f"{peer.hex()[-8:]}: {error.message}")
-                except NodeError as error:
-                    faults.append(f"{peer.hex()[-8:]}: {error.message}")
-                else:
-                    await self._run(
-                        self._keep_keys, notice, found
-                    )  # one that came is kept, also where the other did not
-                    lacking = [kind for kind in lacking if kind not in found]
-                    if not lacking:
-                        break
+            early = bool(lacking) and await self._ask_for_keys(notice, lacking, faults)
             if not lacking:
                 return
             if not early:
@@ -275,6 +261,36 @@ class Exchange:
             await trio.sleep(KEY_PAUSE_S * (attempt + 1))
         names = " and ".join(kind.name.lower() for kind in lacking)
         raise NotFound(f"no holder gave the key of member {notice.member}'s {names}: {'; '.join(faults)}")
+
+    async def _ask_for_keys(self, notice: CommitNotice, lacking: list[BlobKind], faults: list[str]) -> bool:
+        """Ask holder after holder until nothing is `lacking` any more; whether one of them may have it later.
+
+        Whoever is silent is waited for, but holds up neither the next one nor a new try.
+        """
+        early = False
+
+        async def one(peer: bytes, over: trio.Event) -> None:
+            nonlocal early
+            try:
+                found = await self._keys_of(peer, notice, tuple(lacking))
+                await self._run(self._keep_keys, notice, found)  # one that came, also where the other did not
+                lacking[:] = [kind for kind in lacking if kind not in found]
+            except NodeError as error:
+                early = early or isinstance(error, _Early)
+                faults.append(f"{peer.hex()[-8:]}: {error.message}")
+            over.set()
+            if not lacking:
+                nursery.cancel_scope.cancel()
+
+        async with trio.open_nursery() as nursery:
+            for peer in self.holders(notice.member):
+                over = trio.Event()
+                nursery.start_soon(one, peer, over)
+                with trio.move_on_after(KEY_PATIENCE_S):
+                    await over.wait()
+            if early:
+                nursery.cancel_scope.cancel()
+        return early
 
     async def _keys_of(self, peer: bytes, notice: CommitNotice, kinds: Sequence[BlobKind]) -> dict[BlobKind, bytes]:
         """Those of these keys that a holder has, at least one.

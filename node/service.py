@@ -10,12 +10,13 @@ import logging
 
 import trio
 
-from node.doors import Bell, Counters, Handler, Limits, Quota
+from node.doors import Bell, Counters, Handler, Limits, Quota, Sparing
 from node.errors import NodeError
 from node.messages import Offer, Refusal, Reply, Request
 from node.wire import MAX_REASON_BYTES, Unsendable, WireError, decode_request, encode
 
 _log = logging.getLogger(__name__)
+_log.addFilter(Sparing())
 
 REFUSED_S = 0.25
 """What a request over the quota waits for its refusal: a flood is as slow as its streams are few."""

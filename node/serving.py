@@ -68,6 +68,7 @@ SHARE_BURST_S = 5.0
 """Of the state's one thread (it also judges, signs and steps the rounds), what answering may take: this part of its
 processor time in the long run, divided by the registered peers, and that many seconds at once for each. A chunk takes
 0.2 ms, a notice 0.1 ms, a key 0.4 ms."""
+TELL_S = 60.0
 EXTRA_PER_S = 1 / 60
 EXTRA_BURST = 256.0
 """Notices of one peer that belong to no round, batch or study of this chain: votes of governance, cards, tombstones.
@@ -136,7 +137,7 @@ class Server:
         self._early: dict[int | None, deque[Notice]] = {}
         self._shares: dict[bytes, Bucket] = {}
         self._extras: dict[int | None, Bucket] = {}
-        self._over: set[bytes] = set()
+        self._told: dict[bytes, float] = {}  # peer -> when the log was last told that it had used up its share
 
     def answer(self, peer_id: bytes, request: Request, now: int) -> Reply:
         """The reply to a peer's request at chain time `now`."""
@@ -145,11 +146,11 @@ class Server:
             return Refusal("not-allowed", "you are not in the registry")
         share = self._share(peer_id)
         if not share.open():
-            if peer_id not in self._over:  # once, or the log is the next thing to be flooded
+            # A share is used up again as soon as a little of it is back: now and then, or the log is flooded next.
+            if time.monotonic() >= self._told.get(peer_id, 0.0) + TELL_S:
                 log.warning("a peer has used up its share of this node", member=asker.member, seat=asker.seat)
-                self._over.add(peer_id)
+                self._told[peer_id] = time.monotonic()
             return Refusal("busy", "you have used up your share of this node's time")
-        self._over.discard(peer_id)
         began = time.thread_time()
         try:
             return self._answer(asker, request, now)

@@ -87,6 +87,7 @@ from node.doors import (
     PeerSilent,
     PeerStatus,
     PeerUnreachable,
+    Sparing,
     Started,
 )
 from node.errors import InputError, LocalFault, NodeError
@@ -96,6 +97,7 @@ from node.session import NOISE_PAYLOAD_BYTES, Session, Stream
 from node.wire import MAX_REQUEST_BYTES, PROTOCOL, WireError, decode_reply, encode, reply_cap
 
 _log = logging.getLogger(__name__)
+_log.addFilter(Sparing())
 
 HEADER_BYTES: Final = 4
 
@@ -466,6 +468,7 @@ _NOISY: Final = (
     "libp2p.transport.tcp.tcp",
     "libp2p.network.swarm",
     "libp2p.host.basic_host",
+    "libp2p.protocol_muxer",
     "libp2p.stream_muxer.yamux.yamux",
     "libp2p.security.noise",
 )
@@ -702,7 +705,7 @@ class LibP2PTransport:
 
     def stranger(self, name: str, direction: str) -> None:
         """Somebody outside the allowed set was refused."""
-        _log.info("refused a connection (%s) of %s: not a peer of this network", direction, name)
+        _log.info("refused a connection (%s) of a stranger, %s", direction, name)
         self._service.count("strangers")
 
     def barred(self, peer_id: bytes) -> bool:
@@ -788,7 +791,7 @@ class LibP2PTransport:
     def _state(self, peer: _Peer, state: Link) -> None:
         if peer.state is not state:
             if Link.CONNECTED in (peer.state, state):
-                _log.info("%s is %s", peer.name, "connected" if state is Link.CONNECTED else "not connected any more")
+                _log.info("%s is connected" if state is Link.CONNECTED else "%s is not connected any more", peer.name)
             peer.state = state
             self._bell.ring()
 

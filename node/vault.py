@@ -417,6 +417,11 @@ class _Compartment:
                 self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.close()
 
+    @property
+    def changes(self) -> int:
+        """Rows written since it was opened: whoever saw the same number sees the same rows."""
+        return self._db.total_changes
+
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """All writes inside or none; may be nested."""
@@ -1125,6 +1130,11 @@ class Vault:
             request_erasure=bytes.fromhex(one["request_erasure"]),
         )
 
+    @property
+    def changes(self) -> int:
+        """Rows written about persons and consents since it was opened; the same number, the same rows."""
+        return self._use.changes
+
     def find(self, who: str | Digest) -> tuple[Holding, ...]:
         """The consents of a patient (text; LINK), or the one with this id (`Digest`); `NotFound` if there is none."""
         with self._lock:
@@ -1253,16 +1263,19 @@ class Vault:
             if one["study"] == study.hex() and not one["on_chain"]
         )
 
+    def waiting(self) -> frozenset[Digest]:
+        """The studies with anchors or grants that are pending."""
+        studies = [one["study"] for one in self._use.all("anchor") if not one["on_chain"]]
+        studies += [one["study"] for one in self._use.all("consent") if _is_pending(one)]
+        return frozenset(map(Digest.from_hex, studies))
+
     def pending_grants(self, study: Digest) -> tuple[Holding, ...]:
         """Consents that wait for a grant of their own, and that nobody has ended."""
         with self._lock:
             return tuple(
                 _holding(one, self._person(one))
                 for one in self._use.all("consent")
-                if one["study"] == study.hex()
-                and one["proof"] == {"kind": 0}
-                and not one["granted"]
-                and one["mark"] == ""
+                if one["study"] == study.hex() and _is_pending(one)
             )
 
     def confirm(self, history: History) -> int:
@@ -1526,6 +1539,11 @@ def _origin(consent: dict[str, Any]) -> Origin:
     contracts = Contracts(consent["chain_id"], *(bytes.fromhex(part) for part in consent["contracts"]))
     study = Digest.from_hex(consent["study"])
     return Origin(consent["network"], contracts, study, consent["member"], consent["hospital"])
+
+
+def _is_pending(consent: dict[str, Any]) -> bool:
+    """Whether a consent waits for a grant of its own, and nobody has ended it."""
+    return consent["proof"] == {"kind": 0} and not consent["granted"] and consent["mark"] == ""
 
 
 def _holding(consent: dict[str, Any], patient: dict[str, Any]) -> Holding:

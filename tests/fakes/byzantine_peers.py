@@ -29,19 +29,38 @@ from libp2p.stream_muxer.yamux.yamux import PROTOCOL_ID as YAMUX_ID
 from libp2p.stream_muxer.yamux.yamux import Yamux
 from multiaddr import Multiaddr
 
-from crypto.keys import peer_id_text
-from node.messages import AbstainNotice, GetChunk, Offer, Pull, Welcome
+from crypto.digest import Digest
+from crypto.keys import PeerKey, peer_id_text
+from node.messages import (
+    AbstainNotice,
+    GetChunk,
+    GetKeys,
+    GetMap,
+    HaveNotice,
+    Hello,
+    Offer,
+    Pull,
+    Request,
+    TombstoneNotice,
+    Welcome,
+    WithdrawalNotice,
+)
 from node.wire import MAX_OFFERED, PROTOCOL, encode
-from tests.fakes.target import ROOT
+from tests.fakes.target import NETWORK, ROOT
 
 
 @dataclass(frozen=True)
 class Aim:
-    """Whom to attack: address and id; and the seed of the registered peer that does it."""
+    """Whom to attack: address and id; the key of the registered peer that does it; and what to ask for.
+
+    `network` is the first word of a greeting: chain id and registry. `subject` is a content or a round.
+    """
 
     address: str
     peer_id: bytes
-    seed: int
+    key: PeerKey
+    network: tuple[int, bytes] = NETWORK
+    subject: Digest = ROOT
 
     def info(self, address: str = "") -> Any:
         """The target, for libp2p."""
@@ -50,7 +69,7 @@ class Aim:
     @property
     def pair(self) -> KeyPair:
         """The attacker's keys."""
-        return create_new_key_pair(bytes([self.seed]) * 32)
+        return create_new_key_pair(self.key.to_bytes())
 
 
 Attack = Callable[[Aim], Awaitable[None]]
@@ -175,7 +194,7 @@ async def reads_nothing(aim: Aim) -> None:
         asked = b"".join(
             frame(DATA, 0, one.muxed_stream.stream_id, len(body), body)
             for one in streams
-            for body in [message(GetChunk(ROOT, 0)) * 20]
+            for body in [message(GetChunk(aim.subject, 0)) * 20]
         )
         await pour(conn, asked, 1)
         await trio.sleep(2)
@@ -202,6 +221,65 @@ async def offers_without_end(aim: Aim) -> None:
                 await told.wait()
                 await trio.sleep(1)
             nursery.cancel_scope.cancel()
+
+
+async def _ask(aim: Aim, requests: Callable[[], list[Request]], seconds: float = 4.0) -> None:
+    """Ask on as many streams as it may have, without a pause, for as long as it is answered."""
+    async with connection(aim) as (bare, _, target):
+
+        async def one() -> None:
+            with suppress(Exception):
+                stream = await bare.new_stream(target, [PROTOCOL])
+                while True:
+                    for request in requests():
+                        await stream.write(message(request))
+                        head = await stream.read(4)
+                        left = int.from_bytes(head, "big")
+                        while left > 0:
+                            left -= len(await stream.read(left)) or left
+
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                for _ in range(8):
+                    nursery.start_soon(one)
+
+
+async def questions_without_end(aim: Aim) -> None:
+    """Everything that may be asked for, at full speed; most of it has short answers, or the line is the limit."""
+    subject = aim.subject
+    small: list[Request] = [Pull(subject), GetKeys(subject, 0, 3), Pull(ROOT)]
+    asked = [*small * 4, GetMap(subject), GetChunk(subject, 0)]
+    await _ask(aim, lambda: asked)
+
+
+async def notices_of_nothing(aim: Aim) -> None:
+    """Well-formed notices of every standing, each of them new and none of them signed by whom it names."""
+
+    def junk() -> list[Request]:
+        made = [
+            notice
+            for place in range(4)
+            for notice in (
+                AbstainNotice(aim.subject, place, os.urandom(65)),
+                HaveNotice(Digest(os.urandom(32)), place, 1, 15, os.urandom(65)),
+                TombstoneNotice(place, Digest(os.urandom(32)), 1, aim.subject, os.urandom(65)),
+                WithdrawalNotice(Digest(os.urandom(32)), os.urandom(20), ROOT, ROOT, os.urandom(65)),
+            )
+        ]
+        return [Offer(tuple(made))]
+
+    await _ask(aim, junk)
+
+
+async def news_of_no_block(aim: Aim) -> None:
+    """Greetings that tell of blocks that are not there, so that whoever believes them looks at the chain."""
+    ahead = [1 << 40]
+
+    def greeting() -> list[Request]:
+        ahead[0] += 1
+        return [Hello(*aim.network, ahead[0])]
+
+    await _ask(aim, greeting)
 
 
 async def messages_of_arrays(aim: Aim) -> None:
@@ -303,7 +381,7 @@ async def an_earlier_session_again(aim: Aim) -> None:
         port = listener.socket.getsockname()[1]
         async with connection(aim, f"/ip4/127.0.0.1/tcp/{port}") as (bare, _, target):
             stream = await bare.new_stream(target, [PROTOCOL])
-            await stream.write(message(Pull(ROOT)))
+            await stream.write(message(Pull(aim.subject)))
             await stream.read(4096)
         nursery.cancel_scope.cancel()
     assert len(recorded) > 300
@@ -325,6 +403,9 @@ MEMBERS: Final[tuple[tuple[Attack, str | None], ...]] = (
     (over_the_window, "broken"),
     (reads_nothing, None),
     (offers_without_end, "busy"),
+    (questions_without_end, "busy"),
+    (notices_of_nothing, "busy"),
+    (news_of_no_block, "busy"),
     (messages_of_arrays, "malformed"),
     (offers_of_noise, "malformed"),
     (a_long_line_on_a_stream, None),

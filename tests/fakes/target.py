@@ -34,6 +34,7 @@ from node.messages import (
 from node.transport import LibP2PTransport
 
 ROOT: Final = Digest(bytes(range(32)))
+NETWORK: Final = (31337, b"m" * 20)
 CHUNK: Final = os.urandom(CHUNK_BYTES)
 
 
@@ -61,7 +62,7 @@ def _say(line: str) -> None:
 
 async def main(seed: int, *allowed: int) -> None:
     """Run until the input ends."""
-    transport = LibP2PTransport(PeerKey(bytes([seed]) * 32), "/ip4/127.0.0.1/tcp/0", lambda: Hello(31337, b"m" * 20, 7))
+    transport = LibP2PTransport(PeerKey(bytes([seed]) * 32), "/ip4/127.0.0.1/tcp/0", lambda: Hello(*NETWORK, 7))
     transport.serve(answer)
     transport.set_allowed({PeerKey(bytes([one]) * 32).peer_id: "" for one in allowed})
     async with trio.open_nursery() as nursery:

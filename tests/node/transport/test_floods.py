@@ -22,7 +22,7 @@ from node.doors import Link
 from node.messages import Hello, Notices, Pull, Welcome
 from node.transport import MAX_CONNECTIONS_PER_PEER, MAX_UNREAD_BYTES, LibP2PTransport
 from tests.fakes.byzantine_peers import MEMBERS, STRANGERS, Aim
-from tests.fakes.target import ROOT
+from tests.fakes.target import NETWORK, ROOT
 
 pytestmark = pytest.mark.slow  # a process, and seconds of every attack
 
@@ -79,7 +79,7 @@ def target() -> Iterator[Target]:
 
 @pytest.fixture
 async def honest(target: Target, nursery: trio.Nursery) -> AsyncIterator[LibP2PTransport]:
-    made = LibP2PTransport(PeerKey(bytes([HONEST]) * 32), "/ip4/127.0.0.1/tcp/0", lambda: Hello(31337, b"m" * 20, 7))
+    made = LibP2PTransport(PeerKey(bytes([HONEST]) * 32), "/ip4/127.0.0.1/tcp/0", lambda: Hello(*NETWORK, 7))
     await nursery.start(made.run)
     made.set_allowed({target.peer_id: target.address})
     with trio.fail_after(ANSWER_S):
@@ -109,7 +109,7 @@ async def test_an_attack_costs_a_bounded_room_and_no_honest_peer_its_answers(
     async with trio.open_nursery() as nursery:
         nursery.start_soon(ask)
         with trio.fail_after(60):
-            await attack(Aim(target.address, target.peer_id, seed))
+            await attack(Aim(target.address, target.peer_id, PeerKey(bytes([seed]) * 32)))
         over = True
     assert target.process.poll() is None
     assert target.peak() - before <= ROOM
@@ -117,4 +117,4 @@ async def test_an_attack_costs_a_bounded_room_and_no_honest_peer_its_answers(
         while counter is not None and target.report()["counters"][counter] <= told[counter]:  # noqa: ASYNC110
             await trio.sleep(0.05)
     assert target.report()["peers"][honest.peer_id.hex()][0] == "connected"
-    assert isinstance(await honest.request(target.peer_id, Hello(31337, b"m" * 20, 7), ANSWER_S), Welcome)
+    assert isinstance(await honest.request(target.peer_id, Hello(*NETWORK, 7), ANSWER_S), Welcome)
