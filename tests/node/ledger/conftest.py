@@ -116,7 +116,7 @@ def anvil() -> Iterator[Chain]:
 @pytest.fixture(scope="session")
 def timed() -> Iterator[Chain]:
     """A block at each stroke of a clock, whether or not there is anything for it, as consortia have it."""
-    yield from _anvil("--block-time", "0.5")
+    yield from _anvil("--block-time", "0.1")
 
 
 def _anvil(*options: str) -> Iterator[Chain]:
