@@ -714,6 +714,8 @@ class Erasing:
                 self._busy.add(duty.__name__)
                 node.spawn(self._alone, node, duty)
         for batch in list(self._history.erasures):
+            if self._is_settled(batch, node.now):
+                continue
             for act in await node.core(self._look, batch, node.now):
                 node.spawn(self._perform, node, batch, act)
 
@@ -725,12 +727,14 @@ class Erasing:
         finally:
             self._busy.discard(duty.__name__)
 
+    def _is_settled(self, batch: Digest, now: int) -> bool:
+        """Whether a batch was over at a look, and the chain has had nothing new since; an old home has many of them."""
+        settled = self._settled.get(batch)
+        return settled is not None and settled[0] == self._history.last and now < settled[1] + LOOK_AGAIN_S
+
     def _look(self, batch: Digest, now: int) -> tuple[Act, ...]:
         erasure = self._history.erasures.get(batch)
         if erasure is None:
-            return ()
-        settled = self._settled.get(batch)
-        if settled is not None and settled[0] == self._history.last and now < settled[1] + LOOK_AGAIN_S:
             return ()
         machine = self._machines.setdefault(batch, Erasure(batch))
         facts = self._facts(batch, erasure, now)

@@ -1,4 +1,4 @@
-"""A node whose studies are over reads nothing of them again while nothing changes."""
+"""What a node with nothing to do does: next to nothing, whatever its history and whatever its peers say."""
 
 from __future__ import annotations
 
@@ -6,8 +6,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
+from crypto.digest import Digest
+from node.app import NEWS_BURST
 from node.desk import IDLE_S
+from node.doors import Bucket
+from node.messages import Pull, Refusal
 from node.vault import Vault
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
@@ -53,3 +58,22 @@ async def test_ended_studies_cost_the_vault_nothing_but_a_pass_now_and_then(
         assert reads.count("confirm") <= passes
         assert reads.count("pending_grants") == reads.count("pending_anchors") == 0, "nothing of theirs waits"
         assert len(reads) <= 4 * passes
+
+
+async def test_a_peer_is_heard_now_and_then_however_often_it_tells_of_news_or_asks_too_much(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path, trainer, 3) as net:
+        node, liar, other = net.nodes[0], net.peer_id(1), net.peer_id(2)
+        assert sum(node._heeds(liar) for _ in range(1000)) <= NEWS_BURST + 5
+        assert node._heeds(other)
+
+        monkeypatch.setattr(Bucket, "open", lambda bucket: False)
+        with structlog.testing.capture_logs() as told:
+            for _ in range(100):
+                answer = node._server.answer(liar, Pull(Digest(bytes(32))), net.clock.now)
+                assert isinstance(answer, Refusal)
+                with monkeypatch.context() as rested:  # a little of its share is back, and used up again
+                    rested.setattr(Bucket, "open", lambda bucket: True)
+                    node._server.answer(liar, Pull(Digest(bytes(32))), net.clock.now)
+        assert [one["member"] for one in told if "used up its share" in one["event"]] == [1]
