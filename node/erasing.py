@@ -344,8 +344,8 @@ class Erasing:
         except LedgerError as error:
             log.warning("the batch waits for the chain; the use has stopped already", error=error.message)
             posted = False
-        batches = [await node.core(self._batch_of, one.consent_id) for one in notices]
-        known = [one for one in dict.fromkeys(batches) if one is not None]
+        batches = await node.core(self._batches_of, [one.consent_id for one in notices])
+        known = list(dict.fromkeys(batches.values()))
         kept = await node.core(self._kept_requests, [one.consent_id for one in notices])
         return {
             "erasure": known[0].hex() if len(known) == 1 else None,
@@ -395,12 +395,9 @@ class Erasing:
 
     def _due_by_form(self) -> list[Digest]:
         asked = set(json.loads(self._store.meta("asked") or "[]"))
-        due = enrolment.due_unlearning(self._vault, self._history)
-        return [
-            one
-            for one in due
-            if one.hex() not in asked and self._batch_of(one) is None and not self._kept_requests([one])
-        ]
+        due = [one for one in enrolment.due_unlearning(self._vault, self._history) if one.hex() not in asked]
+        batches = self._batches_of(due)
+        return [one for one in due if one not in batches and not self._kept_requests([one])]
 
     def _note_asked(self, asked: Iterable[Digest], gone: Iterable[Digest] = ()) -> None:
         """Note which of our consents' erasure was asked for, until the link to the person is gone."""
@@ -417,25 +414,28 @@ class Erasing:
             methods.find(method)
             for notice in notices:
                 self._check_choice(notice, method)
+        batches = self._batches_of([one.consent_id for one in notices])
         for withdrawal, notice in zip(withdrawals, notices, strict=True):
-            self._take_request(withdrawal, notice, now)
+            self._take_request(withdrawal, notice, now, opened=notice.consent_id in batches)
         self._note_asked(one.consent_id for one in notices if one.controller == self._node.me)
         if method is None:
             return
         self._opening_calls()
-        for batch in {self._batch_of(one.consent_id) for one in notices} - {None}:
-            assert batch is not None
+        for batch in set(self._batches_of([one.consent_id for one in notices]).values()):
             if not self._store.meta(f"method {batch.hex()}"):
                 self._store.set_meta(f"method {batch.hex()}", method)
 
-    def _take_request(self, withdrawal: WithdrawalNotice, notice: ErasureNotice, now: int) -> None:
-        """Stop the use, keep both statements. The first request counts: it started the clock."""
+    def _take_request(self, withdrawal: WithdrawalNotice, notice: ErasureNotice, now: int, *, opened: bool) -> None:
+        """Stop the use, keep both statements. The first request counts: it started the clock.
+
+        `opened`: whether the erasure is in a batch already.
+        """
         if notice.controller == self._node.me:
             self._vault.find(notice.consent_id)  # `NotFound` for a link that is destroyed: nothing is left to erase
         self._node.end_consent(notice.consent_id, now)
         if notice.consent_id not in self._history.withdrawals:
             self._store.remember(withdrawal, own=False)
-        if self._batch_of(notice.consent_id) is None:
+        if not opened:
             self._store.remember(notice, own=True)
 
     def _check_choice(self, notice: ErasureNotice, method: str) -> None:
@@ -570,10 +570,10 @@ class Erasing:
             return []
         me, calls = self._node.me, []
         waiting: dict[Digest, list[ErasureNotice]] = {}
-        for notice in self._all(ErasureNotice):
-            if notice.controller != me or not self._is_linked(notice.consent_id):
-                continue
-            if self._batch_of(notice.consent_id) is None:
+        ours = [one for one in self._all(ErasureNotice) if one.controller == me and self._is_linked(one.consent_id)]
+        batches = self._batches_of([one.consent_id for one in ours])
+        for notice in ours:
+            if notice.consent_id not in batches:
                 waiting.setdefault(notice.study, []).append(notice)
         for study, notices in waiting.items():
             for at in range(0, len(notices), MAX_OPENING_REQUESTS):
@@ -607,12 +607,25 @@ class Erasing:
 
     def _batch_of(self, consent: Digest) -> Digest | None:
         """The batch that a consent's erasure is in, as far as openings kept here tell."""
-        for opening in self._all(OpeningNotice):
-            if any(one == consent for one, _ in opening.requests):
-                return opening.batch
+        return self._batches_of([consent]).get(consent)
+
+    def _batches_of(self, consents: Sequence[Digest]) -> dict[Digest, Digest]:
+        """Consent -> the batch that its erasure is in; who is in none is left out. Every opening is read once."""
+        opened: dict[Digest, Digest] = {}
+        for opening in self._all(OpeningNotice) if consents else ():
+            for consent, _ in opening.requests:
+                opened.setdefault(consent, opening.batch)
+        found = {}
+        for consent in consents:
+            batch = opened[consent] if consent in opened else self._relayed_batch(consent)
+            if batch is not None:
+                found[consent] = batch
+        return found
+
+    def _relayed_batch(self, consent: Digest) -> Digest | None:
+        """The batch that another member opened for a request which it relayed."""
         for notice in self._about(consent, ErasureNotice):
-            statement = self._relayed_statement(notice)
-            batch = batch_id(struct_hash(statement))
+            batch = batch_id(struct_hash(self._relayed_statement(notice)))
             if batch in self._history.erasures:
                 return batch
         return None
@@ -698,9 +711,8 @@ class Erasing:
             if requests_root([request_id(salt, card.consent_id)]) == opened.requests_root:
                 pair = ((card.consent_id, salt),)
                 self._store.remember(OpeningNotice(batch, opened.controller, pair, (card.leaf_key,)), own=True)
-                self._take_request(
-                    cards.withdrawal_notice(card), cards.erasure_notice(card, opened.opened_at, opened.controller), now
-                )
+                request = cards.erasure_notice(card, opened.opened_at, opened.controller)
+                self._take_request(cards.withdrawal_notice(card), request, now, opened=True)
                 return
         self._unknown[batch] = now + RELAY_S
 
