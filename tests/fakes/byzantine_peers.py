@@ -189,7 +189,10 @@ async def over_the_window(aim: Aim) -> None:
 async def reads_nothing(aim: Aim) -> None:
     """Asks for chunks on every stream it may have, again and again, and takes none."""
     async with connection(aim) as (bare, conn, target):
-        streams = [await bare.new_stream(target, [PROTOCOL]) for _ in range(8)]
+        streams = [await bare.new_stream(target, [PROTOCOL])]
+        with suppress(Exception):  # those of a connection before this one may still count
+            for _ in range(7):
+                streams.append(await bare.new_stream(target, [PROTOCOL]))
         conn.event_shutting_down.set()  # ends our own reading
         asked = b"".join(
             frame(DATA, 0, one.muxed_stream.stream_id, len(body), body)
@@ -223,7 +226,7 @@ async def offers_without_end(aim: Aim) -> None:
             nursery.cancel_scope.cancel()
 
 
-async def _ask(aim: Aim, requests: Callable[[], list[Request]], seconds: float = 4.0) -> None:
+async def _ask(aim: Aim, requests: Callable[[], list[Request]], seconds: float = 3.0) -> None:
     """Ask on as many streams as it may have, without a pause, for as long as it is answered."""
     async with connection(aim) as (bare, _, target):
 
