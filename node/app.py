@@ -397,11 +397,7 @@ class Node:
 
     def _heeds(self, peer_id: bytes) -> bool:
         """Whether a look is worth a peer's word: whoever tells of blocks that never come is heard now and then."""
-        words = self._words.setdefault(peer_id, Bucket(NEWS_PER_S, NEWS_BURST, time.monotonic))
-        if not words.open():
-            return False
-        words.take(1)
-        return True
+        return self._words.setdefault(peer_id, Bucket(NEWS_PER_S, NEWS_BURST, time.monotonic)).spend()
 
     def _deliver(self, notice: Notice) -> None:
         self._inbox.append(notice)

@@ -186,6 +186,13 @@ class Bucket:
         self.since = now
         return self.level > 0
 
+    def spend(self) -> bool:
+        """Take one out if anything is left; whether there was."""
+        if not self.open():
+            return False
+        self.take(1)
+        return True
+
     def take(self, amount: float) -> None:
         """Take `amount` out, also what is not there."""
         self.level -= amount

@@ -95,6 +95,7 @@ from node.errors import CallReverted, InputError, LedgerError, NodeError, NotFou
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import bitmap_of, members_of
 from node.messages import (
+    ERASED,
     CommitNotice,
     ErasureNotice,
     Notice,
@@ -134,7 +135,6 @@ from node.wire import MAX_OPENING_REQUESTS
 
 log = structlog.get_logger("erasing")
 
-ERASURE: Final = 1  # a tombstone's reason
 MAX_REVIEW_S: Final = 14 * 86_400  # of the month that the law gives; the due date does not move
 RETRY_S: Final = 3  # chain seconds until a duty that failed is tried again
 LOOK_AGAIN_S: Final = 30  # chain seconds after which a clean home is searched again for what should not be there
@@ -902,7 +902,7 @@ class Erasing:
         self._vault.delete_copy(*consents)
         # The copy has no public name; the batch's requests stand for it.
         content = self._erasure(batch).opened.requests_root
-        stone = self._say(TombstoneNotice(self._desk.member, content, ERASURE, batch, b""))
+        stone = self._say(TombstoneNotice(self._desk.member, content, ERASED, batch, b""))
         return stone
 
     def _is_linked(self, consent: Digest) -> bool:
@@ -1212,7 +1212,7 @@ class Erasing:
         for root in sorted(condemned.contents):
             if store.has(root):
                 if self._node.me is not None:
-                    stones.append(self._say(TombstoneNotice(self._node.me, root, ERASURE, batch, b"")))
+                    stones.append(self._say(TombstoneNotice(self._node.me, root, ERASED, batch, b"")))
                 store.remove(root)
         store.log(float(now), "purged", {"erasure": batch.hex(), "contents": len(stones), "keys": len(condemned.keys)})
         return stones

@@ -251,13 +251,17 @@ class LeftConsentNotice:
     signature: bytes
 
 
+ERASED, RETENTION = 1, 2
+"""Reasons of a tombstone: its subject is the batch of an erasure, or the round whose retention is over."""
+
+
 @dataclass(frozen=True, slots=True)
 class TombstoneNotice:
     """`Tombstone`: this member no longer holds this content, and why."""
 
     member: int
     content: Digest
-    reason: int  # 1 erasure (subject is the batch), 2 retention (subject is the round)
+    reason: int  # `ERASED` or `RETENTION`
     subject: Digest
     signature: bytes
 

@@ -21,14 +21,11 @@ import structlog
 from crypto.digest import Digest
 from crypto.sealing import BlobKind
 from node.history import History, RoundHistory
-from node.messages import CommitNotice, TombstoneNotice
+from node.messages import RETENTION, CommitNotice, TombstoneNotice
 from node.participant import Participant
 
 log = structlog.get_logger("retention")
 DAY_S: Final = 86_400
-REASON: Final = 2
-"""Of a tombstone; its subject is the round."""
-
 LEAST_S: Final = DAY_S
 """Chain seconds for which the updates of a round stay, whatever the budget: late members and auditors fetch them."""
 
@@ -89,7 +86,7 @@ class Retention:
             if node.store.has(root):
                 found = True
                 if node.me is not None:
-                    node.say(TombstoneNotice(node.me, root, REASON, round_id, b""))
+                    node.say(TombstoneNotice(node.me, root, RETENTION, round_id, b""))
                 node.store.forget_keys(round_id, notice.member, int(kind))
                 node.store.remove(root)
         return found

@@ -326,11 +326,7 @@ class Server:
         return True
 
     def _may_add(self, asker: Asker) -> bool:
-        extra = self._extras.setdefault(asker.member, Bucket(EXTRA_PER_S, EXTRA_BURST, time.monotonic))
-        if not extra.open():
-            return False
-        extra.take(1)
-        return True
+        return self._extras.setdefault(asker.member, Bucket(EXTRA_PER_S, EXTRA_BURST, time.monotonic)).spend()
 
     def readmit(self) -> None:
         """Accept what came early and has its place by now; after the chain was read."""

@@ -319,9 +319,8 @@ class _Lobby:
         self._failures.move_to_end(address)
         if len(self._failures) > MAX_ADDRESSES:
             self._failures.popitem(last=False)
-        if not failures.open():
+        if not failures.spend():
             raise SwarmException(f"too many failed handshakes of {address}")
-        failures.take(1)
         same = [one for one, where in self._waiting.items() if where == address]
         if len(same) >= MAX_HANDSHAKES_PER_ADDRESS or len(self._waiting) >= MAX_HANDSHAKES:
             oldest = same[0] if len(same) >= MAX_HANDSHAKES_PER_ADDRESS else next(iter(self._waiting))

@@ -39,6 +39,8 @@ from node.home import Home, Network, Seat
 from node.keystore import current_ring
 from node.membership import Member
 from node.messages import (
+    ERASED,
+    RETENTION,
     AbstainNotice,
     CommitNotice,
     HaveNotice,
@@ -50,9 +52,6 @@ from node.records import AuditorSeated, MemberAdmitted, RoundFinal
 from node.store import notice_key
 from node.study import parse_canonical
 from node.training import Arithmetic, model_root
-
-ERASED, RETENTION = 1, 2
-"""Reasons of a tombstone."""
 
 KINDS = ("cipher", "model", "spec")
 

@@ -17,7 +17,7 @@ from crypto.digest import Digest
 from crypto.errors import BadSeal, CryptoError, EncodingError, KeyMismatch
 from crypto.sealing import BlobCommit, BlobKind, open_blob
 from fl_engine.errors import EngineError
-from node.audit.checks import RETENTION, Audit, Check, RoundsOutcome, commit_notices, votes_for
+from node.audit.checks import Audit, Check, RoundsOutcome, commit_notices, votes_for
 from node.audit.home import Fault, NotChecked
 from node.audit.records import (
     decided_set,
@@ -28,6 +28,7 @@ from node.erasure import doomed_rounds
 from node.history import History, RoundHistory
 from node.membership import members_of
 from node.messages import (
+    RETENTION,
     CommitNotice,
     VoteNotice,
 )

@@ -44,6 +44,7 @@ from node.messages import CommitNotice
 from node.store import Store
 from node.trail import participation
 from tests.fakes.network import QUARTER_END
+from tests.network import memory
 from tests.network.bench import Processes, free_ports, wait
 from tests.network.links import ProxyLinks
 from tests.network.mortal import POINTS
@@ -407,11 +408,12 @@ class Chaos:
             if time.time() - Path(f"/proc/{pid}").stat().st_ctime < 2:
                 return  # a process that was not replaced yet has the memory of this one
         found = self.peak.setdefault(name, {})
-        for number, part in [(pid, "process"), *((child, "worker") for child in _children(pid))]:
+        running = [(pid, "process")]
+        with suppress(OSError):
+            running += [(child, "worker") for child in memory.children(pid)]
+        for number, part in running:
             with suppress(OSError, StopIteration, ValueError):
-                text = Path(f"/proc/{number}/status").read_text("ascii", "replace")
-                row = next(line for line in text.splitlines() if line.startswith("VmHWM"))
-                found[part] = max(found.get(part, 0), int(row.split()[1]) >> 10)
+                found[part] = max(found.get(part, 0), memory.peak(number) >> 20)
 
     def _last_words(self, name: str) -> str:
         lines = (self.home / f"{name}.log").read_bytes()[-2000:].decode(errors="replace").splitlines()
@@ -619,12 +621,6 @@ def _windows_lost(history: History, one: RoundHistory) -> list[str]:
     if attempt >= 1:
         lost += ["reveal", "have"] + ["extension"] * (attempt - 1)
     return lost
-
-
-def _children(pid: int) -> list[int]:
-    with suppress(OSError):
-        return [int(one) for one in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
-    return []
 
 
 def lines(report: dict[str, Any]) -> list[str]:

@@ -1,11 +1,16 @@
-"""Networks on the disk that several files read: made once, because founding and training one takes long."""
+"""What several files use: networks on the disk, made once because founding and training one takes long; a trainer."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from tests.fakes.network import SharedTrainer
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +31,13 @@ def purged(original: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = Path(shutil.copytree(original, tmp_path_factory.mktemp("original-erased") / "network"))
     erase_in(home, 1, "MRN-1-03")
     return home
+
+
+@pytest.fixture(scope="module")
+def trainer() -> Iterator[SharedTrainer]:
+    """One training worker for all networks in memory of a file."""
+    from tests.fakes.network import SharedTrainer
+
+    shared = SharedTrainer()
+    yield shared
+    shared.end()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,13 +22,6 @@ from tests.fakes.network import Net, SharedTrainer, attested, network, spec
 pytestmark = pytest.mark.slow  # whole networks in memory
 
 BADGE = {"schema": "koinon.audit/1", "level": "L4", "says": "could not tell"}
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 def levels(found: dict[str, Any]) -> list[str]:

@@ -7,7 +7,6 @@ tests/node/transport/test_floods.py; the table of all attacks is in node/THREATS
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,13 +31,6 @@ pytestmark = pytest.mark.slow  # whole networks in memory
 LIAR = 3
 HONEST = 0b0111
 ALL = 0b1111
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 def outcome(one: RoundHistory) -> tuple[int, int, int]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import json
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -31,13 +30,6 @@ from node.study import Study, parse_sections
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 def state(net: Net, at: int, erasure: str) -> str:

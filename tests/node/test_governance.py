@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -50,13 +49,6 @@ from node.store import Store, notice_key
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 def renewed(net: Net, member: int) -> KeyRing:

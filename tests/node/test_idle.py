@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,13 +18,6 @@ from tests.fakes.network import Net, SharedTrainer, network, spec
 pytestmark = pytest.mark.slow  # a whole network in memory
 
 KINDS = ("waiting", "pending_grants", "pending_anchors", "holdings", "confirm")
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 async def pass_by(net: Net, seconds: int) -> None:

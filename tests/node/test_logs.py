@@ -19,13 +19,6 @@ from tests.fakes.network import Net, SharedTrainer, WatchedNode, network, spec
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md"
 
 
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
-
-
 @pytest.fixture
 def every_level() -> Iterator[None]:
     """Nothing is left out of the log, whatever level a command that ran before in this process has set."""

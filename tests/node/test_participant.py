@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -24,13 +23,6 @@ from tests.fakes.network import Net, SharedTrainer, network, spec
 pytestmark = pytest.mark.slow  # whole networks in memory
 
 VICTIM = 1
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 class Killed(Exception):

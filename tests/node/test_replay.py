@@ -98,13 +98,6 @@ async def ready(net: Net, batch: Digest) -> None:
 
 
 @pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
-
-
-@pytest.fixture(scope="module")
 def erased(tmp_path_factory: pytest.TempPathFactory, trainer: SharedTrainer) -> Erased:
     async def play() -> Erased:
         return await erase(tmp_path_factory.mktemp("replay"), trainer, sets_ahead=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,20 +12,13 @@ from crypto.digest import Digest
 from crypto.sealing import BlobKind
 from node.errors import LocalFault
 from node.history import RoundHistory
-from node.messages import CommitNotice, GetKeys, Refusal, TombstoneNotice
-from node.retention import DAY_S, LEAST_S, REASON, Retention
+from node.messages import RETENTION, CommitNotice, GetKeys, Refusal, TombstoneNotice
+from node.retention import DAY_S, LEAST_S, Retention
 from node.store import Store
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
 ROUNDS = 3
 MEMBERS = 3
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    made = SharedTrainer()
-    yield made
-    made.end()
 
 
 @asynccontextmanager
@@ -89,7 +82,7 @@ async def test_others_sets_go_after_the_days_of_the_study_and_ours_stay(tmp_path
         assert all(has(store, one, m, BlobKind.UPDATE) for one in rounds for m in range(MEMBERS))
         stones = store.notices(root_of(store, rounds[0], 1, BlobKind.SET), "TombstoneNotice")
         assert [(n.member, n.reason, n.subject) for n in stones if isinstance(n, TombstoneNotice)] == [
-            (0, REASON, rounds[0].opened.round_id)
+            (0, RETENTION, rounds[0].opened.round_id)
         ]
         assert rest(retention, rounds[-1].opened.opened_at + days + 1) == ROUNDS - 1
         assert rest(Retention(node, 0), rounds[-1].opened.opened_at + days + 1) == 0, "after a restart nothing is left"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -45,13 +44,6 @@ pytestmark = pytest.mark.slow  # whole networks in memory
 
 UNKNOWN = Digest(b"\x17" * 32)
 RESULT = Result(1, 3, 0, UNKNOWN, b"", UNKNOWN, UNKNOWN)
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 async def ask(net: Net, who: int, request: Request, of: int = 0) -> Reply:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from node.training import model_root
 from tests.fakes.network import Net, SharedTrainer, dataset, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 async def played(home: Path, trainer: SharedTrainer, members: int, name: str, rounds: int = 2) -> dict[int, str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,13 +28,6 @@ from tests.fakes.network import Net, SharedTrainer, network, spec
 
 PATIENCE_S = 300.0  # real seconds: training and a replay
 ELSEWHERE = Contracts(2**40, *(bytes([7] * 19 + [n]) for n in range(4)))
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 async def move(net: Net) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,13 +22,6 @@ from tests.fakes.network import Net, SharedTrainer, network, spec
 pytestmark = pytest.mark.slow  # whole networks in memory
 
 LINK = {"role": "dpo", "act": "consent.cards: find", "subject": "cd" * 32, "outcome": "permitted", "why": ""}
-
-
-@pytest.fixture(scope="module")
-def trainer() -> Iterator[SharedTrainer]:
-    shared = SharedTrainer()
-    yield shared
-    shared.end()
 
 
 def written(net: Net, member: int = 1, **days: str) -> bytes:
