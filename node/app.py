@@ -779,7 +779,7 @@ class Node:
         try:
             self.metrics.trainings += 1
             trained = await trio.to_thread.run_sync(
-                partial(self._trainer.train, unlearner=job.unlearner),
+                partial(self._trainer.train, unlearner=job.unlearner, squared_length=job.squared_length),
                 job.arithmetic,
                 job.rows,
                 job.x,

@@ -388,10 +388,8 @@ class _Body:
             inner.fault("the due date is extended by more than two months, or not beyond itself")
         self.excluded, self.copy_deleted = inner.digest("excluded"), inner.digest("copy_deleted")
         self.first_height = inner.uint("first_height", 32) if inner.has("first_height") else None
-        self.method, exact = inner.take("method", str), inner.take("exact", bool)
+        self.method, self.exact = inner.take("method", str), inner.take("exact", bool)
         inner.done()
-        if not exact:
-            inner.fault("only exact methods are certified")
 
     def check(self) -> dict[str, Any]:
         top = self.top
@@ -418,7 +416,7 @@ class _Body:
             "study_name": self.study_name,
             "hospital": {"index": self.controller, "name": self.name},
             "method": self.method,
-            "exact": True,
+            "exact": self.exact,
             "claims": self.shown,
             "models": {"before": before.hex(), "base": base.hex(), "after": after.hex()},
             "confirmed_by": verdicts,
@@ -452,6 +450,9 @@ class _Body:
         )
         if plan.base_model != base:
             inner.fault("the plan's checkpoint is not the base model")
+        found = methods.numbered(plan.method)
+        if plan.method != methods.NOTHING and (found is None or methods.barred(found) is not None):
+            inner.fault(f"members carry out no erasure by {methods.name_of(plan.method)}")
         voters = 0
         for member, signature in inner.each("votes", lambda v: (v.uint("member", 5), v.signature("signature"))):
             self._signed(plan, member, signature, "vote for the plan")
@@ -461,8 +462,9 @@ class _Body:
             inner.fault(f"{voters.bit_count()} votes of {n} members are no quorum")
         inner.done()
         forks = plan.target_height != plan.base_height
-        if self.method != methods.name_of(plan.method) or not methods.is_exact(plan.method):
-            inner.fault(f"the plan is not of the exact method {self.method!r:.60}")
+        if (self.method, self.exact) != (methods.name_of(plan.method), methods.is_exact(plan.method)):
+            kind = "exact" if self.exact else "approximate"
+            inner.fault(f"the plan is not of the {kind} method {self.method!r:.60}")
         if forks != (plan.method != methods.NOTHING) or forks != (plan.rounds > 0):
             inner.fault(f"{plan.rounds} rounds by method {plan.method} are not what the plan replays")
         return plan, forks

@@ -23,7 +23,7 @@ from typing import Any, Final, Protocol, TypeVar
 
 import structlog
 
-from crypto.blobs import decode_update
+from crypto.blobs import UpdatePlain, decode_update
 from crypto.commitments import batch_id, request_id
 from crypto.digest import ZERO, Digest, content_root, keccak256, sha256
 from crypto.errors import CryptoError
@@ -41,8 +41,9 @@ from crypto.statements import (
     Tombstone,
     struct_hash,
 )
+from fl_engine.params import Ints, view_ints
 from fl_engine.unlearning import Unlearner
-from node import attestation, certificate, enrolment, methods, proof
+from node import attestation, certificate, enrolment, lengths, methods, proof
 from node import card as cards
 from node.attestation import Attestation
 from node.desk import Desk
@@ -442,6 +443,7 @@ class Erasing:
         """`Refused` where this method cannot be chosen for a request any more, or not here. The first choice stands."""
         if notice.controller != self._node.me:
             raise Refused(f"member {notice.controller}, whose patient this is, chooses the method; ask without one")
+        methods.find(method, self._evidence(notice.study))
         batch = self._batch_of(notice.consent_id)
         if batch is None:
             return
@@ -449,6 +451,10 @@ class Erasing:
         kept = self._store.meta(f"method {batch.hex()}") or next(iter(voted), method)
         if kept != method:
             raise Refused(f"erasure {batch.hex()[:12]} has a method already: {kept}")
+
+    def _evidence(self, study: Digest) -> tuple[str, ...]:
+        """The levels of evidence that a study asks for: which methods may be chosen in it."""
+        return tuple(self._node.study(study).study["policy", "evidence"])
 
     def _kept_requests(self, consents: list[Digest]) -> list[ErasureNotice]:
         return [one for consent in consents for one in self._about(consent, ErasureNotice)]
@@ -1017,11 +1023,14 @@ class Erasing:
 
         None where that is not here, or names what members cannot carry out.
         """
+        evidence = self._evidence(erasure.opened.study)
         if erasure.opened.controller == self._node.me:
-            return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name)
+            return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name, evidence)
         for vote in self._about(batch, PlanNotice):
             found = methods.numbered(vote.method)
-            if vote.member == erasure.opened.controller and found is not None and methods.barred(found) is None:
+            if vote.member != erasure.opened.controller or found is None:
+                continue
+            if methods.barred(found, evidence) is None:
                 return found
         return None
 
@@ -1051,7 +1060,7 @@ class Erasing:
             found = methods.numbered(vote.method)
             if found is None:
                 return f"the hospital chose a method of number {vote.method}, which is not known here"
-            if (why := methods.barred(found)) is not None:
+            if (why := methods.barred(found, self._evidence(erasure.opened.study))) is not None:
                 return f"the hospital chose {found.name}, which no member carries out: it {why}"
         return None
 
@@ -1200,8 +1209,28 @@ class Erasing:
             if first is not None and opening is not None:
                 await node.pull(first.opened.round_id)
                 await node.core(self._keep_first_uses, batch, opening, uses)
+        await node.core(self._keep_lengths, erasure)
         for notice in await node.core(self._purge_here, batch, node.now):
             await node.offer(notice)
+
+    def _keep_lengths(self, erasure: ErasureHistory) -> None:
+        """Before the old updates go: what a method needs of them."""
+        if self._node.me is not None:
+            lengths.keep(self._store, self._history, erasure, self._node.me, self._values)
+
+    def _values(self, one: RoundHistory, member: int) -> Ints | None:
+        update = self._update(one, member)
+        return None if update is None else view_ints(update.values, self._node.study(one.opened.study).size)
+
+    def _update(self, one: RoundHistory, member: int) -> UpdatePlain | None:
+        """An update that is in a round's sum; None where it cannot be opened here any more."""
+        round_id = one.opened.round_id
+        notice, key = self._standing(one, member), self._store.key(round_id, member, int(BlobKind.UPDATE))
+        if notice is None or key is None or not self._store.has(notice.update.cipher_root):
+            return None
+        data = self._store.get(notice.update.cipher_root)
+        opened = open_blob(data, key, notice.update, round_id, member, BlobKind.UPDATE)
+        return decode_update(opened, self._node.study(one.opened.study).size)
 
     def _purge_here(self, batch: Digest, now: int) -> list[TombstoneNotice]:
         """Delete what is condemned; each content's tombstone is kept before the content goes."""
@@ -1321,12 +1350,9 @@ class Erasing:
         arithmetic = self._node.study(one.opened.study)
         pairs = []
         for member in members_of(final.result.included):
-            notice, key = self._standing(one, member), self._store.key(round_id, member, int(BlobKind.UPDATE))
-            if notice is None or key is None:
+            update = self._update(one, member)
+            if update is None:
                 raise NotFound(f"the update of member {member} in round {one.opened.height} is not here")
-            data = self._store.get(notice.update.cipher_root)
-            opened = open_blob(data, key, notice.update, round_id, member, BlobKind.UPDATE)
-            update = decode_update(opened, arithmetic.size)
             pairs.append((update.values, update.records))
         model = arithmetic.next_model(self._store.get(one.opened.parent_model), pairs)
         return content_root("model", model) == final.result.model_root
@@ -1572,6 +1598,7 @@ class Erasing:
         for consent in self._consents(batch):
             self._store.forget_notices(consent, "ErasureNotice")
         self._store.forget_notices(batch, "OpeningNotice")
+        lengths.forget(self._store, batch)
         self._store.checkpoint()
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -75,6 +75,10 @@ L4_DOES_NOT_SHOW: Final = (
     "What was found, which the report alone says; that a stronger attack would find nothing. Of a single patient no "
     "attack can certify anything."
 )
+APPROXIMATE_DOES_NOT_SHOW: Final = (
+    "That the model is one that training without the records gives, or is near it: an approximate method promises "
+    "neither. That local updates were honest; private copies; exported models."
+)
 
 PAIR, FINAL = 0, 1
 """Stages of a purge: before the replay, and at the end."""
@@ -281,8 +285,22 @@ def method_of(history: History, one: RoundHistory) -> Unlearner | None:
         return None
     plan = history.erasures[branch.batch].plan
     assert plan is not None
-    made = sum(history.rounds[r].made_model for h, r in branch.rounds.items() if h < one.opened.height)
-    return methods.numbered(plan.method) if made < plan.rounds else None
+    return methods.numbered(plan.method) if place_of(history, one) < plan.rounds else None
+
+
+def place_of(history: History, one: RoundHistory) -> int:
+    """How many models its branch had when a round opened: its number in the method's program, from 0."""
+    branch = history.studies[one.opened.study].branches[one.opened.branch]
+    return sum(history.rounds[r].made_model for h, r in branch.rounds.items() if h < one.opened.height)
+
+
+def replaced_rounds(history: History, plan: ErasurePlanned) -> list[RoundHistory]:
+    """The rounds whose models a plan replaces, in height order."""
+    return [
+        one
+        for one in history.path(plan.study, plan.branch - 1)
+        if one.made_model and plan.base_height < one.opened.height <= plan.target_height
+    ]
 
 
 def has_turn(history: History, erasure: ErasureHistory) -> bool:
@@ -853,12 +871,13 @@ def sentences(
             )
         )
     unlearner = methods.numbered(method)
-    exact = method == methods.NOTHING or (unlearner is not None and Level.L2 in unlearner.claims)
-    if head_model is not None and base_model is not None and exact:
+    levels = {Level.L2} if method == methods.NOTHING else set() if unlearner is None else unlearner.claims
+    if head_model is not None and base_model is not None and levels & {Level.L2, Level.L2_APPROXIMATE}:
         if unlearner is not None:
+            kind = "exact" if Level.L2 in levels else "APPROXIMATE"
             sentence = (
                 "The current model was recomputed from a model made before this consent's first declared use, by the "
-                f"exact unlearning method {unlearner.name}; {confirmed} of {others} other members repeated the "
+                f"{kind} unlearning method {unlearner.name}; {confirmed} of {others} other members repeated the "
                 "addition and got the same bits. "
                 "They could not see whether local training was honest."
             )
@@ -869,9 +888,12 @@ def sentences(
                 "They could not see whether local training was honest."
             )
         evidence = (("base_model", base_model.hex()), ("head_model", head_model.hex()), ("branch", str(branch)))
-        found.append(
-            Claim("L2", sentence, evidence, "That local updates were honest; private copies; exported models.")
-        )
+        if Level.L2 in levels:
+            found.append(
+                Claim("L2", sentence, evidence, "That local updates were honest; private copies; exported models.")
+            )
+        else:
+            found.append(Claim("L2~", sentence, evidence, APPROXIMATE_DOES_NOT_SHOW))
         if unlearner is not None and Level.L3 in unlearner.claims:
             found += _attested("L3", LEVEL_LOCAL_REPLAY, attested, L3_SENTENCE.format(hospital=hospital))
     found += _attested("L4", LEVEL_ATTACK_AUDIT, attested, L4_SENTENCE)

@@ -4,16 +4,20 @@ What may live here: numbers, and reasons that hold in every study. What a method
 chooses one and who votes on it is in `node/erasing.py`.
 
 The members carry out a method whose rounds are the study's own but for what a member computes from its records
-(`Unlearner.retraining`): commits, validity, sums and votes are then those of any round, and nothing of the old line but
-the checkpoint is needed. It runs with the engine's defaults, so that its number says all of it.
+(`Unlearner.retraining`): commits, validity, sums and votes are then those of any round, and nothing of the old line is
+needed but the checkpoint and, by a method that asks for it, how long updates were. It runs with the engine's defaults,
+so that its number says all of it.
+
+A study decides whether an approximate method may be chosen: by the levels of evidence that its specification asks for.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Final
 
 from fl_engine.errors import UnknownName
-from fl_engine.unlearning import UNLEARNERS, Need, Unlearner, get_unlearner
+from fl_engine.unlearning import UNLEARNERS, Claim, Need, Unlearner, get_unlearner
 from node.errors import InputError, Refused
 
 NOTHING: Final = 0
@@ -33,7 +37,10 @@ NUMBERS: Final[dict[str, int]] = {
 """Method -> `Plan.method`; a number is never given to another method."""
 
 DEFAULT: Final = UNLEARNERS["rollback"]
-"""What a plan takes where the hospital chose nothing."""
+"""What a plan takes where the hospital chose nothing. It can earn every level that a study may ask for."""
+
+_OF_THE_ROUNDS: Final = frozenset({Claim.L2.value, Claim.L3.value})
+"""Levels that a method's rounds earn or can never earn. L4 is for an audit to give, whatever the method."""
 
 # need -> why no study of a network can meet it; the first that a method has is its reason
 _OUT_OF_REACH: Final[tuple[tuple[Need, str], ...]] = (
@@ -43,30 +50,38 @@ _OUT_OF_REACH: Final[tuple[tuple[Need, str], ...]] = (
         Need.FORGOTTEN_RECORDS,
         "needs the records that are to be forgotten, which are deleted before a plan is made",
     ),
-    (Need.UPDATES, "needs old updates, which members delete before a replay shows anything"),
     (Need.OLD_MODEL, "begins at the model that is to go, which members delete before a replay shows anything"),
 )
 
 
-def barred(unlearner: Unlearner) -> str | None:
-    """Why the members of a network cannot carry a method out, as a clause; None where they can."""
-    if unlearner.retraining is not None:
+def barred(unlearner: Unlearner, evidence: Iterable[str] = ()) -> str | None:
+    """Why the members of a network cannot carry a method out, as a clause; None where they can.
+
+    `evidence`: `policy.evidence` of the study. A method that can never earn what a study asks of an erasure's rounds
+    (L2 or L3) is not for that study.
+    """
+    if unlearner.retraining is None:
+        return next(why for need, why in _OUT_OF_REACH if need in unlearner.needs)
+    earned = {claim.value for claim in unlearner.claims}
+    lacking = [level for level in evidence if level in _OF_THE_ROUNDS and level not in earned]
+    if not lacking:
         return None
-    return next(why for need, why in _OUT_OF_REACH if need in unlearner.needs)
+    kind = "exact" if unlearner.exact else "approximate"
+    return f"is {kind} and can never show {' and '.join(lacking)}, which this study asks for (policy.evidence)"
 
 
-def find(name: str) -> Unlearner:
-    """A method that an erasure may be asked for by.
+def find(name: str, evidence: Iterable[str] = ()) -> Unlearner:
+    """A method that an erasure may be asked for by, in a study that asks for this evidence.
 
     Raises:
         InputError: there is none of that name; the known ones are listed.
-        Refused: it cannot be carried out by a network, with the reason.
+        Refused: it cannot be carried out by a network, or not in this study, with the reason.
     """
     try:
         found = get_unlearner(name)
     except UnknownName as error:
         raise InputError(str(error)) from None
-    if (why := barred(found)) is not None:
+    if (why := barred(found, evidence)) is not None:
         raise Refused(f"no erasure by {name}: it {why}")
     return found
 

@@ -43,6 +43,7 @@ from crypto.statements import Abstain, Commit, Domains, Have, Plan, Purged, Stat
 from fl_engine.errors import EngineError
 from fl_engine.trust import beta
 from fl_engine.unlearning import Unlearner
+from node import lengths
 from node.consent import Leaf, last_deadline, original_opening, usable, usable_next
 from node.erasure import method_of
 from node.errors import LocalError, LocalFault, NotFound
@@ -87,7 +88,7 @@ N = TypeVar("N", CommitNotice, AbstainNotice, HaveNotice, VoteNotice, CloseNotic
 class TrainingJob:
     """One training as the worker needs it: import row numbers, records x [N, ...], labels y [N], model and beacon.
 
-    `unlearner` is the method of an erasure that the round belongs to.
+    `unlearner` is the method of an erasure that the round belongs to, `squared_length` what it brings the update to.
     """
 
     round_id: Digest
@@ -101,6 +102,7 @@ class TrainingJob:
     beacon: bytes
     member: int
     unlearner: Unlearner | None = None
+    squared_length: int = 0
 
     def without_records(self) -> TrainingJob:
         """What is needed after the training: records and model need not wait in memory for the seal."""
@@ -397,6 +399,7 @@ class Participant:
             self.beacon(one),
             self.me,
             self.unlearner_of(self.history, one),
+            lengths.kept(self.store, self.history, one),
         )
 
     def _as_announced(self, one: RoundHistory, leaves: list[Leaf]) -> list[Leaf]:

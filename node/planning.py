@@ -270,16 +270,12 @@ def _reasons(unlearner: Unlearner, found: Prospect) -> list[str]:
     """Why this study cannot be carried out an erasure in by this method; whatever holds, each as a clause."""
     assert found.first is not None
     needs, replayed = unlearner.needs, found.rounds[found.first :]
-    why = methods.barred(unlearner)
+    why = methods.barred(unlearner, found.arithmetic.study["policy", "evidence"])
     reasons = [] if why is None else [why]
     if Need.CHECKPOINT in needs and not found.base_here:
         height = found.rounds[found.first - 1].opened.height if found.first else 0
         reasons.append(f"needs the model of round {height}, which is not here")
-    wanted: Sequence[int] = ()
-    if Need.UPDATES in needs:
-        wanted = range(len(replayed))
-    elif Need.LAST_UPDATES in needs:
-        wanted = (len(replayed) - 1,)
+    wanted: Sequence[int] = (len(replayed) - 1,) if Need.LAST_UPDATES in needs else ()
     for kind in ("purged", "not here"):
         heights = [str(replayed[i].opened.height) for i in wanted if found.updates[i] == kind]
         if heights:
@@ -323,6 +319,7 @@ def cost_of(
     past = Past(
         {(height, group): Checkpoint(nothing, 1) for height in range(target + 1) for group in groups},
         {height: dict.fromkeys(members, update) for height in range(1, target + 1)},
+        {height: dict.fromkeys(members, 1) for height in range(1, target + 1)},
     )
     forgetting, gone = frozenset({hospital}), frozenset({hospital} if leaving else ())
     case = Case(agreed, members, forgetting, gone, patients, first, target, past)

@@ -3,9 +3,9 @@
 Theory. A root fixes the map of chunk digests, and the map fixes every chunk, so the bytes of each answer are checked
 alone and the moment they come. The first chunk comes with the map, so what has no other is one answer. A wrong map or
 chunk is the fault of the peer that sent it, never of the content's author: it is reported, that peer is asked no more,
-and another is asked for the same chunk. Two requests are under way at once, so that one is on the wire while the other
-is checked; the receiver never holds more than those two chunks, and never stops reading, for a reader that stalls for
-five seconds loses its stream.
+and another is asked for the same chunk. A peer that is silent holds nothing up: another is asked beside it. Two
+requests are under way at once, so that one is on the wire while the other is checked; the receiver never holds more
+than those two chunks, and never stops reading, for a reader that stalls for five seconds loses its stream.
 
 What may live here: the pull. What this file does not know: connections, disks and threads (a `Sink` keeps the chunks
 and says which it has), what the content means.
@@ -36,6 +36,10 @@ SPREAD_CHUNKS: Final = 8
 
 CHUNK_TIMEOUT_S: Final = 30.0
 """A chunk of 1 MiB within this is 280 kbit/s: slower than any line a hospital trains over."""
+
+CHUNK_PATIENCE_S: Final = 5.0
+"""Then the next holder is asked for the same beside the silent one, which is asked last from now on. Where every line
+is slower than 1.7 Mbit/s a chunk is on two of them."""
 
 MAX_STRIKES: Final = 3
 """Silences and temporary refusals of one holder in a row before it is left out."""
@@ -71,19 +75,15 @@ class _Pull:
     async def map(self, max_length: int) -> tuple[ContentMap, bytes, bytes]:
         """The content's map; what came with it as the first chunk, which is not verified yet; and who sent both."""
         while True:
-            holder = self._next()
+            holder, reply = await self._answer(GetMap(self._root))
+            if not isinstance(reply, MapReply):
+                await self._not_given(holder, reply)
+                continue
             try:
-                reply = await self._ask(holder, GetMap(self._root), CHUNK_TIMEOUT_S)
-                if not isinstance(reply, MapReply):
-                    await self._refused(holder, reply)
-                    continue
                 found = ContentMap(reply.length, tuple(Digest(digest) for digest in reply.digests))
                 found.check_root(self._kind, self._root)
             except CryptoError as error:
                 self._out(holder, BadContent(f"map of {self._root.hex()}: {error}"))
-                continue
-            except (PeerUnreachable, PeerSilent, NotAPeer, PeerError) as error:
-                self._failed(holder, error)
                 continue
             self._strikes[holder] = 0
             if found.length > max_length:
@@ -104,21 +104,54 @@ class _Pull:
 
     async def chunk(self, content: ContentMap, index: int, sink: Sink, preferred: int) -> None:
         while True:
-            holder = self._next(preferred)
+            holder, reply = await self._answer(GetChunk(self._root, index), preferred)
+            if not isinstance(reply, ChunkReply):
+                await self._not_given(holder, reply)
+                continue
             try:
-                reply = await self._ask(holder, GetChunk(self._root, index), CHUNK_TIMEOUT_S)
-                if not isinstance(reply, ChunkReply):
-                    await self._refused(holder, reply)
-                    continue
                 await sink.keep(content, index, reply.data)
             except CryptoError as error:
                 self._spoiled(holder, index, error)
                 continue
-            except (PeerUnreachable, PeerSilent, NotAPeer, PeerError) as error:
-                self._failed(holder, error)
-                continue
             self._strikes[holder] = 0
             return
+
+    async def _answer(self, request: GetMap | GetChunk, preferred: int = 0) -> tuple[bytes, Reply | NodeError]:
+        """Ask a holder, and the next one beside it once it was silent for a while; whose answer was first, and it.
+
+        Of two, one that gives nothing does not count while the other may still give.
+        """
+        tell, heard = trio.open_memory_channel[tuple[bytes, Reply | NodeError]](2)
+
+        async def question(holder: bytes) -> None:
+            answer: Reply | NodeError
+            try:
+                answer = await self._ask(holder, request, CHUNK_TIMEOUT_S)
+            except (PeerUnreachable, PeerSilent, NotAPeer, PeerError) as error:
+                answer = error
+            tell.send_nowait((holder, answer))
+
+        first = self._next(preferred)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(question, first)
+            with trio.move_on_after(CHUNK_PATIENCE_S):
+                return await heard.receive()
+            second = self._beside(first)
+            if second is not None:
+                nursery.start_soon(question, second)
+            holder, answer = await heard.receive()
+            if second is not None and not isinstance(answer, MapReply | ChunkReply):
+                await self._not_given(holder, answer)
+                holder, answer = await heard.receive()
+            nursery.cancel_scope.cancel()
+            return holder, answer
+
+    def _beside(self, silent: bytes) -> bytes | None:
+        """Whom to ask beside a silent holder, which goes to the end of the row; None where it is the only one."""
+        if silent in self._holders:
+            self._holders.remove(silent)
+            self._holders.append(silent)
+        return next((one for one in self._holders if one != silent), None)
 
     def _next(self, preferred: int = 0) -> bytes:
         if not self._holders:
@@ -126,7 +159,10 @@ class _Pull:
             raise ContentUnavailable(f"{self._kind} {self._root.hex()}: no holder left ({said or 'none was named'})")
         return self._holders[min(preferred, len(self._holders) - 1)]
 
-    async def _refused(self, holder: bytes, reply: Reply) -> None:
+    async def _not_given(self, holder: bytes, reply: Reply | NodeError) -> None:
+        if isinstance(reply, NodeError):
+            self._failed(holder, reply)
+            return
         code = reply.code if isinstance(reply, Refusal) else "another reply"
         reason = reply.reason if isinstance(reply, Refusal) else type(reply).__name__
         error = ContentUnavailable(f"{code}: {reason}")

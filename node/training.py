@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,15 @@ from fl_engine.errors import EngineError, RangeExceeded, WorkerFailed
 from fl_engine.models import get_model, initial_model
 from fl_engine.params import decode_model, encode_ints, encode_model, model_length, view_ints
 from fl_engine.ring import Grid, add_saturating, check_range
-from fl_engine.training import get_method
+from fl_engine.training import Hyperparameters, get_method
 from fl_engine.unlearning import Unlearner
+from fl_engine.unlearning.execution import at_length
 from fl_engine.worker_client import TrainingWorker
 from node.errors import InputError, LocalError, Refused
 from node.study import Study
+
+TRAINING = ("local_epochs", "batch_size", "learning_rate")
+"""What a study says of local training that a worker is given."""
 
 MAX_MODEL_BYTES = 2**31
 """Of a model's file that a person names."""
@@ -167,8 +171,11 @@ class Trainer:
         beacon: bytes,
         member: int,
         unlearner: Unlearner | None = None,
+        squared_length: int = 0,
     ) -> LocalTraining:
         """Train on exactly these records (import row numbers, arrays) from `model`; an unlearning method in its way.
+
+        The update is brought to `squared_length` (grid units) by a method that asks for it; 0: it stays as trained.
 
         Raises:
             TrainingStopped: `stop` was called meanwhile.
@@ -177,19 +184,21 @@ class Trainer:
         """
         study = arithmetic.study
         self._stopping = False
-        training = {key: study["training", key] for key in ("local_epochs", "batch_size", "learning_rate")}
+        training = Hyperparameters(**{key: study["training", key] for key in TRAINING})
+        again = None if unlearner is None else unlearner.retraining
+        if unlearner is not None and again is not None:
+            training = again.training(training, unlearner.defaults)
         try:
             dataset = self._load("training", rows, x, y, study["data", "classes"])
             settings: dict[str, Any] = {
                 "method": study["training", "method"],
                 "model": study["model", "name"],
-                "training": training,
+                "training": asdict(training),
                 "grid": arithmetic.grid,
                 "beacon": beacon,
                 "member": member,
                 "erasable": study["policy", "erasable"],
             }
-            again = None if unlearner is None else unlearner.retraining
             if unlearner is None or again is None or again.work == "train":
                 update = self._worker.train(dataset, rows, model, **settings)
             else:
@@ -210,7 +219,8 @@ class Trainer:
             if error.error_type == "PolicyError":
                 raise Refused(str(error)) from error
             raise LocalError(f"training failed: {error}") from error
-        return LocalTraining(encode_ints(update.delta), update.records, update.loss, profile_hash(update.profile))
+        delta = at_length(update.delta, squared_length, arithmetic.grid)
+        return LocalTraining(encode_ints(delta), update.records, update.loss, profile_hash(update.profile))
 
     def predict(
         self, arithmetic: Arithmetic, rows: NDArray[np.int64], x: NDArray[np.float32], model: bytes
@@ -234,7 +244,7 @@ class Trainer:
         """Test logits of the agreed model, and of float federated, centralised and local training with its beacons."""
         study = arithmetic.study
         classes = study["data", "classes"]
-        training = {key: study["training", key] for key in ("local_epochs", "batch_size", "learning_rate")}
+        training = {key: study["training", key] for key in TRAINING}
         chosen = []
         try:
             for i, (x, y) in enumerate(members):

@@ -15,9 +15,11 @@ from typing import Protocol, TypeAlias
 import numpy as np
 
 from fl_engine.errors import PolicyError, UnknownName
+from fl_engine.params import Ints
 from fl_engine.ring import Grid
 from fl_engine.training import get_method
 from fl_engine.training.method import LocalUpdate
+from fl_engine.unlearning.integers import squared_norm, with_norm
 from fl_engine.unlearning.unlearner import (
     Agreed,
     Case,
@@ -82,9 +84,12 @@ class Run:
     cost: Cost
 
     def past(self, initial: Checkpoint, keep: Callable[[int], bool] = lambda height: True) -> Past:
-        """What is kept of this run: all checkpoints, and the updates of the heights that `keep` says."""
+        """What is kept of this run: all checkpoints and lengths, and the updates of the heights that `keep` says."""
         kept = {height: sent for height, sent in self.updates.items() if keep(height)}
-        return Past({(0, 0): initial, **self.result.checkpoints}, kept)
+        lengths = {
+            height: {m: squared_norm(one.delta) for m, one in sent.items()} for height, sent in self.updates.items()
+        }
+        return Past({(0, 0): initial, **self.result.checkpoints}, kept, lengths)
 
 
 Answer: TypeAlias = Callable[[Round], Mapping[int, LocalUpdate]]
@@ -131,10 +136,10 @@ def execute(
 def carry_out(
     task: Task, study: Local, records: Records, network: Probe, works: Mapping[str, Work], beacon: bytes, member: int
 ) -> LocalUpdate:
-    """One member's answer to its task: the study's own training, or the work of that name."""
+    """One member's answer to its task: the study's own training, or the work of that name, at the length asked for."""
     if task.work == "train":
         train = get_method(study.method).train_local
-        return train(
+        update = train(
             network,
             task.model,
             records.data,
@@ -145,9 +150,18 @@ def carry_out(
             member=member,
             erasable=study.erasable,
         )
-    if task.work not in works:
+    elif task.work in works:
+        update = works[task.work](network, task, records, study.grid, beacon=beacon, member=member)
+    else:
         raise UnknownName("local work", task.work, ("train", *works))
-    return works[task.work](network, task, records, study.grid, beacon=beacon, member=member)
+    return replace(update, delta=at_length(update.delta, task.squared_length, study.grid))
+
+
+def at_length(delta: Ints, squared_length: int, grid: Grid) -> Ints:
+    """An update int32 [P] at the squared length a task asks for (0: as it is), no number of it beyond the grid's."""
+    if squared_length == 0:
+        return delta
+    return np.clip(with_norm(delta, squared_length), -grid.limit, grid.limit)
 
 
 def replay(rounds: Rounds, updates: Mapping[int, Mapping[int, LocalUpdate]]) -> Run:

@@ -6,6 +6,7 @@ A ratio is a pair of integers; results round to the nearest integer, ties upward
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isqrt
 from typing import Final
 
@@ -18,15 +19,26 @@ from fl_engine.ring import INT32_MAX
 SCALE_BITS: Final = 30
 """Resolution of a ratio of norms: about nine decimal digits."""
 _HALF: Final = 15
+_PART: Final = 2**18
 
 
 def squared_norm(ints: Ints) -> int:
     """Sum of squares of int32 [P], exact, as a Python integer: halves of 16 bits keep every sum within 64 bits."""
     if ints.dtype != np.int32:
         raise ShapeMismatch("integer type of a vector", "int32", ints.dtype)
-    wide = ints.astype(np.int64)
-    high, low = wide >> _HALF, wide & (2**_HALF - 1)
-    return (int(np.sum(high * high)) << 2 * _HALF) + (int(np.sum(high * low)) << _HALF + 1) + int(np.sum(low * low))
+    total = 0
+    for part in _parts(ints):
+        wide = part.astype(np.int64)
+        high, low = wide >> _HALF, wide & (2**_HALF - 1)
+        total += (int(np.sum(high * high)) << 2 * _HALF) + (int(np.sum(high * low)) << _HALF + 1)
+        total += int(np.sum(low * low))
+    return total
+
+
+def _parts(ints: Ints) -> Iterator[Ints]:
+    """A vector in pieces: what is computed of each in 64 bits is small beside a model."""
+    for begin in range(0, len(ints), _PART):
+        yield ints[begin : begin + _PART]
 
 
 def difference(first: Ints, second: Ints) -> Ints:
@@ -38,10 +50,13 @@ def scale(ints: Ints, numerator: int, denominator: int) -> Ints:
     """ints * numerator / denominator, clipped to int32. |numerator| up to 2^31, denominator 1..2^31."""
     if denominator < 1 or denominator > 2**31 or abs(numerator) > 2**31:
         raise PolicyError(f"ratio {numerator}/{denominator} is out of range")
-    product = ints.astype(np.int64) * numerator  # below 2^62
-    # quotient and remainder apart: twice the product could leave 64 bits
-    quotient = product // denominator + (2 * (product % denominator) + denominator) // (2 * denominator)
-    return np.asarray(np.clip(quotient, -(2**31), INT32_MAX), dtype=np.int32)
+    scaled = np.empty(ints.shape, np.int32)
+    for part, place in zip(_parts(ints), _parts(scaled), strict=True):
+        product = part.astype(np.int64) * numerator  # below 2^62
+        # quotient and remainder apart: twice the product could leave 64 bits
+        quotient = product // denominator + (2 * (product % denominator) + denominator) // (2 * denominator)
+        place[:] = np.clip(quotient, -(2**31), INT32_MAX)
+    return scaled
 
 
 def blend(first: Ints, second: Ints, numerator: int, denominator: int) -> Ints:

@@ -27,7 +27,6 @@ import hashlib
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from types import MappingProxyType
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
@@ -45,7 +44,7 @@ class Need(Enum):
     """What a method takes beyond the members' retained records."""
 
     CHECKPOINT = "the model before the first use"
-    UPDATES = "the other members' old updates"
+    LENGTHS = "the lengths of the members' old updates"
     LAST_UPDATES = "the other members' updates of the last round"
     OLD_MODEL = "the model that is to be replaced, which the new one begins at"
     SHARDS = "a study trained in shards, with every shard's models"
@@ -65,9 +64,6 @@ class Claim(Enum):
     L3S = "L3s"
     L4 = "L4"
 
-
-NO_NUMBERS: Final[Mapping[str, float]] = MappingProxyType({})
-"""The settings of the study's own training."""
 
 ALWAYS: Final = frozenset({Claim.L0, Claim.L1, Claim.L4})
 EXACT_ONLY: Final = frozenset({Claim.L2, Claim.L3, Claim.L3S})
@@ -122,10 +118,12 @@ class Past:
 
     `checkpoints`: (height, group) -> the model after that height; height 0 is the first model, group 0 everybody.
     `updates`: height -> member -> what it sent; only for those heights that a budget of storage keeps.
+    `lengths`: height -> member -> the squared length of what it sent, in squared grid units.
     """
 
     checkpoints: Mapping[tuple[int, int], Checkpoint]
     updates: Mapping[int, Mapping[int, LocalUpdate]] = field(default_factory=dict)
+    lengths: Mapping[int, Mapping[int, int]] = field(default_factory=dict)
 
     def model(self, height: int, group: int = 0) -> Ints:
         """The model after that height, or PolicyError where it is not kept."""
@@ -195,7 +193,8 @@ class Task:
     """What one member is asked for in a round: a training request.
 
     `work` names the local computation: one of the method's own, or `train`, the study's. It begins at `model`
-    int32 [P]; `anchors` are further models it compares with; `numbers` its settings; `size` the length of the answer.
+    int32 [P]; `anchors` are further models it compares with; `numbers` its settings; `size` how many numbers the answer
+    has. The answer is brought to the squared length `squared_length` (grid units); 0: it stays as it was computed.
     """
 
     work: str
@@ -204,6 +203,7 @@ class Task:
     size: int
     anchors: tuple[Ints, ...] = ()
     numbers: Mapping[str, float] = field(default_factory=dict)
+    squared_length: int = 0
 
     def number(self, name: str) -> float:
         """A setting, or PolicyError where the task does not say it."""
@@ -285,17 +285,25 @@ class Work(Protocol):
         """The update this member will commit to."""
 
 
+def _unchanged(training: Hyperparameters, parameters: Mapping[str, float]) -> Hyperparameters:
+    return training
+
+
 @dataclass(frozen=True)
 class Retraining:
     """Training again from the model before the first use, every round the study's own but for the local work.
 
     `work`: what each member computes. `count(replaced, parameters)` -> how many rounds stand for those that are
     replaced. `settings`: the parameters that the work is given, beside whether the study is erasable.
+    `training(study's, parameters)` -> the settings of local training. `length_of(number, parameters)` -> which of the
+    replaced rounds gives the lengths of the updates of round `number`, both from 0; None: no update is brought to one.
     """
 
     work: str
     count: Callable[[int, Mapping[str, float]], int]
     settings: tuple[str, ...] = ()
+    training: Callable[[Hyperparameters, Mapping[str, float]], Hyperparameters] = _unchanged
+    length_of: Callable[[int, Mapping[str, float]], int] | None = None
 
     def numbers(self, parameters: Mapping[str, float], *, erasable: bool) -> dict[str, float]:
         """The settings of every task; the study's own training has none."""
@@ -305,11 +313,38 @@ class Retraining:
 
     def rounds(self, case: Case) -> Rounds:
         """The program: a method's `rounds`."""
-        start = case.past.model(case.first_use - 1)
-        count = self.count(case.target - case.first_use + 1, case.parameters)
-        numbers = self.numbers(case.parameters, erasable=case.agreed.erasable)
-        last = case.first_use + count - 1
-        return (yield from federated(case, start, case.remaining, case.first_use, last, self.work, numbers))
+        agreed, parameters = case.agreed, case.parameters
+        model = case.past.model(case.first_use - 1)
+        training = self.training(agreed.training, parameters)
+        numbers = self.numbers(parameters, erasable=agreed.erasable)
+        made: dict[tuple[int, int], Checkpoint] = {}
+        for number in range(self.count(case.target - case.first_use + 1, parameters)):
+            lengths = self._lengths(case, number)
+            tasks = {
+                member: Task(self.work, model, training, agreed.layout.size, (), numbers, lengths[member])
+                for member in case.remaining
+            }
+            updates = yield Round(case.first_use + number, tasks)
+            model = agreed.step(model, updates)
+            made[case.first_use + number, 0] = Checkpoint(model, sum(one.records for one in updates.values()))
+        return Result(model, made)
+
+    def _lengths(self, case: Case, number: int) -> dict[int, int]:
+        if self.length_of is None:
+            return dict.fromkeys(case.remaining, 0)
+        height = case.first_use + self.length_of(number, case.parameters)
+        if height not in case.past.lengths:
+            raise PolicyError(f"the lengths of the updates of height {height} are needed and not kept")
+        old = {m: length for m, length in case.past.lengths[height].items() if m in case.untouched}
+        return {m: length_for(m, old) for m in case.remaining}
+
+
+def length_for(member: int, untouched: Mapping[int, int]) -> int:
+    """The squared length for a member's update, of those that `untouched` members sent in the round it stands for.
+
+    Its own, or else their mean square: an update that the records were in gives no number. 0 where there is none.
+    """
+    return untouched.get(member, sum(untouched.values()) // max(1, len(untouched)))
 
 
 @dataclass(frozen=True)
@@ -347,36 +382,21 @@ class Unlearner:
         return {**self.defaults, **chosen}
 
 
-def federated(
-    case: Case,
-    start: Ints,
-    members: tuple[int, ...],
-    first: int,
-    last: int,
-    work: str = "train",
-    numbers: Mapping[str, float] = NO_NUMBERS,
-) -> Rounds:
+def federated(case: Case, start: Ints, members: tuple[int, ...], first: int, last: int) -> Rounds:
     """The ordinary rounds of heights `first` to `last`: every member trains on what it retains, the rule adds up."""
     agreed, model = case.agreed, start
     made: dict[tuple[int, int], Checkpoint] = {}
     for height in range(first, last + 1):
-        updates = yield ask(case, height, dict.fromkeys(members, model), work, numbers)
+        updates = yield ask(case, height, dict.fromkeys(members, model))
         model = agreed.step(model, updates)
         made[height, 0] = Checkpoint(model, sum(one.records for one in updates.values()))
     return Result(model, made)
 
 
-def ask(
-    case: Case,
-    height: int,
-    starts: Mapping[int, Ints],
-    work: str = "train",
-    numbers: Mapping[str, float] = NO_NUMBERS,
-) -> Round:
-    """A round in which each member does the same work from its own starting model."""
+def ask(case: Case, height: int, starts: Mapping[int, Ints]) -> Round:
+    """A round of the study's own training, in which each member has a starting model."""
     size, training = case.agreed.layout.size, case.agreed.training
-    tasks = {member: Task(work, model, training, size, (), numbers) for member, model in sorted(starts.items())}
-    return Round(height, tasks)
+    return Round(height, {member: Task("train", model, training, size) for member, model in sorted(starts.items())})
 
 
 def check_answer(task: Task, update: LocalUpdate) -> LocalUpdate:

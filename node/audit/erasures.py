@@ -11,7 +11,9 @@ from crypto.blobs import SetPlain, decode_set
 from crypto.digest import Digest, hash_words
 from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, open_blob
+from node import methods
 from node.audit.checks import Audit, commit_notices
+from node.audit.home import NotChecked
 from node.audit.records import (
     equal,
     erasure_name,
@@ -75,12 +77,13 @@ def _condemned_is_gone(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Non
 
 def erasures_are_clean(audit: Audit) -> str | None:
     """By the openings this home got: base older than the first use, no erased leaf in an included set after it."""
-    missing = []
+    missing: list[str] = []
     history = audit.history
     for batch, erasure in history.erasures.items():
         if erasure.plan is None or not audit.covers(erasure.opened.study):
             continue
         _plan_follows(audit, batch, erasure, erasure.plan)
+        missing += method_is_allowed(audit, batch, erasure.plan)
         openings = [n for n in audit.store.notices(batch, "OpeningNotice") if isinstance(n, OpeningNotice)]
         if not openings:
             why = "was forgotten when it closed" if erasure.closed is not None else "did not come to this home"
@@ -98,6 +101,20 @@ def _plan_follows(audit: Audit, batch: Digest, erasure: ErasureHistory, plan: Er
     seed = hash_words("branch", batch, audit.hashes[erasure.position.block])
     equal("branch seed", erasure_name(batch), seed, plan.branch_seed)
     equal("target height", erasure_name(batch), target_of(audit.history, erasure), plan.target_height)
+
+
+def method_is_allowed(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Iterable[str]:
+    """No method was planned that can never show what the study asks an erasure's rounds to show."""
+    method = methods.numbered(plan.method)
+    if method is None or method.exact:
+        return []
+    try:
+        evidence = audit.arithmetic(plan.study).study["policy", "evidence"]
+    except NotChecked as error:
+        return [str(error)]
+    why = methods.barred(method, evidence)
+    holds("method", erasure_name(batch), "one that the study allows", why is None, f"{method.name}, which {why}")
+    return []
 
 
 def _leaves_unused(audit: Audit, batch: Digest, erasure: ErasureHistory, leaves: frozenset[Digest]) -> Iterable[str]:

@@ -82,6 +82,8 @@ def request(
     for one in found["erasures"]:
         lines.append(f"erasure {one}")
     lines.append(f"due {moment(found['due_at'])} UTC")
+    if method is not None and not methods.find(method).exact:
+        lines.append(f"APPROXIMATE: {method} does not give the model that training without the records would give")
     if not found["erasures"]:
         lines.append(f"handed to member {found['controller']}, whose patient this is")
     if not found["posted"] and not wait:

@@ -104,6 +104,11 @@ def _replay(seed: str | None, from_round: int | None, method: str | None, to_rou
     if to_round is not None and to_round < from_round:
         raise InputError(f"--to-round {to_round} comes before --from-round {from_round}")
     found = methods.DEFAULT if method is None else methods.find(method)
+    if found.retraining is not None and found.retraining.length_of is not None:
+        raise InputError(
+            f"--unlearning {method}: its updates take the lengths of old ones, and a run without the records has none; "
+            "only the members of the network kept them"
+        )
     return Replay(from_round, common.digest(seed, "--branch-seed"), found, to_round)
 
 

@@ -192,7 +192,8 @@ max_records_per_consent = 32
 set_retention_days = 30          # consent sets are deleted so long after a round is final
 erasure_window_s = 0             # requests for erasure are gathered so long (604800: a week)
 erasable = true
-evidence = ["L2"]                # what an erasure is to show: L3 training repeated at the hospital, L4 attacked
+evidence = ["L2"]                # what an erasure is to show: L3 training repeated at the hospital, L4 attacked; with
+                                 # neither L2 nor L3 a hospital may choose an approximate method
 sets_ahead = false               # true: sets are committed a round ahead, before the batch order is known; L3 needs it
 suspend_after = 2                # missed rounds
 suspend_rounds = 3

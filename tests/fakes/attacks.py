@@ -68,11 +68,12 @@ class CarelessTrainer(SharedTrainer):
         beacon: bytes,
         member: int,
         unlearner: Unlearner | None = None,
+        squared_length: int = 0,
     ) -> LocalTraining:
         """As the study says, or carelessly."""
         if arithmetic.study.name.startswith(CARELESS):
             arithmetic = Arithmetic(_in_full_batches(arithmetic.study))
-        return super().train(arithmetic, rows, x, y, model, beacon, member, unlearner)
+        return super().train(arithmetic, rows, x, y, model, beacon, member, unlearner, squared_length)
 
     def end(self) -> None:
         """End the worker."""

@@ -112,10 +112,11 @@ class SharedTrainer(Trainer):
         beacon: bytes,
         member: int,
         unlearner: Unlearner | None = None,
+        squared_length: int = 0,
     ) -> LocalTraining:
         with self._one:
             self.trained += 1
-            return super().train(arithmetic, rows, x, y, model, beacon, member, unlearner)
+            return super().train(arithmetic, rows, x, y, model, beacon, member, unlearner, squared_length)
 
     def stop(self) -> None:
         """A training of milliseconds is let run out; its outcome is thrown away all the same."""

@@ -291,10 +291,15 @@ def _approximate(tree: dict[str, Any]) -> None:
     tree["erasure"]["exact"] = False
 
 
+def _nobodys_method(tree: dict[str, Any]) -> None:
+    tree["erasure"]["method"], tree["erasure"]["exact"], tree["plan"]["method"] = "ascent", False, 7
+
+
 FORGERIES = {
     "not of the exact method 'rapid'": _other_method,
     "vote for the plan": _other_method_planned,
-    "only exact methods": _approximate,
+    "not of the approximate method 'rollback'": _approximate,
+    "carry out no erasure by ascent": _nobodys_method,
     "other members confirmed, 2 needed": _fewer_verdicts,
     "verdict, member": _invented_verdict,
     "expected a signature by .*found": _denied_verdict,

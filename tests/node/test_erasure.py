@@ -352,11 +352,38 @@ def test_a_method_of_fewer_rounds_stands_for_all_of_them_and_then_the_study_trai
     assert (again.parent_branch, again.base_height, again.target_height, again.rounds) == (0, 0, 4, 7)
 
 
-@pytest.mark.parametrize("name", ["sharded", "ridge", "federaser", "mode", "ascent", "puf", "fcu"])
+@pytest.mark.parametrize("name", ["sharded", "ridge", "mode", "ascent", "puf", "fcu"])
 def test_no_plan_follows_by_a_method_that_members_cannot_carry_out(name: str) -> None:
     chain, rounds = trained()
     with pytest.raises(Refused, match=f"no erasure by {name}: it "):
         plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, True), UNLEARNERS[name])
+
+
+@pytest.mark.parametrize(
+    "evidence, refused",
+    [
+        (["L2"], {"federaser": "show L2"}),
+        (["L2", "L3", "L4"], {"federaser": "show L2 and L3"}),
+        (["L4"], {}),
+        ([], {}),
+    ],
+)
+def test_a_study_that_asks_for_what_a_method_can_never_show_bars_it(
+    evidence: list[str], refused: dict[str, str]
+) -> None:
+    for name in ("rollback", "rapid", "federaser"):
+        if name in refused:
+            with pytest.raises(Refused, match=f"by {name}: it is approximate and can never {refused[name]}"):
+                methods.find(name, evidence)
+        else:
+            assert methods.find(name, evidence).name == name
+
+
+def test_a_plan_by_lengths_takes_every_second_round_and_knows_which_it_stands_for() -> None:
+    chain, rounds = trained()
+    plan = plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, True), UNLEARNERS["federaser"])
+    assert plan is not None
+    assert (plan.method, plan.rounds) == (5, -(-plan.target_height // 2))
 
 
 def test_every_method_has_its_number_and_only_approximate_ones_lack_the_sentence_of_an_exact_one() -> None:
@@ -370,7 +397,11 @@ def test_every_method_has_its_number_and_only_approximate_ones_lack_the_sentence
         )  # fmt: skip
         shown = [one for one in found if one.level == "L2"]
         assert bool(shown) == (Level.L2 in UNLEARNERS[name].claims)
-        assert all(f"exact unlearning method {name}" in one.sentence for one in shown)
+        assert all(f"by the exact unlearning method {name}" in one.sentence for one in shown)
+        own = [one for one in found if one.level == "L2~"]
+        assert bool(own) == (Level.L2_APPROXIMATE in UNLEARNERS[name].claims)
+        assert all(f"by the APPROXIMATE unlearning method {name}" in one.sentence for one in own)
+        assert all("promises neither" in one.does_not_show for one in own)
         repeated = [one.sentence for one in found if one.level == "L3"]
         assert bool(repeated) == (Level.L3 in UNLEARNERS[name].claims), "whatever an auditor signs"
         assert all(

@@ -50,6 +50,7 @@ def test_the_cost_is_the_estimate_on_the_whole_model(model: str, name: str, leav
         Past(
             {(height, group): Checkpoint(whole, 1) for height in range(TARGET + 1) for group in range(5)},
             {height: dict.fromkeys(MEMBERS, LocalUpdate(whole, 1, 0.0)) for height in range(1, TARGET + 1)},
+            {height: dict.fromkeys(MEMBERS, 1) for height in range(1, TARGET + 1)},
         ),
     )
     about = {"members": MEMBERS, "hospital": 5, "leaving": leaving, "patients": PATIENTS}

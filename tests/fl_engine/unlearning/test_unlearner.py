@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from fl_engine.errors import PolicyError, ShapeMismatch, UnknownName
+from fl_engine.ring import Grid
 from fl_engine.training.method import LocalUpdate
 from fl_engine.unlearning import UNLEARNERS, Claim, Need, Unlearner, get_unlearner
-from fl_engine.unlearning.execution import drive, unlearn, with_defaults
-from fl_engine.unlearning.federaser import interval_for, kept_heights
+from fl_engine.unlearning.execution import at_length, drive, unlearn, with_defaults
 from fl_engine.unlearning.integers import squared_norm
 from fl_engine.unlearning.rollback import ROLLBACK
 from tests.fakes.tables import HEIGHTS, LAYOUT, Learned
@@ -98,35 +98,44 @@ def test_a_member_who_is_absent_does_not_stop_the_others(learned: Learned) -> No
     assert np.array_equal(run.result.model, case.past.model(0) + np.int32(HEIGHTS))
 
 
-def test_federaser_keeps_what_its_budget_allows(learned: Learned, network: Any) -> None:
-    assert list(kept_heights(8, 3)) == [1, 4, 7]
-    one = 4 * LAYOUT.size
-    assert interval_for(6 * 4 * one, 6, 4, LAYOUT.size) == 1
-    assert interval_for(6 * 4 * one - 1, 6, 4, LAYOUT.size) == 2
-    with pytest.raises(PolicyError, match="do not hold one height"):
-        interval_for(4 * one - 1, 6, 4, LAYOUT.size)
+def test_federaser_gives_new_updates_their_old_lengths_and_trains_shortly(learned: Learned, network: Any) -> None:
     case, hospitals = learned.erasing({1: [3]})
-    kept = learned.run.past(case.past.checkpoint(0), lambda height: height in kept_heights(HEIGHTS, 3))
-    assert kept.stored_bytes() == 2 * 4 * one
-    run = unlearn(get_unlearner("federaser"), replace(case, past=kept, parameters={"interval": 3}), hospitals, network)
-    assert run.cost.rounds == 1
-    with pytest.raises(PolicyError, match="not all kept"):
-        unlearn(get_unlearner("federaser"), replace(case, past=kept), hospitals, network)
+    assert case.past.lengths[4][2] == squared_norm(learned.run.updates[4][2].delta)
+    case = replace(case, past=replace(case.past, updates={}), parameters={"interval": 3})
+    run = unlearn(get_unlearner("federaser"), case, hospitals, network)
+    assert list(run.updates) == [1, 2], "heights 1 and 4 of six"
+    assert run.cost.passes == 2 * sum(len(one.retained) for one in hospitals.values()), "one epoch of the study's two"
+    for number, height in ((1, 1), (2, 4)):
+        old = {m: squared_norm(u.delta) for m, u in learned.run.updates[height].items()}
+        usual = (old[0] + old[2] + old[3]) // 3
+        for m, sent in run.updates[number].items():
+            assert squared_norm(sent.delta) == pytest.approx(usual if m == 1 else old[m], rel=1e-6)
+            assert not np.array_equal(sent.delta, learned.run.updates[height][m].delta)
+    lacking = replace(case, past=replace(case.past, lengths={1: case.past.lengths[1]}), parameters={})
+    with pytest.raises(PolicyError, match="lengths of the updates of height 3 are needed and not kept"):
+        unlearn(get_unlearner("federaser"), lacking, hospitals, network)
+    with pytest.raises(PolicyError, match="interval is 0"):
+        unlearn(get_unlearner("federaser"), replace(case, parameters={"interval": 0}), hospitals, network)
 
 
-def test_federaser_uses_no_number_of_the_forgetting_members_kept_updates(learned: Learned, network: Any) -> None:
+def test_federaser_uses_no_number_of_the_forgetting_members_old_updates(learned: Learned, network: Any) -> None:
     case, hospitals = learned.erasing({1: [3]})
-    bent = {
-        h: {m: replace(u, delta=u.delta * np.int32(-3) if m == 1 else u.delta) for m, u in sent.items()}
-        for h, sent in learned.run.updates.items()
-    }
+    bent = {h: {m: 9 * one if m == 1 else one for m, one in old.items()} for h, old in case.past.lengths.items()}
     method = get_unlearner("federaser")
     straight = unlearn(method, case, hospitals, network)
-    other = unlearn(method, replace(case, past=replace(case.past, updates=bent)), hospitals, network)
+    other = unlearn(method, replace(case, past=replace(case.past, lengths=bent)), hospitals, network)
     assert np.array_equal(straight.result.model, other.result.model)
     everybody = replace(case, forgetting=frozenset(case.members))
     with pytest.raises(PolicyError, match="every member forgets"):
         unlearn(method, everybody, hospitals, network)
+
+
+def test_an_update_at_another_length_stays_on_the_grid() -> None:
+    delta = np.array([3, -4, 0], np.int32)
+    assert at_length(delta, 0, Grid()) is delta
+    assert list(at_length(delta, 100, Grid())) == [6, -8, 0]
+    assert list(at_length(delta, 10**18, Grid(4, 2.0))) == [32, -32, 0], "no number beyond the study's max_abs"
+    assert list(at_length(np.zeros(3, np.int32), 100, Grid())) == [0, 0, 0]
 
 
 @pytest.mark.parametrize("name", ["ascent", "puf", "fcu"])

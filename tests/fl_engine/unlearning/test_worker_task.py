@@ -14,7 +14,7 @@ from fl_engine.params import decode_ints, encode_model
 from fl_engine.requests import Requests
 from fl_engine.training.method import LocalUpdate
 from fl_engine.unlearning import UNLEARNERS, Unlearner, get_unlearner
-from fl_engine.unlearning.execution import drive, unlearn, with_defaults
+from fl_engine.unlearning.execution import at_length, drive, unlearn, with_defaults
 from fl_engine.unlearning.unlearner import Round, Task
 from tests.fakes.tables import AGREED, GRID, LAYOUT, MODEL, Learned
 
@@ -65,7 +65,8 @@ def test_a_worker_gives_the_same_bits(learned: Learned, network: Any, name: str)
             rows = [own.retained.tobytes(), own.forgotten.tobytes()]
             told, buffers = requests.handle(header, [models[0], *rows, own.secret, *models[1:]])
             assert "error" not in told, told
-            found[member] = LocalUpdate(decode_ints(buffers[0], task.size), told["records"], told["loss"])
+            delta = at_length(decode_ints(buffers[0], task.size), task.squared_length, AGREED.grid)
+            found[member] = LocalUpdate(delta, told["records"], told["loss"])
         return found
 
     here = unlearn(method, case, hospitals, network)

@@ -65,3 +65,7 @@ def test_an_erasure_s_branch_has_as_many_rounds_as_its_method_takes(tmp_path: Pa
     result = CliRunner().invoke(koinon, ["simulate", *map(str, beyond)])
     assert result.exit_code == 2
     assert "the study has 5 rounds" in result.stderr
+    by_lengths = [*study, *branch, "--unlearning", "federaser", "--to-round", 4]
+    result = CliRunner().invoke(koinon, ["simulate", *map(str, by_lengths)])
+    assert result.exit_code == 2
+    assert "take the lengths of old ones" in result.stderr

@@ -13,6 +13,7 @@ from node.doors import PeerSilent, PeerUnreachable
 from node.errors import LocalFault, PeerError
 from node.messages import Accepted, ChunkReply, GetMap, MapReply, Refusal
 from node.pull import (
+    CHUNK_PATIENCE_S,
     IN_FLIGHT,
     MAX_STRIKES,
     SPREAD_CHUNKS,
@@ -154,6 +155,42 @@ async def test_silence_is_forgiven_and_another_holder_is_asked_meanwhile():
     assert await holders.fetch([b"a", b"b"], fault=faults.__setitem__) == CONTENT
     assert faults == {}
     assert (b"b", 2) in holders.asked
+
+
+@pytest.mark.parametrize("silent_at", [None, 2])
+async def test_a_silent_holder_holds_nothing_up_and_is_asked_last_from_then_on(silent_at, autojump_clock):
+    holders = Holders()
+
+    async def ask(peer_id: bytes, request: Any, timeout_s: float) -> Any:
+        answer = await holders.ask(peer_id, request, timeout_s)
+        if peer_id == b"a" and (
+            isinstance(request, GetMap) if silent_at is None else holders.asked[-1][1] == silent_at
+        ):
+            await trio.sleep(timeout_s)
+            raise PeerSilent("a was silent")
+        return answer
+
+    begun, faults = trio.current_time(), {}
+    found = await fetch_content(ask, ROOT, "cipher", LIMIT, [b"a", b"b", b"c"], fault=faults.__setitem__)
+    assert found == CONTENT
+    assert trio.current_time() - begun == CHUNK_PATIENCE_S
+    assert faults == {}
+    after = holders.asked[holders.asked.index((b"b", silent_at)) :]
+    assert {holder for holder, _ in after} == {b"b"}, "the others do"
+
+
+async def test_a_slow_holder_is_waited_for_while_the_others_give_nothing(autojump_clock):
+    holders = Holders({(b"b", None): Refusal("not-yet", "later")})
+
+    async def ask(peer_id: bytes, request: Any, timeout_s: float) -> Any:
+        if peer_id == b"a":
+            await trio.sleep(2 * CHUNK_PATIENCE_S)
+        return await holders.ask(peer_id, request, timeout_s)
+
+    begun = trio.current_time()
+    assert await fetch_content(ask, ROOT, "cipher", LIMIT, [b"a", b"b"]) == CONTENT
+    assert trio.current_time() - begun >= 2 * CHUNK_PATIENCE_S
+    assert holders.asked[:2] == [(b"b", None), (b"a", None)], "its answer was not thrown away"
 
 
 async def test_a_busy_holder_is_asked_again(autojump_clock):

@@ -1,0 +1,72 @@
+"""How long old updates were: all that a replay by an approximate method needs of them once they are purged.
+
+A method that gives new updates the lengths of those they stand for (`Retraining.length_of`) asks each member for one
+number a round. A member keeps it before it deletes the updates, and forgets it when the erasure is over. Nobody else
+learns it but by the update that it shapes.
+
+What may live here: which lengths a member keeps, and their place. What this file does not know: how an update is opened
+(`node/erasing.py`), what is trained (`node/participant.py`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+
+from crypto.digest import Digest
+from fl_engine.params import Ints
+from fl_engine.unlearning.integers import squared_norm
+from fl_engine.unlearning.unlearner import length_for
+from node import methods
+from node.erasure import place_of, replaced_rounds
+from node.history import ErasureHistory, History, RoundHistory
+from node.membership import members_of
+from node.store import Store
+
+Values = Callable[[RoundHistory, int], Ints | None]
+"""Round, member -> the integers of its included update, None where they cannot be read here any more."""
+
+
+def keep(store: Store, history: History, erasure: ErasureHistory, me: int, values: Values) -> None:
+    """Keep what our part in the planned replay needs, unless it is kept: of what is purged it cannot be had again."""
+    plan, batch = erasure.plan, erasure.opened.batch
+    method = None if plan is None else methods.numbered(plan.method)
+    if plan is None or method is None or store.meta(_name(batch)) is not None:
+        return
+    if method.retraining is None or method.retraining.length_of is None:
+        return
+    old, lengths = replaced_rounds(history, plan), []
+    for number in range(plan.rounds):
+        at = method.retraining.length_of(number, method.defaults)
+        lengths.append(_length(old[at], erasure.opened.controller, me, values) if at < len(old) else 0)
+    store.set_meta(_name(batch), json.dumps(lengths))
+
+
+def kept(store: Store, history: History, one: RoundHistory) -> int:
+    """The squared length (grid units) for our update of a round; 0: as it is trained, also where none was kept."""
+    branch = history.studies[one.opened.study].branches[one.opened.branch]
+    text = None if branch.parent is None else store.meta(_name(branch.batch))
+    lengths: list[int] = json.loads(text) if text else []
+    place = place_of(history, one)
+    return lengths[place] if place < len(lengths) else 0
+
+
+def forget(store: Store, batch: Digest) -> None:
+    """The erasure is over: none of its lengths is needed."""
+    if store.meta(_name(batch)):
+        store.set_meta(_name(batch), "")
+
+
+def _length(one: RoundHistory, controller: int, me: int, values: Values) -> int:
+    assert one.final is not None
+    untouched = [member for member in members_of(one.final.result.included) if member != controller]
+    found = {}
+    for member in (me,) if me in untouched else untouched:
+        sent = values(one, member)
+        if sent is not None:
+            found[member] = squared_norm(sent)
+    return length_for(me, found)
+
+
+def _name(batch: Digest) -> str:
+    return f"lengths {batch.hex()}"
