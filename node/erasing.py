@@ -1209,18 +1209,22 @@ class Erasing:
             if first is not None and opening is not None:
                 await node.pull(first.opened.round_id)
                 await node.core(self._keep_first_uses, batch, opening, uses)
-        await node.core(self._keep_lengths, erasure)
+        for number in range(lengths.wanted(erasure)):  # before they go; a turn each, for updates are opened
+            await node.core(self._keep_length, erasure, number)
         for notice in await node.core(self._purge_here, batch, node.now):
             await node.offer(notice)
 
-    def _keep_lengths(self, erasure: ErasureHistory) -> None:
-        """Before the old updates go: what a method needs of them."""
+    def _keep_length(self, erasure: ErasureHistory, number: int) -> None:
         if self._node.me is not None:
-            lengths.keep(self._store, self._history, erasure, self._node.me, self._values)
+            lengths.keep(self._store, self._history, erasure, number, self._node.me, self._values)
 
     def _values(self, one: RoundHistory, member: int) -> Ints | None:
-        update = self._update(one, member)
-        return None if update is None else view_ints(update.values, self._node.study(one.opened.study).size)
+        try:
+            update = self._update(one, member)
+            return None if update is None else view_ints(update.values, self._node.study(one.opened.study).size)
+        except (NodeError, CryptoError) as error:
+            log.warning("update unreadable", round=one.opened.height, member=member, error=str(error))
+            return None
 
     def _update(self, one: RoundHistory, member: int) -> UpdatePlain | None:
         """An update that is in a round's sum; None where it cannot be opened here any more."""

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, closing
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,20 +31,15 @@ from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, open_blob
 from fl_engine.params import view_ints
 from fl_engine.training import get_method
-from node import config, document, keystore, methods
+from node import document, hospital, methods
 from node.audit.home import Fault, HomeReader
 from node.consent import Leaf
 from node.erasure import method_of
-from node.errors import InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory, History, RoundHistory
-from node.home import open_home, read_network, read_password
 from node.messages import CommitNotice
 from node.participant import beacon_of
 from node.replay import NOTICE, SCHEMA, rounds_of, why_no_claim
-from node.reports.erasure import find_erasure
 from node.round import Seal
-from node.runner import read_history
-from node.study import parse_canonical
 from node.training import Arithmetic, Trainer
 from node.validity import ended_by
 from node.vault import Vault
@@ -272,25 +267,6 @@ def replay_home(home: Path, ledger: Path, erasure: str, tell: Tell = lambda _: N
         Refused: the home of another hospital than that whose patients asked; or as `rounds_of`.
         VerificationFailed: what lies in the home is not what the hospital committed to.
     """
-    opened, network = open_home(home), read_network(home / "network.json")
-    if read_network(ledger / "network.json").fingerprint != network.fingerprint:
-        raise InputError(f"{ledger} is a home of another network than {home}")
-    history = read_history(ledger)
-    found = history.erasures[find_erasure(history, erasure)]
-    if opened.role != "member" or opened.index != found.opened.controller:
-        whose = history.registry.members[found.opened.controller].name
-        raise Refused(f"the records of this erasure were {whose}'s, and {home} is not its home: repeat it there")
-    settings = config.load(opened.config_path)
-    key = keystore.at_rest_key(keystore.load_all(opened, read_password(opened, settings["node", "password_file"]))[0])
-    with ExitStack() as opened_here:
-        try:
-            store = opened_here.enter_context(closing(HomeReader(home, key)))
-            vault = opened_here.enter_context(closing(Vault.read(opened.vault_path, key)))
-            spec = store.content(history.studies[found.opened.study].created.terms.spec_hash, "spec")
-            if spec is None:
-                raise NotFound(f"the study's specification is not in {home}")
-            trainer = opened_here.enter_context(closing(Trainer(settings["training", "timeout_s"])))
-            executor = Executor(history, opened.index, Arithmetic(parse_canonical(spec)), store, vault, trainer)
-            return local_replay(executor, network.fingerprint, found, tell)
-        except Fault as fault:
-            raise VerificationFailed(str(fault)) from fault
+    with hospital.opened(home, erasure, ledger) as here, closing(Trainer(here.timeout_s)) as trainer:
+        executor = Executor(here.history, here.index, here.arithmetic, here.store, here.vault, trainer)
+        return local_replay(executor, here.network.fingerprint, here.erasure, tell)

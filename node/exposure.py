@@ -1,16 +1,21 @@
-"""How exposed people are in models that somebody holds: the audit L4 of an erasure, over files.
+"""How exposed people are in models that somebody holds: the audit L4 of an erasure, over files or over a home.
 
-What may live here: from model files and data files to the engine's audit. Nothing is looked up in a home, sent or kept:
-the records of an erased patient are gone from it, so whoever audits names a file of its own source (which koinon never
-deletes) and the models it has exported. What this file does not know: attacks and statistics, which are
-`fl_engine.attacks`. It loads torch, so no running node imports it.
+What may live here: from models and records to the engine's audit. Nothing is sent or kept, and nothing is written in a
+home. The records of an erased patient are gone from it, so whoever audits names a file of its own source, which koinon
+never deletes. What this file does not know: attacks and statistics, which are `fl_engine.attacks`. It loads torch, so
+no running node imports it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
+import numpy as np
+
+from crypto.blobs import ROLE_TEST
+from crypto.digest import Digest
 from fl_engine.attacks import Candidates, Evidence, View
 from fl_engine.attacks.audit import Audit, audit_cohort, audit_patient
 from fl_engine.attacks.inference import MARGIN
@@ -21,8 +26,13 @@ from fl_engine.params import Ints, ParamSpec, decode_model
 from fl_engine.ring import Grid, dequantise
 from fl_engine.training.probe import ProbedNetwork
 from fl_engine.training.sgd import pin_profile
-from node.errors import InputError
+from node import hospital
+from node.errors import InputError, NotFound, Refused
+from node.hospital import Hospital
 from node.training import MAX_MODEL_BYTES
+
+Decoded: TypeAlias = tuple[ParamSpec, Ints]
+"""A model: its layout, and int32 [P]."""
 
 
 def audit_files(
@@ -52,32 +62,108 @@ def audit_files(
     Raises:
         InputError: a file that cannot be read or does not fit the others.
     """
+    model = _model(after)
+    classes = _classes(model[0])
+    return _audit(
+        model,
+        _records(records, classes),
+        _records(controls, classes),
+        before=None if before is None else _fitting(before, model[0]),
+        never=[_fitting(path, model[0]) for path in never],
+        population=None if population is None else _records(population, classes),
+        grid=Grid(fraction_bits),
+        margin=margin,
+    )
+
+
+def audit_home(
+    home: Path,
+    erasure: str,
+    records: Path,
+    *,
+    controls: Path | None = None,
+    before: Path | None = None,
+    population: Path | None = None,
+) -> Audit:
+    """Audit the model that a confirmed erasure made, with what the erasing hospital's home holds.
+
+    The model that the erasure began at is what never had the records. The controls are the hospital's own test patients
+    in the study, who are in no training, unless a file is named. Other arguments as for `audit_files`.
+
+    Raises:
+        Refused: the erasure is not confirmed, or was not of this hospital's patients.
+        NotFound, InputError, VerificationFailed: as `hospital.opened` and `audit_files`.
+    """
+    with hospital.opened(home, erasure) as here:
+        confirmed, plan = here.erasure.confirmed, here.erasure.plan
+        if confirmed is None or plan is None:
+            raise Refused("the erasure is not confirmed yet: there is no model of it to attack")
+        model, base = (_held(here, root) for root in (confirmed.head_model, plan.base_model))
+        classes = _classes(model[0])
+        return _audit(
+            model,
+            _records(records, classes),
+            _test_patients(here) if controls is None else _records(controls, classes),
+            before=None if before is None else _fitting(before, model[0]),
+            never=[] if confirmed.head_model == plan.base_model else [base],
+            population=None if population is None else _records(population, classes),
+            grid=here.arithmetic.grid,
+        )
+
+
+def _audit(
+    model: Decoded,
+    asked: Candidates,
+    others: Candidates,
+    *,
+    before: Decoded | None,
+    never: Sequence[Decoded],
+    population: Candidates | None,
+    grid: Grid,
+    margin: float = MARGIN,
+) -> Audit:
     pin_profile()
+    layout, classes = model[0], _classes(model[0])
     try:
-        layout, ints = _model(after)
-        classes = layout.tensors[-1][1][0]
-        asked, others = _records(records, classes), _records(controls, classes)
-        further = None if population is None else _records(population, classes)
         network = ProbedNetwork(_network_of(layout, asked, classes), asked.x.shape[1:], classes)
-        grid = Grid(fraction_bits)
-        weights = dequantise(ints, grid)
-        clean = [dequantise(_fitting(path, layout), grid) for path in never]
-        old = None if before is None else dequantise(_fitting(before, layout), grid)
+        weights, clean = dequantise(model[1], grid), [dequantise(ints, grid) for _, ints in never]
+        old = None if before is None else dequantise(before[1], grid)
         rest = clean[1:] or clean
         view = None if old is None else View.of_models(old, weights)
-        evidence = Evidence(network, weights, view, rest, population=further)
+        evidence = Evidence(network, weights, view, rest, population=population)
         if len(set(asked.patients)) == 1:
             return audit_patient(evidence, asked, others)
         reference = None
         if clean:
             paired = None if old is None else View.of_models(old, clean[0])
-            reference = Evidence(network, clean[0], paired, rest, population=further)
+            reference = Evidence(network, clean[0], paired, rest, population=population)
         return audit_cohort(evidence, asked, others, reference=reference, margin=margin)
     except EngineError as error:
         raise InputError(str(error)) from error
 
 
-def _model(path: Path) -> tuple[ParamSpec, Ints]:
+def _classes(layout: ParamSpec) -> int:
+    return layout.tensors[-1][1][0]
+
+
+def _held(here: Hospital, root: Digest) -> Decoded:
+    data = here.store.content(root, "model")
+    if data is None:
+        raise NotFound(f"model {root.hex()[:12]} is not in this home: name the files instead (koinon model export)")
+    return decode_model(data)
+
+
+def _test_patients(here: Hospital) -> Candidates:
+    """The records of the hospital's test patients in the study, whose names are numbers here."""
+    leaves = [leaf for leaf in here.vault.leaves(here.erasure.opened.study) if leaf.role == ROLE_TEST and leaf.rows]
+    if not leaves:
+        raise NotFound("this home has no test patients of the study as controls: name a file of patients never used")
+    owners = sorted((row, number) for number, leaf in enumerate(leaves) for row in leaf.rows)
+    x, y = here.vault.rows((row for row, _ in owners), ROLE_TEST)
+    return Candidates(x, y.astype(np.int64), tuple(f"control {number}" for _, number in owners))
+
+
+def _model(path: Path) -> Decoded:
     try:
         if path.stat().st_size > MAX_MODEL_BYTES:
             raise InputError(f"model {path}: larger than {MAX_MODEL_BYTES} bytes")
@@ -88,15 +174,18 @@ def _model(path: Path) -> tuple[ParamSpec, Ints]:
         raise InputError(f"model {path}: {error}") from error
 
 
-def _fitting(path: Path, layout: ParamSpec) -> Ints:
-    found, ints = _model(path)
-    if found != layout:
+def _fitting(path: Path, layout: ParamSpec) -> Decoded:
+    found = _model(path)
+    if found[0] != layout:
         raise InputError(f"model {path}: another layout than the model in question")
-    return ints
+    return found
 
 
 def _records(path: Path, classes: int) -> Candidates:
-    dataset = read_data_file(path, classes=classes, test_only=True)
+    try:
+        dataset = read_data_file(path, classes=classes, test_only=True)
+    except EngineError as error:
+        raise InputError(str(error)) from error
     return Candidates(dataset.x, dataset.y, dataset.patients)
 
 
@@ -112,4 +201,4 @@ def _network_of(layout: ParamSpec, records: Candidates, classes: int) -> Model:
     raise InputError(f"no network takes records of shape {shape} and has the model's layout: is it of another study?")
 
 
-__all__ = ["audit_files"]
+__all__ = ["audit_files", "audit_home"]

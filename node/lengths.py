@@ -21,34 +21,36 @@ from node import methods
 from node.erasure import place_of, replaced_rounds
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import members_of
+from node.records import ErasurePlanned
 from node.store import Store
 
 Values = Callable[[RoundHistory, int], Ints | None]
 """Round, member -> the integers of its included update, None where they cannot be read here any more."""
 
 
-def keep(store: Store, history: History, erasure: ErasureHistory, me: int, values: Values) -> None:
-    """Keep what our part in the planned replay needs, unless it is kept: of what is purged it cannot be had again."""
-    plan, batch = erasure.plan, erasure.opened.batch
-    method = None if plan is None else methods.numbered(plan.method)
-    if plan is None or method is None or store.meta(_name(batch)) is not None:
+def wanted(erasure: ErasureHistory) -> int:
+    """How many rounds of the planned replay take old lengths."""
+    plan = erasure.plan
+    return 0 if plan is None or _source(plan, 0) is None else plan.rounds
+
+
+def keep(store: Store, history: History, erasure: ErasureHistory, number: int, me: int, values: Values) -> None:
+    """Keep the length for our update of replayed round `number`, unless it is: what is purged cannot tell it again."""
+    plan, lengths = erasure.plan, _read(store, erasure.opened.batch)
+    place = None if plan is None else _source(plan, number)
+    if plan is None or place is None or str(number) in lengths:
         return
-    if method.retraining is None or method.retraining.length_of is None:
-        return
-    old, lengths = replaced_rounds(history, plan), []
-    for number in range(plan.rounds):
-        at = method.retraining.length_of(number, method.defaults)
-        lengths.append(_length(old[at], erasure.opened.controller, me, values) if at < len(old) else 0)
-    store.set_meta(_name(batch), json.dumps(lengths))
+    old = replaced_rounds(history, plan)
+    lengths[str(number)] = _length(old[place], erasure.opened.controller, me, values) if place < len(old) else 0
+    store.set_meta(_name(erasure.opened.batch), json.dumps(lengths))
 
 
 def kept(store: Store, history: History, one: RoundHistory) -> int:
     """The squared length (grid units) for our update of a round; 0: as it is trained, also where none was kept."""
     branch = history.studies[one.opened.study].branches[one.opened.branch]
-    text = None if branch.parent is None else store.meta(_name(branch.batch))
-    lengths: list[int] = json.loads(text) if text else []
-    place = place_of(history, one)
-    return lengths[place] if place < len(lengths) else 0
+    if branch.parent is None:
+        return 0
+    return _read(store, branch.batch).get(str(place_of(history, one)), 0)
 
 
 def forget(store: Store, batch: Digest) -> None:
@@ -66,6 +68,19 @@ def _length(one: RoundHistory, controller: int, me: int, values: Values) -> int:
         if sent is not None:
             found[member] = squared_norm(sent)
     return length_for(me, found)
+
+
+def _source(plan: ErasurePlanned, number: int) -> int | None:
+    """Which of the replaced rounds gives the lengths for round `number` of a replay; None: its method takes none."""
+    method = methods.numbered(plan.method)
+    if method is None or method.retraining is None or method.retraining.length_of is None:
+        return None
+    return method.retraining.length_of(number, method.defaults)
+
+
+def _read(store: Store, batch: Digest) -> dict[str, int]:
+    text = store.meta(_name(batch))
+    return json.loads(text) if text else {}
 
 
 def _name(batch: Digest) -> str:

@@ -353,40 +353,56 @@ def receipt(
 
 
 @erase.command("audit")
-@click.option("--after", type=FILE, required=True, help="The model in question (koinon model export).")
+@click.option("--home", type=common.HOME, help="The hospital's home: it has the models, and controls.")
+@click.option("--erasure", metavar="ID", help="With --home: the erasure's id, or its beginning.")
+@click.option("--after", type=FILE, help="The model in question (koinon model export).")
 @click.option("--records", type=FILE, required=True, help="Data file of who was erased; one patient or several.")
-@click.option("--controls", type=FILE, required=True, help="Data file of patients like them who were never used.")
+@click.option("--controls", type=FILE, help="Data file of patients like them who were never used.")
 @click.option("--before", type=FILE, help="A model of before that is still held: adds the attacks on the pair.")
 @click.option("--never", type=FILE, multiple=True, help="A model that never had the records; may be repeated.")
 @click.option("--population", type=FILE, help="Data file of further patients like them.")
-@click.option("--fraction-bits", type=click.IntRange(0, 30), default=24, show_default=True, help="Of the study's grid.")
+@click.option("--fraction-bits", type=click.IntRange(0, 30), help="Of the study's grid; 24 unless the study says more.")
 @click.option("--out", type=FILE, help="Write the badge (JSON) here too.")
 @json_flag
 def audit(
-    after: Path,
+    home: Path | None,
+    erasure: str | None,
+    after: Path | None,
     records: Path,
-    controls: Path,
+    controls: Path | None,
     before: Path | None,
     never: tuple[Path, ...],
     population: Path | None,
-    fraction_bits: int,
+    fraction_bits: int | None,
     out: Path | None,
 ) -> None:
-    """Attack a model with files of your own: does it still tell who was erased? No home, no network.
+    """Attack a model: does it still tell who was erased? Over a hospital's home, or over files alone.
+
+    Example: koinon erase audit --home NET/member-1 --erasure 4be1 --records erased.csv
 
     Example: koinon erase audit --after new.bin --records erased.csv --controls never.csv --never base.bin
 
     One patient gets a rank among the controls and a p-value, several are compared with a model that never had them.
-    Nothing found is no proof that nothing is left. The data files are yours: nothing of them is kept. A patient's own
-    badge is for the patient and not for a chain.
+    Nothing found is no proof that nothing is left. The records are a file of your own source, since koinon deleted its
+    copy; nothing of it is kept. From a home come the model that the confirmed erasure made, the one it began at, and as
+    controls the hospital's test patients, who train nothing; its password is needed and its node may be running. A
+    patient's own badge is for the patient and not for a chain.
     """
     import json
 
-    from node.exposure import audit_files
+    from node.exposure import audit_files, audit_home
 
-    found = audit_files(
-        after, records, controls, before=before, never=never, population=population, fraction_bits=fraction_bits
-    )
+    if home is not None:
+        if erasure is None or after is not None or never or fraction_bits is not None:
+            raise click.UsageError("--home goes with --erasure and has the models: leave out --after, --never and bits")
+        found = audit_home(acting_home(home), erasure, records, controls=controls, before=before, population=population)
+    else:
+        if after is None or controls is None or erasure is not None:
+            raise click.UsageError("name --home and --erasure, or the files --after and --controls")
+        bits = 24 if fraction_bits is None else fraction_bits
+        found = audit_files(
+            after, records, controls, before=before, never=never, population=population, fraction_bits=bits
+        )
     badge = found.to_json()
     if out is not None:
         write_file(out, (json.dumps(badge, indent=2, allow_nan=False) + "\n").encode(), 0o600)

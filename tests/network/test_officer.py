@@ -79,6 +79,10 @@ class Officer:
         return self.net / "member-1"
 
     @property
+    def source(self) -> Path:
+        return self.net.parent / "hospital-1.npz"
+
+    @property
     def backup(self) -> Path:
         return self.net.parent / "vault-before-the-erasure"
 
@@ -262,12 +266,25 @@ def repeat_training(it: Officer, folder: Path) -> bool:
     return True
 
 
+def attack_the_new_model(it: Officer, records: Path) -> None:
+    """The hospital's own source still has the records; models and controls come from its home."""
+    with np.load(it.source) as source:
+        own = source["train_patient_ids"] == CANARY
+        arrays = {f"test_{name}": source[f"train_{name}"][own] for name in ("images", "labels", "patient_ids")}
+    np.savez(records, **arrays)
+    erasure = it.koinon("erase", "status", "--home", it.home, "--consent", it.consent)["erasure"]
+    badge = it.koinon("erase", "audit", "--home", it.home, "--erasure", erasure[:12], "--records", records)
+    assert (badge["level"], badge["kind"]) == ("L4", "patient")
+    it.koinon("erase", "audit", "--home", it.net / "member-2", "--erasure", erasure, "--records", records, expect=5)
+
+
 def test_04_the_deletion_ends_in_a_certificate_that_stands_alone_and_no_byte_of_it_can_change(
     officer: Officer, tmp_path: Path
 ) -> None:
     shutil.copytree(officer.home / "vault", officer.backup)
     officer.koinon("erase", "request", "--home", officer.home, "--patient", "-", "--wait", stdin=CANARY)
     replayed = repeat_training(officer, tmp_path)
+    attack_the_new_model(officer, tmp_path / "erased.npz")
     paper = tmp_path / "c.json"
     officer.koinon("erase", "receipt", "--home", officer.home, "--consent", officer.consent, "--out", paper)
     found = officer.koinon("erase", "verify", paper, "--network", officer.net / "network.json", alone=True)

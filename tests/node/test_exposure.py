@@ -15,9 +15,12 @@ from fl_engine.params import encode_model
 from fl_engine.ring import Grid, dequantise, quantise
 from fl_engine.training.probe import ProbedNetwork
 from fl_engine.training.sgd import pin_profile
+from node.audit.home import HomeReader
 from node.cli.main import koinon
-from node.errors import InputError
-from node.exposure import audit_files
+from node.errors import InputError, NotFound, Refused
+from node.exposure import audit_files, audit_home
+from node.runner import read_history
+from tests.node.audit import audit_kit
 
 FEATURES, CLASSES = 6, 2
 
@@ -106,3 +109,61 @@ def test_a_model_of_another_study_is_refused(files: Path) -> None:
         audit_files(files / "after.bin", files / "erased.csv", files / "controls.csv", before=files / "other.bin")
     with pytest.raises(InputError, match="no network takes records"):
         audit_files(files / "other.bin", files / "erased.csv", files / "controls.csv")
+
+
+@pytest.fixture
+def erased_records(tmp_path: Path) -> dict[str, Path]:
+    """Of the patient that `purged` erased, from the hospital's own source, and of patients who never were in it."""
+    found = {}
+    for name, member, chosen in (("erased", 1, ["MRN-1-03"]), ("controls", 7, None)):
+        source = audit_kit.dataset(member)
+        own = np.array([chosen is None or patient in chosen for patient in source.patients])
+        found[name] = tmp_path / f"{name}.npz"
+        np.savez(
+            found[name],
+            test_images=(255 * source.x[own, 0]).astype(np.uint8),
+            test_labels=source.y[own].reshape(-1, 1),
+            test_patient_ids=np.array(source.patients)[own],
+        )
+    return found
+
+
+def test_a_home_gives_the_models_of_its_erasure(purged: Path, erased_records: dict[str, Path], tmp_path: Path) -> None:
+    home = purged / "member-2"
+    history = read_history(home)
+    [(batch, erasure)] = history.erasures.items()
+    assert erasure.plan is not None
+    assert erasure.confirmed is not None
+    files = {}
+    store = HomeReader(home, None)
+    for name, root in (("after", erasure.confirmed.head_model), ("base", erasure.plan.base_model)):
+        data = store.content(root, "model")
+        assert data is not None
+        files[name] = tmp_path / f"{name}.bin"
+        files[name].write_bytes(data)
+    store.close()
+    records, controls = erased_records["erased"], erased_records["controls"]
+    found = audit_home(home, batch.hex()[:10], records, controls=controls)
+    assert found.to_json() == audit_files(files["after"], records, controls, never=[files["base"]]).to_json()
+    with pytest.raises(NotFound, match="no test patients of the study"):
+        audit_home(home, batch.hex(), records)
+    with pytest.raises(Refused, match=r"were member-2's, and .*member-1 is not its home"):
+        audit_home(purged / "member-1", batch.hex(), records, controls=controls)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--home", ".", "--after", "a.bin"],
+        ["--home", "."],
+        ["--home", ".", "--erasure", "ab", "--never", "a.bin"],
+        ["--home", ".", "--erasure", "ab", "--fraction-bits", "20"],
+        ["--after", "a.bin"],
+        ["--erasure", "ab"],
+        ["--erasure", "ab", "--after", "a.bin", "--controls", "c.csv"],
+    ],
+)
+def test_a_home_or_files_and_not_both(arguments: list[str]) -> None:
+    result = CliRunner().invoke(koinon, ["erase", "audit", "--records", "r.csv", *arguments])
+    assert result.exit_code == 2
+    assert "--home" in result.stderr
