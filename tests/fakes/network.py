@@ -399,6 +399,12 @@ class Net:
         history = self.nodes[at].history
         return study in history.studies and history.finished(study)
 
+    def certified(self, batch: Digest, at: int) -> bool:
+        """Whether an erasure's certificate can be fetched at its hospital's node, as `erase status` says it."""
+        node = self.nodes[at]
+        found = node.history.erasures.get(batch)
+        return found is not None and found.refused is None and node.erasing.waits_for(batch, node.now) == []
+
     async def play(self, study: Study) -> Digest:
         """A whole study."""
         number = await self.create(study)

@@ -66,7 +66,7 @@ def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, 
             await net.until(lambda: batch in node.history.erasures)
             with pytest.raises(Refused, match="not confirmed"):
                 attest(auditor, "L4", json.dumps(BADGE).encode())
-            await net.until(lambda: erasing.status(batch, node.now)["certificate_ready"])
+            await net.until(lambda: net.certified(batch, 1))
             data = attested(net, batch, 1)
             one = attestation.read(data)
             assert attestation.write(one) == data

@@ -45,13 +45,7 @@ async def reach(net: Net, erasure: str, wanted: str, at: int = 1) -> None:
 
 
 async def ready(net: Net, erasure: str, at: int = 1) -> None:
-    batch = Digest.from_hex(erasure)
-    await net.until(
-        lambda: (
-            batch in net.nodes[at].history.erasures
-            and net.nodes[at].erasing.status(batch, net.nodes[at].now)["certificate_ready"]
-        )
-    )
+    await net.until(lambda: net.certified(Digest.from_hex(erasure), at))
 
 
 def leaf_of(node: WatchedNode, study: Digest, patient: str) -> Leaf:

@@ -213,10 +213,7 @@ def canary_data() -> list[Dataset]:
 
 
 async def until_ready(net: Net, at: int, batch: Digest) -> None:
-    node = net.nodes[at]
-    await net.until(
-        lambda: batch in node.history.erasures and node.erasing.status(batch, node.now)["certificate_ready"], 240
-    )
+    await net.until(lambda: net.certified(batch, at), 240)
 
 
 async def erase_the_canary(folder: Path) -> Erased:

@@ -72,11 +72,7 @@ async def test_no_log_of_a_life_with_an_erasure_names_a_patient_or_a_key(
             asked = await first.erasing.request(first, patient="patient-1-0")
             batch = Digest.from_hex(asked["erasure"])
 
-            def certified() -> bool:
-                known = batch in first.history.erasures
-                return known and bool(first.erasing.status(batch, first.now)["certificate_ready"])
-
-            await net.until(certified, 200.0)
+            await net.until(lambda: net.certified(batch, 1), 200.0)
             await first.erasing.receipt(first, batch)
             await net.kill(3)
             await net.start(3)  # a start logs, too

@@ -91,10 +91,7 @@ async def erase(folder: Path, trainer: SharedTrainer, **policy: Any) -> Erased:
 
 
 async def ready(net: Net, batch: Digest) -> None:
-    node = net.nodes[HOSPITAL]
-    await net.until(
-        lambda: batch in node.history.erasures and node.erasing.status(batch, node.now)["certificate_ready"], 240
-    )
+    await net.until(lambda: net.certified(batch, HOSPITAL), 240)
 
 
 @pytest.fixture(scope="module")

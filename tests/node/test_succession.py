@@ -80,10 +80,7 @@ async def test_an_erasure_without_a_plan_goes_over_the_move_and_is_planned_there
         await net.until(lambda: all(node.ready for node in net.nodes.values()))
         node = net.nodes[1]
         assert node.history.deployment == 1
-        await net.until(
-            lambda: batch in node.history.erasures and node.erasing.status(batch, node.now)["certificate_ready"],
-            PATIENCE_S,
-        )
+        await net.until(lambda: net.certified(batch, 1), PATIENCE_S)
         opened, planned = net.of(ErasureOpened), net.of(ErasurePlanned)
         assert {(one.batch, one.due_at) for one in opened} == {(batch, opened[0].due_at)}
         assert len(opened) == 2, "its hospital opens it again, under its id and with its due date"
@@ -131,10 +128,7 @@ async def test_a_network_moves_in_the_middle_of_its_study_and_an_erasure_reaches
         node = net.nodes[1]
         asked = await node.erasing.request(node, card=cards.encode(early))
         batch = Digest.from_hex(asked["erasure"])
-        await net.until(
-            lambda: batch in node.history.erasures and node.erasing.status(batch, node.now)["certificate_ready"],
-            PATIENCE_S,
-        )
+        await net.until(lambda: net.certified(batch, 1), PATIENCE_S)
         erasure = node.history.erasures[batch]
         assert erasure.plan is not None
         assert erasure.plan.base_height < continued.height

@@ -35,13 +35,7 @@ async def run() -> dict[str, bytes]:
             opening = proof.Opening(one.consent_id, one.holder, one.holder_salt, one.doc_commit, one.leaf_key)
             asked = await node.erasing.request(node, patient="patient-1-0")
             batch = Digest.from_hex(asked["erasure"])
-            await net.until(
-                lambda: (
-                    batch in node.history.erasures
-                    and node.erasing.status(batch, node.now)["certificate_ready"]
-                    and node.history.finished(study)
-                )
-            )
+            await net.until(lambda: net.certified(batch, 1) and node.history.finished(study))
             made = proof.make(
                 net.network,
                 node.history,
