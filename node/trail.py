@@ -235,7 +235,8 @@ def _planned(r: ErasurePlanned, n: _Names) -> _Told:
     if r.target_height == r.base_height:
         return _by_contract(f"erasure {_short(r.batch)}: never included, nothing is replayed")
     plan = f"branch {r.branch} replays from {base} to height {r.target_height}"
-    return _by_contract(f"erasure {_short(r.batch)}: {plan} by {methods.name_of(r.method)}, in {r.rounds} rounds")
+    kind = "" if methods.is_exact(r.method) else "the approximate method "
+    return _by_contract(f"erasure {_short(r.batch)}: {plan} by {kind}{methods.name_of(r.method)}, in {r.rounds} rounds")
 
 
 # record -> (record, names) -> in words

@@ -213,6 +213,7 @@ class _Lineage:
             "baseHeight": one.plan.base_height,
             "targetHeight": one.plan.target_height,
             "method": methods.name_of(one.plan.method),
+            "exact": methods.is_exact(one.plan.method),
         }
         self._activity(activity, "ErasureReplay", one.times["replaying"], one.times.get("head_moved"), attributes)
         self._associated(activity, self._contract("unlearning"), "arbiter")

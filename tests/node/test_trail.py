@@ -17,6 +17,7 @@ from node.notices import hash_of_result
 from node.records import (
     Abstained,
     Committed,
+    ErasurePlanned,
     Finalisation,
     Grants,
     Logged,
@@ -78,6 +79,16 @@ def finalise(world: World, round_id: Digest, decided: int, result: Any) -> Final
 
 # --------------------------------------------------------------------------------------------------------------------
 # The trail
+
+
+@pytest.mark.parametrize("method, told", [(1, "by rollback, in"), (5, "by the approximate method federaser, in")])
+def test_an_approximate_method_is_called_so(erased: World, method: int, told: str) -> None:
+    logged = [
+        replace(one, record=replace(one.record, method=method)) if isinstance(one.record, ErasurePlanned) else one
+        for one in erased.logged()
+    ]
+    (what,) = [event.what for event in tell(logged) if "replays from" in event.what]
+    assert told in what
 
 
 def test_every_record_is_told_in_words(erased: World) -> None:
