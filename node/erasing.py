@@ -82,6 +82,7 @@ from node.erasure import (
     exclusion_evidence,
     has_turn,
     included_rounds,
+    influenced_from,
     inventory,
     is_overdue,
     old_line_is_quiet,
@@ -443,7 +444,7 @@ class Erasing:
         """`Refused` where this method cannot be chosen for a request any more, or not here. The first choice stands."""
         if notice.controller != self._node.me:
             raise Refused(f"member {notice.controller}, whose patient this is, chooses the method; ask without one")
-        methods.find(method, self._evidence(notice.study))
+        methods.find(method, self._evidence(notice.study) or ())
         batch = self._batch_of(notice.consent_id)
         if batch is None:
             return
@@ -452,9 +453,12 @@ class Erasing:
         if kept != method:
             raise Refused(f"erasure {batch.hex()[:12]} has a method already: {kept}")
 
-    def _evidence(self, study: Digest) -> tuple[str, ...]:
-        """The levels of evidence that a study asks for: which methods may be chosen in it."""
-        return tuple(self._node.study(study).study["policy", "evidence"])
+    def _evidence(self, study: Digest) -> tuple[str, ...] | None:
+        """Levels of evidence that a study asks for: which methods may be chosen in it. None: its spec is not here."""
+        try:
+            return tuple(self._node.study(study).study["policy", "evidence"])
+        except NotFound:
+            return None
 
     def _kept_requests(self, consents: list[Digest]) -> list[ErasureNotice]:
         return [one for consent in consents for one in self._about(consent, ErasureNotice)]
@@ -755,7 +759,11 @@ class Erasing:
         if erasure is None:
             return ()
         machine = self._machines.setdefault(batch, Erasure(batch))
-        facts = self._facts(batch, erasure, now)
+        try:
+            facts = self._facts(batch, erasure, now)
+        except NotFound as error:  # what is not here yet of one erasure holds nothing else up
+            log.info("later", erasure=batch.hex()[:8], error=error.message)
+            return ()
         acts = machine.handle(Looked(facts), now)
         if facts.state in OVER and not machine.under_way:
             self._settled[batch] = (self._history.last, now)
@@ -1021,9 +1029,11 @@ class Erasing:
     def _chosen(self, batch: Digest, erasure: ErasureHistory) -> Unlearner | None:
         """The method that the controlling hospital chose for a batch: by its vote, which is its signed choice.
 
-        None where that is not here, or names what members cannot carry out.
+        None where that is not here, or names what members cannot carry out in this study.
         """
         evidence = self._evidence(erasure.opened.study)
+        if evidence is None:
+            return None
         if erasure.opened.controller == self._node.me:
             return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name, evidence)
         for vote in self._about(batch, PlanNotice):
@@ -1040,6 +1050,8 @@ class Erasing:
         It is awaited for `CHOICE_S` from when the hospital can vote, and not where it has no vote or nothing replays.
         """
         method, opened = self._chosen(batch, erasure), erasure.opened
+        if self._evidence(opened.study) is None:
+            return None  # which plan an honest member signs depends on the specification
         plan = plan_of(self._history, erasure, self._uses(batch), method or methods.DEFAULT)
         if plan is None or method is not None or plan.method == methods.NOTHING:
             return plan
@@ -1060,7 +1072,7 @@ class Erasing:
             found = methods.numbered(vote.method)
             if found is None:
                 return f"the hospital chose a method of number {vote.method}, which is not known here"
-            if (why := methods.barred(found, self._evidence(erasure.opened.study))) is not None:
+            if (why := methods.barred(found, self._evidence(erasure.opened.study) or ())) is not None:
                 return f"the hospital chose {found.name}, which no member carries out: it {why}"
         return None
 
@@ -1209,8 +1221,9 @@ class Erasing:
             if first is not None and opening is not None:
                 await node.pull(first.opened.round_id)
                 await node.core(self._keep_first_uses, batch, opening, uses)
-        for number in range(lengths.wanted(erasure)):  # before they go; a turn each, for updates are opened
-            await node.core(self._keep_length, erasure, number)
+        if erasure.confirmed is None and erasure.closed is None:
+            for number in range(lengths.wanted(erasure)):  # before they go; a turn each, for updates are opened
+                await node.core(self._keep_length, erasure, number)
         for notice in await node.core(self._purge_here, batch, node.now):
             await node.offer(notice)
 
@@ -1222,7 +1235,7 @@ class Erasing:
         try:
             update = self._update(one, member)
             return None if update is None else view_ints(update.values, self._node.study(one.opened.study).size)
-        except (NodeError, CryptoError) as error:
+        except (NodeError, CryptoError, OSError) as error:
             log.warning("update unreadable", round=one.opened.height, member=member, error=str(error))
             return None
 
@@ -1269,6 +1282,8 @@ class Erasing:
                 await node.send(Purges(erasure.opening, stage, entries))
 
     def _sign_purge(self, batch: Digest, stage: int) -> PurgeNotice:
+        if stage == FINAL:
+            lengths.forget(self._store, batch)  # the replay has caught up: no round of it is trained any more
         stones = [(n.content, n.reason, n.subject) for n in self._all(TombstoneNotice, own=True) if n.subject == batch]
         return self._say(PurgeNotice(batch, self._desk.member, stage, inventory(stones), b""))
 
@@ -1324,14 +1339,19 @@ class Erasing:
         return self._say(draft)
 
     def _base_is_old(self, batch: Digest, erasure: ErasureHistory) -> bool:
-        """Whether no included set up to the plan's base held an erased consent, by our own reading."""
+        """Whether nothing of an erased consent is in the plan's base: by our own reading of the included sets up to it,
+        and by the lengths that it was made with.
+        """
         plan, uses, opened = erasure.plan, self._uses(batch), erasure.opened
         assert plan is not None
         before = included_rounds(self._history, opened.study, plan.parent_branch, plan.base_height, opened.controller)
         unread = [one.opened.height for one in before if one.opened.round_id not in uses]
         if unread:
             raise NotFound(f"the sets of rounds {unread} of member {opened.controller} were never read here")
-        return not any(uses[one.opened.round_id] for one in before)
+        influenced = influenced_from(
+            self._history, opened.study, plan.parent_branch, plan.base_height, opened.controller
+        )
+        return influenced is None and not any(uses[one.opened.round_id] for one in before)
 
     def _is_sound(self, one: RoundHistory, opening: OpeningNotice) -> bool:
         """Whether a replayed round holds no erased consent and its sum is the one we computed."""
@@ -1602,7 +1622,6 @@ class Erasing:
         for consent in self._consents(batch):
             self._store.forget_notices(consent, "ErasureNotice")
         self._store.forget_notices(batch, "OpeningNotice")
-        lengths.forget(self._store, batch)
         self._store.checkpoint()
 
     # ----------------------------------------------------------------------------------------------------------------

@@ -30,7 +30,7 @@ from crypto.digest import Digest, hash_words, keccak256
 from fl_engine.unlearning import Claim as Level
 from fl_engine.unlearning import Unlearner
 from node import methods
-from node.history import Branch, ErasureHistory, History, RoundHistory, StudyHistory
+from node.history import ErasureHistory, History, RoundHistory
 from node.membership import bitmap_of, faults, members_of, quorum, slack
 from node.messages import PlanNotice
 from node.records import LEVEL_ATTACK_AUDIT, LEVEL_LOCAL_REPLAY, ErasurePlanned, Position
@@ -232,6 +232,25 @@ def included_rounds(history: History, study: Digest, branch: int, up_to: int, me
     ]
 
 
+def influenced_from(history: History, study: Digest, branch: int, up_to: int, member: int) -> int | None:
+    """From which height on a line's models, up to a height, have something of this member's updates that were deleted.
+
+    By the lengths that a replay by an approximate method takes over. Which records made them what they were cannot be
+    known any more, so whoever was in a sum of the lines before counts. None: nothing of it is in them.
+    """
+    found = None
+    for one in history.ancestry(study, branch):
+        if one.parent is None or one.base_height >= up_to:
+            continue
+        plan = history.erasures[one.batch].plan
+        assert plan is not None
+        before = () if methods.is_exact(plan.method) else doomed_rounds(history, plan)
+        if any(old.final is not None and old.final.result.included >> member & 1 for old in before):
+            found = one.base_height + 1
+        up_to = one.base_height
+    return found
+
+
 def questions(history: History, erasure: ErasureHistory) -> list[RoundHistory] | None:
     """The rounds whose sets have to be looked into for a plan; None while the target is not known."""
     target = target_of(history, erasure)
@@ -255,15 +274,13 @@ def plan_of(
         return None
     number = line_of(history, erasure)
     seed = hash_words("branch", opened.batch, erasure.marks["requested"].block_hash)
-    first = next((one for one in asked if uses[one.opened.round_id]), None)
+    used = [one.opened.height for one in asked if uses[one.opened.round_id]]
+    influenced = influenced_from(history, opened.study, number, target, opened.controller)
+    first = min([*used, *([] if influenced is None else [influenced])], default=None)
     if first is None:
         model = history.studies[opened.study].branches[number].models[target]
         return PlanTerms(number, target, model, seed, target, methods.NOTHING, 0)
-    older = [
-        one
-        for one in history.path(opened.study, number)
-        if one.final is not None and one.opened.height < first.opened.height
-    ]
+    older = [one for one in history.path(opened.study, number) if one.final is not None and one.opened.height < first]
     parent, height, model = 0, 0, history.studies[opened.study].created.terms.initial_model
     if older:
         base = older[-1]
@@ -316,27 +333,25 @@ def has_turn(history: History, erasure: ErasureHistory) -> bool:
 # What a plan condemns
 
 
-def _is_doomed(study: StudyHistory, plan: ErasurePlanned, branch: Branch, height: int) -> bool:
-    """Whether this height of this branch descends from a height above the plan's base on the plan's parent branch."""
-    while branch.number != plan.parent_branch:
-        if branch.parent is None:
-            return False
-        height = min(height, branch.base_height)
-        branch = study.branches[branch.parent]
-    return height > plan.base_height
-
-
 def doomed_rounds(history: History, plan: ErasurePlanned) -> list[RoundHistory]:
-    """Every round, agreed or not, after the plan's checkpoint on every line that came from it before the plan."""
+    """Every round of the lines before the plan, agreed or not, that is not on the way to the plan's checkpoint.
+
+    So also the rounds of an earlier replay that began at the same checkpoint, or below it: they trained on the records
+    of this erasure as the line before them had.
+    """
     if not replays(plan):
         return []
-    study = history.studies[plan.study]
+    stays = {
+        one.opened.round_id
+        for one in history.path(plan.study, plan.parent_branch)
+        if one.opened.height <= plan.base_height
+    }
     return [
         history.rounds[round_id]
-        for number, branch in sorted(study.branches.items())
+        for number, branch in sorted(history.studies[plan.study].branches.items())
         if number < plan.branch
-        for height, round_id in sorted(branch.rounds.items())
-        if _is_doomed(study, plan, branch, height)
+        for _, round_id in sorted(branch.rounds.items())
+        if round_id not in stays
     ]
 
 

@@ -53,7 +53,8 @@ MAX_LEAF_BYTES = 1024  # a leaf with an anchor path of 20 steps has 895
 UPDATE_HEADER_BYTES = 256  # what an update has beside metrics and packed integers, rounded up
 
 PULLS_AT_ONCE = 8
-"""Contents on their way here at the same time. Each holds two chunks (2 MiB) and what the transport buffers for it."""
+"""Contents on their way here at the same time. Each holds two chunks (2 MiB, twice that where a holder is silent) and
+what the transport buffers for it."""
 
 RunCore = Callable[..., Awaitable[Any]]
 """`await run(function, *arguments)`: one blocking call on the node's state, one at a time."""

@@ -28,8 +28,10 @@ from fl_engine.training.probe import ProbedNetwork
 from fl_engine.training.sgd import pin_profile
 from node import hospital
 from node.errors import InputError, NotFound, Refused
+from node.history import History
 from node.hospital import Hospital
 from node.training import MAX_MODEL_BYTES
+from node.vault import Vault
 
 Decoded: TypeAlias = tuple[ParamSpec, Ints]
 """A model: its layout, and int32 [P]."""
@@ -103,7 +105,9 @@ def audit_home(
         return _audit(
             model,
             _records(records, classes),
-            _test_patients(here) if controls is None else _records(controls, classes),
+            controls_of(here.vault, here.history, here.erasure.opened.study)
+            if controls is None
+            else _records(controls, classes),
             before=None if before is None else _fitting(before, model[0]),
             never=[] if confirmed.head_model == plan.base_model else [base],
             population=None if population is None else _records(population, classes),
@@ -153,13 +157,23 @@ def _held(here: Hospital, root: Digest) -> Decoded:
     return decode_model(data)
 
 
-def _test_patients(here: Hospital) -> Candidates:
-    """The records of the hospital's test patients in the study, whose names are numbers here."""
-    leaves = [leaf for leaf in here.vault.leaves(here.erasure.opened.study) if leaf.role == ROLE_TEST and leaf.rows]
-    if not leaves:
+def controls_of(vault: Vault, history: History, study: Digest) -> Candidates:
+    """The records of the hospital's test patients whose consent to the study stands, who have numbers for names here.
+
+    A patient who agreed again has several consents over the same records and is one control.
+    """
+    standing = {
+        leaf.rows
+        for leaf in vault.leaves(study)
+        if leaf.role == ROLE_TEST
+        and leaf.rows
+        and not leaf.locally_withdrawn
+        and history.withdrawal(leaf.consent_id) is None
+    }
+    if not standing:
         raise NotFound("this home has no test patients of the study as controls: name a file of patients never used")
-    owners = sorted((row, number) for number, leaf in enumerate(leaves) for row in leaf.rows)
-    x, y = here.vault.rows((row for row, _ in owners), ROLE_TEST)
+    owners = sorted((row, number) for number, rows in enumerate(sorted(standing)) for row in rows)
+    x, y = vault.rows((row for row, _ in owners), ROLE_TEST)
     return Candidates(x, y.astype(np.int64), tuple(f"control {number}" for _, number in owners))
 
 
@@ -201,4 +215,4 @@ def _network_of(layout: ParamSpec, records: Candidates, classes: int) -> Model:
     raise InputError(f"no network takes records of shape {shape} and has the model's layout: is it of another study?")
 
 
-__all__ = ["audit_files", "audit_home"]
+__all__ = ["audit_files", "audit_home", "controls_of"]

@@ -18,7 +18,7 @@ from fl_engine.params import Ints
 from fl_engine.unlearning.integers import squared_norm
 from fl_engine.unlearning.unlearner import length_for
 from node import methods
-from node.erasure import place_of, replaced_rounds
+from node.erasure import place_of, replaced, replaced_rounds
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import members_of
 from node.records import ErasurePlanned
@@ -36,13 +36,12 @@ def wanted(erasure: ErasureHistory) -> int:
 
 def keep(store: Store, history: History, erasure: ErasureHistory, number: int, me: int, values: Values) -> None:
     """Keep the length for our update of replayed round `number`, unless it is: what is purged cannot tell it again."""
-    plan, lengths = erasure.plan, _read(store, erasure.opened.batch)
-    place = None if plan is None else _source(plan, number)
-    if plan is None or place is None or str(number) in lengths:
+    batch = erasure.opened.batch
+    old, lengths = None if erasure.plan is None else _stands_for(history, erasure.plan, number), _read(store, batch)
+    if old is None or old.opened.round_id.hex() in lengths:
         return
-    old = replaced_rounds(history, plan)
-    lengths[str(number)] = _length(old[place], erasure.opened.controller, me, values) if place < len(old) else 0
-    store.set_meta(_name(erasure.opened.batch), json.dumps(lengths))
+    lengths[old.opened.round_id.hex()] = _length(old, erasure.opened.controller, me, values)
+    store.set_meta(_name(batch), json.dumps(lengths))
 
 
 def kept(store: Store, history: History, one: RoundHistory) -> int:
@@ -50,7 +49,10 @@ def kept(store: Store, history: History, one: RoundHistory) -> int:
     branch = history.studies[one.opened.study].branches[one.opened.branch]
     if branch.parent is None:
         return 0
-    return _read(store, branch.batch).get(str(place_of(history, one)), 0)
+    plan = history.erasures[branch.batch].plan
+    place = place_of(history, one)
+    old = None if plan is None or place >= plan.rounds else _stands_for(history, plan, place)
+    return 0 if old is None else _read(store, branch.batch).get(old.opened.round_id.hex(), 0)
 
 
 def forget(store: Store, batch: Digest) -> None:
@@ -70,8 +72,21 @@ def _length(one: RoundHistory, controller: int, me: int, values: Values) -> int:
     return length_for(me, found)
 
 
+def _stands_for(history: History, plan: ErasurePlanned, number: int) -> RoundHistory | None:
+    """The old round whose lengths round `number` of a replay takes; None: its method takes none.
+
+    A line that a method of fewer rounds made before has fewer models than it counts for: they are spread over them.
+    """
+    place = _source(plan, number)
+    if place is None:
+        return None
+    old = replaced_rounds(history, plan)
+    count = replaced(history, plan.study, plan.branch - 1, plan.target_height, plan.parent_branch, plan.base_height)
+    return old[place * len(old) // count] if old else None
+
+
 def _source(plan: ErasurePlanned, number: int) -> int | None:
-    """Which of the replaced rounds gives the lengths for round `number` of a replay; None: its method takes none."""
+    """Which of the rounds that count as replaced gives the lengths for round `number`; None: the method takes none."""
     method = methods.numbered(plan.method)
     if method is None or method.retraining is None or method.retraining.length_of is None:
         return None

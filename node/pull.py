@@ -3,9 +3,10 @@
 Theory. A root fixes the map of chunk digests, and the map fixes every chunk, so the bytes of each answer are checked
 alone and the moment they come. The first chunk comes with the map, so what has no other is one answer. A wrong map or
 chunk is the fault of the peer that sent it, never of the content's author: it is reported, that peer is asked no more,
-and another is asked for the same chunk. A peer that is silent holds nothing up: another is asked beside it. Two
-requests are under way at once, so that one is on the wire while the other is checked; the receiver never holds more
-than those two chunks, and never stops reading, for a reader that stalls for five seconds loses its stream.
+and another is asked for the same chunk. A peer that is silent holds nothing up: others are asked beside it, one at a
+time. Two chunks are asked for at once, so that one is on the wire while the other is checked; the receiver never holds
+more than these, twice at most where a holder is silent, and never stops reading, for a reader that stalls for five
+seconds loses its stream.
 
 What may live here: the pull. What this file does not know: connections, disks and threads (a `Sink` keeps the chunks
 and says which it has), what the content means.
@@ -69,6 +70,7 @@ class _Pull:
         self._kind = kind
         self._holders = deque(dict.fromkeys(holders))
         self._strikes = dict.fromkeys(holders, 0)
+        self._slow: set[bytes] = set()  # asked only where nobody else is left, or beside each other
         self._faults: dict[bytes, str] = {}
         self._report = fault
 
@@ -119,9 +121,9 @@ class _Pull:
     async def _answer(self, request: GetMap | GetChunk, preferred: int = 0) -> tuple[bytes, Reply | NodeError]:
         """Ask a holder, and the next one beside it once it was silent for a while; whose answer was first, and it.
 
-        Of two, one that gives nothing does not count while the other may still give.
+        One that gives nothing makes room for the next; its answer counts only where nobody else is left to give.
         """
-        tell, heard = trio.open_memory_channel[tuple[bytes, Reply | NodeError]](2)
+        tell, heard = trio.open_memory_channel[tuple[bytes, Reply | NodeError]](len(self._strikes))
 
         async def question(holder: bytes) -> None:
             answer: Reply | NodeError
@@ -132,32 +134,31 @@ class _Pull:
             tell.send_nowait((holder, answer))
 
         first = self._next(preferred)
+        tried, waiting = {first}, 1
         async with trio.open_nursery() as nursery:
             nursery.start_soon(question, first)
             with trio.move_on_after(CHUNK_PATIENCE_S):
                 return await heard.receive()
-            second = self._beside(first)
-            if second is not None:
-                nursery.start_soon(question, second)
-            holder, answer = await heard.receive()
-            if second is not None and not isinstance(answer, MapReply | ChunkReply):
-                await self._not_given(holder, answer)
+            self._slow.add(first)
+            while True:
+                beside = next((one for one in self._holders if one not in tried), None) if waiting < 2 else None
+                if beside is not None:
+                    tried.add(beside)
+                    nursery.start_soon(question, beside)
+                    waiting += 1
                 holder, answer = await heard.receive()
-            nursery.cancel_scope.cancel()
-            return holder, answer
-
-    def _beside(self, silent: bytes) -> bytes | None:
-        """Whom to ask beside a silent holder, which goes to the end of the row; None where it is the only one."""
-        if silent in self._holders:
-            self._holders.remove(silent)
-            self._holders.append(silent)
-        return next((one for one in self._holders if one != silent), None)
+                waiting -= 1
+                if isinstance(answer, MapReply | ChunkReply) or not (waiting or set(self._holders) - tried):
+                    nursery.cancel_scope.cancel()
+                    return holder, answer
+                await self._not_given(holder, answer)
 
     def _next(self, preferred: int = 0) -> bytes:
         if not self._holders:
             said = "; ".join(f"{holder.hex()[-8:]}: {fault}" for holder, fault in self._faults.items())
             raise ContentUnavailable(f"{self._kind} {self._root.hex()}: no holder left ({said or 'none was named'})")
-        return self._holders[min(preferred, len(self._holders) - 1)]
+        row = [one for one in self._holders if one not in self._slow] or list(self._holders)
+        return row[min(preferred, len(row) - 1)]
 
     async def _not_given(self, holder: bytes, reply: Reply | NodeError) -> None:
         if isinstance(reply, NodeError):

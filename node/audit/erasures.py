@@ -20,7 +20,7 @@ from node.audit.records import (
     holds,
     round_name,
 )
-from node.erasure import PAIR, doomed_models, doomed_rounds, target_of
+from node.erasure import PAIR, doomed_models, doomed_rounds, influenced_from, target_of
 from node.history import ErasureHistory, RoundHistory
 from node.messages import (
     CommitNotice,
@@ -101,6 +101,9 @@ def _plan_follows(audit: Audit, batch: Digest, erasure: ErasureHistory, plan: Er
     seed = hash_words("branch", batch, audit.hashes[erasure.position.block])
     equal("branch seed", erasure_name(batch), seed, plan.branch_seed)
     equal("target height", erasure_name(batch), target_of(audit.history, erasure), plan.target_height)
+    controller = erasure.opened.controller
+    influenced = influenced_from(audit.history, plan.study, plan.parent_branch, plan.base_height, controller)
+    holds("base model", erasure_name(batch), "made with no length of the hospital's", influenced is None, influenced)
 
 
 def method_is_allowed(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Iterable[str]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from crypto.digest import Digest
-from node.erasure import OVER, doomed_models, included_rounds, is_overdue, replays, state_of
+from node.erasure import OVER, doomed_models, included_rounds, influenced_from, is_overdue, replays, state_of
 from node.errors import InputError, NotFound
 from node.history import ErasureHistory, History
 from node.reports.processing import EXPORT
@@ -229,6 +229,7 @@ class Models:
             and state_of(one, self._history) not in OVER
             and any(
                 included_rounds(self._history, at.study, at.branch, at.height, one.opened.controller)
+                or influenced_from(self._history, at.study, at.branch, at.height, one.opened.controller) is not None
                 for origin in origins
                 for at in self._places[origin]
                 if at.study == one.opened.study

@@ -253,7 +253,7 @@ async def test_an_approximate_method_gives_old_lengths_to_new_updates_and_is_nam
         study = await net.play(spec(rounds=4, evidence=["L4"]))
         node, other = net.nodes[1], net.nodes[2]
         leaf = leaf_of(node, study, "patient-1-3")
-        old = squared_lengths(other, study, 0)
+        old, before = squared_lengths(other, study, 0), roots(node, study)
         asked = await node.erasing.request(node, patient="patient-1-3", method="federaser")
         await ready(net, asked["erasure"])
         plan = net.of(ErasurePlanned)[0]
@@ -267,7 +267,7 @@ async def test_an_approximate_method_gives_old_lengths_to_new_updates_and_is_nam
                 assert length == pytest.approx(wanted, rel=1e-6)
         for at in range(4):
             assert not any(used_in(net.nodes[at], 1, leaf.leaf_key).values())
-            assert not any(squared_lengths(net.nodes[at], study, 1)[h] == old[h] for h in (1, 2)), "trained anew"
+        assert roots(node, study)[1] not in before.values(), "trained anew, with one epoch as before and other lengths"
 
         shown = node.erasing.status(Digest.from_hex(asked["erasure"]), node.now)
         assert (shown["plan"]["method"], shown["plan"]["exact"], shown["method_refused"]) == ("federaser", False, None)
@@ -438,14 +438,79 @@ async def test_two_hospitals_take_turns_and_a_chain_that_is_away_delays_no_stop(
             await reach(net, asked["erasure"], "closed", at=node.participant.me or 0)
 
 
-async def test_a_member_that_is_away_is_waited_for_then_named_and_attests_when_it_comes_back(
+@pytest.mark.parametrize("method", ["rollback", "federaser"])
+async def test_a_second_erasure_leaves_nothing_of_the_replay_of_the_first(
+    method: str, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    """By rollback the first replay trained on the second patient; by federaser, where that patient was withdrawn before
+    it, lengths of updates that did went into it.
+    """
+    async with network(tmp_path, trainer, 4, auditor=True) as net:
+        study = await net.play(spec(rounds=2, evidence=["L4"]))
+        one, two = net.nodes[1], net.nodes[2]
+        key = leaf_of(two, study, "patient-2-0").leaf_key
+        first = await one.erasing.request(one, patient="patient-1-0", method=method)
+        if method == "federaser":
+            await two.desk.withdraw(two, patient="patient-2-0")
+        await ready(net, first["erasure"], at=1)
+        used = used_in(two, 2, key)
+        middle = one.history.studies[study].branches[1]
+        assert {used[round_id] for round_id in middle.rounds.values()} == {method == "rollback"}
+        second = await two.erasing.request(two, patient="patient-2-0")
+        await ready(net, second["erasure"], at=2)
+        plan = net.of(ErasurePlanned)[-1]
+        assert (plan.branch, plan.parent_branch, plan.base_height, plan.method) == (2, 0, 0, 1)
+        shown = two.erasing.status(Digest.from_hex(second["erasure"]), two.now)
+        assert [claim["level"] for claim in shown["claims"]] == ["L0", "L1", "L2", "P"]
+        for node in net.nodes.values():
+            store, branches = node.participant.store, node.history.studies[study].branches
+            assert sorted(branches) == [0, 1, 2]
+            for number in (0, 1):
+                for height, round_id in branches[number].rounds.items():
+                    assert not store.has(branches[number].models[height])
+                    for notice in commits(node, round_id):
+                        assert not store.has(notice.update.cipher_root)
+                        assert store.key(round_id, notice.member, int(BlobKind.UPDATE)) is None
+            assert all(store.has(root) for height, root in branches[2].models.items() if height)
+
+
+async def test_a_node_without_the_specification_signs_no_plan_until_it_has_it(
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, 4) as net:
-        study = await net.play(spec(rounds=1))
+        study = await net.play(spec(rounds=1, erasure_window_s=600))
+        node, lost = net.nodes[1], net.nodes[3].participant.store
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await net.until(
+            lambda: all(
+                batch in one.history.erasures and "copy_deleted" in one.history.erasures[batch].times
+                for one in net.nodes.values()
+            )
+        )
+        net.cut(3)
+        lost.remove(node.history.studies[study].created.terms.spec_hash)
+        await net.kill(3)
+        again = await net.start(3)
+        await net.until(lambda: again.ready and again.looks > 20)
+        shown = again.erasing.status(batch, again.now)
+        assert (shown["state"], shown["plan"], shown["method_refused"]) == ("copy_deleted", None, None)
+        await net.until(lambda: bool(net.of(ErasurePlanned)))
+        assert not [n for n in again.participant.store.notices(batch, "PlanNotice") if getattr(n, "member", 3) == 3]
+        net.heal(3)
+        await ready(net, asked["erasure"])
+        await net.until(lambda: (1, 3) in node.history.erasures[batch].purges)
+
+
+@pytest.mark.parametrize("method", ["rollback", "federaser"])
+async def test_a_member_that_is_away_is_waited_for_then_named_and_attests_when_it_comes_back(
+    method: str, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=1, evidence=["L4"]))
         node = net.nodes[1]
         await net.kill(3)
-        asked = await node.erasing.request(node, patient="patient-1-0")
+        asked = await node.erasing.request(node, patient="patient-1-0", method=method)
         await ready(net, asked["erasure"])
         assert node.erasing.status(Digest.from_hex(asked["erasure"]), node.now)["pair_attested"] == [0, 1, 2]
         paper = await node.erasing.receipt(node, Digest.from_hex(asked["consents"][0]))
@@ -456,6 +521,8 @@ async def test_a_member_that_is_away_is_waited_for_then_named_and_attests_when_i
         await net.until(lambda: (1, 3) in node.history.erasures[Digest.from_hex(asked["erasure"])].purges)
         old = late.history.studies[study].branches[0].models[1]
         assert not late.participant.store.has(old)
+        for awake in net.nodes.values():
+            assert not awake.participant.store.meta(f"lengths {asked['erasure']}"), "none is kept once it is over"
 
 
 @pytest.mark.parametrize("crash_at", ["authorised", "copy_deleted", "planned", "replaying", "head_moved"])

@@ -33,6 +33,7 @@ from node.erasure import (
     excluded_from,
     exclusion_evidence,
     has_turn,
+    influenced_from,
     inventory,
     is_overdue,
     method_of,
@@ -267,6 +268,26 @@ def test_a_second_erasure_forks_from_the_line_that_trains_now_back_to_before_its
 # What a plan condemns
 
 
+@pytest.mark.parametrize("base", [0, 2])
+def test_a_replay_from_the_same_checkpoint_is_doomed_with_the_line_it_replaced(base: int) -> None:
+    """Its hospitals trained on the second patient's records as they had before."""
+    chain, rounds = trained()
+    old = dict.fromkeys(rounds[base:], True) | dict.fromkeys(rounds[:base], False)
+    first = plan_of(chain.history, chain.erasure(), old)
+    assert first is not None
+    chain.plan(first)
+    replay = [chain.round(1, height) for height in range(base + 1, 5)]
+    other = keccak256(b"other")
+    chain.request(other, controller=2)
+    chain.steps(1, 2, batch=other)
+    plan = plan_of(chain.history, chain.erasure(other), old | dict.fromkeys(replay, True))
+    assert plan is not None
+    assert (plan.parent_branch, plan.base_height) == (0, base)
+    planned = chain.plan(plan, other)
+    assert [one.opened.round_id for one in doomed_rounds(chain.history, planned)] == [*rounds[base:], *replay]
+    assert {model(1, height) for height in range(base + 1, 5)} <= doomed_models(chain.history, planned)
+
+
 def test_rounds_after_the_base_and_their_models_are_doomed_failed_and_running_ones_too() -> None:
     chain, rounds = trained()
     failed = chain.fail(0, 5)
@@ -384,6 +405,49 @@ def test_a_plan_by_lengths_takes_every_second_round_and_knows_which_it_stands_fo
     plan = plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, True), UNLEARNERS["federaser"])
     assert plan is not None
     assert (plan.method, plan.rounds) == (5, -(-plan.target_height // 2))
+
+
+@pytest.mark.parametrize("method, back_to", [("federaser", 2), ("rapid", None), ("rollback", None)])
+def test_behind_an_approximate_replay_nobody_who_was_in_what_it_replaced_is_taken_for_unused(
+    method: str, back_to: int | None
+) -> None:
+    """The lengths of its updates may be in the new line, whatever its sets on that line say."""
+    chain, rounds = trained()
+    uses = dict.fromkeys(rounds[2:], True) | dict.fromkeys(rounds[:2], False)
+    plan = plan_of(chain.history, chain.erasure(), uses, UNLEARNERS[method])
+    assert plan is not None
+    assert (plan.base_height, plan.target_height) == (2, 4)
+    chain.plan(plan)
+    made = [chain.round(1, height) for height in range(3, 3 + plan.rounds)]
+    newest = max(chain.history.studies[STUDY].branches[1].rounds)
+    assert influenced_from(chain.history, STUDY, 1, newest, 2) == (None if back_to is None else back_to + 1)
+    assert influenced_from(chain.history, STUDY, 0, 4, 2) is None, "the line before it was trained"
+    assert influenced_from(chain.history, STUDY, 1, 2, 2) is None, "and so was the base"
+
+    other = keccak256(b"another hospital's batch")
+    chain.request(other, controller=2)
+    chain.steps(1, 2, batch=other)
+    nowhere = dict.fromkeys([*rounds, *made], False)
+    again = plan_of(chain.history, chain.erasure(other), nowhere)
+    assert again is not None
+    if back_to is None:
+        assert (again.method, again.base_height) == (0, newest)
+    else:
+        assert (again.method, again.parent_branch, again.base_height) == (1, 0, back_to)
+        planned = chain.plan(again, other)
+        assert {model(1, height) for height in range(3, newest + 1)} <= doomed_models(chain.history, planned)
+
+
+def test_who_was_in_nothing_that_an_approximate_replay_replaced_is_not_in_its_lengths() -> None:
+    chain = Chain()
+    rounds = [chain.round(0, height, included=0b1011) for height in (1, 2)]
+    chain.request()
+    chain.steps(1, 2)
+    plan = plan_of(chain.history, chain.erasure(), dict.fromkeys(rounds, True), UNLEARNERS["federaser"])
+    assert plan is not None
+    chain.plan(plan)
+    chain.round(1, 1)
+    assert [influenced_from(chain.history, STUDY, 1, 1, member) for member in range(4)] == [1, 1, None, 1]
 
 
 def test_every_method_has_its_number_and_only_approximate_ones_lack_the_sentence_of_an_exact_one() -> None:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from fl_engine.attacks import Candidates
 from fl_engine.models import get_model, initial_model
 from fl_engine.params import encode_model
 from fl_engine.ring import Grid, dequantise, quantise
@@ -17,9 +19,11 @@ from fl_engine.training.probe import ProbedNetwork
 from fl_engine.training.sgd import pin_profile
 from node.audit.home import HomeReader
 from node.cli.main import koinon
+from node.enrolment import form_ids
 from node.errors import InputError, NotFound, Refused
-from node.exposure import audit_files, audit_home
+from node.exposure import audit_files, audit_home, controls_of
 from node.runner import read_history
+from tests.node import consent_kit
 from tests.node.audit import audit_kit
 
 FEATURES, CLASSES = 6, 2
@@ -167,3 +171,37 @@ def test_a_home_or_files_and_not_both(arguments: list[str]) -> None:
     result = CliRunner().invoke(koinon, ["erase", "audit", "--records", "r.csv", *arguments])
     assert result.exit_code == 2
     assert "--home" in result.stderr
+
+
+def test_controls_are_test_patients_whose_consent_stands_each_of_them_once(tmp_path: Path) -> None:
+    data = consent_kit.dataset(patients=8)
+    roles = data.roles.copy()
+    roles[-6:] = 2  # three patients of two records for tests
+    world = consent_kit.World.found(tmp_path, data=replace(data, roles=roles))
+    world.enrol()
+    names = world.vault.patient_ids()
+
+    def controls() -> Candidates:
+        return controls_of(world.vault, world.history(), world.study)
+
+    before = controls()
+    assert (len(before), len(set(before.patients))) == (6, 3)
+    assert not set(before.patients) & set(names), "numbers, not names"
+    again = world.vault.mint(
+        names[-1],
+        origin=world.origin,
+        form_id=form_ids(world.spec, world.study)["second"],
+        document=b"signed once more",
+        signed_on=consent_kit.SIGNED,
+        issued=consent_kit.TODAY,
+        now=consent_kit.NOW,
+    )
+    assert np.array_equal(controls().x, before.x), "two consents of one patient are one control"
+    world.vault.note_withdrawal(again.consent_id, at=consent_kit.NOW)
+    left = controls()
+    assert (len(left), len(set(left.patients))) == (4, 2), "use stops before the withdrawal is mined"
+    for name in names[-3:-1]:
+        (held,) = world.vault.find(name)
+        world.vault.note_withdrawal(held.consent_id, at=consent_kit.NOW)
+    with pytest.raises(NotFound, match="no test patients"):
+        controls()

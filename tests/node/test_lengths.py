@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from crypto.digest import keccak256
 from fl_engine.params import Ints
 from fl_engine.unlearning import UNLEARNERS
 from node import lengths
@@ -94,3 +95,33 @@ def test_only_a_method_that_takes_lengths_has_any_kept(store: Store) -> None:
         assert set(keep(chain, store, 2)) == {0}
     chain, rounds = trained()
     assert lengths.kept(store, chain.history, chain.history.rounds[rounds[0]]) == 0, "a round of no replay"
+
+
+@pytest.mark.parametrize("before", ["rapid", "federaser"])
+def test_a_line_of_fewer_models_than_it_counts_for_is_spread_over_the_rounds(store: Store, before: str) -> None:
+    chain, other = planned(before), keccak256(b"another batch")
+    plan = chain.erasure().plan
+    assert plan is not None
+    for height in range(1, plan.rounds + 1):
+        chain.round(1, height)
+    chain.request(other, controller=0)
+    chain.steps(1, 2, batch=other)
+    rounds = [one.opened.round_id for one in chain.history.rounds.values()]
+    terms = plan_of(chain.history, chain.erasure(other), dict.fromkeys(rounds, True), UNLEARNERS["federaser"])
+    assert terms is not None
+    assert (terms.base_height, terms.rounds) == (0, 3), "five rounds were done"
+    chain.plan(terms, other)
+    for number in range(terms.rounds):
+        lengths.keep(store, chain.history, chain.erasure(other), number, 2, update)
+    made = [chain.round(2, height) for height in range(1, 4)]
+    found = [lengths.kept(store, chain.history, chain.history.rounds[one]) for one in made]
+    wanted = {"rapid": [12**2, 12**2, 22**2], "federaser": [12**2, 22**2, 32**2]}
+    assert found == wanted[before]
+
+
+def test_lengths_for_a_plan_that_a_reorganisation_took_out_bend_no_round_of_another(store: Store) -> None:
+    chain = planned()
+    for number in range(lengths.wanted(chain.erasure())):
+        lengths.keep(store, chain.history, chain.erasure(), number, 2, update)
+    assert set(keep(planned("rollback"), store, 2, gone)) == {0}
+    assert keep(planned(), store, 2, gone) == [12**2, 32**2, 32**2, 52**2, 0], "the same plan finds them again"

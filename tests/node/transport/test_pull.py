@@ -177,6 +177,38 @@ async def test_a_silent_holder_holds_nothing_up_and_is_asked_last_from_then_on(s
     assert {holder for holder, _ in after} == {b"b"}, "the others do"
 
 
+async def test_a_silent_holder_and_one_that_refuses_hold_nothing_up_either(autojump_clock):
+    holders = Holders({(b"b", None): Refusal("not-found", "unknown"), (b"c", None): Refusal("not-yet", "later")})
+
+    async def ask(peer_id: bytes, request: Any, timeout_s: float) -> Any:
+        answer = await holders.ask(peer_id, request, timeout_s)
+        if peer_id == b"a":
+            await trio.sleep(timeout_s)
+            raise PeerSilent("a was silent")
+        return answer
+
+    begun = trio.current_time()
+    assert await fetch_content(ask, ROOT, "cipher", LIMIT, [b"a", b"b", b"c", b"d"]) == CONTENT
+    assert trio.current_time() - begun < CHUNK_PATIENCE_S + 1
+    assert [holder for holder, _ in holders.asked].count(b"a") == 1
+
+
+async def test_of_two_holders_the_silent_one_is_asked_no_more_for_a_long_content(autojump_clock):
+    asked: list[bytes] = []
+
+    async def ask(peer_id: bytes, request: Any, timeout_s: float) -> Any:
+        answer = await ask_for_long(asked, set(), peer_id, request)
+        if peer_id == b"a":
+            await trio.sleep(timeout_s)
+            raise PeerSilent("a was silent")
+        return answer
+
+    begun = trio.current_time()
+    assert await fetch_content(ask, LONG_MAP.root("cipher"), "cipher", 1 << 24, [b"a", b"b"]) == LONG
+    assert trio.current_time() - begun == CHUNK_PATIENCE_S
+    assert b"a" not in asked, "it was silent about the map"
+
+
 async def test_a_slow_holder_is_waited_for_while_the_others_give_nothing(autojump_clock):
     holders = Holders({(b"b", None): Refusal("not-yet", "later")})
 
