@@ -30,6 +30,7 @@ from node.desk import Desk
 from node.doors import Bucket, Counters, Link, PeerStatus, Started, Transport
 from node.duties import Duties, note_contradiction
 from node.erasing import Erasing
+from node.erasure import is_doomed
 from node.errors import (
     CallReverted,
     ChainDisputed,
@@ -593,15 +594,9 @@ class Node:
 
     def _purged(self, round_id: Digest) -> bool:
         """Whether an erasure's plan covers this round: its updates are gone or going everywhere."""
-        opened = self.history.rounds[round_id].opened
-        return any(
-            erasure.plan is not None
-            and erasure.plan.study == opened.study
-            and erasure.plan.parent_branch == opened.branch
-            and opened.height > erasure.plan.base_height
-            and erasure.plan.target_height > erasure.plan.base_height
-            for erasure in self.history.erasures.values()
-        )
+        one = self.history.rounds[round_id]
+        plans = [erasure.plan for erasure in self.history.erasures.values() if erasure.plan is not None]
+        return any(is_doomed(self.history, plan, one) for plan in plans)
 
     def _start_machine(self, round_id: Digest) -> None:
         machine, events = self.participant.machine(self.history.rounds[round_id])

@@ -333,26 +333,30 @@ def has_turn(history: History, erasure: ErasureHistory) -> bool:
 # What a plan condemns
 
 
-def doomed_rounds(history: History, plan: ErasurePlanned) -> list[RoundHistory]:
-    """Every round of the lines before the plan, agreed or not, that is not on the way to the plan's checkpoint.
+def is_doomed(history: History, plan: ErasurePlanned, one: RoundHistory) -> bool:
+    """Whether a plan condemns a round: it is of a line before the plan, and not on the way to the plan's checkpoint.
 
-    So also the rounds of an earlier replay that began at the same checkpoint, or below it: they trained on the records
-    of this erasure as the line before them had.
+    So also a round of an earlier replay that began at the same checkpoint, or below it: its members trained on the
+    records of this erasure as those of the line before had.
     """
+    opened = one.opened
+    if not replays(plan) or opened.study != plan.study or opened.branch >= plan.branch:
+        return False
+    up_to = plan.base_height
+    for branch in history.ancestry(plan.study, plan.parent_branch):
+        if branch.number == opened.branch:
+            return opened.height > up_to
+        up_to = min(up_to, branch.base_height)
+    return True
+
+
+def doomed_rounds(history: History, plan: ErasurePlanned) -> list[RoundHistory]:
+    """Every round that a plan condemns, agreed or not, by branch and height."""
     if not replays(plan):
         return []
-    stays = {
-        one.opened.round_id
-        for one in history.path(plan.study, plan.parent_branch)
-        if one.opened.height <= plan.base_height
-    }
-    return [
-        history.rounds[round_id]
-        for number, branch in sorted(history.studies[plan.study].branches.items())
-        if number < plan.branch
-        for _, round_id in sorted(branch.rounds.items())
-        if round_id not in stays
-    ]
+    lines = history.studies[plan.study].branches
+    rounds = [history.rounds[number] for _, line in sorted(lines.items()) for _, number in sorted(line.rounds.items())]
+    return [one for one in rounds if is_doomed(history, plan, one)]
 
 
 def clean_models(history: History, study: Digest, doomed: set[Digest]) -> set[Digest]:

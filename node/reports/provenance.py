@@ -28,6 +28,7 @@ from prov.model import PROV, PROV_ROLE, PROV_TYPE, ProvDocument
 
 from crypto.digest import Digest
 from node import methods
+from node.erasure import doomed_rounds
 from node.errors import NotFound
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import members_of
@@ -229,9 +230,9 @@ class _Lineage:
         if plan is None or moved is None:
             return
         stays = set(self.study.branches[plan.branch].models.values())
-        for replaced in self.history.path(plan.study, plan.parent_branch):
+        for replaced in doomed_rounds(self.history, plan):
             final = replaced.final
-            if replaced.opened.height <= plan.base_height or final is None or final.result.outcome != 1:
+            if final is None or not replaced.made_model:
                 continue
             model = self._model(final.result.model_root)
             if final.result.model_root not in stays and self._once("invalidation", model):
