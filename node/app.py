@@ -199,6 +199,7 @@ class Node:
         self._beside: dict[str, trio.CancelScope] = {}  # what waits for the chain beside the looks at it
         self._restarting = True
         self._fault: LedgerError | None = None  # why the last look at the chain failed
+        self._training_fault = ""  # why the last training failed
         self._looked: tuple[Head, int] | None = None  # at what the last look that acted was
         self._news = trio.Event()  # something is on the chain that we have not read: look now
         self._words: dict[bytes, Bucket] = {}  # peer -> how often it may still say that there is news
@@ -699,10 +700,17 @@ class Node:
         except (NodeError, OSError) as error:
             log.info("later", round=round_id.hex()[:8], effect=type(effect).__name__, error=str(error)[:300])
             events = (NotSent(effect, self._now + 1),)
+            if isinstance(effect, Train):
+                self._training_fault = str(error)[:300]
         seconds, what = round(time.monotonic() - begun, 4), type(effect).__name__
         log.debug("effect", round=round_id.hex()[:8], effect=what, member=getattr(effect, "member", None), s=seconds)
         if self.participant.rounds.get(round_id) is asked_by:
             await self._step(round_id, *events)
+
+    def _faults(self) -> list[str]:
+        """What was tried of late and failed, and is tried again."""
+        found = {**self.desk.faults, **({"training": self._training_fault} if self._training_fault else {})}
+        return [f"{what}: {why}" for what, why in sorted(found.items())]
 
     def _check_undisputed(self) -> None:
         """Raise what the last look at the chain ended with, if it says that the chain cannot be believed now."""
@@ -791,6 +799,7 @@ class Node:
         finally:
             self.metrics.training_s += time.monotonic() - begun
             self._busy.discard(mark)
+        self._training_fault = ""
         job = job.without_records()
         log.debug("trained", round=effect.round_id.hex()[:8], s=round(time.monotonic() - begun, 4))
         overtaken = await self._overtaken(effect)
@@ -1031,6 +1040,7 @@ class Node:
             "chain_time": self._now,
             "chain_fault": None if self._fault is None else f"{self._fault.kind}: {self._fault.message}",
             "chain_warnings": self._follower.warnings,
+            "faults": self._faults(),
             "rounds": rounds,
             "peers": peers,
             "reapplied": int(self.participant.store.meta("reapplied") or 0),

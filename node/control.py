@@ -12,18 +12,22 @@ import hmac
 import http.client
 import json
 import secrets
+import sys
 import threading
 from collections.abc import Awaitable, Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
+import structlog
 import trio
 
 from node import errors, jsontext
 from node.errors import LocalFault, NodeError, NotFound, TimedOut
 from node.home import read_json, write_json
 
+log = structlog.get_logger("control")
+ALIVE_S = 10.0  # a process that runs says within these that it does, however busy its loop is
 MAX_BODY_BYTES = 8 << 20  # the largest command carries a study spec or a register of signed forms
 Commands = Callable[[str, dict[str, Any], str], Awaitable[dict[str, Any]]]
 
@@ -106,10 +110,9 @@ class ControlServer:
                 self._reply(200, json.dumps(reply).encode())
 
         try:
-            self._server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+            self._server = _Server(("127.0.0.1", port), Handler)
         except OSError as error:
             raise LocalFault(f"control port {port}: {error.strerror}; choose another with node.control_port") from error
-        self._server.daemon_threads = True
         self._thread = threading.Thread(target=self._server.serve_forever, name="control", daemon=True)
         self.port = int(self._server.server_address[1])
         write_json(path, {"port": self.port, "token": secret}, mode=0o600)
@@ -124,6 +127,15 @@ class ControlServer:
         self._server.server_close()
 
 
+class _Server(ThreadingHTTPServer):
+    """One thread a request; who asks may go away in the middle of it."""
+
+    daemon_threads = True
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        log.info("a request at the control port broke off", error=str(sys.exception()))
+
+
 Sign = Callable[[str], dict[str, Any]]
 """The token of a door -> the envelope of an order for it (`roles.Signer`)."""
 
@@ -133,15 +145,22 @@ def ask(
 ) -> dict[str, Any]:
     """Give a command to the node whose control file is `path` and return its data; `sign` adds a role's signature.
 
+    A process that stands still (frozen, or on a machine without a moment for it) is told at once, whatever the command
+    may take.
+
     Raises:
         NotFound: no control file, or nobody listens behind it: the node is not running.
+        TimedOut: its process stands still, or the command took longer than `timeout_s`.
         NodeError: what the node answered, of the same class and with the same exit code.
     """
     control = read_json(path)
     if sign is not None:
         body = {**body, "authorisation": sign(str(control["token"]))}
-    connection = http.client.HTTPConnection("127.0.0.1", int(control["port"]), timeout=timeout_s)
+    patience = min(ALIVE_S, timeout_s)
+    connection = http.client.HTTPConnection("127.0.0.1", int(control["port"]), timeout=patience)
     try:
+        _check_alive(connection, patience)
+        connection.sock.settimeout(timeout_s)
         connection.request(
             "POST", f"/do/{command}", json.dumps(body).encode(), {"Authorization": f"Bearer {control['token']}"}
         )
@@ -159,3 +178,12 @@ def ask(
         raise (kind if isinstance(kind, type) and issubclass(kind, NodeError) else NodeError)(reply["error"]["message"])
     data: dict[str, Any] = reply["data"]
     return data
+
+
+def _check_alive(connection: http.client.HTTPConnection, patience_s: float) -> None:
+    try:
+        connection.request("GET", "/healthz")
+        connection.getresponse().read()
+    except TimeoutError:
+        text = f"the node's process stands still: it has not answered for {patience_s:g} s (`koinon network status`)"
+        raise TimedOut(text) from None

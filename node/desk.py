@@ -101,6 +101,7 @@ class Desk:
         self._placed_on: dict[Digest, datetime.date] = {}
         self._complained: set[tuple[str, Digest]] = set()
         self._retention = Retention(participant, history_bytes)
+        self.faults: dict[str, str] = {}  # duty -> why it failed when it was last tried
         self._seen: tuple[Position | None, int, int] | None = None
         self._again_at = 0
 
@@ -557,10 +558,12 @@ class Desk:
         for duty in (*duties, self._work_log):
             try:
                 await duty(node)
+                self.faults.pop(duty.__name__.removeprefix("_work_"), None)
             except ChainUnreachable:
                 raise
             except NodeError as error:
                 done = False
+                self.faults[duty.__name__.removeprefix("_work_")] = error.message
                 log.info("later", duty=duty.__name__, error=error.message)
         # What an order changed meanwhile is looked at after the short pause; what the duties changed is theirs.
         _, changes, studies = self._state()

@@ -360,6 +360,8 @@ def doors(case: Case) -> str:
         return "no node runs"
     if case.told["waiting_for"]:
         raise Warned(f"alive, and not ready to take part: {'; '.join(case.told['waiting_for'])}")
+    if case.told["faults"]:
+        raise Warned(f"alive, ready, and this fails: {'; '.join(case.told['faults'])}")
     return "alive, ready"
 
 
@@ -418,7 +420,12 @@ CHECKS: Final = (
         "apply with `koinon member apply`; after a key change restore the newest keys",
     ),
     Check("fees", ("seat",), fees, "have the account funded: `koinon chain fund`, or ask the consortium for coin"),
-    Check("port", ("settings", "network"), port, "choose another node.listen, or end the program that holds the port"),
+    Check(
+        "port",
+        ("settings", "network"),
+        port,
+        "name another node.listen: an address that others reach, with a port that nobody holds",
+    ),
     Check("node", ("home",), doors, "read the log; `koinon node status` tells what it waits for"),
 )
 """In the order in which a node needs things. `needs` are names of earlier rows."""

@@ -102,6 +102,19 @@ def parse_register(data: bytes, file: str, *, forms: Collection[str], today: dat
     return tuple(rows)
 
 
+def check_columns(data: bytes, file: str) -> None:
+    """Raise `InputError` unless this is a register as far as that can be said before a study has named its forms."""
+    try:
+        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
+        _header(next(reader, []), file)
+        if not any(cell.strip() for cells in reader for cell in cells):
+            raise InputError(f"{file}: holds no signed form")
+    except UnicodeDecodeError:
+        raise InputError(f"{file}: not UTF-8") from None
+    except csv.Error as error:
+        raise InputError(f"{file}: not CSV: {error}") from None
+
+
 def check_rows(
     entries: Sequence[Mapping[str, Any]], file: str, *, forms: Collection[str], today: datetime.date
 ) -> tuple[RegisterRow, ...]:

@@ -417,8 +417,10 @@ def _summary(name: str, body: dict[str, Any]) -> str:
         case "erase.refuse":
             return f"erasure {str(body['erasure'])[:64]}, ground {int(body['ground'])} of Art. 17(3) GDPR"
         case _:
-            newest = body.get("round") is None
-            return "the newest model" if newest else f"the model of round {int(body['round'])}"
+            model = "the newest model" if body.get("round") is None else f"the model of round {int(body['round'])}"
+            study = "the only study" if body.get("study") is None else f"study {str(body['study'])[:64]}"
+            recipient = "".join(c for c in str(body.get("recipient") or "") if c.isprintable())[:200]
+            return f"{model} of {study}, for {recipient or 'nobody named'}"
 
 
 class Orders:

@@ -293,7 +293,8 @@ class Trainer:
     ) -> str:
         """Give the worker a data set unless it has it; the name it has there."""
         name = f"{self._name}/{part}"
-        label = sha256(b"".join(sha256(np.ascontiguousarray(one).tobytes()) for one in (rows, x, y)))
+        parts = (np.array([classes], np.int64), rows, x, y)
+        label = sha256(b"".join(sha256(np.ascontiguousarray(one).tobytes()) for one in parts))
         if self._loaded.get(name) != label or not self._worker.is_loaded(name):
             self._worker.load(name, x, y, classes, rows)
             self._loaded[name] = label

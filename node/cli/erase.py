@@ -68,7 +68,10 @@ def request(
     from node import methods
 
     if study is not None and not everyone:
-        raise click.UsageError("--study goes with --all: a consent or a card is of one study already")
+        raise click.UsageError(
+            "--study goes with --all; a patient's request is for every study they are in: for one study alone name the "
+            "consent (--consent; `koinon consent show` lists them)"
+        )
     body: dict[str, Any] = subject(patient, consent, card, needed=not everyone)
     if everyone:
         if body:
@@ -356,7 +359,7 @@ def receipt(
 @click.option("--home", type=common.HOME, help="The hospital's home: it has the models, and controls.")
 @click.option("--erasure", metavar="ID", help="With --home: the erasure's id, or its beginning.")
 @click.option("--after", type=FILE, help="The model in question (koinon model export).")
-@click.option("--records", type=FILE, required=True, help="Data file of who was erased; one patient or several.")
+@click.option("--records", type=FILE, required=True, help="Data file of who was erased (.npz: test_ arrays, or .csv).")
 @click.option("--controls", type=FILE, help="Data file of patients like them who were never used.")
 @click.option("--before", type=FILE, help="A model of before that is still held: adds the attacks on the pair.")
 @click.option("--never", type=FILE, multiple=True, help="A model that never had the records; may be repeated.")

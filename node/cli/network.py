@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node.cli.common import FILE, HOME, read_text
+from node.cli.common import FILE, HOME, read_file, read_text
 from node.cli.output import Noun, answer, json_flag, progress, short, table
 from node.errors import InputError, NodeError, NotFound
 
@@ -109,7 +109,9 @@ def init(
     from node.founding import Plan, found_network
 
     if register is not None:
-        read_text(register, "register", 1 << 26)
+        from node.register import MAX_REGISTER_BYTES, check_columns
+
+        check_columns(read_file(register, "register", MAX_REGISTER_BYTES), str(register))
     datasets, kind = load_datasets(members, task, data, patient_column)
     plan = Plan(
         name=name,

@@ -204,6 +204,7 @@ def status(home: Path) -> None:
         chain_fault=told["chain_fault"],
     )
     lines += [f"warning: {one}" for one in told["chain_warnings"]]
+    lines += [f"FAILS, and is tried again: {one}" for one in told["faults"]]
     lines += table(
         ("study", "branch", "round", "phase", "attempt", "committed", "held"),
         [

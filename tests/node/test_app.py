@@ -15,7 +15,8 @@ from crypto.statements import Domains, Leave, sign
 from node import card as cards
 from node import exchange, keystore
 from node.app import Node
-from node.errors import ChainUnreachable, OutcomeUnknown
+from node.desk import Desk
+from node.errors import ChainUnreachable, InputError, LocalError, OutcomeUnknown
 from node.events import EventIndex
 from node.history import RoundHistory
 from node.membership import members_of
@@ -52,6 +53,7 @@ from node.records import (
 )
 from node.simulate import roots
 from node.trail import participation, tell, trail
+from node.training import LocalTraining
 from node.validity import Code
 from node.vault import Vault
 from tests.fakes import byzantine
@@ -809,3 +811,41 @@ def test_a_member_whose_dpo_attends_joins_by_itself_once_its_patients_are_enroll
             assert result(net.rounds(0)[0]).included == 0b1111
 
     trio.run(play)
+
+
+class FailingTrainer(SharedTrainer):
+    """Member 1's worker fails, as often as it is told to."""
+
+    failures = 3
+
+    def train(self, *given: Any, **named: Any) -> LocalTraining:
+        if given[-1] == 1 and self.failures:
+            self.failures -= 1
+            raise LocalError("training failed: the disk of the worker is full")
+        return super().train(*given, **named)
+
+
+async def test_what_fails_and_is_tried_again_is_told_in_the_status_until_it_works(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = FailingTrainer()
+    try:
+        async with network(tmp_path, trainer, 4) as net:
+            node = net.nodes[1]
+
+            async def _work_audit(self: Desk, of: Node) -> None:
+                raise InputError("register, line 1: unknown column 'patient'")
+
+            await net.until(lambda: node.ready)
+            with monkeypatch.context() as patched:
+                patched.setattr(Desk, "_work_audit", _work_audit)
+                await net.until(lambda: bool(node.status()["faults"]))
+                assert node.status()["faults"] == ["audit: register, line 1: unknown column 'patient'"]
+            await net.until(lambda: not node.status()["faults"])
+            study = await net.create(spec(rounds=1))
+            await net.until(lambda: any("the disk of the worker is full" in one for one in node.status()["faults"]))
+            assert not net.nodes[0].status()["faults"], "it is this node's own"
+            await net.finish(study)
+            assert not node.status()["faults"]
+    finally:
+        trainer.end()

@@ -12,10 +12,20 @@ from fl_engine.errors import EngineError
 from fl_engine.params import decode_model
 from node.study import parse_sections
 from node.training import Arithmetic, Total
+from tests.fakes.network import SharedTrainer
 
 BLOCKS_BYTES = 2**21
 """What passes over a model hold at once beside it, of whatever length the model is."""
 
+TINY = {
+    "schema": "koinon.study/1",
+    "name": "tiny",
+    "task": "table-classification",
+    "rounds": 1,
+    "model": {"name": "mlp"},
+    "training": {"batch_size": 4},
+    "forms": [{"name": "main", "text_sha256": "ab" * 32, "valid_to": 4_070_908_800, "custody": "synthetic"}],
+}
 FORM = {"name": "main", "text_sha256": "ab" * 32, "valid_to": 4_070_908_800, "custody": "synthetic"}
 
 
@@ -78,3 +88,15 @@ def test_an_update_of_another_length_changes_nothing(arithmetic):
         with pytest.raises(EngineError):
             total.add(values[:-4], weight)
     assert total.model(parent) == arithmetic.next_model(parent, updates(arithmetic, 2))
+
+
+@pytest.mark.slow  # a training worker
+def test_a_study_of_other_classes_on_the_same_records_is_trained_and_evaluated_too(trainer: SharedTrainer) -> None:
+    """The worker keeps the records of one study; those of the next are not the same ones though every number is."""
+    rows, y = np.arange(8), np.arange(8) % 2
+    x = np.random.default_rng(1).random((8, 6), dtype=np.float32)
+    for classes in (2, 5, 2):
+        found = Arithmetic(parse_sections({**TINY, "data": {"input_shape": [6], "classes": classes}}))
+        update = trainer.train(found, rows, x, y, found.initial(), bytes(32), 0)
+        assert update.records == 8
+        assert trainer.predict(found, rows, x, found.initial()).shape == (8, classes)

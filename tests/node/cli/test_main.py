@@ -297,3 +297,29 @@ def test_starting_the_command_line_loads_none_of_the_heavy_libraries() -> None:
     code = f"import sys, node.cli.main; print([n for n in {heavy.split()!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['numpy']")
+
+
+@pytest.mark.parametrize(
+    "text, fault",
+    [
+        ("patient,form\nP1,general\n", "unknown column 'patient'"),
+        ("patient_id,form,signed_on,signer,verified_by\n", "holds no signed form"),
+        ("", "column 'patient_id' is missing"),
+    ],
+)
+def test_a_register_of_other_columns_is_refused_before_anything_is_made(tmp_path: Path, text: str, fault: str) -> None:
+    register = tmp_path / "forms.csv"
+    register.write_text(text)
+    arguments = ("network", "init", "--home", tmp_path / "net", "--task", "nuclei", "--members", "2")
+    code, _, err = koinon_says(*arguments, "--register", register)
+    assert code == 2
+    assert fault in err
+    assert not (tmp_path / "net").exists()
+
+
+def test_what_a_second_person_approves_names_study_and_recipient() -> None:
+    from node.runner import _summary
+
+    told = _summary("model.export", {"study": "78fd", "round": 3, "recipient": "Institute\nX"})
+    assert told == "the model of round 3 of study 78fd, for InstituteX"
+    assert _summary("model.export", {}) == "the newest model of the only study, for nobody named"
