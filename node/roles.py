@@ -114,8 +114,8 @@ TWO_PERSONS: Final[dict[str, TwoPersons]] = {
     "member.rotate": TwoPersons("dpo", lambda body: True, True),
     "node.rotate": TwoPersons("operator", lambda body: True, False),
 }
-"""Grants of more than one, refusals, exports, new keys of the member and of roles. Stopping never waits: no withdrawal,
-no erasure, no end of an import."""
+"""Grants of more than one, refusals, exports of a model, new keys of the member and of roles. Stopping never waits: no
+withdrawal, no erasure, no end of an import."""
 
 
 # --------------------------------------------------------------------------------------------------------------------

@@ -663,7 +663,11 @@ class Orders:
             height = int(body["round"])
             rounds = [one for one in proof.agreed_rounds(history, study, height) if one.opened.height == height]
         if not rounds:
-            raise NotFound(f"study {study.hex()[:12]} has no agreed round there")
+            line = history.studies[study].active_branch
+            asked = f"from {body['from']} on" if body.get("from") is not None else f"of number {body['round']}"
+            raise NotFound(
+                f"study {study.hex()[:12]}: its line that trains now ({line}) has no agreed round {asked} yet"
+            )
         return proof.make(
             self._opened.network,
             history,

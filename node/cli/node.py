@@ -241,7 +241,7 @@ def pending(home: Path) -> None:
 
     Example: koinon node pending --home NET/member-1
 
-    Grants of more than one, refusals of an erasure and exports take two persons. Stopping never does.
+    Grants of more than one, refusals of an erasure and exports of a model take two. Stopping never does.
     """
     found = order(home, "node.pending", {})["orders"]
     keys = ("order_id", "order", "summary", "role", "second", "approved_by", "expires_at")
