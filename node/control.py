@@ -160,7 +160,8 @@ def ask(
     connection = http.client.HTTPConnection("127.0.0.1", int(control["port"]), timeout=patience)
     try:
         _check_alive(connection, patience)
-        connection.sock.settimeout(timeout_s)
+        connection.close()  # the command's own connection has the command's own time
+        connection.timeout = timeout_s
         connection.request(
             "POST", f"/do/{command}", json.dumps(body).encode(), {"Authorization": f"Bearer {control['token']}"}
         )
