@@ -571,8 +571,7 @@ class Node:
             created = self.history.studies[study].created
             terms = created.terms
             await self._exchange.content(terms.spec_hash, "spec", MAX_SPEC_BYTES, created.creator)
-            arithmetic = await self._core(self.participant.study, study)
-            await self._exchange.content(terms.initial_model, "model", arithmetic.model_length(), created.creator)
+            await self._core(self.participant.study, study)  # it draws the first model, which is then never fetched
         except NodeError as error:
             log.info("study spec not here yet", study=study.hex()[:8], error=error.message)
         finally:

@@ -154,17 +154,15 @@ class Desk:
     # ----------------------------------------------------------------------------------------------------------------
     # Studies
 
-    async def create_study(self, node: Node, study: Study, initial: bytes | None = None) -> Digest:
+    async def create_study(self, node: Node, study: Study) -> Digest:
         """Put a study and its forms on the chain; every active member is invited. Ordered twice, it is the same study.
 
         Raises:
-            InputError: the spec and the initial model do not fit each other or our data.
+            InputError: the spec does not fit our data.
         """
         self._check_here()
         _check_purpose(study)
-        arithmetic = Arithmetic(study)
-        model = arithmetic.initial() if initial is None else initial
-        arithmetic.check_model(model)
+        model = Arithmetic(study).initial()
         if self._node.vault is not None:
             shape, classes, _ = self._node.vault.shape()
             if shape != study.input_shape or classes > study["data", "classes"]:
@@ -215,7 +213,11 @@ class Desk:
             )
 
     def _check_terms(self, study: Digest, terms: CreateStudy) -> None:
-        spec = self._node.study(study).study
+        arithmetic = self._node.study(study)
+        spec = arithmetic.study
+        if terms.initial_model != model_root(arithmetic.initial()):
+            # Nothing trains on from a model that another study made: an erasure there could not reach it here.
+            raise Refused(f"study {study.hex()[:12]} does not begin at the model that its specification gives")
         if spec.terms(terms.member, terms.initial_model, terms.invited) != terms:
             raise Refused(f"study {study.hex()[:12]}: the terms on the chain are not those of its specification")
         _check_purpose(spec)

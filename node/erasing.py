@@ -1161,28 +1161,36 @@ class Erasing:
                 keys.add((one.opened.round_id, notice.member, int(BlobKind.UPDATE)))
             for vote in self._about(one.opened.round_id, VoteNotice):
                 candidates.add(vote.result.model_root)  # a set that was voted on and not agreed has a model too
-        contents |= candidates - self._clean_models(erasure.opened.study, doomed)
-        if rounds and plan.study in self._node.studies:
+        if plan.study in self._node.studies:
             contents |= self._stray_models(self._node.studies[plan.study].model_length())
         uses, terms = self._uses(batch), self._history.studies[plan.study].created.terms
         waited = now > erasure.times["planned"] + terms.purge_seconds
         for round_id, one in self._history.rounds.items():
-            if one.opened.study != plan.study or controller not in one.commits:
+            if one.opened.study != plan.study:
                 continue
-            unread = round_id in doomed and round_id not in uses and waited
-            if not (uses.get(round_id) or unread):
-                continue
-            for notice in self._about(round_id, CommitNotice):
+            # Of rounds from before the copy was gone: what never came to the chain counts for nothing and is not read.
+            early = one.over and one.opened.opened_at <= erasure.times["copy_deleted"]
+            never_posted = early and controller not in one.commits
+            # What nobody could look into goes where no model that stays was made of it.
+            made = one.made_model and one.final is not None and one.final.result.included >> controller & 1
+            unread = waited and round_id not in uses and (round_id in doomed or (early and not made))
+            used = uses.get(round_id) or (unread and controller in one.commits)
+            if used:  # a sum of it that was voted on and not agreed has a model too
+                candidates |= {vote.result.model_root for vote in self._about(round_id, VoteNotice)}
+            for notice in self._about(round_id, CommitNotice) if used or never_posted else ():
                 if notice.member == controller:
                     contents |= {notice.update.cipher_root, notice.set.cipher_root}
                     keys |= {(round_id, controller, int(kind)) for kind in BlobKind}
+        contents |= candidates - self._clean_models(erasure.opened.study, doomed)
         return _Condemned(frozenset(contents), frozenset(keys))
 
     def _clean_models(self, study: Digest, doomed: set[Digest]) -> set[Digest]:
-        """Model roots that stay: made by no doomed round, in any study."""
-        clean = set()
+        """Model roots that stay: the study's first one, and what no doomed round made, in any study.
+
+        What another study names as its first model is no reason: honest members join none that begins at a made one.
+        """
+        clean = {self._history.studies[study].created.terms.initial_model}
         for number, found in self._history.studies.items():
-            clean.add(found.created.terms.initial_model)
             for branch in found.branches.values():
                 for round_id in branch.rounds.values():
                     final = self._history.rounds[round_id].final
@@ -1208,7 +1216,7 @@ class Erasing:
             return False
         condemned = self._condemned(batch, erasure, now)
         store = self._store
-        if any(store.has(root) for root in condemned.contents) or any(store.key(*key) for key in condemned.keys):
+        if any(store.holds_any(root) for root in condemned.contents) or any(store.key(*key) for key in condemned.keys):
             return True
         self._clean[batch] = (self._history.last, now)
         return False
@@ -1256,8 +1264,8 @@ class Erasing:
         for round_id, member, kind in sorted(condemned.keys):
             store.forget_keys(round_id, member, kind)
         for root in sorted(condemned.contents):
-            if store.has(root):
-                if self._node.me is not None:
+            if store.holds_any(root):
+                if self._node.me is not None and store.has(root):
                     stones.append(self._say(TombstoneNotice(self._node.me, root, ERASED, batch, b"")))
                 store.remove(root)
         store.log(float(now), "purged", {"erasure": batch.hex(), "contents": len(stones), "keys": len(condemned.keys)})

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from crypto.blobs import ROLE_TRAIN, decode_update
+from crypto.commitments import study_id
 from crypto.digest import Digest
 from crypto.keys import LedgerKey, address_text
 from crypto.sealing import BlobKind, open_blob
-from crypto.statements import Certificate, Purged, sign
+from crypto.statements import Certificate, Purged, sign, struct_hash
 from fl_engine.params import view_ints
 from fl_engine.unlearning import UNLEARNERS
 from fl_engine.unlearning.integers import squared_norm
@@ -23,10 +24,17 @@ from node import certificate, document, methods
 from node.consent import Leaf
 from node.erasing import Erasing, relay_salt
 from node.erasure import CHOICE_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
-from node.errors import InputError, NotFound, Refused, VerificationFailed
+from node.errors import ChainUnreachable, InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
-from node.records import ErasureOpened, ErasurePlanned, PurgesAttested, VerdictsGiven
+from node.records import (
+    ErasureOpened,
+    ErasurePlanned,
+    Finalisation,
+    PurgesAttested,
+    StudyCreation,
+    VerdictsGiven,
+)
 from node.simulate import Replay, roots, simulation
 from node.study import Study, parse_sections
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
@@ -472,6 +480,114 @@ async def test_a_second_erasure_leaves_nothing_of_the_replay_of_the_first(
                         assert not store.has(notice.update.cipher_root)
                         assert store.key(round_id, notice.member, int(BlobKind.UPDATE)) is None
             assert all(store.has(root) for height, root in branches[2].models.items() if height)
+
+
+def lose(net: Net, kind: type, lost: list[bool]) -> None:
+    """While `lost` holds True, no call of this kind reaches the chain."""
+    for door in net.doors.values():
+
+        def send(call: Any, send: Any = door.send) -> Any:
+            if lost[0] and isinstance(call, kind):
+                raise ChainUnreachable("lost on the way")
+            return send(call)
+
+        door.send = send  # type: ignore[method-assign]
+
+
+def blobs_of(node: WatchedNode, round_id: Digest, member: int) -> set[str]:
+    """What a home holds of a member's contributions to a round: blobs and keys."""
+    store, found = node.participant.store, set()
+    for notice in commits(node, round_id):
+        if notice.member == member:
+            found |= {"update"} if store.has(notice.update.cipher_root) else set()
+            found |= {"set"} if store.has(notice.set.cipher_root) else set()
+    return found | {f"key {kind.name}" for kind in BlobKind if store.key(round_id, member, int(kind)) is not None}
+
+
+async def test_what_never_came_to_the_chain_goes_with_the_rest(tmp_path: Path, trainer: SharedTrainer) -> None:
+    """The request comes while the hospital's commit is signed and not posted: the round holds an abstention instead."""
+    async with network(tmp_path, trainer, 4, auditor=True) as net:
+        study = await net.create(spec(rounds=2))
+        await net.until(lambda: len(net.rounds(1)) >= 1)
+        net.freeze(3)
+        node, number = net.nodes[1], net.rounds(1)[0].opened.round_id
+        await net.until(lambda: node.participant.store.own_notice(number, "CommitNotice") is not None)
+        net.hold = True
+        assert 1 not in net.rounds(1)[0].commits
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        net.hold = False
+        await net.until(lambda: net.rounds(1)[0].over)
+        net.thaw(3)
+        await net.finish(study)
+        await ready(net, asked["erasure"])
+        await net.until(lambda: not any(blobs_of(one, number, 1) for one in net.nodes.values()))
+
+
+async def test_a_failed_round_leaves_neither_model_nor_update_not_even_where_nobody_can_look_any_more(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    """All updates were revealed and added up, and the result was never posted. A member and the auditor come back once
+    the opening is forgotten everywhere.
+    """
+    async with network(tmp_path, trainer, 4, auditor=True) as net:
+        lost = [True]
+        lose(net, Finalisation, lost)
+        study = await net.create(spec(rounds=1))
+        await net.until(lambda: bool(net.rounds(1)) and net.rounds(1)[0].over)
+        lost[0] = False
+        node, number = net.nodes[1], net.rounds(1)[0].opened.round_id
+        assert net.rounds(1)[0].failed is not None
+        (model,) = {n.result.model_root for n in node.participant.store.notices(number, "VoteNotice") if n.member == 1}
+        await net.kill(3)
+        await net.kill(4)
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        await net.finish(study, at=(0, 1, 2))
+        await ready(net, asked["erasure"])
+        leaf = leaf_of(node, study, "patient-1-0")
+        await node.erasing.receipt(node, leaf.consent_id)
+        await net.until(lambda: state(net, 1, asked["erasure"]).startswith("closed"))
+        for index in (3, 4):
+            await net.start(index)
+        await net.until(lambda: not any(blobs_of(one, number, 1) for one in net.nodes.values()))
+        await net.until(lambda: not any(one.participant.store.has(model) for one in net.nodes.values()))
+        await net.until(lambda: (1, 3) in node.history.erasures[Digest.from_hex(asked["erasure"])].purges)
+
+
+async def test_what_was_pulled_in_part_goes_too(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=1))
+        node, store = net.nodes[1], net.nodes[3].participant.store
+        root = node.history.studies[study].branches[0].models[1]
+        whole = store._path(root)
+        whole.rename(whole.with_suffix(".partial"))
+        store.execute("DELETE FROM content WHERE root = ?", root)
+        assert not store.has(root)
+        assert store.holds_any(root)
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        await ready(net, asked["erasure"])
+        await net.until(lambda: not store.holds_any(root))
+
+
+async def test_nobody_joins_a_study_that_begins_at_another_ones_model(tmp_path: Path, trainer: SharedTrainer) -> None:
+    """Its first model would be kept by everybody, and no erasure of the other study could reach what is made of it."""
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=1))
+        node = net.nodes[0]
+        made = node.history.studies[study].branches[0].models[1]
+        other = spec("other", rounds=1)
+        terms = other.terms(0, made, node.history.registry.active)
+        node.participant.store.put("spec", other.canonical)
+        key = node.participant.ring.ledger
+        await node.send(StudyCreation(terms, sign(terms, node.participant.domains.of(terms), key)))
+        number = study_id(struct_hash(terms))
+        await net.until(lambda: all(number in one.participant.studies for one in net.nodes.values()))
+        for one in net.nodes.values():
+            with pytest.raises(Refused, match="does not begin at the model that its specification gives"):
+                await one.desk.join(one, number)
+        asked = await net.nodes[1].erasing.request(net.nodes[1], patient="patient-1-0")
+        await ready(net, asked["erasure"])
+        await net.until(lambda: not any(one.participant.store.has(made) for one in net.nodes.values()))
+        assert not node.history.studies[number].joined
 
 
 async def test_a_node_without_the_specification_signs_no_plan_until_it_has_it(
