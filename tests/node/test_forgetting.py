@@ -247,13 +247,10 @@ async def erase_the_canary(folder: Path) -> Erased:
             bare = await node.erasing.receipt(node, batch)
             documents["certificate without annex"] = (consent, document.write(bare))
             await net.until(
-                lambda: (
-                    not any(
-                        one.under_way or one.participant.store.notices_of_kind("OpeningNotice")
-                        for one in net.nodes.values()
-                    )
-                )
-            )  # forgotten, and what forgot it has also emptied the write-ahead log
+                lambda: not any(one.participant.store.notices_of_kind("OpeningNotice") for one in net.nodes.values())
+            )
+            for one in net.nodes.values():
+                await one.core(int)  # a turn after the one that forgot them, which also empties the write-ahead log
             net.hold = True
             seen_after = found_in(folder, secrets)
             plan = node.history.erasures[batch].plan
