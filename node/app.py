@@ -569,8 +569,7 @@ class Node:
     async def _fetch_study(self, study: Digest, mark: object) -> None:
         try:
             created = self.history.studies[study].created
-            terms = created.terms
-            await self._exchange.content(terms.spec_hash, "spec", MAX_SPEC_BYTES, created.creator)
+            await self._exchange.content(created.terms.spec_hash, "spec", MAX_SPEC_BYTES, created.creator)
             await self._core(self.participant.study, study)  # it draws the first model, which is then never fetched
         except NodeError as error:
             log.info("study spec not here yet", study=study.hex()[:8], error=error.message)

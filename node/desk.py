@@ -558,14 +558,15 @@ class Desk:
         done = True
         duties = (self._work_studies, self._work_withdrawals, self._work_copies, self._work_retention, self._work_audit)
         for duty in (*duties, self._work_log):
+            name = duty.__name__.removeprefix("_work_")
             try:
                 await duty(node)
-                self.faults.pop(duty.__name__.removeprefix("_work_"), None)
+                self.faults.pop(name, None)
             except ChainUnreachable:
                 raise
             except NodeError as error:
                 done = False
-                self.faults[duty.__name__.removeprefix("_work_")] = error.message
+                self.faults[name] = error.message
                 log.info("later", duty=duty.__name__, error=error.message)
         # What an order changed meanwhile is looked at after the short pause; what the duties changed is theirs.
         _, changes, studies = self._state()

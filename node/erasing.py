@@ -1026,14 +1026,11 @@ class Erasing:
         asked = questions(self._history, erasure)
         return next((one for one in asked or [] if uses.get(one.opened.round_id)), None)
 
-    def _chosen(self, batch: Digest, erasure: ErasureHistory) -> Unlearner | None:
+    def _chosen(self, batch: Digest, erasure: ErasureHistory, evidence: tuple[str, ...]) -> Unlearner | None:
         """The method that the controlling hospital chose for a batch: by its vote, which is its signed choice.
 
         None where that is not here, or names what members cannot carry out in this study.
         """
-        evidence = self._evidence(erasure.opened.study)
-        if evidence is None:
-            return None
         if erasure.opened.controller == self._node.me:
             return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name, evidence)
         for vote in self._about(batch, PlanNotice):
@@ -1049,9 +1046,11 @@ class Erasing:
 
         It is awaited for `CHOICE_S` from when the hospital can vote, and not where it has no vote or nothing replays.
         """
-        method, opened = self._chosen(batch, erasure), erasure.opened
-        if self._evidence(opened.study) is None:
+        opened = erasure.opened
+        evidence = self._evidence(opened.study)
+        if evidence is None:
             return None  # which plan an honest member signs depends on the specification
+        method = self._chosen(batch, erasure, evidence)
         plan = plan_of(self._history, erasure, self._uses(batch), method or methods.DEFAULT)
         if plan is None or method is not None or plan.method == methods.NOTHING:
             return plan

@@ -251,6 +251,14 @@ def influenced_from(history: History, study: Digest, branch: int, up_to: int, me
     return found
 
 
+def first_trace(
+    history: History, study: Digest, branch: int, up_to: int, member: int, used: Iterable[int]
+) -> int | None:
+    """The height from which on a line has anything that an erasure is about: a use, or what took over from one."""
+    influenced = influenced_from(history, study, branch, up_to, member)
+    return min([*used, *([] if influenced is None else [influenced])], default=None)
+
+
 def questions(history: History, erasure: ErasureHistory) -> list[RoundHistory] | None:
     """The rounds whose sets have to be looked into for a plan; None while the target is not known."""
     target = target_of(history, erasure)
@@ -275,8 +283,7 @@ def plan_of(
     number = line_of(history, erasure)
     seed = hash_words("branch", opened.batch, erasure.marks["requested"].block_hash)
     used = [one.opened.height for one in asked if uses[one.opened.round_id]]
-    influenced = influenced_from(history, opened.study, number, target, opened.controller)
-    first = min([*used, *([] if influenced is None else [influenced])], default=None)
+    first = first_trace(history, opened.study, number, target, opened.controller, used)
     if first is None:
         model = history.studies[opened.study].branches[number].models[target]
         return PlanTerms(number, target, model, seed, target, methods.NOTHING, 0)
@@ -293,6 +300,11 @@ def plan_of(
 def replaced(history: History, study: Digest, line: int, target: int, parent: int, base: int) -> int:
     """How many models a plan replaces, from height `base` of branch `parent` to height `target` of branch `line`."""
     return history.finals_at(study, line, target) - history.finals_at(study, parent, base)
+
+
+def replaced_by(history: History, plan: ErasurePlanned) -> int:
+    """How many models a plan on the chain replaces."""
+    return replaced(history, plan.study, plan.branch - 1, plan.target_height, plan.parent_branch, plan.base_height)
 
 
 def method_of(history: History, one: RoundHistory) -> Unlearner | None:
@@ -352,8 +364,6 @@ def is_doomed(history: History, plan: ErasurePlanned, one: RoundHistory) -> bool
 
 def doomed_rounds(history: History, plan: ErasurePlanned) -> list[RoundHistory]:
     """Every round that a plan condemns, agreed or not, by branch and height."""
-    if not replays(plan):
-        return []
     lines = history.studies[plan.study].branches
     rounds = [history.rounds[number] for _, line in sorted(lines.items()) for _, number in sorted(line.rounds.items())]
     return [one for one in rounds if is_doomed(history, plan, one)]

@@ -18,7 +18,7 @@ from fl_engine.params import Ints
 from fl_engine.unlearning.integers import squared_norm
 from fl_engine.unlearning.unlearner import length_for
 from node import methods
-from node.erasure import place_of, replaced, replaced_rounds
+from node.erasure import place_of, replaced_by, replaced_rounds
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import members_of
 from node.records import ErasurePlanned
@@ -81,8 +81,7 @@ def _stands_for(history: History, plan: ErasurePlanned, number: int) -> RoundHis
     if place is None:
         return None
     old = replaced_rounds(history, plan)
-    count = replaced(history, plan.study, plan.branch - 1, plan.target_height, plan.parent_branch, plan.base_height)
-    return old[place * len(old) // count] if old else None
+    return old[place * len(old) // replaced_by(history, plan)] if old else None
 
 
 def _source(plan: ErasurePlanned, number: int) -> int | None:

@@ -26,7 +26,7 @@ from fl_engine.training.method import Hyperparameters, LocalUpdate
 from fl_engine.unlearning import UNLEARNERS, Agreed, Case, Checkpoint, Claim, Need, Past, Unlearner
 from fl_engine.unlearning.execution import Cost, estimate
 from node import methods, proof
-from node.erasure import DUE_S, OVER, State, influenced_from, line_of, replaced, replays, roster_of, state_of
+from node.erasure import DUE_S, OVER, State, first_trace, line_of, replaced, replays, roster_of, state_of
 from node.errors import NodeError
 from node.history import ErasureHistory, RoundHistory
 from node.membership import bitmap_of, members_of
@@ -121,8 +121,7 @@ def gather(node: Participant, subject: Subject) -> Prospect:
         elif found:
             used.append(one.opened.height)
     until = rounds[-1].opened.height if rounds else 0
-    influenced = influenced_from(history, subject.study, branch, until, subject.hospital)
-    start = min([*used, *([] if influenced is None else [influenced])], default=None)
+    start = first_trace(history, subject.study, branch, until, subject.hospital, used)
     if plan is not None:  # the members have decided: their word, not ours
         start = plan.base_height + 1 if replays(plan) else None
     first = None if start is None else next(i for i, one in enumerate(rounds) if one.opened.height >= start)

@@ -148,7 +148,7 @@ class _Pull:
                     waiting += 1
                 holder, answer = await heard.receive()
                 waiting -= 1
-                if isinstance(answer, MapReply | ChunkReply) or not (waiting or set(self._holders) - tried):
+                if isinstance(answer, MapReply | ChunkReply) or not waiting:  # one is asked wherever one is left
                     nursery.cancel_scope.cancel()
                     return holder, answer
                 await self._not_given(holder, answer)

@@ -21,7 +21,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
@@ -80,22 +80,10 @@ def parse_register(data: bytes, file: str, *, forms: Collection[str], today: dat
             have; a day that is malformed or in the future; one patient twice under one form, or under two forms
             signed on one day (which of them counts?); no row at all.
     """
-    if len(data) > MAX_REGISTER_BYTES:
-        raise InputError(f"{file}: larger than {MAX_REGISTER_BYTES} bytes")
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data[: error.start].count(b"\n") + 1
-        raise InputError(f"{file}, line {line}: not UTF-8") from None
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[RegisterRow] = []
-    try:
-        order = _header(next(reader, []), file)
-        for cells in reader:
-            if any(cell.strip() for cell in cells):
-                rows.append(_row([cell.strip() for cell in cells], order, file, reader.line_num, forms, today))
-    except csv.Error as error:
-        raise InputError(f"{file}, line {reader.line_num}: not CSV: {error}") from None
+    lines = _lines(data, file)
+    _, header = next(lines)
+    order = _header(header, file)
+    rows = [_row(cells, order, file, line, forms, today) for line, cells in lines]
     if not rows:
         raise InputError(f"{file}: holds no signed form")
     _check_repeats(rows, file)
@@ -104,15 +92,30 @@ def parse_register(data: bytes, file: str, *, forms: Collection[str], today: dat
 
 def check_columns(data: bytes, file: str) -> None:
     """Raise `InputError` unless this is a register as far as that can be said before a study has named its forms."""
+    lines = _lines(data, file)
+    _, header = next(lines)
+    _header(header, file)
+    if next(lines, None) is None:
+        raise InputError(f"{file}: holds no signed form")
+
+
+def _lines(data: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
+    """The first line, then every one that is not blank: its number, and its cells without surrounding blanks."""
+    if len(data) > MAX_REGISTER_BYTES:
+        raise InputError(f"{file}: larger than {MAX_REGISTER_BYTES} bytes")
     try:
-        reader = csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True)
-        _header(next(reader, []), file)
-        if not any(cell.strip() for cells in reader for cell in cells):
-            raise InputError(f"{file}: holds no signed form")
-    except UnicodeDecodeError:
-        raise InputError(f"{file}: not UTF-8") from None
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data[: error.start].count(b"\n") + 1
+        raise InputError(f"{file}, line {line}: not UTF-8") from None
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    try:
+        yield 1, [cell.strip() for cell in next(reader, [])]
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, [cell.strip() for cell in cells]
     except csv.Error as error:
-        raise InputError(f"{file}: not CSV: {error}") from None
+        raise InputError(f"{file}, line {reader.line_num}: not CSV: {error}") from None
 
 
 def check_rows(

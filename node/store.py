@@ -457,7 +457,7 @@ class Store:
     def holds_any(self, root: Digest) -> bool:
         """Whether anything of the content is here: all of it, or what a pull has brought of it so far."""
         path = self._path(root)
-        return path.exists() or path.with_suffix(PARTIAL).exists() or self.has(root)
+        return path.exists() or path.with_suffix(PARTIAL).exists()
 
     def get(self, root: Digest) -> bytes:
         """The bytes as they are on disk; whoever opens them checks them against `root`."""

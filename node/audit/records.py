@@ -18,7 +18,7 @@ from node.audit.home import Fault
 from node.erasure import (
     LONGEST_EXTENSION_S,
     LONGEST_MONTH_S,
-    replaced,
+    replaced_by,
     replays,
     roster_of,
     verdicts_needed,
@@ -355,9 +355,7 @@ def _method_of_plan(history: History, where: str, record: ErasurePlanned) -> Non
     known = method is not None and methods.barred(method) is None
     holds("method", where, "one that members carry out", known, methods.name_of(record.method))
     assert method is not None
-    models = replaced(
-        history, record.study, record.branch - 1, record.target_height, record.parent_branch, record.base_height
-    )
+    models = replaced_by(history, record)
     equal("rounds", where, methods.rounds_of(method, models), record.rounds)
 
 
