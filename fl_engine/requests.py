@@ -5,7 +5,7 @@
     op: load, dataset, shape [N, ...], classes              x f32, y i64, row numbers i64    records
     op: unload, dataset                                                                      unloaded (true or false)
     op: train, dataset, method, model, training, grid,
-        beacon (hex), member, erasable                      model, rows i64                  records, loss, profile
+        beacon (hex), member, erasable                      model, rows i64, secret          records, loss, profile
                                                                                              + delta i32
     op: unlearn, dataset, unlearner, work, numbers, size,
         model, method, training, grid, beacon (hex),        model, retained rows i64,        records, loss, profile
@@ -114,10 +114,11 @@ class Requests:
         return {"unloaded": self._datasets.pop(_field(header, "dataset", str), None) is not None}, []
 
     def _train(self, header: dict[str, Any], buffers: list[bytes]) -> Frame:
-        _count(buffers, 2)
+        _count(buffers, 3)
         data = self._dataset(_field(header, "dataset", str))
         method = get_method(_field(header, "method", str))
         model = get_model(_field(header, "model", str))
+        method.trains(model)
         update = method.train_local(
             Network(model, data.x.shape[1:], data.classes, method.precision),
             _model_ints(model, data, buffers[0]),
@@ -128,6 +129,7 @@ class Requests:
             beacon=_beacon(_field(header, "beacon", str)),
             member=_field(header, "member", int),
             erasable=_field(header, "erasable", bool),
+            secret=buffers[2],
         )
         response = {"records": update.records, "loss": update.loss, "profile": profile(method.precision)}
         return response, [encode_ints(update.delta)]
@@ -175,6 +177,7 @@ class Requests:
         names = _field(header, "datasets", list)
         _count(buffers, 3 + len(names))
         model = get_model(_field(header, "model", str))
+        get_method("fedavg").trains(model)
         beacons = [_beacon(str(one)) for one in _field(header, "beacons", list)]
         if not names or not beacons:
             raise PolicyError(

@@ -111,6 +111,7 @@ class TrainingWorker:
         beacon: bytes,
         member: int,
         erasable: bool,
+        secret: bytes = b"",
     ) -> TrainedUpdate:
         """Train locally on the given import row numbers from the agreed model (`koinon.model/1` bytes)."""
         header = {
@@ -124,7 +125,7 @@ class TrainingWorker:
             "member": member,
             "erasable": erasable,
         }
-        return self._update(header, [model_bytes, _raw(rows, "<i8")])
+        return self._update(header, [model_bytes, _raw(rows, "<i8"), secret])
 
     def unlearn(
         self,

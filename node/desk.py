@@ -29,7 +29,7 @@ from crypto.statements import (
     struct_hash,
 )
 from fl_engine.errors import PolicyError
-from fl_engine.training import check_erasable
+from fl_engine.training import get_method
 from node import card as cards
 from node import enrolment, logbook, proof, roles
 from node.card import Card, Origin
@@ -50,7 +50,7 @@ from node.records import (
 from node.register import check_rows, parse_register
 from node.retention import Retention
 from node.study import Study
-from node.training import Arithmetic, model_root
+from node.training import Arithmetic, hyperparameters_of, model_root
 from node.vault import Holding, Vault
 
 if TYPE_CHECKING:
@@ -170,7 +170,7 @@ class Desk:
                     f"the study is for records of shape {study.input_shape} in {study['data', 'classes']} classes, "
                     f"our data have shape {shape} and {classes} classes"
                 )
-            await node.core(self._check_batches, study)
+            await node.core(self._check_records, study)
         await node.core(self._node.store.put, "spec", study.canonical)
         await node.core(self._node.store.put, "model", model)
         terms = study.terms(self.member, model_root(model), self._node.history.registry.active)
@@ -227,14 +227,13 @@ class Desk:
                 f"study {study.hex()[:12]} is for records of shape {spec.input_shape} in {spec['data', 'classes']} "
                 f"classes, our data have shape {shape} and {classes} classes"
             )
-        self._check_batches(spec)
+        self._check_records(spec)
 
-    def _check_batches(self, study: Study) -> None:
-        """Refuse an erasable study in which our records make one batch: an erasure would show the erased record."""
-        if not study["policy", "erasable"]:
-            return
+    def _check_records(self, study: Study) -> None:
+        """Refuse a study that our records are too few for: what we send would show one of them."""
+        records, method = len(self.vault.row_numbers(ROLE_TRAIN)), get_method(study["training", "method"])
         try:
-            check_erasable(len(self.vault.row_numbers(ROLE_TRAIN)), study["training", "batch_size"])
+            method.check_records(records, hyperparameters_of(study), study["policy", "erasable"])
         except PolicyError as error:
             raise Refused(f"study {study.name}: {error}") from error
 

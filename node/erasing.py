@@ -132,6 +132,7 @@ from node.records import (
 from node.reports.consent import recipients
 from node.reports.erasure import find_erasure
 from node.store import Store
+from node.study import Study
 from node.vault import Vault
 from node.wire import MAX_OPENING_REQUESTS
 
@@ -444,7 +445,7 @@ class Erasing:
         """`Refused` where this method cannot be chosen for a request any more, or not here. The first choice stands."""
         if notice.controller != self._node.me:
             raise Refused(f"member {notice.controller}, whose patient this is, chooses the method; ask without one")
-        methods.find(method, self._evidence(notice.study) or ())
+        methods.find(method, self._spec(notice.study))
         batch = self._batch_of(notice.consent_id)
         if batch is None:
             return
@@ -453,10 +454,10 @@ class Erasing:
         if kept != method:
             raise Refused(f"erasure {batch.hex()[:12]} has a method already: {kept}")
 
-    def _evidence(self, study: Digest) -> tuple[str, ...] | None:
-        """Levels of evidence that a study asks for: which methods may be chosen in it. None: its spec is not here."""
+    def _spec(self, study: Digest) -> Study | None:
+        """A study's specification, which decides the methods that may be chosen in it. None: it is not here."""
         try:
-            return tuple(self._node.study(study).study["policy", "evidence"])
+            return self._node.study(study).study
         except NotFound:
             return None
 
@@ -1026,18 +1027,18 @@ class Erasing:
         asked = questions(self._history, erasure)
         return next((one for one in asked or [] if uses.get(one.opened.round_id)), None)
 
-    def _chosen(self, batch: Digest, erasure: ErasureHistory, evidence: tuple[str, ...]) -> Unlearner | None:
+    def _chosen(self, batch: Digest, erasure: ErasureHistory, study: Study) -> Unlearner | None:
         """The method that the controlling hospital chose for a batch: by its vote, which is its signed choice.
 
         None where that is not here, or names what members cannot carry out in this study.
         """
         if erasure.opened.controller == self._node.me:
-            return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name, evidence)
+            return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name, study)
         for vote in self._about(batch, PlanNotice):
             found = methods.numbered(vote.method)
             if vote.member != erasure.opened.controller or found is None:
                 continue
-            if methods.barred(found, evidence) is None:
+            if methods.barred(found, study) is None:
                 return found
         return None
 
@@ -1047,10 +1048,10 @@ class Erasing:
         It is awaited for `CHOICE_S` from when the hospital can vote, and not where it has no vote or nothing replays.
         """
         opened = erasure.opened
-        evidence = self._evidence(opened.study)
-        if evidence is None:
+        study = self._spec(opened.study)
+        if study is None:
             return None  # which plan an honest member signs depends on the specification
-        method = self._chosen(batch, erasure, evidence)
+        method = self._chosen(batch, erasure, study)
         plan = plan_of(self._history, erasure, self._uses(batch), method or methods.DEFAULT)
         if plan is None or method is not None or plan.method == methods.NOTHING:
             return plan
@@ -1071,7 +1072,7 @@ class Erasing:
             found = methods.numbered(vote.method)
             if found is None:
                 return f"the hospital chose a method of number {vote.method}, which is not known here"
-            if (why := methods.barred(found, self._evidence(erasure.opened.study) or ())) is not None:
+            if (why := methods.barred(found, self._spec(erasure.opened.study))) is not None:
                 return f"the hospital chose {found.name}, which no member carries out: it {why}"
         return None
 

@@ -267,6 +267,9 @@ def replay_home(home: Path, ledger: Path, erasure: str, tell: Tell = lambda _: N
         Refused: the home of another hospital than that whose patients asked; or as `rounds_of`.
         VerificationFailed: what lies in the home is not what the hospital committed to.
     """
-    with hospital.opened(home, erasure, ledger) as here, closing(Trainer(here.timeout_s)) as trainer:
+    with (
+        hospital.opened(home, erasure, ledger) as here,
+        closing(Trainer(here.timeout_s, secret=here.noise_secret)) as trainer,
+    ):
         executor = Executor(here.history, here.index, here.arithmetic, here.store, here.vault, trainer)
         return local_replay(executor, here.network.fingerprint, here.erasure, tell)

@@ -35,6 +35,7 @@ class Hospital:
     store: HomeReader
     vault: Vault
     timeout_s: float  # of its training worker
+    noise_secret: bytes
 
 
 @contextmanager
@@ -67,6 +68,7 @@ def opened(home: Path, erasure: str, ledger: Path | None = None) -> Iterator[Hos
                 raise NotFound(f"the study's specification is not in {home}")
             arithmetic = Arithmetic(parse_canonical(spec))
             timeout_s = settings["training", "timeout_s"]
-            yield Hospital(own.index, network, history, found, arithmetic, store, vault, timeout_s)
+            secret = keystore.noise_secret(key)
+            yield Hospital(own.index, network, history, found, arithmetic, store, vault, timeout_s, secret)
     except Fault as fault:
         raise VerificationFailed(str(fault)) from fault

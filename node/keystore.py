@@ -23,6 +23,7 @@ from node.errors import LocalFault, NotFound
 from node.home import Home, write_file
 
 AT_REST_LABEL: Final = b"koinon/at-rest/1"
+NOISE_LABEL: Final = b"koinon/noise/1"
 
 
 def create(home: Home, password: str, *, log_n: int = SCRYPT_LOG_N) -> KeyRing:
@@ -106,6 +107,11 @@ def at_rest_key(ring: KeyRing) -> bytes:
     """The 32 bytes that seal the store's content keys and the vault's key file: HKDF-SHA256 over the first ring's."""
     secrets = ring.ledger.to_bytes() + ring.sealing.to_bytes() + ring.peer.to_bytes()
     return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=AT_REST_LABEL).derive(secrets)
+
+
+def noise_secret(at_rest_key: bytes) -> bytes:
+    """The 32 bytes that a hospital's noise is drawn from, in studies whose method adds any."""
+    return HKDF(algorithm=hashes.SHA256(), length=32, salt=None, info=NOISE_LABEL).derive(at_rest_key)
 
 
 def current_ring(rings: Sequence[KeyRing], registered: Sequence[tuple[bytes, bytes, bytes]]) -> KeyRing:

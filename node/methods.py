@@ -8,17 +8,20 @@ The members carry out a method whose rounds are the study's own but for what a m
 needed but the checkpoint and, by a method that asks for it, how long updates were. It runs with the engine's defaults,
 so that its number says all of it.
 
-A study decides whether an approximate method may be chosen: by the levels of evidence that its specification asks for.
+A study decides whether an approximate method may be chosen, by the levels of evidence that its specification asks for;
+and its way of training decides which methods there are: `ridge` where the model is statistics, those that take steps
+where it is found by steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import Final
 
 from fl_engine.errors import UnknownName
+from fl_engine.training import get_method
 from fl_engine.unlearning import UNLEARNERS, Claim, Need, Unlearner, get_unlearner
 from node.errors import InputError, Refused
+from node.study import Study
 
 NOTHING: Final = 0
 """The number of a plan that replays nothing."""
@@ -45,7 +48,6 @@ _OF_THE_ROUNDS: Final = frozenset({Claim.L2.value, Claim.L3.value})
 # need -> why no study of a network can meet it; the first that a method has is its reason
 _OUT_OF_REACH: Final[tuple[tuple[Need, str], ...]] = (
     (Need.SHARDS, "needs a study founded with shards, and this one trains all members together"),
-    (Need.STATISTICS, "needs a head on a frozen backbone that never saw the records, and this study trains it all"),
     (
         Need.FORGOTTEN_RECORDS,
         "needs the records that are to be forgotten, which are deleted before a plan is made",
@@ -54,24 +56,31 @@ _OUT_OF_REACH: Final[tuple[tuple[Need, str], ...]] = (
 )
 
 
-def barred(unlearner: Unlearner, evidence: Iterable[str] = ()) -> str | None:
+def barred(unlearner: Unlearner, study: Study | None = None) -> str | None:
     """Why the members of a network cannot carry a method out, as a clause; None where they can.
 
-    `evidence`: `policy.evidence` of the study. A method that can never earn what a study asks of an erasure's rounds
-    (L2 or L3) is not for that study.
+    `study`: the one it would be in; None: whether there is any. A method that can never earn what a study asks of an
+    erasure's rounds (L2 or L3) is not for that study, nor is one for another way of training.
     """
     if unlearner.retraining is None:
         return next(why for need, why in _OUT_OF_REACH if need in unlearner.needs)
+    if study is None:
+        return None
+    by_steps = get_method(study["training", "method"]).by_steps
+    if by_steps and Need.STATISTICS in unlearner.needs:
+        return 'needs a study whose model is a ridge head (model.name = "ridge"), and this one trains by steps'
+    if not by_steps and Need.STEPS in unlearner.needs:
+        return "changes how steps are taken, and the model of this study is statistics of records"
     earned = {claim.value for claim in unlearner.claims}
-    lacking = [level for level in evidence if level in _OF_THE_ROUNDS and level not in earned]
+    lacking = [level for level in study["policy", "evidence"] if level in _OF_THE_ROUNDS and level not in earned]
     if not lacking:
         return None
     kind = "exact" if unlearner.exact else "approximate"
     return f"is {kind} and can never show {' and '.join(lacking)}, which this study asks for (policy.evidence)"
 
 
-def find(name: str, evidence: Iterable[str] = ()) -> Unlearner:
-    """A method that an erasure may be asked for by, in a study that asks for this evidence.
+def find(name: str, study: Study | None = None) -> Unlearner:
+    """A method that an erasure may be asked for by, in a study or (None) in any.
 
     Raises:
         InputError: there is none of that name; the known ones are listed.
@@ -81,7 +90,7 @@ def find(name: str, evidence: Iterable[str] = ()) -> Unlearner:
         found = get_unlearner(name)
     except UnknownName as error:
         raise InputError(str(error)) from None
-    if (why := barred(found, evidence)) is not None:
+    if (why := barred(found, study)) is not None:
         raise Refused(f"no erasure by {name}: it {why}")
     return found
 

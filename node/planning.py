@@ -22,7 +22,7 @@ from crypto.digest import Digest
 from crypto.errors import CryptoError
 from fl_engine.errors import EngineError
 from fl_engine.params import ParamSpec
-from fl_engine.training.method import Hyperparameters, LocalUpdate
+from fl_engine.training.method import LocalUpdate
 from fl_engine.unlearning import UNLEARNERS, Agreed, Case, Checkpoint, Claim, Need, Past, Unlearner
 from fl_engine.unlearning.execution import Cost, estimate
 from node import methods, proof
@@ -32,7 +32,7 @@ from node.history import ErasureHistory, RoundHistory
 from node.membership import bitmap_of, members_of
 from node.messages import CommitNotice, TombstoneNotice
 from node.participant import Participant
-from node.training import Arithmetic
+from node.training import Arithmetic, hyperparameters_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,7 +229,6 @@ def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[s
             members=found.members,
             hospital=found.subject.hospital,
             leaving=found.leaving,
-            patients=max(1, len(found.subject.keys)),
             first=found.first + 1,
             target=found.first + found.replaced,
         )
@@ -271,7 +270,7 @@ def _reasons(unlearner: Unlearner, found: Prospect) -> list[str]:
     """Why this study cannot be carried out an erasure in by this method; whatever holds, each as a clause."""
     assert found.first is not None
     needs, replayed = unlearner.needs, found.rounds[found.first :]
-    why = methods.barred(unlearner, found.arithmetic.study["policy", "evidence"])
+    why = methods.barred(unlearner, found.arithmetic.study)
     reasons = [] if why is None else [why]
     if Need.CHECKPOINT in needs and not found.base_here:
         height = found.rounds[found.first - 1].opened.height if found.first else 0
@@ -291,7 +290,6 @@ def cost_of(
     members: tuple[int, ...],
     hospital: int,
     leaving: bool,
-    patients: int,
     first: int,
     target: int,
 ) -> Cost:
@@ -299,20 +297,19 @@ def cost_of(
 
     A cost depends on no value and, but for the bytes, not on how long the models are: so the programs run on the last
     two tensors alone, of which heads are made, and the bytes are those of the whole model. Raises `EngineError` where
-    there are too few rounds, patients or members for the method, or the model is none that it can take.
+    there are too few rounds or members for the method, or the model is none that it can take.
     """
     study = arithmetic.study
     head = ParamSpec(arithmetic.layout.tensors[-2:])
     nothing = np.zeros(head.size, np.int32)
     update = LocalUpdate(nothing, 1, 0.0)
     groups = range(1 + int(unlearner.defaults.get("shards", 0)))
-    training = study.sections["training"]
     agreed = Agreed(
         head,
         arithmetic.grid,
         "mean",
-        training["method"],
-        Hyperparameters(training["local_epochs"], training["batch_size"], training["learning_rate"]),
+        study["training", "method"],
+        hyperparameters_of(study),
         nothing,
         bytes(32),
         erasable=study["policy", "erasable"],
@@ -323,8 +320,6 @@ def cost_of(
         {height: dict.fromkeys(members, 1) for height in range(1, target + 1)},
     )
     forgetting, gone = frozenset({hospital}), frozenset({hospital} if leaving else ())
-    case = Case(agreed, members, forgetting, gone, patients, first, target, past)
+    case = Case(agreed, members, forgetting, gone, first, target, past)
     cost = estimate(unlearner, case, dict.fromkeys(members, 1))
-    if Need.STATISTICS in unlearner.needs:
-        return cost
     return replace(cost, update_bytes=4 * arithmetic.size * cost.member_rounds)

@@ -147,7 +147,9 @@ def open_node(path: Path, **flags: Any) -> Opened:
         transport = LibP2PTransport(
             ring.peer, settings["node", "listen"], lambda: Hello(contracts.chain_id, contracts.membership, 0)
         )
-        trainer = Trainer(settings["training", "timeout_s"]) if vault is not None else None
+        trainer = None
+        if vault is not None:
+            trainer = Trainer(settings["training", "timeout_s"], secret=keystore.noise_secret(key))
         announce = settings["node", "announce"]
         if announce:
             dial_target(announce)

@@ -203,7 +203,7 @@ def _node(
     desk = Desk(participant, network, auto_join=True, register=None, without=without)
     contracts = ledger.contracts
     transport = MemoryTransport(peers, ring.peer.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0))
-    trainer = Trainer(ROUND_TIMEOUT_S, worker, home.name) if data is not None else None
+    trainer = Trainer(ROUND_TIMEOUT_S, worker, home.name, keystore.noise_secret(key)) if data is not None else None
     addresses = {one.peer_id: "memory" for one in (*network.founders, *network.auditors)}
     follower = Follower(ledger, store, None)
     return Node(participant, ledger, transport, trainer, follower, addresses, desk, POLL_S)

@@ -72,6 +72,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any, Any]]] = {
         "local_epochs": (int, 1, (1, 1000)),
         "batch_size": (int, 32, (1, 1_000_000)),
         "learning_rate": (float, 0.05, (1e-9, 1e3)),
+        "noise": (float, 0.0, (0.0, 1e6)),  # deviation of what a member adds to its statistics, of the method ridge
     },
     "aggregation": {
         "rule": (str, "mean", None),
@@ -128,6 +129,9 @@ _FORM: dict[str, tuple[type, Any, Any]] = {
     "project": (str, "", None),
     "institutions": (list, (), _NAME),
 }
+# section -> keys that are younger than the format, as the whole of [success] is: a specification that says nothing
+# about them keeps its hash
+_YOUNGER = {"policy": ("sets_ahead", "evidence"), "training": ("noise",)}
 _PATTERNS = {"disease": re.compile(r"MONDO:[0-9]{7}"), "publish_after": _DAY, "moratorium": _DAY}
 CUSTODY = {"hospital-attested": 1, "patient-signed": 2, "synthetic": 3}
 BASIS = {"consent": 1, "law": 2, "opt-out": 3}
@@ -207,7 +211,7 @@ class Study:
         Only what decides the arithmetic enters (model, training, aggregation, data, task): nothing of the chain, of
         identities or of the calendar, so a study simulated in one process gets the same beacons.
         """
-        learned = {name: self.sections[name] for name in ("data", "model", "training", "aggregation")}
+        learned = {name: _terse(name, self.sections[name]) for name in ("data", "model", "training", "aggregation")}
         learned["task"] = {"name": self["", "task"]}
         return round_beacon(rfc8785.dumps(learned), initial_model, branch_seed, height, parent_model)
 
@@ -253,6 +257,12 @@ def _section(where: str, given: dict[str, Any], table: dict[str, tuple[type, Any
         else:
             out[key] = list(rule[1]) if rule[0] is list else rule[1]
     return out
+
+
+def _terse(name: str, section: dict[str, Any]) -> dict[str, Any]:
+    """A section as it is hashed: without the younger keys that have their defaults."""
+    usual = _section(name, {}, {key: _TABLE[name][key] for key in _YOUNGER.get(name, ())})
+    return {key: value for key, value in section.items() if key not in usual or value != usual[key]}
 
 
 def _form(where: str, given: dict[str, Any]) -> dict[str, Any]:
@@ -321,12 +331,9 @@ def parse_sections(given: dict[str, Any]) -> Study:
     if sections["aggregation"]["max_abs"] * 2 ** sections["aggregation"]["fraction_bits"] > 2**31 - 1:
         raise InputError("study spec: aggregation.max_abs * 2^fraction_bits must stay below 2^31: the grid is int32")
     tree: dict[str, Any] = {**sections[""], **{k: v for k, v in sections.items() if k}, "forms": list(checked)}
-    # Younger than the format: a specification that says nothing about these keeps its hash.
+    tree |= {name: _terse(name, tree[name]) for name in _YOUNGER}
     if tree["success"] == _section("success", {}, _TABLE["success"]):
         del tree["success"]
-    for key in ("sets_ahead", "evidence"):
-        if tree["policy"][key] == _section("policy", {}, _TABLE["policy"])[key]:
-            tree["policy"] = {other: value for other, value in tree["policy"].items() if other != key}
     canonical = rfc8785.dumps(tree)
     return Study(sections, checked, canonical, content_root("spec", canonical))
 

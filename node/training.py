@@ -29,7 +29,7 @@ from fl_engine.worker_client import TrainingWorker
 from node.errors import InputError, LocalError, Refused
 from node.study import Study
 
-TRAINING = ("local_epochs", "batch_size", "learning_rate")
+TRAINING = ("local_epochs", "batch_size", "learning_rate", "noise")
 """What a study says of local training that a worker is given."""
 
 MAX_MODEL_BYTES = 2**31
@@ -40,11 +40,17 @@ class TrainingStopped(LocalError):
     """Training was ended on purpose: the round moved on, or a consent it used was withdrawn."""
 
 
+def hyperparameters_of(study: Study) -> Hyperparameters:
+    """The settings of a study's local training. Raises `EngineError` where the engine takes none such."""
+    return Hyperparameters(**{key: study["training", key] for key in TRAINING})
+
+
 class Arithmetic:
     """What a study's numbers mean: layout, grid, initial model, the agreed sum. Deterministic on every machine.
 
     Raises:
-        InputError: the spec names a model, rule or method that does not exist, or a model that cannot take the data.
+        InputError: the spec names a model, rule or method that does not exist, a model that cannot take the data or
+            is not found by that method, or settings that the method does not take.
     """
 
     def __init__(self, study: Study) -> None:
@@ -53,7 +59,9 @@ class Arithmetic:
             self.layout = self._model.layout(study.input_shape, study["data", "classes"])
             self.grid = Grid(study["aggregation", "fraction_bits"], study["aggregation", "max_abs"])
             self.rule = get_rule(study["aggregation", "rule"])
-            get_method(study["training", "method"])
+            method = get_method(study["training", "method"])
+            method.trains(self._model)
+            method.check(hyperparameters_of(study), study["policy", "erasable"])
         except EngineError as error:
             raise InputError(f"study spec: {error}") from error
         self.study = study
@@ -140,13 +148,15 @@ class Trainer:
     """One training worker, kept alive between rounds. Blocking: an async caller runs each call in a thread.
 
     Several trainers of one process may share a `worker` under different names (a simulation does); it serves one call
-    at a time, and whoever made it ends it.
+    at a time, and whoever made it ends it. `secret`: the hospital's own 32 bytes, for methods that add noise.
     """
 
-    def __init__(self, timeout_s: float, worker: TrainingWorker | None = None, name: str = "own") -> None:
+    def __init__(
+        self, timeout_s: float, worker: TrainingWorker | None = None, name: str = "own", secret: bytes = b""
+    ) -> None:
         self._worker = TrainingWorker(timeout_s) if worker is None else worker
         self._shared = worker is not None
-        self._name = name
+        self._name, self._secret = name, secret
         self._loaded: dict[str, Digest] = {}
         self._stopping = False
 
@@ -184,7 +194,7 @@ class Trainer:
         """
         study = arithmetic.study
         self._stopping = False
-        training = Hyperparameters(**{key: study["training", key] for key in TRAINING})
+        training = hyperparameters_of(study)
         again = None if unlearner is None else unlearner.retraining
         if unlearner is not None and again is not None:
             training = again.training(training, unlearner.defaults)
@@ -198,6 +208,7 @@ class Trainer:
                 "beacon": beacon,
                 "member": member,
                 "erasable": study["policy", "erasable"],
+                "secret": self._secret,
             }
             if unlearner is None or again is None or again.work == "train":
                 update = self._worker.train(dataset, rows, model, **settings)

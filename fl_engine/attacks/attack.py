@@ -30,10 +30,15 @@ class Holding(Enum):
     NEVER = "models that never had the records"
     UNLEARNED = "models that had the records and unlearned them by the same method"
     POPULATION = "other records like them"
+    GRADIENTS = "a model with gradients, which a ridge head is not"
 
 
 class Network(Protocol):
     """The network that models are set in; `fl_engine.training.probe.ProbedNetwork` is one."""
+
+    @property
+    def by_steps(self) -> bool:
+        """Whether its weights are found by steps along a gradient."""
 
     def set_weights(self, vector: NDArray[np.float32]) -> None:
         """Set all weights from float32 [P]."""
@@ -116,6 +121,7 @@ class Evidence:
             Holding.NEVER: len(self.never) > 0,
             Holding.UNLEARNED: len(self.unlearned) > 1 and len(self.never) > 1,
             Holding.POPULATION: self.population is not None,
+            Holding.GRADIENTS: self.network.by_steps,
         }[what]
 
     def logits(self, weights: Weights, candidates: Candidates) -> Floats:

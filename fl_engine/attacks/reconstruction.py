@@ -56,5 +56,8 @@ def from_heads(gram: NDArray[np.int64], before: Floats, after: Floats) -> Floats
 
 
 RECONSTRUCTION: Final = Attack(
-    "reconstruction", "in the manner of Bertran et al., NeurIPS 2024", frozenset({Holding.PAIR}), _score
+    "reconstruction",
+    "in the manner of Bertran et al., NeurIPS 2024",
+    frozenset({Holding.PAIR, Holding.GRADIENTS}),
+    _score,
 )

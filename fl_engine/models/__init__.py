@@ -8,9 +8,10 @@ from fl_engine.errors import UnknownName
 from fl_engine.models.mlp import MLP
 from fl_engine.models.model import InputShape, Model, initial_model
 from fl_engine.models.resnet import RESNET_18, RESNET_18_NARROW
+from fl_engine.models.ridge import RIDGE
 from fl_engine.models.small_cnn import SMALL_CNN
 
-MODELS: Final[dict[str, Model]] = {model.name: model for model in (SMALL_CNN, MLP, RESNET_18_NARROW, RESNET_18)}
+MODELS: Final[dict[str, Model]] = {model.name: model for model in (SMALL_CNN, MLP, RESNET_18_NARROW, RESNET_18, RIDGE)}
 """Every model a study may name under `[model] name`."""
 
 

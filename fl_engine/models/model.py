@@ -23,8 +23,9 @@ InputShape: TypeAlias = tuple[int, ...]
 
 MAX_CLASSES: Final = 256
 _INITIAL_SEED: Final = b"koinon.initial/1"
-_ZERO: Final = ("bias", ".last.weight")
-"""Ends of the names of what begins at zero: biases, and the scale of the last normalisation of a residual block."""
+_ZERO: Final = ("bias", ".last.weight", ".gram", ".cross")
+"""Ends of the names of what begins at zero: biases, the scale of the last normalisation of a residual block, the
+statistics of a ridge head."""
 
 
 @dataclass(frozen=True)
@@ -32,10 +33,12 @@ class Model:
     """A model by name.
 
     `layout(input_shape, classes)` -> ParamSpec, raising ShapeMismatch where the model cannot take such input.
+    `by_steps`: whether its parameters are found by steps along a gradient.
     """
 
     name: str
     layout: Callable[[InputShape, int], ParamSpec]
+    by_steps: bool = True
 
 
 def initial_model(spec: ParamSpec, grid: Grid) -> Ints:
@@ -52,7 +55,7 @@ def initial_model(spec: ParamSpec, grid: Grid) -> Ints:
 
 def _initial_tensor(name: str, shape: Shape, grid: Grid) -> Ints:
     count = prod(shape)
-    if len(shape) < 2:
+    if len(shape) < 2 or name.endswith(_ZERO):
         value = 0 if name.endswith(_ZERO) else 2**grid.fraction_bits
         return np.full(shape, value, dtype=np.int32)
     fan_in = prod(shape[1:])

@@ -1,7 +1,7 @@
 """The torch modules of the models: float32 [B, *input_shape] -> logits [B, classes].
 
-Each has exactly the parameters of its layout, in that order and by those names, no buffers and no randomness. Loaded in
-the training worker only.
+Each has exactly the parameters of its layout, in that order and by those names, and no randomness. None has buffers but
+`ridge`, whose backbone never changes. Loaded in the training worker only.
 """
 
 from __future__ import annotations
@@ -12,14 +12,17 @@ from functools import partial
 from math import prod
 from typing import Final
 
+import numpy as np
 import torch
 from torch import nn
 
 from fl_engine.errors import UnknownName
 from fl_engine.models.mlp import HIDDEN
-from fl_engine.models.model import InputShape
+from fl_engine.models.model import InputShape, initial_model
 from fl_engine.models.resnet import RESNETS, Block, blocks, groups
+from fl_engine.models.ridge import backbone_of, grid_features, logits, solve, width_of
 from fl_engine.models.small_cnn import POOLED_SIDE, WIDTHS
+from fl_engine.ring import Grid, dequantise
 
 
 def build_module(name: str, input_shape: InputShape, classes: int) -> nn.Module:
@@ -107,8 +110,41 @@ def _resnet(width: int, input_shape: InputShape, classes: int) -> nn.Module:
     )
 
 
+class _RidgeHead(nn.Module):
+    """Mean statistics and, of features [n, B], the logits of the head that they make. It has no gradient."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.gram = nn.Parameter(torch.zeros(width * (width + 1) // 2))
+        self.cross = nn.Parameter(torch.zeros(classes, width))
+
+    def forward(self, features: torch.Tensor) -> torch.Tensor:
+        z = grid_features(features.detach().numpy().astype(np.float32))
+        weights = solve(self.gram.detach().numpy(), self.cross.detach().numpy())
+        return torch.from_numpy(logits(weights, z)).to(features.dtype)
+
+
+def _ridge(input_shape: InputShape, classes: int) -> nn.Module:
+    model, grid = backbone_of(input_shape), Grid()
+    layout, whole = model.layout(input_shape, classes), build_module(model.name, input_shape, classes)
+    whole.load_state_dict(
+        {
+            name: torch.from_numpy(value.copy())
+            for name, value in layout.unflatten(dequantise(initial_model(layout, grid), grid)).items()
+        }
+    )
+    backbone = nn.Sequential(OrderedDict((name, part) for name, part in whole.named_children() if name != "head"))
+    for part in backbone.modules():
+        for name, parameter in list(part.named_parameters(recurse=False)):
+            delattr(part, name)
+            part.register_buffer(name, parameter.detach())
+    head = _RidgeHead(width_of(input_shape), classes)
+    return nn.Sequential(OrderedDict[str, nn.Module](backbone=backbone, head=head))
+
+
 _BUILDERS: Final[dict[str, Callable[[InputShape, int], nn.Module]]] = {
     "small-cnn": _small_cnn,
     "mlp": _mlp,
     **{name: partial(_resnet, width) for name, width in RESNETS.items()},
+    "ridge": _ridge,
 }

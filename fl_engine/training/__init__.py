@@ -13,10 +13,10 @@ from fl_engine.training.method import (
     Trainable,
     TrainingData,
     batch_order,
-    check_erasable,
 )
+from fl_engine.training.ridge import RIDGE
 
-METHODS: Final[dict[str, Method]] = {one.name: one for one in (FEDAVG, FEDAVG_FLOAT64)}
+METHODS: Final[dict[str, Method]] = {one.name: one for one in (FEDAVG, FEDAVG_FLOAT64, RIDGE)}
 """Every method a study may name under `[training] method`."""
 
 
@@ -36,6 +36,5 @@ __all__ = [
     "Trainable",
     "TrainingData",
     "batch_order",
-    "check_erasable",
     "get_method",
 ]

@@ -25,7 +25,7 @@ from fl_engine.training.method import (
     Trainable,
     TrainingData,
     batch_order,
-    check_erasable,
+    check_batches,
 )
 
 
@@ -40,6 +40,7 @@ def _train_local(
     beacon: bytes,
     member: int,
     erasable: bool,
+    secret: bytes = b"",
 ) -> LocalUpdate:
     """Train from `ints` int32 [P] on the records with import row numbers `rows`; the same input gives the same bits.
 
@@ -49,8 +50,7 @@ def _train_local(
     if len(rows) == 0:
         raise PolicyError("no records to train on")
     positions = data.positions(rows)
-    if erasable:
-        check_erasable(len(rows), hyperparameters.batch_size)
+    check_batches(len(rows), hyperparameters, erasable)
     start = network.spec.check(ints)
     network.set_weights(dequantise(start, grid))
     loss = 0.0

@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch.func import functional_call, grad, vmap
 from torch.nn import functional
 
+from fl_engine.models.ridge import grid_features
+from fl_engine.ring import Grid, dequantise
+from fl_engine.training.ridge import Statistics
 from fl_engine.training.sgd import Network
 
-HEAD: Final = "head"
-"""The name of a model's last layer, in every model of `fl_engine.models`."""
 _GRADIENTS_AT_ONCE: Final = 32
 
 
@@ -35,7 +36,14 @@ class ProbedNetwork(Network):
         return loss.item(), flat.astype(np.float32, copy=False)
 
     def example_gradients(self, x: NDArray[np.float32], y: NDArray[np.int64]) -> NDArray[np.float32]:
-        """The gradient of each record's own cross-entropy, float32 [n, P]."""
+        """The gradient of each record's own cross-entropy, float32 [n, P].
+
+        For a ridge head, which steps towards a record's own statistics: the weights less these.
+        """
+        if not self.by_steps:
+            z, grid = grid_features(self.features(x)), Grid()
+            own = [Statistics.of(z[i : i + 1], y[i : i + 1], self.classes).mean(grid) for i in range(len(x))]
+            return self.weights() - np.stack([dequantise(one, grid) for one in own])
         parameters = {name: p.detach() for name, p in self.module.named_parameters()}
 
         def loss(given: dict[str, torch.Tensor], one: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
@@ -50,16 +58,6 @@ class ProbedNetwork(Network):
             parts.append(torch.cat([found[name].reshape(len(x[block]), -1) for name in parameters], dim=1).numpy())
         return np.concatenate(parts).astype(np.float32, copy=False)
 
-    def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the head sees of each record, float32 [n, D].
-
-        One record at a time: kernels choose their path by the size of a batch, and a record's features must not depend
-        on who else is there.
-        """
-        with torch.no_grad():
-            parts = [self._before_head(self._tensor(x[i : i + 1].copy())).numpy() for i in range(len(x))]
-        return np.concatenate(parts).astype(np.float32, copy=False)
-
     def contrast(
         self,
         x: NDArray[np.float32],
@@ -70,7 +68,7 @@ class ProbedNetwork(Network):
     ) -> float:
         """One step of SGD on -log softmax of (cos(z, towards), cos(z, away)) / temperature; the mean loss before it."""
         parameters = list(self.module.parameters())
-        z = self._before_head(self._tensor(x.copy()))
+        z = self.before_head(self._tensor(x.copy()))
         near = functional.cosine_similarity(z, self._tensor(towards.copy()), dim=1)
         far = functional.cosine_similarity(z, self._tensor(away.copy()), dim=1)
         choice = torch.stack([near, far], dim=1) / temperature
@@ -103,12 +101,3 @@ class ProbedNetwork(Network):
             record.grad.sign_()
             optimiser.step()
         return record.detach().numpy().astype(np.float32)
-
-    def _before_head(self, x: torch.Tensor) -> torch.Tensor:
-        """The input of the last layer, [n, D]."""
-        self.module.eval()
-        for name, layer in self.module.named_children():
-            if name == HEAD:
-                return torch.flatten(x, 1)
-            x = layer(x)
-        raise AssertionError(f"the model has no layer named {HEAD}")

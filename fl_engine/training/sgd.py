@@ -22,6 +22,8 @@ from fl_engine.models.model import InputShape, Model
 from fl_engine.models.modules import build_module
 from fl_engine.params import ParamSpec
 
+HEAD: Final = "head"
+"""The name of a model's last layer, in every model of `fl_engine.models`."""
 _PREDICT_BATCH: Final = 256
 
 
@@ -53,6 +55,7 @@ class Network:
 
     def __init__(self, model: Model, input_shape: InputShape, classes: int, precision: str = "float32") -> None:
         self.spec: ParamSpec = model.layout(input_shape, classes)
+        self.by_steps, self.classes = model.by_steps, classes
         self._dtype = {"float32": torch.float32, "float64": torch.float64}[precision]
         self.module: nn.Module = build_module(model.name, input_shape, classes).to(self._dtype)
         built = tuple((name, tuple(p.shape)) for name, p in self.module.named_parameters())
@@ -110,3 +113,22 @@ class Network:
         if not parts:
             raise PolicyError("no records to predict")
         return np.concatenate(parts)
+
+    def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
+        """What the head sees of each record, float32 [n, D].
+
+        One record at a time: kernels choose their path by the size of a batch, and a record's features must not depend
+        on who else is there.
+        """
+        with torch.no_grad():
+            parts = [self.before_head(self._tensor(x[i : i + 1].copy())).numpy() for i in range(len(x))]
+        return np.concatenate(parts).astype(np.float32, copy=False)
+
+    def before_head(self, x: torch.Tensor) -> torch.Tensor:
+        """The input of the last layer, [n, D]."""
+        self.module.eval()
+        for name, layer in self.module.named_children():
+            if name == HEAD:
+                return torch.flatten(x, 1)
+            x = layer(x)
+        raise AssertionError(f"the model has no layer named {HEAD}")

@@ -149,6 +149,7 @@ def carry_out(
             beacon=beacon,
             member=member,
             erasable=study.erasable,
+            secret=records.secret,
         )
     elif task.work in works:
         update = works[task.work](network, task, records, study.grid, beacon=beacon, member=member)

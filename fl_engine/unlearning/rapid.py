@@ -20,7 +20,7 @@ from typing import Final
 import numpy as np
 
 from fl_engine.ring import Grid, dequantise, quantise
-from fl_engine.training.method import LocalUpdate, batch_order, check_erasable
+from fl_engine.training.method import LocalUpdate, batch_order, check_batches
 from fl_engine.unlearning.unlearner import ALWAYS, Claim, Need, Probe, Records, Retraining, Task, Unlearner
 
 _FIRST_MOMENT: Final = 0.9
@@ -35,8 +35,7 @@ _RETRAINING: Final = Retraining(
 
 
 def _fisher(network: Probe, task: Task, records: Records, grid: Grid, *, beacon: bytes, member: int) -> LocalUpdate:
-    if task.number("erasable"):
-        check_erasable(len(records.retained), task.training.batch_size)
+    check_batches(len(records.retained), task.training, bool(task.number("erasable")))
     positions = records.data.positions(records.retained)
     start = dequantise(task.model, grid).astype(np.float64)
     weights, first, second = start.copy(), np.zeros_like(start), np.zeros_like(start)
@@ -61,7 +60,7 @@ RAPID: Final = Unlearner(
     name="rapid",
     exact=True,
     source="in the manner of Liu et al., INFOCOM 2022 (rapid retraining)",
-    needs=frozenset({Need.CHECKPOINT}),
+    needs=frozenset({Need.CHECKPOINT, Need.STEPS}),
     claims=ALWAYS | {Claim.L2, Claim.L3},
     rounds=_RETRAINING.rounds,
     retraining=_RETRAINING,

@@ -16,8 +16,8 @@ Claims (the ladder of evidence; the sentences are the certificate's, not ours):
     L1   excluded from now on            every method
     L2   arithmetic of the declared      exact methods; approximate ones earn only L2~ , the same for their own
          rounds re-executed              procedure, and are named approximate wherever it is shown
-    L3   local training repeated         exact methods that train
-    L3s  exact by algebra                exact methods that subtract
+    L3   local work repeated             exact methods; of a ridge head it is the sum that is repeated (L3s: exact by
+                                         algebra, in the ladder's own words, and no claim of its own)
     L4   attack-audited                  every method, by an audit and never by declaration
 """
 
@@ -48,7 +48,8 @@ class Need(Enum):
     LAST_UPDATES = "the other members' updates of the last round"
     OLD_MODEL = "the model that is to be replaced, which the new one begins at"
     SHARDS = "a study trained in shards, with every shard's models"
-    STATISTICS = "a head on a frozen backbone that never saw the records"
+    STEPS = "local training by steps along a gradient"
+    STATISTICS = "a study whose model is a ridge head, the statistics of the records"
     FORGOTTEN_RECORDS = "the records that are to be forgotten, so it cannot run once they are deleted"
     TRUST = "the word of the forgetting member, whose update no other member can check"
 
@@ -61,12 +62,11 @@ class Claim(Enum):
     L2 = "L2"
     L2_APPROXIMATE = "L2~"
     L3 = "L3"
-    L3S = "L3s"
     L4 = "L4"
 
 
 ALWAYS: Final = frozenset({Claim.L0, Claim.L1, Claim.L4})
-EXACT_ONLY: Final = frozenset({Claim.L2, Claim.L3, Claim.L3S})
+EXACT_ONLY: Final = frozenset({Claim.L2, Claim.L3})
 
 
 @dataclass(frozen=True)
@@ -145,16 +145,14 @@ class Case:
     """An erasure as all members know it: who forgets, since when, and what is kept. Never which records.
 
     `members`: indices of those who take part, ascending. `forgetting`: members with records to forget; `leaving`:
-    those of them who leave with all their records. `patients`: how many patients the batch covers (a leaving member
-    counts its own). `first_use`: height of the first round that used any of the records; `target`: height of the
-    last model. `parameters`: the method's, with its defaults filled in.
+    those of them who leave with all their records. `first_use`: height of the first round that used any of the
+    records; `target`: height of the last model. `parameters`: the method's, with its defaults filled in.
     """
 
     agreed: Agreed
     members: tuple[int, ...]
     forgetting: frozenset[int]
     leaving: frozenset[int]
-    patients: int
     first_use: int
     target: int
     past: Past
@@ -261,9 +259,6 @@ class Probe(Trainable, Protocol):
         self, x: NDArray[np.float32], y: NDArray[np.int64], batch: NDArray[np.int64]
     ) -> tuple[float, NDArray[np.float32]]:
         """Mean loss of a batch (positions) and its gradient float32 [P]."""
-
-    def features(self, x: NDArray[np.float32]) -> NDArray[np.float32]:
-        """What the head sees, float32 [N, D]; a record's row does not depend on the other records."""
 
     def contrast(
         self,

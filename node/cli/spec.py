@@ -23,12 +23,13 @@ FORM_YEARS: Final = 2  # a form lasts at least so long; its end is the start of 
 
 # flag -> (section, key, type, help); "" is the top level
 FLAGS: Final[dict[str, tuple[str, str, type, str]]] = {
-    "--model": ("model", "name", str, "Model: small-cnn, mlp."),
+    "--model": ("model", "name", str, "Model: small-cnn, mlp, resnet-18-narrow, resnet-18, ridge."),
     "--rounds": ("", "rounds", int, "Final rounds."),
     "--local-epochs": ("training", "local_epochs", int, "Epochs a member trains in a round."),
     "--batch-size": ("training", "batch_size", int, "Records in a batch."),
     "--learning-rate": ("training", "learning_rate", float, "Step size."),
-    "--method": ("training", "method", str, "Local training (fedavg)."),
+    "--method": ("training", "method", str, "Local training: fedavg, fedavg-float64, ridge."),
+    "--noise": ("training", "noise", float, "Noise of a ridge head's statistics (fl_engine/ALGORITHMS.md)."),
     "--rule": ("aggregation", "rule", str, "Aggregation (mean)."),
     "--fraction-bits": ("aggregation", "fraction_bits", int, "Bits after the point of the integer grid."),
     "--max-abs": ("aggregation", "max_abs", float, "Largest absolute value of one coordinate."),
@@ -164,13 +165,15 @@ input_shape = {shape}
 classes = {classes}
 
 [model]
-name = "{model}"              # small-cnn (images), mlp (tables)
+name = "{model}"              # small-cnn, resnet-18-narrow, resnet-18 (images), mlp (tables), ridge (both)
 
 [training]
 method = "fedavg"                # fedavg-float64: slower, and repeats on other kinds of machines too (nearly always)
 local_epochs = 1
 batch_size = 32                  # an erasable study needs at least two batches an epoch at every member
 learning_rate = 0.05
+noise = 0.0                      # method ridge, for model ridge, adds it to its statistics, and takes none of the three
+                                 # above; a study that is erasable needs some (fl_engine/ALGORITHMS.md)
 
 [aggregation]                    # on an integer grid: the same bits on every machine
 rule = "mean"

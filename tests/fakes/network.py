@@ -65,8 +65,11 @@ def dataset(member: int, *, patients: int = 8, records: int = 2, width: int = 6)
     return Dataset(x, y, names, np.zeros(n, np.uint8), 2, f"tiny-{member}")
 
 
-def spec(name: str = "tiny", *, rounds: int = 1, **policy: Any) -> Study:
-    """A study on `dataset`s with short windows; keyword arguments are policies."""
+def spec(name: str = "tiny", *, rounds: int = 1, training: dict[str, Any] | None = None, **policy: Any) -> Study:
+    """A study on `dataset`s with short windows; other keyword arguments are policies. `training` as in a spec: its
+    model is the one that the method is for.
+    """
+    training = training or {"local_epochs": 1, "batch_size": 4, "learning_rate": 0.05}
     return parse_sections(
         {
             "schema": "koinon.study/1",
@@ -74,8 +77,8 @@ def spec(name: str = "tiny", *, rounds: int = 1, **policy: Any) -> Study:
             "task": "npz-classification",
             "rounds": rounds,
             "data": {"input_shape": [6], "classes": 2},
-            "model": {"name": "mlp"},
-            "training": {"local_epochs": 1, "batch_size": 4, "learning_rate": 0.05},
+            "model": {"name": "ridge" if training.get("method") == "ridge" else "mlp"},
+            "training": training,
             "aggregation": {},
             "windows": {"scribe_s": 14, "grace_s": 4, "reveal_s": 12, "have_s": 16, "vote_s": 12, "purge_s": 12},
             "policy": {"min_consents": 2, **policy},
@@ -97,8 +100,8 @@ class Clock:
 class SharedTrainer(Trainer):
     """One real worker for all members of all tests: it is the same code on the same numbers, and torch loads once."""
 
-    def __init__(self) -> None:
-        super().__init__(600.0)
+    def __init__(self, secret: bytes = bytes(32)) -> None:
+        super().__init__(600.0, secret=secret)
         self._one = threading.RLock()
         self.trained = 0
 

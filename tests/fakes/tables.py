@@ -58,7 +58,6 @@ class Learned:
             members=tuple(self.hospitals),
             forgetting=frozenset(forgotten) | leaving,
             leaving=leaving,
-            patients=max(1, len(forgotten)),
             first_use=1,
             target=HEIGHTS,
             past=self.past,
@@ -74,4 +73,4 @@ def beginning(parameters: dict[str, float] | None = None, members: int = MEMBERS
     """A study that begins."""
     past = Past({(0, 0): start()})
     nobody: frozenset[int] = frozenset()
-    return Case(AGREED, tuple(range(members)), nobody, nobody, 0, 1, HEIGHTS, past, parameters or {})
+    return Case(AGREED, tuple(range(members)), nobody, nobody, 1, HEIGHTS, past, parameters or {})

@@ -295,6 +295,29 @@ async def test_an_approximate_method_gives_old_lengths_to_new_updates_and_is_nam
         await net.until(lambda: not any(one.participant.store.meta(kept) for one in net.nodes.values()))
 
 
+async def test_a_ridge_head_is_made_anew_in_one_round(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4, auditor=True) as net:
+        study = await net.play(spec(rounds=2, training={"method": "ridge", "noise": 0.3}))
+        node = net.nodes[1]
+        leaf, before = leaf_of(node, study, "patient-1-3"), roots(node, study)
+        with pytest.raises(Refused, match="no erasure by rapid: it changes how steps are taken"):
+            await node.erasing.request(node, patient="patient-1-3", method="rapid")
+        asked = await node.erasing.request(node, patient="patient-1-3", method="ridge")
+        await ready(net, asked["erasure"])
+        plan = net.of(ErasurePlanned)[0]
+        assert (plan.base_height, plan.target_height, plan.method, plan.rounds) == (0, 2, 4, 1)
+        new = roots(node, study)
+        assert list(new) == [1]
+        assert new[1] not in before.values()
+        for at in range(4):
+            assert not any(used_in(net.nodes[at], 1, leaf.leaf_key).values())
+            assert not any(net.nodes[at].participant.store.has(root) for height, root in before.items() if height)
+        paper = await node.erasing.receipt(node, leaf.consent_id)
+        checked = certificate.check(document.write(paper), net.network)
+        assert (checked["method"], checked["exact"]) == ("ridge", True)
+        assert "L2" in [claim["level"] for claim in checked["claims"]]
+
+
 async def test_a_method_that_members_cannot_carry_out_is_refused_before_anything_happens(
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:

@@ -13,7 +13,7 @@ from node.planning import cost_of
 from node.study import parse_sections
 from node.training import Arithmetic
 
-MEMBERS, FIRST, TARGET, PATIENTS = tuple(range(8)), 3, 12, 10
+MEMBERS, FIRST, TARGET = tuple(range(8)), 3, 12
 
 
 def arithmetic(model: str) -> Arithmetic:
@@ -44,7 +44,6 @@ def test_the_cost_is_the_estimate_on_the_whole_model(model: str, name: str, leav
         MEMBERS,
         frozenset({5}),
         frozenset({5} if leaving else ()),
-        PATIENTS,
         FIRST,
         TARGET,
         Past(
@@ -53,15 +52,13 @@ def test_the_cost_is_the_estimate_on_the_whole_model(model: str, name: str, leav
             {height: dict.fromkeys(MEMBERS, 1) for height in range(1, TARGET + 1)},
         ),
     )
-    about = {"members": MEMBERS, "hospital": 5, "leaving": leaving, "patients": PATIENTS}
+    about = {"members": MEMBERS, "hospital": 5, "leaving": leaving}
     found = cost_of(unlearner, study, **about, first=FIRST, target=TARGET)  # type: ignore[arg-type]
     assert found == estimate(unlearner, case, dict.fromkeys(MEMBERS, 1))
     assert found.rounds > 0
 
 
 def test_what_a_method_cannot_do_is_the_engine_s_own_sentence() -> None:
-    about = {"members": (0, 1, 2), "hospital": 0, "leaving": False, "patients": 1}
-    with pytest.raises(PolicyError, match="1 forgotten patients and no noise"):
-        cost_of(UNLEARNERS["ridge"], arithmetic("mlp"), **about, first=1, target=2)  # type: ignore[arg-type]
+    about = {"members": (0, 1, 2), "hospital": 0, "leaving": False}
     with pytest.raises(PolicyError, match="4 shards merged after height 0 of 2"):
         cost_of(UNLEARNERS["sharded"], arithmetic("mlp"), **about, first=1, target=2)  # type: ignore[arg-type]

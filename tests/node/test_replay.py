@@ -126,6 +126,23 @@ def test_every_round_of_the_replay_is_repeated_bit_for_bit_and_earns_the_claim(e
     assert any("round 3 on branch 1" in line and "(3 of 3)" in line for line in erased.told)
 
 
+def test_the_statistics_of_a_ridge_head_are_repeated_with_the_hospital_s_noise(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    study = {"method": "ridge", "noise": 0.3}
+    found = trio.run(lambda: erase(tmp_path, trainer, sets_ahead=True, training=study))
+    tree = json.loads(found.report(trainer))
+    assert [one["differing"] for one in tree["rounds"]] == [0, 0, 0]
+    assert tree["why_not"] == ""
+    found.check(document.write(tree))
+    other = SharedTrainer(secret=b"another hospital's own 32 bytes.")
+    try:
+        rounds = json.loads(found.report(other))["rounds"]
+    finally:
+        other.end()
+    assert all(one["differing"] for one in rounds), "nobody else can draw its noise"
+
+
 def test_reading_a_home_changes_no_byte_of_it(erased: Erased, report: bytes, trainer: SharedTrainer) -> None:
     def files() -> dict[str, bytes]:
         found = (path for path in erased.home.rglob("*") if path.is_file() and not path.name.endswith("-shm"))

@@ -11,14 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl_engine.attacks import ATTACKS, Evidence, View, get_attack
+from fl_engine.attacks import ATTACKS, Candidates, Evidence, View, get_attack
 from fl_engine.attacks.inference import area, by_patient, rank
 from fl_engine.attacks.markers import Markers, make, remembered
 from fl_engine.attacks.pair import learned as learned_pair
 from fl_engine.attacks.reconstruction import correlation, from_heads, rebuild
 from fl_engine.errors import PolicyError, ShapeMismatch, UnknownName
+from fl_engine.models import get_model
+from fl_engine.models.ridge import grid_features, solve
 from fl_engine.ring import Grid, dequantise
-from fl_engine.unlearning.ridge import Statistics, grid_features, noised
+from fl_engine.training.probe import ProbedNetwork
+from fl_engine.training.ridge import Statistics
+from tests.fakes.tables import table
 
 NEW_MODEL, BOTH_MODELS = ("loss", "rmia", "u-lira"), ("loss-difference", "pair", "gradient-cosine", "reconstruction")
 
@@ -124,18 +128,38 @@ def test_two_ridge_heads_give_the_deleted_features_away_and_noise_does_not() -> 
     rng, grid = np.random.default_rng(8), Grid()
     y = rng.integers(0, 3, 300)
     raw = (rng.normal(0, 0.4, (3, 20))[y] + rng.normal(0, 0.4, (300, 20))).astype(np.float32)
-    z = grid_features(raw, 20)
+    z = grid_features(raw)
     everybody = Statistics.of(z, y, 3)
     without = everybody - Statistics.of(z[:1], y[:1], 3)
 
     def cosine(noise: float) -> float:
-        old, new = noised(everybody, noise, b"a" * 32), noised(without, noise, b"b" * 32)
-        heads = [dequantise(one.head(100.0 if noise else 0.01, grid), grid).reshape(21, 3) for one in (old, new)]
-        found = from_heads(without.gram, heads[0].astype(np.float64), heads[1].astype(np.float64))
+        drawn = [one.noised(noise, bytes([i]) * 32, bytes(32)) for i, one in enumerate((everybody, without))]
+        means = [dequantise(one.mean(grid), grid) for one in drawn]
+        heads = [solve(mean[: 21 * 11], mean[21 * 11 :].reshape(3, 21)) for mean in means]
+        found = from_heads(without.gram, heads[0], heads[1])
         return float(abs(found @ z[0]) / np.linalg.norm(z[0]))
 
     assert cosine(0.0) > 0.99
     assert cosine(0.05) < 0.7
+
+
+def test_the_difference_of_two_ridge_models_names_who_left_and_noise_hides_it() -> None:
+    network, data, others = ProbedNetwork(get_model("ridge"), (6,), 3), table(1, 300), table(9, 200)
+    z = grid_features(network.features(data.x))
+    everybody = Statistics.of(z, data.y, 3)
+    without = everybody - Statistics.of(z[:1], data.y[:1], 3)
+    asked = Candidates(data.x[:1], data.y[:1], ("gone",)).and_then(Candidates(others.x, others.y, ("other",) * 200))
+
+    def share(noise: float, seed: int) -> float:
+        drawn = [one.noised(noise, bytes([i]) * 32, bytes([seed]) * 32) for i, one in enumerate((everybody, without))]
+        old, new = (dequantise(one.mean(Grid()), Grid()) for one in drawn)
+        given = Evidence(network, new, View.of_models(old, new))
+        assert not get_attack("reconstruction").is_possible(given)
+        scores = get_attack("gradient-cosine").score(given, asked)
+        return rank(float(scores[0]), scores[1:]).share
+
+    assert share(0.0, 0) < 0.02
+    assert 0.3 < np.mean([share(5.0, seed) for seed in range(12)]) < 0.7
 
 
 def test_markers_tell_whether_they_are_remembered(planted: Any) -> None:

@@ -107,9 +107,9 @@ def test_input_that_a_model_cannot_take_is_refused(name, shape, classes, fault):
 
 
 def test_an_unknown_model_is_answered_with_the_known_ones():
-    with pytest.raises(UnknownName, match="known: mlp, resnet-18, resnet-18-narrow, small-cnn"):
+    with pytest.raises(UnknownName, match="known: mlp, resnet-18, resnet-18-narrow, ridge, small-cnn"):
         get_model("resnet")
-    assert set(MODELS) == {"mlp", "resnet-18", "resnet-18-narrow", "small-cnn"}
+    assert set(MODELS) == {"mlp", "resnet-18", "resnet-18-narrow", "ridge", "small-cnn"}
 
 
 def test_layouts_initial_models_aggregation_and_data_never_load_torch():

@@ -27,7 +27,7 @@ def test_exact_and_approximate_methods_are_those_of_the_plan() -> None:
         get_unlearner("amnesia")
 
 
-@pytest.mark.parametrize("claim", [Claim.L2, Claim.L3, Claim.L3S])
+@pytest.mark.parametrize("claim", [Claim.L2, Claim.L3])
 def test_an_approximate_method_cannot_claim_what_only_an_exact_one_can(claim: Claim) -> None:
     with pytest.raises(PolicyError, match=f"approximate and claims {claim.value}"):
         replace(ROLLBACK, exact=False, claims=frozenset({Claim.L0, Claim.L1, Claim.L4, claim}))
