@@ -47,7 +47,7 @@ from node.records import (
     Position,
     StudyCreation,
 )
-from node.register import check_rows, parse_register
+from node.register import RegisterRow, check_rows, parse_register
 from node.retention import Retention
 from node.study import Study
 from node.training import Arithmetic, hyperparameters_of, model_root
@@ -263,10 +263,7 @@ class Desk:
             raise InputError("name a register of signed forms (--register CSV), or --all in a synthetic home")
         daily = not self.network.synthetic
         done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now, daily=daily)
-        with self._node.store.transaction():
-            for consent in done.minted:
-                body = {"subject": consent.hex(), "study": study.hex()}
-                self._node.store.log(float(now), "consent_granted", body)
+        self._log_enrolment(done, study, now)
         if done.refused and not done.minted:
             raise Refused(
                 f"{len(done.refused)} rows refused; the first, line {done.refused[0].line}: {done.refused[0].why}"
@@ -279,6 +276,13 @@ class Desk:
             "absent": list(done.absent),
             "refused": [{"line": one.line, "why": one.why} for one in done.refused],
         }
+
+    def _log_enrolment(self, done: enrolment.Enrolment, study: Digest, now: int) -> None:
+        """Keep in the log which consents there are from now on, and which gave way to them."""
+        with self._node.store.transaction():
+            for kind, consents in (("consent_granted", done.minted), ("consent_withdrawn", done.superseded)):
+                for consent in consents:
+                    self._node.store.log(float(now), kind, {"subject": consent.hex(), "study": study.hex()})
 
     def _waiting(self, study: Digest) -> list[Holding]:
         """Live consents that nothing carries to the chain yet: a notice period runs, or today's anchor is made."""
@@ -354,10 +358,12 @@ class Desk:
     ) -> dict[str, Any]:
         """Carry out what a file of FHIR Consents says: first what ended, then what was granted.
 
+        What ends something is kept against forms signed before it, in this file and in later ones.
+
         Args:
-            rows: the register's columns with `line`, `document` and `until` (last day of the period or "").
+            rows: the register's columns with `line`, `where`, `document` and `until` (last day of the period or "").
             ends: `line`, `patient_id`, `form`, `signed_on`, `mark`: ends what is held of this patient under this form,
-                unless it was signed later.
+                unless it was signed later; of several only `consent`, where it names one of them.
         """
         result = await node.core(self._take_in, study, rows, ends, node.now)
         result["posted"] = await self.post_withdrawals(node)
@@ -370,19 +376,20 @@ class Desk:
         spec = self._node.study(study).study
         ids = enrolment.form_ids(spec, study)
         last_day = {form["name"]: enrolment.today(form["valid_to"] - 1).isoformat() for form in spec.forms}
-        wanted = check_rows(rows, "FHIR import", forms=list(ids), today=enrolment.today(now)) if rows else ()
+        wanted = self.check_import(study, rows, ends, now)
+        ended: list[Digest] = []
+        nothing: list[dict[str, Any]] = []
         for entry in ends:
-            if entry["form"] not in ids:
-                raise InputError(f"FHIR import, line {int(entry['line'])}: form is not one of the study's")
-        ended = [one for entry in ends for one in self._ended_by(entry, study, ids[entry["form"]])]
-        for consent, mark in ended:
-            self._node.end_consent(consent, now, mark)
+            hits, why = self._ended_by(entry, study, ids[entry["form"]])
+            ended += [one for one in hits if self._node.end_consent(one, now, str(entry["mark"]))]
+            nothing += [{"where": str(entry["where"]), "why": why}] if why else []
         until = {int(entry["line"]): str(entry.get("until", "")) for entry in rows}
         short = [
             row for row in wanted if until[row.line] and until[row.line] < last_day[row.form][: len(until[row.line])]
         ]
         kept = [row for row in wanted if row not in short]
-        done = enrolment.enrol(self.vault, kept, spec, self.origin(study), now=now)
+        done = enrolment.enrol(self.vault, kept, spec, self.origin(study), now=now, daily=not self.network.synthetic)
+        self._log_enrolment(done, study, now)
         refused = [{"line": one.line, "why": one.why} for one in done.refused]
         refused += [
             {"line": row.line, "why": f"its period ends before form {row.form} does; koinon ends forms, not persons"}
@@ -391,21 +398,42 @@ class Desk:
         return {
             "granted": len(done.minted),
             "known": len(done.known),
-            "ended": [consent.hex() for consent, _ in ended],
+            "superseded": [one.hex() for one in done.superseded],
+            "waiting": len(self._waiting(study)),
+            "ended": [one.hex() for one in ended],
+            "nothing_ended": nothing,
             "absent": list(done.absent),
             "refused": refused,
         }
 
-    def _ended_by(self, entry: dict[str, Any], study: Digest, form_id: Digest) -> list[tuple[Digest, str]]:
+    def check_import(
+        self, study: Digest, rows: list[dict[str, Any]], ends: list[dict[str, Any]], now: int
+    ) -> tuple[RegisterRow, ...]:
+        """The rows of an import, checked, before anybody is asked to approve it. Raises `InputError`."""
+        forms = list(enrolment.form_ids(self._node.study(study).study, study))
+        for entry in ends:
+            if entry["form"] not in forms:
+                raise InputError(f"{entry['where']}: form {entry['form']!r} is not one of the study's")
+        return check_rows(rows, forms=forms, today=enrolment.today(now))
+
+    def _ended_by(self, entry: dict[str, Any], study: Digest, form_id: Digest) -> tuple[list[Digest], str]:
+        """The consents that a resource ends, those that have ended already too; and why where there is none."""
+        patient, day = str(entry["patient_id"]), str(entry["signed_on"])
+        if entry["mark"] == "withdrawn":  # what was entered in error says nothing of another form
+            try:
+                self.vault.note_refusal(patient, study, form_id, day)
+            except NotFound:
+                return [], "no such patient here"
         try:
-            held = self.vault.find(str(entry["patient_id"]))
+            held = self.vault.find(patient)
         except NotFound:
-            return []
-        return [
-            (one.consent_id, str(entry["mark"]))
-            for one in held
-            if (one.study, one.form_id, one.mark) == (study, form_id, "") and one.signed_on <= str(entry["signed_on"])
-        ]
+            held = ()
+        mine = [one for one in held if (one.study, one.form_id) == (study, form_id)]
+        named = [one for one in mine if one.consent_id.hex() == str(entry.get("consent", ""))]
+        before = [one for one in named or mine if one.signed_on <= day]
+        if not mine:
+            return [], "nothing is held of this patient under this form"
+        return [one.consent_id for one in before], "" if before else "what is held was signed later"
 
     def held(self, study: Digest, now: int) -> list[dict[str, Any]]:
         """Every consent of the study with its patient and its document: for the hospital's own records."""

@@ -55,7 +55,10 @@ LOINC: Final = "http://loinc.org"
 LOINC_CONSENT: Final = "59284-0"
 
 BINDINGS: Final[dict[str, dict[str, frozenset[str]]]] = {
-    SCOPE_SYSTEM: {"scope": frozenset("adr research patient-privacy treatment".split())},
+    SCOPE_SYSTEM: {
+        "scope": frozenset("adr research patient-privacy treatment".split()),
+        "category": frozenset("adr research patient-privacy treatment".split()),
+    },
     CATEGORY_SYSTEM: {"category": frozenset("acd dnr emrgonly hcd npp polst research rsdid rsreid".split())},
     ACT_CODE_SYSTEM: {
         "category": frozenset("ICOL IDSCL INFA INFAO INFASO IRDSCL RESEARCH RSDID RSREID".split()),
@@ -106,7 +109,7 @@ class Reading:
     `line` is its number in the file, from 1; `where` its place in words; `why` says why it does not grant ("" where it
     does); `mark` how a held consent ends by it ("" where none does); `until` the last day of its period ("" without).
     Days are as the resource writes them, YYYY-MM-DD or the beginning of it. `document` is the RFC 8785 form of the
-    resource, which the consent is bound to.
+    resource, which the consent is bound to; `consent` the id that it has here, where the resource says it, else "".
     """
 
     line: int
@@ -121,6 +124,7 @@ class Reading:
     mark: str
     until: str
     document: bytes
+    consent: str
 
     def __repr__(self) -> str:
         """Show the place, never the patient."""
@@ -168,23 +172,19 @@ def read(data: bytes, file: str, forms: Forms, *, today: datetime.date) -> tuple
     Of several versions of one resource (same id) the newest counts. `today` decides what has ended.
 
     Raises:
-        InputError: not JSON, not FHIR, a code outside its binding, an element koinon needs and the resource lacks; then
-            nothing of the file is taken.
+        InputError: not JSON, not FHIR, a code outside its binding, an element koinon needs and the resource lacks,
+            versions of which the newest is not to be told; then nothing of the file is taken.
     """
-    found: dict[object, tuple[tuple[int, str], Reading]] = {}
+    versions: dict[object, dict[bytes, _Dated]] = {}
     for line, where, resource in _resources(data, file):
         one = _read_one(resource, line, where, forms, today)
         identity = resource.get("id")
         key: object = ("id", identity) if identity else ("line", line)
-        age = _age(resource)
-        other = found.get(key)
-        if other is not None and other[0] == age and other[1].document != one.document:
-            raise InputError(f"{where}: meta: same id and version as {other[1].where}; which counts is not to be told")
-        if other is None or other[0] < age:
-            found[key] = (age, one)
-    if not found:
+        number, moment = _age(resource, where)
+        versions.setdefault(key, {}).setdefault(one.document, _Dated(one, number, moment))
+    if not versions:
         raise InputError(f"{file}: holds no Consent")
-    return tuple(sorted((one for _, one in found.values()), key=lambda one: one.line))
+    return tuple(sorted((_newest(list(some.values())) for some in versions.values()), key=lambda one: one.line))
 
 
 def read_document(document: bytes, form: str) -> Reading:
@@ -219,6 +219,8 @@ def _resources(data: bytes, file: str) -> Iterator[tuple[int, str, dict[str, Any
             kind = resource.get("resourceType")
             if kind == "Consent":
                 yield count, where, resource
+            elif kind == "Bundle" and resource is not value:
+                raise InputError(f"{where}: a Bundle within a Bundle, which koinon does not look into; take it out")
             elif entries[0][1] is value:
                 raise InputError(f"{where}: resourceType: neither Consent nor Bundle")
 
@@ -268,14 +270,60 @@ def _no_constant(name: str) -> Any:
     raise ValueError(name)
 
 
-def _age(resource: dict[str, Any]) -> tuple[int, str]:
-    """What orders the versions of one resource: the version's number, then the moment of the change."""
+@dataclass(frozen=True, slots=True)
+class _Dated:
+    """One version of a resource: `number` its versionId where that is one, `moment` when it was changed."""
+
+    reading: Reading
+    number: int | None
+    moment: datetime.datetime | None
+
+
+def _newest(versions: list[_Dated]) -> Reading:
+    """The version that counts: by their numbers where all have one, else by the moments where all have one."""
+    first, *others = versions
+    for other in others:
+        if other.reading.patient_id != first.reading.patient_id:
+            raise InputError(f"{other.reading.where}: id: that of {first.reading.where}, which is another patient's")
+    if not others:
+        return first.reading
+    numbers = {one.number for one in versions}
+    moments = {one.moment for one in versions}
+    if None not in numbers and len(numbers) == len(versions):
+        newest = max(versions, key=lambda one: one.number or 0)
+        if None not in moments and newest.moment != max(one.moment for one in versions if one.moment):
+            raise InputError(f"{newest.reading.where}: meta: the newest by versionId is not the newest by lastUpdated")
+        return newest.reading
+    if None not in moments and len(moments) == len(versions):
+        return max(versions, key=lambda one: one.moment.timestamp() if one.moment else 0.0).reading
+    raise InputError(
+        f"{others[0].reading.where}: meta: another version of {first.reading.where}; which counts is not to be told "
+        "(by versionId where all are numbers, else by lastUpdated)"
+    )
+
+
+def _age(resource: dict[str, Any], where: str) -> tuple[int | None, datetime.datetime | None]:
+    """What orders the versions of one resource: the version's number, and the moment of the change."""
     meta = resource.get("meta") or {}
-    version = str(meta.get("versionId", "0"))
-    moment = str(meta.get("lastUpdated", ""))
-    if not version.isdigit() or len(version) > 18:
-        return 0, moment
-    return int(version), moment
+    version, moment = str(meta.get("versionId", "")), meta.get("lastUpdated")
+    number = int(version) if version.isascii() and version.isdigit() and len(version) <= 18 else None
+    return number, None if moment is None else _instant(str(moment), f"{where}: meta.lastUpdated")
+
+
+def _instant(text: str, where: str) -> datetime.datetime:
+    """A moment with its offset from UTC, to the microsecond."""
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        found = None
+    if found is None or found.tzinfo is None:
+        raise InputError(f"{where}: not a moment with its offset from UTC")
+    return found.astimezone(datetime.UTC)
+
+
+def _day_of(text: str, where: str) -> str:
+    """The day of a FHIR dateTime, YYYY-MM-DD: in UTC where it has a time of day, as everything on the chain is."""
+    return text if len(text) == 10 else _instant(text, where).date().isoformat()
 
 
 def _version_of(resource: dict[str, Any], where: str) -> Version:
@@ -294,9 +342,10 @@ def _read_one(resource: dict[str, Any], line: int, where: str, forms: Forms, tod
     status = resource["status"]
     says, why = _judge(resource, version, today)
     mark = ENDS.get(status, "withdrawn" if says is Says.DENY else "")
-    signed = resource.get("dateTime" if r4 else "date")
+    dated = "dateTime" if r4 else "date"
+    signed = resource.get(dated)
     if not isinstance(signed, str) or len(signed) < 10:
-        raise InputError(f"{where}: {'dateTime' if r4 else 'date'}: the day of the signature is missing")
+        raise InputError(f"{where}: {dated}: the day of the signature is missing")
     try:
         rfc = rfc8785.dumps(resource)
     except (ValueError, OverflowError):
@@ -307,6 +356,9 @@ def _read_one(resource: dict[str, Any], line: int, where: str, forms: Forms, tod
             says, why = Says.NOTHING, "verification: nobody has verified it"
     else:
         verifier = ""
+    signer, signed_by = _signer(resource, version, where)
+    if says is Says.GRANT and not signer:
+        raise InputError(f"{where}: {signed_by}: neither the patient nor a related person signed it")
     return Reading(
         line,
         where,
@@ -314,13 +366,20 @@ def _read_one(resource: dict[str, Any], line: int, where: str, forms: Forms, tod
         why,
         _patient(resource.get("patient" if r4 else "subject") or {}, f"{where}: {'patient' if r4 else 'subject'}"),
         _form(resource, version, where, forms),
-        signed[:10],
-        _signer(resource, version, where),
+        _day_of(signed, f"{where}: {dated}"),
+        signer,
         verifier,
         mark,
         _until(resource, version),
         rfc,
+        _consent(resource),
     )
+
+
+def _consent(resource: dict[str, Any]) -> str:
+    """The id of the consent that we wrote this resource of."""
+    found = resource.get("identifier", [])
+    return next((str(one.get("value", "")) for one in found if one.get("system") == CONSENT_SYSTEM), "")
 
 
 def _check_structure(resource: dict[str, Any], version: Version, where: str) -> None:
@@ -393,8 +452,8 @@ def _check_codes(resource: dict[str, Any], version: Version, where: str) -> None
         _check_concept(resource["scope"], "scope", f"{where}: scope")
         if not _codings(resource["scope"]):
             raise InputError(f"{where}: scope.coding: missing")
-    else:
-        known(resource.get("decision"), PROVISION_TYPES, "decision")
+    elif "decision" in resource:
+        known(resource["decision"], PROVISION_TYPES, "decision")
     for i, concept in enumerate(resource.get("category", [])):
         _check_concept(concept, "category", f"{where}: category[{i}]")
         if not _codings(concept):
@@ -445,11 +504,7 @@ def _check_coding(coding: dict[str, Any], element: str, path: str) -> None:
     if not code or not system:
         raise InputError(f"{path}: a coding needs system and code")
     row = BINDINGS.get(system)
-    if (
-        row is not None
-        and (element not in row or code not in row[element])
-        and (system, code) not in (RESEARCH_CATEGORIES if element == "category" else ())
-    ):
+    if row is not None and code not in row.get(element, ()):
         allowed = ", ".join(sorted(row.get(element, ()))) or "none of that system"
         raise InputError(f"{path}.code: outside the codes of its system for {element}: {allowed}")
 
@@ -471,6 +526,8 @@ def _judge(resource: dict[str, Any], version: Version, today: datetime.date | No
         if root is None:
             return Says.NOTHING, "provision: missing; whether it permits is not to be told"
         decision, at, rule, period_at = root["type"], "provision.type", root, "provision.period"
+    elif "decision" not in resource:
+        return Says.NOTHING, "decision: missing; whether it permits is not to be told"
     else:
         decision, at, rule, period_at = resource["decision"], "decision", resource, "period"
     if decision == "deny":
@@ -506,14 +563,16 @@ def _research(resource: dict[str, Any], version: Version, rule: dict[str, Any]) 
         (one.get("system"), one.get("code")) for concept in resource.get("category", []) for one in _codings(concept)
     ]
     if version == "R4B":
-        scopes = {one.get("code") for one in _codings(resource["scope"])}
-        purposes = {one.get("code") for one in rule.get("purpose", [])}
-        if purposes and not purposes & RESEARCH_PURPOSES:
-            return Says.NOTHING, "provision.purpose: not research"
-        if not purposes and "research" not in scopes:
-            return Says.NOTHING, "scope: not research, and no purpose says so"
-        actions = {one.get("code") for concept in rule.get("action", []) for one in _codings(concept)}
-        if actions and "use" not in actions:
+        scopes = {(one.get("system"), one.get("code")) for one in _codings(resource["scope"])}
+        purposes = [(one.get("system"), one.get("code")) for one in rule.get("purpose", [])]
+        if purposes and not any(at == REASON_SYSTEM and code in RESEARCH_PURPOSES for at, code in purposes):
+            return Says.NOTHING, "provision.purpose: not research (of v3-ActReason)"
+        if not purposes and (SCOPE_SYSTEM, "research") not in scopes:
+            return Says.NOTHING, "scope: not research (of consentscope), and no purpose says so"
+        actions = {
+            (one.get("system"), one.get("code")) for concept in rule.get("action", []) for one in _codings(concept)
+        }
+        if actions and (ACTION_SYSTEM, "use") not in actions:
             return Says.NOTHING, "provision.action: does not permit use"
     elif categories and not any(one in RESEARCH_CATEGORIES or one[0] not in BINDINGS for one in categories):
         return Says.NOTHING, "category: not research"
@@ -549,22 +608,21 @@ def _named(reference: Any, where: str) -> str:
     return _text(value, where)
 
 
-def _signer(resource: dict[str, Any], version: Version, where: str) -> str:
-    """Who signed, as a kind of signer: their own names stay in the document."""
+def _signer(resource: dict[str, Any], version: Version, where: str) -> tuple[str, str]:
+    """Who signed, as a kind of signer ("" for nobody who can), and the element: names stay in the document."""
     element = "performer" if version == "R4B" else "grantor"
     for i, one in enumerate(resource.get(element, [])):
         identifier = one.get("identifier") or {}
         if identifier.get("system") == SIGNER_SYSTEM:
-            return _text(identifier.get("value", ""), f"{where}: {element}[{i}].identifier.value")
+            return _text(identifier.get("value", ""), f"{where}: {element}[{i}].identifier.value"), element
         reference = str(one.get("reference", ""))
         kind = one.get("type") or (reference.split("/")[-2] if "/" in reference else "")
         if kind == "Patient":
-            return "patient"
+            return "patient", element
         if kind == "RelatedPerson":
-            return "legal representative"
-    if not resource.get(element):
-        return "patient"  # FHIR: a Consent is the patient's unless it says who else agreed to it
-    raise InputError(f"{where}: {element}: neither the patient nor a related person signed it")
+            return "legal representative", element
+    # FHIR: a Consent is the patient's unless it says who else agreed to it
+    return "" if resource.get(element) else "patient", element
 
 
 def _verification(resource: dict[str, Any], version: Version, where: str) -> tuple[bool, str]:

@@ -83,10 +83,10 @@ def parse_register(data: bytes, file: str, *, forms: Collection[str], today: dat
     lines = _lines(data, file)
     _, header = next(lines)
     order = _header(header, file)
-    rows = [_row(cells, order, file, line, forms, today) for line, cells in lines]
+    rows = [_row(cells, order, f"{file}, line {line}", line, forms, today) for line, cells in lines]
     if not rows:
         raise InputError(f"{file}: holds no signed form")
-    _check_repeats(rows, file)
+    _check_repeats(rows, {row.line: f"{file}, line {row.line}" for row in rows})
     return tuple(rows)
 
 
@@ -119,15 +119,18 @@ def _lines(data: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
 
 
 def check_rows(
-    entries: Sequence[Mapping[str, Any]], file: str, *, forms: Collection[str], today: datetime.date
+    entries: Sequence[Mapping[str, Any]], *, forms: Collection[str], today: datetime.date
 ) -> tuple[RegisterRow, ...]:
-    """`parse_register` for forms that did not come as CSV: `line`, the columns, and `document` (text) of each."""
-    rows = []
+    """`parse_register` for forms that did not come as CSV: of each `line`, `where` it stands in words, the columns, and
+    `document` (text).
+    """
+    rows, places = [], {}
     for entry in entries:
         cells = [str(entry[name]).strip() for name in COLUMNS]
-        row = _row(cells, COLUMNS, file, int(entry["line"]), forms, today)
-        rows.append(replace(row, document=str(entry["document"]).encode()))
-    _check_repeats(rows, file)
+        line, where = int(entry["line"]), str(entry["where"])
+        places[line] = where
+        rows.append(replace(_row(cells, COLUMNS, where, line, forms, today), document=str(entry["document"]).encode()))
+    _check_repeats(rows, places)
     return tuple(rows)
 
 
@@ -148,9 +151,8 @@ def _header(cells: list[str], file: str) -> tuple[str, ...]:
 
 
 def _row(
-    cells: list[str], columns: tuple[str, ...], file: str, line: int, forms: Collection[str], today: datetime.date
+    cells: list[str], columns: tuple[str, ...], where: str, line: int, forms: Collection[str], today: datetime.date
 ) -> RegisterRow:
-    where = f"{file}, line {line}"
     if len(cells) != len(columns):
         raise InputError(f"{where}: {len(cells)} cells, {len(columns)} expected")
     values = dict.fromkeys(OPTIONAL, "") | dict(zip(columns, cells, strict=True))
@@ -192,16 +194,21 @@ def _day(where: str, name: str, text: str) -> datetime.date:
     return day
 
 
-def _check_repeats(rows: list[RegisterRow], file: str) -> None:
+def _there(place: str) -> str:
+    """A place in the same file."""
+    return place.partition(", ")[2] or place
+
+
+def _check_repeats(rows: list[RegisterRow], places: Mapping[int, str]) -> None:
     forms: dict[tuple[str, str], int] = {}
     days: dict[tuple[str, datetime.date], int] = {}
     for row in rows:
         first = forms.setdefault((row.patient_id, row.form), row.line)
         if first != row.line:
-            raise InputError(f"{file}, line {row.line}: repeats the patient and form of line {first}")
+            raise InputError(f"{places[row.line]}: repeats the patient and form of {_there(places[first])}")
         first = days.setdefault((row.patient_id, row.signed_on), row.line)
         if first != row.line:
             raise InputError(
-                f"{file}, line {row.line}: the patient of line {first} signed another form on the same day; "
+                f"{places[row.line]}: the patient of {_there(places[first])} signed another form on the same day; "
                 "which of the two counts is not to be told"
             )

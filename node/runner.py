@@ -520,17 +520,24 @@ class Orders:
             return
         if rule.synthetic_exempt and self._opened.network.synthetic:
             return
+        if name == "consent.import":  # nobody is asked to approve what cannot be carried out
+            await self._node.core(self._check_import, body)
         try:
             await self._node.core(self._pending.need, name, body, authority.role, _summary(name, body))
-        except Refused:
+        except Refused as waits:
             if name == "consent.import" and body["ends"]:  # stopping waits for nobody
-                await self._stop_only(body, authority)
+                raise Refused(f"{waits.message}. {await self._stop_only(body, authority)}") from None
             raise
 
-    async def _stop_only(self, body: dict[str, Any], authority: roles.Authority) -> None:
-        """The ends of an import, while its grants wait for a second person."""
+    async def _stop_only(self, body: dict[str, Any], authority: roles.Authority) -> str:
+        """The ends of an import, while its grants wait for a second person; what they did, in a sentence."""
         with self._link("consent.import", authority):
-            await self._import({**body, "rows": []})
+            done = await self._import({**body, "rows": []})
+        nothing = "".join(f"; {one['where']} ends nothing: {one['why']}" for one in done["nothing_ended"])
+        return f"What it ends has ended already: {len(done['ended'])} consents{nothing}"
+
+    def _check_import(self, body: dict[str, Any]) -> None:
+        self._desk.check_import(self._study(body), list(body["rows"]), list(body["ends"]), self._node.now)
 
     @contextmanager
     def _link(self, name: str, authority: roles.Authority) -> Iterator[None]:

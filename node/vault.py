@@ -323,6 +323,10 @@ class _KeyFile:
         }
 
 
+def _refusal(study: Digest, form_id: Digest) -> str:
+    return f"{study.hex()}/{form_id.hex()}"
+
+
 def _wrapping(officer: bytes) -> bytes:
     return hmac.digest(officer, b"koinon/vault/wrap/1", "sha256")
 
@@ -959,14 +963,16 @@ class Vault:
     ) -> Minted:
         """Make a consent: three secrets, a holder key, both statements of the card signed, the key forgotten.
 
-        Idempotent for (patient, study, form) while that consent is not ended. Under another form of the same study the
-        older consent is marked superseded. `document` is the signed form as registered, kept sealed; `now` is chain
-        time; `usable_from` (unix seconds) the end of a notice period. `authority` and `review_on` (YYYY-MM-DD) are
-        those of a representative who signed; they stay here. LINK.
+        Idempotent for (patient, study, form) while that consent is not ended. Under another form of the same study a
+        consent signed before is marked superseded; one signed later stays, and what it superseded is not made again.
+        `document` is the signed form as registered, kept sealed; `now` is chain time; `usable_from` (unix seconds) the
+        end of a notice period. `authority` and `review_on` (YYYY-MM-DD) are those of a representative who signed; they
+        stay here. LINK.
 
         Raises:
             NotFound: no such patient here.
-            Refused: the patient is suppressed, or ended a consent in this study on or after the day of this signature.
+            Refused: the patient is suppressed, or ended a consent in this study, refused this form, or signed another
+                one of it, on or (but for the last) after the day of this signature.
         """
         with self._lock, self._linked("enrol") as link, self._use.transaction(), link.transaction():
             if self.is_suppressed(patient_id, origin.study, now):
@@ -986,6 +992,19 @@ class Vault:
                     raise Refused(
                         f"this patient's consent ended on {ended}; a form signed on {signed_on} does not renew it"
                     )
+            refused = patient.get("refused", {}).get(_refusal(origin.study, form_id), "")
+            if signed_on.isoformat() <= refused:
+                raise Refused(
+                    f"this patient refused or ended it on {refused}; one signed on {signed_on} does not undo it"
+                )
+            later = max((old["signed_on"] for old in live), default="")
+            if signed_on.isoformat() < later:
+                again = [one for one in mine if (one["form_id"], one["signed_on"]) == (form_id.hex(), str(signed_on))]
+                if again:
+                    return Minted(Digest.from_hex(again[0]["consent_id"]), fresh=False)
+                raise Refused(
+                    f"this patient signed another form on {later}; one signed on {signed_on} does not replace it"
+                )
             superseded = tuple(Digest.from_hex(one["consent_id"]) for one in live)
             for one in superseded:
                 self.note_withdrawal(one, at=now, mark="superseded")
@@ -1002,6 +1021,19 @@ class Vault:
             self._use.put("consent", name, consent)
             self._use.put("person", patient["pseudonym"].encode(), patient)
             return Minted(Digest.from_hex(consent["consent_id"]), True, superseded)
+
+    def note_refusal(self, patient_id: str, study: Digest, form_id: Digest, day: str) -> None:
+        """Keep that a patient refused a form, or ended a consent under it, on a day (YYYY-MM-DD): no form signed until
+        then is enrolled. LINK. `NotFound` for a patient without records here.
+        """
+        with self._lock, self._linked("enrol") as link, self._use.transaction():
+            patient = self._person_of(link, patient_id)
+            if patient is None:
+                raise NotFound("this patient has no records in the vault")
+            refused, name = patient.setdefault("refused", {}), _refusal(study, form_id)
+            if day > refused.get(name, ""):
+                refused[name] = day
+                self._use.put("person", patient["pseudonym"].encode(), patient)
 
     def _person_of(self, link: _Compartment, patient_id: str) -> dict[str, Any] | None:
         found = link.get("patient", patient_id.encode())

@@ -116,7 +116,8 @@ class Reader:
         head = self._read(where, _LOCAL.size + len(encoded))
         stated = _LOCAL.unpack(head[: _LOCAL.size])[7]
         if head[:4] != b"PK\3\4" or head[_LOCAL.size :] != encoded:
-            raise Fault("member", where, f"a member {name}", head[_LOCAL.size :].decode("ascii", "replace"))
+            found = head[_LOCAL.size :].decode("ascii", "replace") if head[:4] == b"PK\3\4" else head[:4].hex()
+            raise Fault("member", where, f"a member {name}", found)
         if stated > most or (size is not None and stated != size):
             raise Fault("size of a member", where, f"at most {most}" if size is None else size, stated)
         if len(self._central) >= MAX_MEMBERS:

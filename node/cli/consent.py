@@ -8,7 +8,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import click
 
@@ -26,6 +26,8 @@ from node.cli.common import (
 from node.cli.output import Noun, answer, json_flag, progress, short, table
 from node.errors import ExitCode, InputError, NotFound
 from node.home import write_file
+
+WAITING: Final = "{} wait for the end of their notice period or for the next day's anchor"
 
 
 @click.group(cls=Noun)
@@ -84,7 +86,7 @@ def grant(
 def _grant_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"consent {one} is superseded by the newer form" for one in found.get("superseded", ())]
     if found.get("waiting"):
-        lines.append(f"{found['waiting']} wait for the end of their notice period or for the next day's anchor")
+        lines.append(WAITING.format(found["waiting"]))
     return lines + [f"line {one['line']}: refused: {one['why']}" for one in found["refused"]]
 
 
@@ -305,20 +307,23 @@ def import_(home: Path, study: str | None, fhir: Path, form: str | None, mapping
               koinon consent import --home NET/member-1 --fhir c.ndjson --map 'https://example.org/form|3=main'
 
     An active permit grants, as a line of a register does; `inactive` withdraws; `entered-in-error` corrects; a deny is
-    refused and ends what is held. A resource that is broken refuses the whole file (exit code 2), one that does not
-    grant is left out (exit code 5). The consent is bound to the resource's RFC 8785 bytes. It does not read actors and
-    data restrictions: the form has to say the same.
+    refused and ends what is held; what ends nothing here is named. A form signed before such an end does not grant. A
+    resource that is broken refuses the whole file (exit code 2), one that does not grant is left out (exit code 5). The
+    consent is bound to the resource's RFC 8785 bytes. It does not read actors and data restrictions: the form has to
+    say the same.
     """
     from node.fhir import MAX_FHIR_BYTES, Says, read
 
     today = datetime.now(UTC).date()
-    found = read(read_file(fhir, "FHIR file", MAX_FHIR_BYTES), str(fhir), _forms(form, mapping), today=today)
+    # Places are in the order that a second person approves: by the file's name, wherever it lies.
+    found = read(read_file(fhir, "FHIR file", MAX_FHIR_BYTES), fhir.name, _forms(form, mapping), today=today)
     left_out = [one for one in found if one.says in (Says.DENY, Says.NOTHING)]
     body: dict[str, Any] = {
         "study": study,
         "rows": [
             {
                 "line": one.line,
+                "where": one.where,
                 "patient_id": one.patient_id,
                 "form": one.form,
                 "signed_on": one.signed_on,
@@ -333,10 +338,12 @@ def import_(home: Path, study: str | None, fhir: Path, form: str | None, mapping
         "ends": [
             {
                 "line": one.line,
+                "where": one.where,
                 "patient_id": one.patient_id,
                 "form": one.form,
                 "signed_on": one.signed_on,
                 "mark": one.mark,
+                "consent": one.consent,
             }
             for one in found
             if one.mark
@@ -351,6 +358,10 @@ def import_(home: Path, study: str | None, fhir: Path, form: str | None, mapping
     counts = {"granted": told["granted"], "known from before": told["known"]}
     counts |= {"ended": len(told["ended"]), "without records": len(told["absent"])}
     lines = [", ".join(f"{count} {what}" for what, count in counts.items())]
+    lines += [f"consent {one} is superseded by the newer form" for one in told["superseded"]]
+    if told["waiting"]:
+        lines.append(WAITING.format(told["waiting"]))
+    lines += [f"{one['where']}: ends nothing: {one['why']}" for one in told["nothing_ended"]]
     lines += [f"{one['where']}: refused: {one['why']}" for one in told["refused"]]
     answer(told, lines)
     if told["refused"]:

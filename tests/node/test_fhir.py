@@ -156,6 +156,60 @@ def test_of_two_versions_of_a_resource_the_newer_counts_wherever_it_stands() -> 
         read(b"\n".join(json.dumps(entry).encode() for entry in (old, r4(status="inactive"))), "n", FORM, today=TODAY)
 
 
+@pytest.mark.parametrize(
+    "before, after",
+    [
+        ({"versionId": "a", "lastUpdated": "2026-10-02T01:00:00+02:00"}, {"lastUpdated": "2026-10-01T23:30:00Z"}),
+        ({"lastUpdated": "2026-10-01T23:30:00Z"}, {"lastUpdated": "2026-10-01T23:30:00.500Z"}),
+        (
+            {"versionId": "1", "lastUpdated": "2026-10-01T10:00:00Z"},
+            {"versionId": "MTY1", "lastUpdated": "2026-10-02T10:00:00Z"},
+        ),
+        ({"versionId": "9"}, {"versionId": "10"}),
+    ],
+)
+def test_versions_are_ordered_by_number_or_by_the_moment(before: dict[str, str], after: dict[str, str]) -> None:
+    for pair in (
+        (r4(meta=before), r4(meta=after, status="inactive")),
+        (r4(meta=after, status="inactive"), r4(meta=before)),
+    ):
+        (found,) = read(b"\n".join(json.dumps(entry).encode() for entry in pair), "n", FORM, today=TODAY)
+        assert found.says is Says.END
+
+
+@pytest.mark.parametrize(
+    "first, second, fault",
+    [
+        ({"versionId": "1"}, {"versionId": "MTY1"}, "which counts is not to be told"),
+        ({"versionId": "1"}, {}, "which counts is not to be told"),
+        (
+            {"versionId": "1", "lastUpdated": "2026-10-02T10:00:00Z"},
+            {"versionId": "2", "lastUpdated": "2026-10-01T10:00:00Z"},
+            "the newest by versionId is not the newest by lastUpdated",
+        ),
+    ],
+)
+def test_versions_that_nothing_orders_are_refused(first: dict[str, str], second: dict[str, str], fault: str) -> None:
+    lines = b"\n".join(json.dumps(one).encode() for one in (r4(meta=first), r4(meta=second, status="inactive")))
+    with pytest.raises(InputError, match=fault):
+        read(lines, "n", FORM, today=TODAY)
+
+
+def test_one_id_for_two_patients_and_a_bundle_in_a_bundle_are_refused() -> None:
+    other = r4(patient={"reference": "Patient/MRN-1"}, meta={"versionId": "2"})
+    with pytest.raises(InputError, match="another patient's"):
+        read(b"\n".join(json.dumps(entry).encode() for entry in (r4(status="inactive"), other)), "n", FORM, today=TODAY)
+    inner = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": r4(status="inactive")}]}
+    outer = {"resourceType": "Bundle", "type": "collection", "entry": [{"resource": r5()}, {"resource": inner}]}
+    with pytest.raises(InputError, match=r"entry\[1\].*a Bundle within a Bundle"):
+        read(json.dumps(outer).encode(), "b", FORM, today=TODAY)
+
+
+def test_the_day_of_a_signature_is_in_utc() -> None:
+    assert one(r4(dateTime="2026-06-02T00:30:00+02:00")).signed_on == "2026-06-01"
+    assert one(r4(dateTime="2026-06-01T22:30:00Z")).signed_on == "2026-06-01"
+
+
 # --- what does not grant
 
 
@@ -191,6 +245,20 @@ def test_of_two_versions_of_a_resource_the_newer_counts_wherever_it_stands() -> 
         (changed("provision.action.0.coding.0.code", "collect"), Says.NOTHING, "does not permit use", ""),
         (changed("verification.0.verified", False), Says.NOTHING, "nobody has verified it", ""),
         (changed("verification", None), Says.NOTHING, "nobody has verified it", ""),
+        (changed("decision", None, r5), Says.NOTHING, "decision: missing", ""),
+        (changed("provision.purpose.0.system", "https://x.example/p"), Says.NOTHING, "provision.purpose: not res", ""),
+        (changed("provision.action.0.coding.0.system", "https://x.example/a"), Says.NOTHING, "permit use", ""),
+        (
+            changed("provision.purpose", None)
+            | {"scope": {"coding": [{"system": "https://x.e/s", "code": "research"}]}},
+            Says.NOTHING,
+            "scope: not research",
+            "",
+        ),
+        (changed("category.0.coding.0.code", "treatment", r5), Says.NOTHING, "category: not research", ""),
+        # A withdrawal needs neither a decision nor somebody who agreed.
+        (changed("decision", None, r5) | {"status": "inactive"}, Says.END, "status: inactive", "withdrawn"),
+        (r4(status="inactive", performer=[{"reference": "Practitioner/1"}]), Says.END, "status: inactive", "withdrawn"),
     ],
 )
 def test_what_is_no_active_permit_for_research_grants_nothing(
@@ -231,13 +299,13 @@ def test_an_exception_that_does_not_touch_research_takes_nothing_away() -> None:
         (changed("provision.type", "allow"), "provision.type"),
         (changed("provision.type", None), "provision.type"),
         (r5(decision="maybe"), "decision"),
-        (changed("decision", None, r5), "decision"),
         (changed("provision.purpose.0.code", "RESEARCH"), "provision.purpose[0].code"),
         (changed("provision.action.0.coding.0.code", "sell"), "provision.action[0].coding[0].code"),
         (changed("verification.0.verified", None), "verification[0].verified"),
         (changed("dateTime", None), "dateTime"),
         (changed("dateTime", "2026-12"), "dateTime"),
         (changed("dateTime", CANARY), "dateTime"),
+        (r4(meta={"lastUpdated": CANARY}), "meta.lastUpdated"),
         (changed("patient", None), "patient"),
         (r4(patient={"display": CANARY}), "patient"),
         (r4(patient={"reference": "#p"}), "patient"),
@@ -372,13 +440,13 @@ def taken(desk: Desk, study: Digest, *resources: dict[str, Any]) -> dict[str, An
     """Import as the command line does, without the chain."""
     lines = b"\n".join(json.dumps(entry).encode() for entry in resources)
     found = read(lines, "f", FORM, today=TODAY)
-    row = ("line", "patient_id", "form", "signed_on", "signer", "verified_by", "until")
+    row = ("line", "where", "patient_id", "form", "signed_on", "signer", "verified_by", "until")
     rows = [
         {key: getattr(entry, key) for key in row} | {"document": entry.document.decode()}
         for entry in found
         if entry.says is Says.GRANT
     ]
-    end = ("line", "patient_id", "form", "signed_on", "mark")
+    end = ("line", "where", "patient_id", "form", "signed_on", "mark", "consent")
     ends = [{key: getattr(entry, key) for key in end} for entry in found if entry.mark]
     return desk._take_in(study, rows, ends, NOW)
 
@@ -415,6 +483,71 @@ def test_a_deny_ends_what_is_held(tmp_path: Path) -> None:
     taken(desk, world.study, r4())
     taken(desk, world.study, changed("provision.type", "deny"))
     assert [entry.mark for entry in world.vault.find(CANARY)] == ["withdrawn"]
+
+
+def test_what_ends_nothing_is_told_with_its_reason(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+
+    def ends(**changes: Any) -> list[str]:
+        told = taken(desk, world.study, r4(status="inactive", **changes))
+        assert all(one["where"].startswith("f") for one in told["nothing_ended"])
+        return [one["why"] for one in told["nothing_ended"]]
+
+    assert ends(patient={"reference": "Patient/MRN-typo"}) == ["no such patient here"]
+    assert ends(dateTime="2025-01-01") == ["nothing is held of this patient under this form"]
+    taken(desk, world.study, r4())
+    assert ends(dateTime="2025-01-01") == ["what is held was signed later"]
+    assert ends() == []
+    assert ends() == [], "what has ended already was found"
+
+
+@pytest.mark.parametrize("end", [{"status": "inactive"}, {"provision": {**r4()["provision"], "type": "deny"}}])
+def test_a_form_signed_before_an_end_does_not_grant_in_this_file_or_a_later_one(
+    tmp_path: Path, end: dict[str, Any]
+) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+    permit, later = r4(dateTime="2026-04-01"), r4(id="c-2", dateTime="2026-06-01", **end)
+    told = taken(desk, world.study, permit, later)
+    assert (told["granted"], [one["line"] for one in told["refused"]]) == (0, [1])
+    assert "refused or ended it on 2026-06-01" in told["refused"][0]["why"]
+    assert taken(desk, world.study, permit)["granted"] == 0
+    assert taken(desk, world.study, r4(id="c-3", dateTime="2026-07-01"))["granted"] == 1
+
+
+def test_an_older_form_does_not_replace_a_newer_consent(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk, second = desk_of(world, tmp_path), Forms("second")
+
+    def held() -> dict[str, str]:
+        return {one.signed_on: one.mark for one in world.vault.find(CANARY)}
+
+    def imports(resource: dict[str, Any], forms: Forms) -> dict[str, Any]:
+        (found,) = read(json.dumps(resource).encode(), "f", forms, today=TODAY)
+        keys = ("line", "where", "patient_id", "form", "signed_on", "signer", "verified_by", "until")
+        row = {key: getattr(found, key) for key in keys} | {"document": found.document.decode()}
+        return desk._take_in(world.study, [row], [], NOW)
+
+    old, new = r4(dateTime="2026-04-01"), r4(id="c-2", dateTime="2026-06-01")
+    assert imports(old, FORM)["granted"] == 1
+    assert len(imports(new, second)["superseded"]) == 1
+    assert held() == {"2026-04-01": "superseded", "2026-06-01": ""}
+    assert imports(old, FORM)["known"] == 1, "again changes nothing"
+    told = imports(r4(id="c-3", dateTime="2026-03-01"), FORM)
+    assert "signed another form on 2026-06-01" in told["refused"][0]["why"]
+    assert held() == {"2026-04-01": "superseded", "2026-06-01": ""}
+
+
+def test_an_import_is_logged_and_anchored_as_a_register_is(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+    desk.network = dataclasses.replace(desk.network, synthetic=False)
+    taken(desk, world.study, r4())
+    told = taken(desk, world.study, r4(id="c-2", patient={"reference": "Patient/MRN-0001"}))
+    assert (told["granted"], told["waiting"]) == (1, 1), "the day's anchor is made"
+    granted = [body["subject"] for _, _, body in desk._node.store.log_entries("consent_granted")]
+    assert granted == [one.consent_id.hex() for who in (CANARY, "MRN-0001") for one in world.vault.find(who)]
 
 
 def test_a_period_that_ends_before_the_form_is_refused(tmp_path: Path) -> None:

@@ -62,12 +62,22 @@ async def test_grants_of_an_import_wait_for_the_clinician_and_its_ends_for_nobod
         vault = net.nodes[0].participant.vault
         assert vault is not None
         rows = [
-            {"line": line, "patient_id": f"patient-0-{line}", "document": "{}", **ROW, "form": form_name(net)}
+            {
+                "line": line,
+                "where": f"f, {line}",
+                "patient_id": f"patient-0-{line}",
+                "document": "{}",
+                **ROW,
+                "form": form_name(net),
+            }
             for line in (1, 2)
         ]
-        end = {"line": 3, "patient_id": "patient-0-3", "form": form_name(net), "mark": "withdrawn"}
+        end = {"line": 3, "where": "f, 3", "patient_id": "patient-0-3", "form": form_name(net), "mark": "withdrawn"}
         body = {"study": None, "rows": rows, "ends": [end | {"signed_on": "2030-01-01"}]}
-        with pytest.raises(Refused, match="takes two persons"):
+        twice = [rows[0], {**rows[0], "line": 2, "where": "f, 2"}]
+        with pytest.raises(InputError, match="f, 2: repeats the patient and form of 1"):
+            await desk.order("dpo", "consent.import", **{**body, "rows": twice})
+        with pytest.raises(Refused, match=r"takes two persons.*What it ends has ended already: 1 consents"):
             await desk.order("dpo", "consent.import", **body)
         assert [one.mark for one in vault.find("patient-0-3")] == ["withdrawn"], "stopping waits for nobody"
         (waiting,) = (await desk.order("operator", "node.pending"))["orders"]
