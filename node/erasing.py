@@ -1199,10 +1199,9 @@ class Erasing:
         return clean
 
     def _stray_models(self, length: int) -> set[Digest]:
-        """Models of this size that no record names: sums of sets that were never agreed. None while a round runs."""
-        if any(not one.over for one in self._history.rounds.values()):
-            return set()
-        named = {found.created.terms.initial_model for found in self._history.studies.values()}
+        """Models of this size that no record names, nor a round that runs: sums of sets that were never agreed."""
+        named = self._node.unsettled_models()
+        named |= {found.created.terms.initial_model for found in self._history.studies.values()}
         named |= {one.final.result.model_root for one in self._history.rounds.values() if one.final is not None}
         return {
             root

@@ -179,6 +179,7 @@ class Participant:
     _use: dict[Digest, _Use] = field(default_factory=dict)
     _ended: set[Digest] = field(default_factory=set)  # our consents that were ended here, mined or not
     _refused: set[tuple[Digest, str]] = field(default_factory=set)  # what the log says of the gate since we started
+    _made: dict[Digest, frozenset[Digest]] = field(default_factory=dict)  # round -> models made for it, while it runs
     _sums: dict[Digest, _Sum] = field(default_factory=dict)  # by round, at most MAX_SUMS; of the thread of long work
 
     def __post_init__(self) -> None:
@@ -629,7 +630,20 @@ class Participant:
             del running
             pairs = ((self._values(notice, mixture.arithmetic), records) for notice, records in mixture.included)
             model = mixture.arithmetic.next_model(parent, pairs)
-        return self.store.put("model", model)
+        root = model_root(model)
+        # Before it is kept, so that nobody takes it for a stray one.
+        self._made[mixture.round_id] = self._made.get(mixture.round_id, frozenset()) | {root}
+        return self.store.put("model", model, root)
+
+    def unsettled_models(self) -> set[Digest]:
+        """Models of rounds that are not over: what we made for them, and what somebody voted for."""
+        running = {round_id for round_id, one in self.history.rounds.items() if not one.over}
+        made = dict(self._made)  # it is added to in the thread of long work
+        for round_id in made.keys() - running:
+            del self._made[round_id]
+        votes = (notice for round_id in running for notice in self.store.notices(round_id, "VoteNotice"))
+        voted = {notice.result.model_root for notice in votes if isinstance(notice, VoteNotice)}
+        return voted.union(*(models for round_id, models in made.items() if round_id in running))
 
     def result(self, round_id: Digest, members: int, model: Digest | None) -> Aggregated:
         """The result of a judged set with this new model; None: the parent's stays."""

@@ -576,6 +576,21 @@ async def test_a_failed_round_leaves_neither_model_nor_update_not_even_where_nob
         await net.until(lambda: (1, 3) in node.history.erasures[Digest.from_hex(asked["erasure"])].purges)
 
 
+async def test_a_round_that_runs_hides_no_stray_model_and_loses_none(tmp_path: Path, trainer: SharedTrainer) -> None:
+    """Studies of one layout: while one of them trains, what a failed round of another left is found all the same."""
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        first = node.participant.studies[study].initial()
+        stray = node.participant.store.put("model", first[:-4] + b"\1\0\0\0")
+        lost = [True]
+        lose(net, Finalisation, lost)
+        await net.create(spec("other", rounds=1))
+        await net.until(lambda: any(not one.over and node.participant.unsettled_models() for one in net.rounds(1)))
+        assert node.erasing._stray_models(len(first)) == {stray}
+        lost[0] = False
+
+
 async def test_what_was_pulled_in_part_goes_too(tmp_path: Path, trainer: SharedTrainer) -> None:
     async with network(tmp_path, trainer, 4) as net:
         study = await net.play(spec(rounds=1))
