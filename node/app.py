@@ -989,6 +989,10 @@ class Node:
         """Push a notice to every peer; how many took the request."""
         return await self._exchange.offer(notice)
 
+    async def offer_in(self, study: Digest, notice: Notice) -> int:
+        """Push a notice to whoever has anything of a study: members who ever joined it, auditors it was opened to."""
+        return await self._exchange.offer(notice, self._exchange.concerned(study))
+
     async def offer_to(self, member: int, notice: Notice) -> bool:
         """Push a notice to one member; whether it took the request."""
         return await self._exchange.offer(notice, [self._exchange.peer_of(member)]) > 0

@@ -182,6 +182,10 @@ class Surroundings(Protocol):
         """Push a notice to every peer."""
         ...
 
+    async def offer_in(self, study: Digest, notice: Notice) -> int:
+        """Push a notice to whoever has anything of a study: how many took it."""
+        ...
+
     async def offer_to(self, member: int, notice: Notice) -> bool:
         """Push a notice to one member."""
         ...
@@ -934,7 +938,7 @@ class Erasing:
         mark = ("opening", batch)
         if mark not in self._busy:
             self._busy.add(mark)
-            await node.offer(opening)
+            await node.offer_in(self._erasure(batch).opened.study, opening)
             return
         erasure = self._erasure(batch)
         roster = roster_of(self._history, erasure.opened.study)

@@ -108,6 +108,14 @@ class Exchange:
         peers = [self.peer_of(m) for m in members_of(registry.active)] + [a.peer_id for a in registry.auditors.values()]
         return [peer for peer in dict.fromkeys(peers) if peer != self._transport.peer_id]
 
+    def concerned(self, study: Digest) -> list[bytes]:
+        """Those of `everyone` who have anything of a study: members who ever joined it, auditors it was opened to."""
+        registry, found = self._node.history.registry, self._node.history.studies[study]
+        members = {self.peer_of(member) for member in found.joined}
+        seats = {access.seat for _, access in found.access}
+        auditors = {one.peer_id for seat, one in registry.auditors.items() if seat in seats}
+        return [peer for peer in self.everyone() if peer in members | auditors]
+
     def holders(self, first: int | None) -> list[bytes]:
         """Whom to ask for content: its author first, then every other peer."""
         others = self.everyone()

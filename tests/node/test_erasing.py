@@ -576,6 +576,22 @@ async def test_a_failed_round_leaves_neither_model_nor_update_not_even_where_nob
         await net.until(lambda: (1, 3) in node.history.erasures[Digest.from_hex(asked["erasure"])].purges)
 
 
+async def test_whose_records_are_erased_is_told_to_the_study_alone(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4, auditor=True) as net:
+        study = await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        exchange = node._exchange
+        assert sorted(exchange.concerned(study)) == sorted(exchange.everyone()), "all members and the auditor are in it"
+        node.history.studies[study].joined.discard(3)
+        node.history.studies[study].access.clear()
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await net.until(lambda: bool(net.nodes[2].participant.store.notices(batch, "OpeningNotice")))
+        await net.until(lambda: ("opening", batch) in node.erasing._busy)
+        for outside in (3, 4):
+            assert not net.nodes[outside].participant.store.notices(batch, "OpeningNotice")
+
+
 async def test_a_round_that_runs_hides_no_stray_model_and_loses_none(tmp_path: Path, trainer: SharedTrainer) -> None:
     """Studies of one layout: while one of them trains, what a failed round of another left is found all the same."""
     async with network(tmp_path, trainer, 4) as net:
