@@ -1,4 +1,4 @@
-"""The certificate of an erasure: what was done, who checked it, and what nobody can show. `koinon.certificate/3`.
+"""The certificate of an erasure: what was done, who checked it, and what nobody can show. `koinon.certificate/4`.
 
 What may live here: making the document at the controlling hospital, and checking one offline. What this file does not
 know: the vault, the chain's client. The hospital signs the hash of everything but the annex, and the body names the
@@ -52,7 +52,7 @@ from node.replay import read_report
 from node.store import Store
 from node.vault import Annex
 
-SCHEMA: Final = "koinon.certificate/3"
+SCHEMA: Final = "koinon.certificate/4"
 MAX_CERTIFICATE_BYTES: Final = 1 << 26
 NOTICE: Final = (
     "Nobody can prove that a model has forgotten a person; "
@@ -62,6 +62,7 @@ SCOPE: Final = "One consent, in one study, at one hospital. Not: other consents 
 REMAINS: Final = (
     "Source files and clinical records are outside koinon and unchanged; the hospital acts on them by its own duties.",
     "Models that were exported before the head moved are not recalled.",
+    "The hospital's copy of the records stays where another consent of the same patient, to another study, covers it.",
     "Encrypted backups open until the keys of that day leave them, 30 days after the link is destroyed.",
 )
 CONTACTS: Final = {

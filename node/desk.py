@@ -665,8 +665,9 @@ class Desk:
             return
         due = await node.core(enrolment.due_deletions, self.vault, self._node.history)
         if due:
-            await node.core(self.vault.delete_copy, *due)
-            await node.trainer_forget()
+            gone: int = await node.core(self.vault.delete_copy, *due)
+            if gone:  # what another consent covers stays, and is no reason to end a training
+                await node.trainer_forget()
 
     async def _work_retention(self, node: Node) -> None:
         while await node.core(self._retention.step, node.now):

@@ -264,6 +264,7 @@ class Erasing:
         self._awaited: dict[Digest, int] = {}  # batch -> since when its hospital's vote for a plan is awaited
         self._asked_at: object = None  # last record when forms were last asked what the end of a consent means
         self._busy: set[object] = set()
+        self._vault_forgets = False  # a copy is gone that the training worker may still have in memory
 
     @property
     def _store(self) -> Store:
@@ -328,7 +329,8 @@ class Erasing:
 
         Returns:
             `erasure` (id of the batch, None while only relayed), `erasures` (all of them), `consents`, `controller`,
-            `due_at`, `posted` (whether the chain has taken everything) and `receipt` (signed, one for each consent).
+            `handed` (whether the controller, where it is another member, took it), `due_at`, `posted` (whether the
+            chain has taken everything) and `receipt` (signed, one for each consent).
         """
         member = self._desk.member
         now = node.now or int(time.time())
@@ -344,8 +346,7 @@ class Erasing:
         await node.core(self._take_requests, withdrawals, notices, now, method)
         posted = await self._desk.post_withdrawals(node)  # type: ignore[arg-type]
         foreign = [one for one in notices if one.controller != member]
-        for notice in foreign:
-            await node.offer_to(notice.controller, notice)
+        handed = [await node.offer_to(notice.controller, notice) for notice in foreign]
         try:
             await self._open_waiting(node)
         except LedgerError as error:
@@ -359,6 +360,7 @@ class Erasing:
             "erasures": [one.hex() for one in known],
             "consents": [one.consent_id.hex() for one in notices],
             "controller": notices[0].controller,
+            "handed": all(handed),
             "due_at": min(one.received_at for one in kept or notices) + DUE_S,
             "posted": posted and all(one in self._history.erasures for one in known),
             "receipt": [self._receipt(one) for one in kept or notices],
@@ -669,7 +671,9 @@ class Erasing:
             ours = self._history.erasures.get(batch_id(struct_hash(statement)))
             if any(notice.consent_id in dict(n.requests) for n in self._all(OpeningNotice)):
                 self._store.forget_notices(notice.consent_id, "ErasureNotice")  # the hospital has opened it to us
-            elif self._taken_up(notice) or (ours is not None and state_of(ours, self._history) is not State.REQUESTED):
+            elif self._taken_up(notice, now) or (
+                ours is not None and state_of(ours, self._history) is not State.REQUESTED
+            ):
                 continue
             elif ours is None and now >= notice.received_at + RELAY_S:
                 due.append((notice, ErasureOpening(statement, self._signed(statement))))
@@ -678,8 +682,10 @@ class Erasing:
                 due.append((notice, None))
         return due
 
-    def _taken_up(self, notice: ErasureNotice) -> bool:
-        """Whether the hospital opened a batch after this request came, of which nobody showed that it lacks it."""
+    def _taken_up(self, notice: ErasureNotice, now: int) -> bool:
+        """Whether the hospital opened a batch for this request; one that it opened after the request came, and has not
+        shown to us yet, may be it for `RELAY_S` and no longer: nobody's silence stops the clock.
+        """
         for batch, erasure in self._history.erasures.items():
             opened = erasure.opened
             if (opened.study, opened.controller, opened.poster) != (
@@ -692,7 +698,7 @@ class Erasing:
             if opening is not None:
                 if any(one == notice.consent_id for one, _ in opening.requests):
                     return True
-            elif opened.opened_at >= notice.received_at:
+            elif opened.opened_at >= notice.received_at and now < opened.opened_at + RELAY_S:
                 return True
         return False
 
@@ -910,7 +916,9 @@ class Erasing:
         if evidence is None:
             return
         notice = await node.core(self._destroy_copy, batch)
-        await node.trainer_forget()
+        if self._vault_forgets:
+            await node.trainer_forget()
+            self._vault_forgets = False
         await node.offer(notice)
         await self._state(node, batch, {EXCLUDED: evidence, COPY_DELETED: struct_hash(_tombstone(notice))})
 
@@ -918,7 +926,7 @@ class Erasing:
         consents = [one for one in self._consents(batch) if self._is_linked(one)]
         for consent in consents:
             self._vault.suppress_consent(consent)
-        self._vault.delete_copy(*consents)
+        self._vault_forgets |= self._vault.delete_copy(*consents) > 0
         # The copy has no public name; the batch's requests stand for it.
         content = self._erasure(batch).opened.requests_root
         stone = self._say(TombstoneNotice(self._desk.member, content, ERASED, batch, b""))
@@ -1439,12 +1447,14 @@ class Erasing:
         roster = roster_of(self._history, erasure.opened.study)
         return [m for m in members_of(roster) if (FINAL, m) not in erasure.purges]
 
-    async def receipt(self, node: Surroundings, who: Digest | str) -> dict[str, Any]:
-        """The certificate with the patient's annex; then the link is destroyed and the batch closed.
+    async def receipt(self, node: Surroundings, who: Digest | str) -> tuple[dict[str, Any], Digest | None]:
+        """The certificate with the patient's annex, and whose consent that is: `delivered` is for whoever has it.
+
+        Asked for again, it is made again, as long as nobody said that it arrived.
 
         Args:
             who: an erasure, a consent, or a patient. Once the link is destroyed only the erasure finds it, without
-                annex.
+                annex (None).
 
         Raises:
             NotFound: no such erasure, or its certificate is not ready.
@@ -1462,16 +1472,34 @@ class Erasing:
         if consent is None:
             if kept is None:
                 raise NotFound(f"erasure {batch.hex()[:12]} has no certificate in this home")
-            return kept
+            return kept, None
         for subject in await node.core(self._evidence_subjects, batch):
             await node.pull(subject)
-        document: dict[str, Any] = await node.core(self._deliver, batch, consent, node.now)
+        return await node.core(self._certify, batch, consent, node.now), consent
+
+    async def delivered(self, node: Surroundings, consent: Digest) -> None:
+        """The patient's annex is in safe hands: it cannot be made again once the link is destroyed, which is now.
+
+        The link goes, and the batch is closed, when all of the batch have theirs. Said again, nothing changes.
+
+        Raises:
+            NotFound: no erasure of this consent, or its certificate was never made.
+        """
+        batch = await node.core(self._note_delivered, consent)
         if await node.core(self._is_delivered, batch, self._erasure(batch), node.now):
             try:
                 await self._close(node, batch)
             except (NodeError, OSError) as error:
                 log.info("later", erasure=batch.hex()[:8], act=Act.CLOSE.value, error=str(error)[:300])
-        return document
+
+    def _note_delivered(self, consent: Digest) -> Digest:
+        batch = self._batch_of(consent)
+        if batch is None or self._kept_certificate(batch) is None:
+            raise NotFound(f"no certificate was made for consent {consent.hex()[:12]}")
+        if self._is_linked(consent):
+            known = sorted({*self._delivered(batch), consent.hex()})
+            self._store.set_meta(f"delivered {batch.hex()}", json.dumps(known))
+        return batch
 
     def _find(self, who: Digest | str) -> tuple[Digest, Digest | None]:
         """(batch, the consent to deliver or None once it cannot be told any more)."""
@@ -1503,7 +1531,7 @@ class Erasing:
         rounds = proof.agreed_rounds(self._history, erasure.opened.study, 0)
         return [one for one in rounds if known and one.position > max(known)]
 
-    def _deliver(self, batch: Digest, consent: Digest, now: int) -> dict[str, Any]:
+    def _certify(self, batch: Digest, consent: Digest, now: int) -> dict[str, Any]:
         erasure, history = self._erasure(batch), self._history
         annex = self._annex(batch, consent)
         document = certificate.make(
@@ -1519,7 +1547,6 @@ class Erasing:
         )
         bare = {key: value for key, value in document.items() if key != "annex"}
         self._store.set_meta(f"certificate {batch.hex()}", json.dumps(bare))
-        self._store.set_meta(f"delivered {batch.hex()}", json.dumps(sorted({*self._delivered(batch), consent.hex()})))
         return document
 
     def _annex(self, batch: Digest, consent: Digest) -> dict[str, Any]:
@@ -1555,7 +1582,7 @@ class Erasing:
         """The certificate is kept, the link is destroyed, and one statement says both and that the batch is closed."""
         if await node.core(self._kept_certificate, batch) is None:
             for consent in [c for c in await node.core(self._consents, batch) if self._is_linked(c)][:1]:
-                await node.core(self._deliver, batch, consent, node.now)  # nobody came for it: kept without annex
+                await node.core(self._certify, batch, consent, node.now)  # nobody came for it: kept without annex
         kept = await node.core(self._kept_certificate, batch)
         await node.core(self._destroy_link_here, batch)
         evidence = {
@@ -1712,6 +1739,13 @@ class Erasing:
             self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name,
         )
 
+    def _copy_stays(self, batch: Digest, erasure: ErasureHistory) -> bool:
+        """Whether records of these patients are still here, since another consent of theirs covers them (ours only)."""
+        if COPY_DELETED not in erasure.steps or erasure.opened.controller != self._node.me:
+            return False
+        asked = set(self._consents(batch))
+        return any(one.has_copy for one in self._vault.holdings(erasure.opened.study) if one.consent_id in asked)
+
     def status(self, who: Digest | str, now: int = 0) -> dict[str, Any]:
         """Where an erasure stands: `state`, `claims`, `due_at`, `times`, `overdue` and who is waited for.
 
@@ -1780,6 +1814,7 @@ class Erasing:
             },
             "method_chosen": self._store.meta(f"method {batch.hex()}"),
             "method_refused": self._refused_choice(batch, erasure),
+            "copy_stays": self._copy_stays(batch, erasure),
             "roster": list(members_of(roster)),
             "pair_attested": sorted(m for stage, m in erasure.purges if stage == PAIR),
             "attested": sorted(m for stage, m in erasure.purges if stage == FINAL),

@@ -889,7 +889,9 @@ def sentences(
         )
     ]
     if excluded is not None:
-        start = "From now on" if first_height is None else f"From round {first_height} of study {study_name}"
+        # Heights come again on every line; on lines that serve no more the sets are what they were.
+        line = f"on the line of study {study_name} that serves now"
+        start = "From now on" if first_height is None else f"From round {first_height} {line}"
         found.append(
             Claim(
                 "L1",

@@ -456,6 +456,7 @@ class Orders:
             "erase.plan": self._erase_plan,
             "erase.status": self._erasures,
             "erase.receipt": self._erase_receipt,
+            "erase.delivered": self._erase_delivered,
             "erase.refuse": self._erase_refuse,
             "erase.extend": self._erase_extend,
             "erase.record": self._erase_record,
@@ -738,7 +739,12 @@ class Orders:
         who = await self._node.core(_erased, body, self._node.history)
         if who is None:
             raise InputError("name an erasure, a consent or a patient")
-        return await self._node.erasing.receipt(self._node, who)
+        document, consent = await self._node.erasing.receipt(self._node, who)
+        return {"certificate": document, "consent": None if consent is None else consent.hex()}
+
+    async def _erase_delivered(self, body: dict[str, Any]) -> dict[str, Any]:
+        await self._node.erasing.delivered(self._node, Digest.from_hex(str(body["consent"])))
+        return {}
 
     async def _erase_refuse(self, body: dict[str, Any]) -> dict[str, Any]:
         batch = Digest.from_hex(str(body["erasure"]))

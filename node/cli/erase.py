@@ -88,7 +88,12 @@ def request(
     if method is not None and not methods.find(method).exact:
         lines.append(f"APPROXIMATE: {method} does not give the model that training without the records would give")
     if not found["erasures"]:
-        lines.append(f"handed to member {found['controller']}, whose patient this is")
+        lines.append(
+            f"handed to member {found['controller']}, whose patient this is"
+            if found["handed"]
+            else f"member {found['controller']}, whose patient this is, does not answer: it is told again, and after a "
+            "minute of silence this node begins the erasure itself"
+        )
     if not found["posted"] and not wait:
         lines.append("waits for the chain; the use has stopped already")
     if wait:
@@ -251,6 +256,8 @@ def _status_lines(one: dict[str, Any]) -> list[str]:
     if one.get("method_refused"):
         lines.append(f"METHOD REFUSED: {one['method_refused']}")
     lines += table(("step", "reached (chain time, UTC)"), [(k, moment(v)) for k, v in one.get("times", {}).items()])
+    if one.get("copy_stays"):
+        lines.append("the hospital's copy stays: another consent of the patient, to another study, covers it")
     lines += _claim_lines(one["claims"])
     if one.get("evidence_missing"):
         lines.append(f"EVIDENCE MISSING that the study asks for: {', '.join(one['evidence_missing'])} (`erase attest`)")
@@ -334,25 +341,29 @@ def extend(home: Path, erasure: str, days: int, reason: str, out: Path | None) -
 def receipt(
     home: Path, patient: str | None, consent: str | None, card: Path | None, erasure: str | None, out: Path | None
 ) -> None:
-    """Deliver the certificate with the patient's annex; the link to the person is destroyed afterwards.
+    """Deliver the certificate with the patient's annex; once it is written, the link to the person is destroyed.
 
     Example: koinon erase receipt --home NET/member-1 --patient - < id.txt > certificate.json
 
-    Give it to the patient and keep no copy of the annex. From then on only the erasure's id finds it here, without the
+    Give it to the patient and keep no copy of the annex. Where it could not be written, nothing is destroyed, and the
+    same command gives it again. From then on only the erasure's id finds it here, without the
     annex. It is no proof that the model has forgotten anything.
     """
     import rfc8785
 
     body = subject(patient, consent, card, erasure)
-    found = common.order(acting_home(home), "erase.receipt", body, common.LONG_TIMEOUT_S)
-    document = found.get("certificate", found)
-    text = document if isinstance(document, str) else rfc8785.dumps(document).decode()
+    home = acting_home(home)
+    found = common.order(home, "erase.receipt", body, common.LONG_TIMEOUT_S)
+    text = rfc8785.dumps(found["certificate"]).decode()
     if out is not None:
         write_file(out, text.encode(), 0o600)
         answer({"file": str(out)}, [f"certificate written to {out}"])
     else:
         # Without --json the certificate alone goes to stdout, ready for a file: its bytes are what is checked.
         answer({"certificate": text}, [text])
+        sys.stdout.flush()  # a full disk shows here, and not after the link is gone
+    if found["consent"] is not None:
+        common.order(home, "erase.delivered", {"consent": found["consent"]}, common.LONG_TIMEOUT_S)
 
 
 @erase.command("audit")

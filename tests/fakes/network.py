@@ -504,3 +504,11 @@ def attested(net: Net, batch: Digest, at: int) -> bytes:
 
 
 __all__ = ["Clock", "Door", "Net", "SharedTrainer", "attested", "dataset", "network", "spec"]
+
+
+async def receipt(node: Node, who: Digest | str) -> dict[str, Any]:
+    """An erasure's certificate, fetched and in safe hands, as the command line does it."""
+    document, consent = await node.erasing.receipt(node, who)
+    if consent is not None:
+        await node.erasing.delivered(node, consent)
+    return document

@@ -17,7 +17,7 @@ from node import attestation, certificate, document
 from node.attestation import Attestation
 from node.errors import InputError, NotFound, Refused, VerificationFailed
 from node.home import Home
-from tests.fakes.network import Net, SharedTrainer, attested, network, spec
+from tests.fakes.network import Net, SharedTrainer, attested, network, receipt, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
 
@@ -116,7 +116,7 @@ def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, 
             await erasing.attested(node, badge)
             await net.until(lambda: len(node.history.erasures[batch].attested) == 2)
             consent = next(iter(node.history.withdrawals))
-            paper = document.write(await erasing.receipt(node, consent))
+            paper = document.write(await receipt(node, consent))
             assert b"could not tell" not in paper
             found = certificate.check(paper, net.network)
             assert levels(found) == ["L0", "L1", "L2", "L3", "L4", "P"]

@@ -141,7 +141,7 @@ def test_a_file_that_was_cut_off_is_refused(cut: int) -> None:
         DATA + b"\n",
         DATA.rstrip() + b" ",
         DATA.replace(b'{"', b'{ "', 1),
-        DATA.replace(b"koinon.certificate/3", b"koinon.certificate/2"),
+        DATA.replace(b"koinon.certificate/4", b"koinon.certificate/3"),
         json.dumps(json.loads(DATA), indent=1).encode(),
     ],
 )

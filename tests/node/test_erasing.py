@@ -37,7 +37,7 @@ from node.records import (
 )
 from node.simulate import Replay, roots, simulation
 from node.study import Study, parse_sections
-from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
+from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, receipt, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
 
@@ -114,7 +114,7 @@ async def test_an_erasure_after_the_study_replays_it_purges_it_and_closes(
         assert again["erasure"] == erasure
         assert again["receipt"] == asked["receipt"]
         with pytest.raises(NotFound, match="no certificate yet"):
-            await node.erasing.receipt(node, leaf.consent_id)
+            await receipt(node, leaf.consent_id)
         await ready(net, erasure)
 
         # the replay: same rounds, a new line, without the record
@@ -143,12 +143,12 @@ async def test_an_erasure_after_the_study_replays_it_purges_it_and_closes(
         assert set(shown["confirmed_by"]) <= {0, 2, 3}
         assert len(shown["confirmed_by"]) >= 2, "n-1-f others; a verdict after theirs is late, not needed"
 
-        paper = await node.erasing.receipt(node, leaf.consent_id)
+        paper = await receipt(node, leaf.consent_id)
         await reach(net, erasure, "closed")
         assert vault.holdings(study)[0].consent_id != leaf.consent_id
         with pytest.raises(NotFound):
-            await node.erasing.receipt(node, leaf.consent_id)
-        bare = await node.erasing.receipt(node, Digest.from_hex(erasure))
+            await receipt(node, leaf.consent_id)
+        bare = await receipt(node, Digest.from_hex(erasure))
         assert "annex" not in bare
         assert certificate.check(document.write(bare), net.network)["annex"] is None
         checked = certificate.check(document.write(paper), net.network)
@@ -192,7 +192,7 @@ async def test_an_erasure_while_the_study_trains_stops_use_at_once_and_training_
         assert branch.number == 1
         for at in range(4):
             assert not any(used_in(net.nodes[at], 1, leaf.leaf_key).values())
-        await node.erasing.receipt(node, leaf.consent_id)
+        await receipt(node, leaf.consent_id)
         await reach(net, asked["erasure"], "closed")
 
 
@@ -231,7 +231,7 @@ async def test_rapid_retraining_by_the_network_is_the_simulation_of_it_and_the_s
 
         shown = node.erasing.status(Digest.from_hex(asked["erasure"]), node.now)
         assert (shown["plan"]["method"], shown["plan"]["exact"], shown["method_refused"]) == ("rapid", True, None)
-        paper = document.write(await node.erasing.receipt(node, leaf.consent_id))
+        paper = document.write(await receipt(node, leaf.consent_id))
         checked = certificate.check(paper, net.network)
         assert (checked["method"], checked["exact"]) == ("rapid", True)
         assert "by the exact unlearning method rapid" in checked["claims"][2]["sentence"]
@@ -281,7 +281,7 @@ async def test_an_approximate_method_gives_old_lengths_to_new_updates_and_is_nam
         assert (shown["plan"]["method"], shown["plan"]["exact"], shown["method_refused"]) == ("federaser", False, None)
         assert [one["level"] for one in shown["claims"]] == ["L0", "L1", "L2~", "P"]
         assert shown["evidence_missing"] == ["L4"]
-        paper = await node.erasing.receipt(node, leaf.consent_id)
+        paper = await receipt(node, leaf.consent_id)
         checked = certificate.check(document.write(paper), net.network)
         assert (checked["method"], checked["exact"]) == ("federaser", False)
         assert "by the APPROXIMATE unlearning method federaser" in checked["claims"][2]["sentence"]
@@ -312,7 +312,7 @@ async def test_a_ridge_head_is_made_anew_in_one_round(tmp_path: Path, trainer: S
         for at in range(4):
             assert not any(used_in(net.nodes[at], 1, leaf.leaf_key).values())
             assert not any(net.nodes[at].participant.store.has(root) for height, root in before.items() if height)
-        paper = await node.erasing.receipt(node, leaf.consent_id)
+        paper = await receipt(node, leaf.consent_id)
         checked = certificate.check(document.write(paper), net.network)
         assert (checked["method"], checked["exact"]) == ("ridge", True)
         assert "L2" in [claim["level"] for claim in checked["claims"]]
@@ -393,7 +393,7 @@ async def test_a_card_works_at_any_member_and_a_silent_hospital_cannot_stop_the_
         opening = node.participant.store.notices(opened.batch, "OpeningNotice")[0]
         assert isinstance(opening, OpeningNotice)
         assert opening.requests == ((card.consent_id, relay_salt(card.request_erasure)),)
-        paper = await node.erasing.receipt(node, card.consent_id)
+        paper = await receipt(node, card.consent_id)
         assert certificate.check(document.write(paper), net.network)["erasure"] == erasure
         await reach(net, erasure, "closed")
         await net.until(lambda: not relay.participant.store.notices_of_kind("ErasureNotice"))
@@ -431,7 +431,7 @@ async def test_a_consent_that_was_in_no_included_set_costs_no_replay(tmp_path: P
         assert (plan.branch, plan.base_height, plan.target_height) == (0, 2, 2)
         assert node.participant.store.has(model), "the model knows nothing of the consent and stays"
         consent = Digest.from_hex(asked["consents"][0])
-        paper = await node.erasing.receipt(node, consent)
+        paper = await receipt(node, consent)
         await reach(net, asked["erasure"], "closed", at=3)
         checked = certificate.check(document.write(paper), net.network)
         assert checked["method"].startswith("no replay")
@@ -464,7 +464,7 @@ async def test_two_hospitals_take_turns_and_a_chain_that_is_away_delays_no_stop(
             for node in net.nodes.values():
                 assert not any(used_in(node, member, key).values())
         for node, asked in ((one, first), (two, second)):
-            paper = await node.erasing.receipt(node, Digest.from_hex(asked["consents"][0]))
+            paper = await receipt(node, Digest.from_hex(asked["consents"][0]))
             certificate.check(document.write(paper), net.network)
             await reach(net, asked["erasure"], "closed", at=node.participant.me or 0)
 
@@ -567,7 +567,7 @@ async def test_a_failed_round_leaves_neither_model_nor_update_not_even_where_nob
         await net.finish(study, at=(0, 1, 2))
         await ready(net, asked["erasure"])
         leaf = leaf_of(node, study, "patient-1-0")
-        await node.erasing.receipt(node, leaf.consent_id)
+        await receipt(node, leaf.consent_id)
         await net.until(lambda: state(net, 1, asked["erasure"]).startswith("closed"))
         for index in (3, 4):
             await net.start(index)
@@ -590,6 +590,94 @@ async def test_whose_records_are_erased_is_told_to_the_study_alone(tmp_path: Pat
         await net.until(lambda: ("opening", batch) in node.erasing._busy)
         for outside in (3, 4):
             assert not net.nodes[outside].participant.store.notices(batch, "OpeningNotice")
+
+
+async def test_a_hospital_stops_no_clock_by_opening_another_batch_that_it_does_not_show(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node, relay = net.nodes[1], net.nodes[3]
+        vault = node.participant.vault
+        assert vault is not None
+        card = vault.card(vault.find("patient-1-2")[0].consent_id)
+
+        async def silent(*given: Any) -> bool:
+            return False
+
+        monkeypatch.setattr(node, "offer_in", silent)
+        monkeypatch.setattr(node, "offer_to", silent)
+        monkeypatch.setattr(node.erasing, "relayed", silent)
+        asked = await relay.erasing.request(relay, card=cards.encode(card))
+        assert asked["handed"], "it took the request, and does nothing about it"
+        await node.erasing.request(node, patient="patient-1-1")
+        await net.until(lambda: bool(net.of(ErasureOpened)))
+        await net.until(lambda: any(one.poster == 3 for one in net.of(ErasureOpened)))
+        opened = {one.poster: one for one in net.of(ErasureOpened)}
+        assert opened[3].opened_at <= opened[1].opened_at + RELAY_S + 30
+        assert opened[3].due_at == asked["due_at"]
+
+
+async def test_a_copy_that_another_study_needs_stays_and_no_training_is_ended_for_it(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        first = await net.play(spec(rounds=1))
+        second = await net.create(spec("second", rounds=1))
+        await net.finish(second)
+        node, forgotten = net.nodes[1], []
+
+        async def forgets() -> None:
+            forgotten.append(net.clock())
+
+        monkeypatch.setattr(node, "trainer_forget", forgets)
+        withdrawn, erased = leaf_of(node, first, "patient-1-1"), leaf_of(node, first, "patient-1-3")
+        await node.desk.withdraw(node, consent=withdrawn.consent_id)
+        asked = await node.erasing.request(node, consent=erased.consent_id)
+        await ready(net, asked["erasure"])
+        third = await net.create(spec("third", rounds=1))
+        await net.finish(third)
+        assert not forgotten
+        vault = node.participant.vault
+        assert vault is not None
+        assert all(one.has_copy for one in vault.find("patient-1-3"))
+        shown = node.erasing.status(Digest.from_hex(asked["erasure"]), node.now)
+        assert shown["copy_stays"]
+        assert not net.nodes[2].erasing.status(Digest.from_hex(asked["erasure"]))["copy_stays"], "nobody else is told"
+        paper = await receipt(node, erased.consent_id)
+        assert "stays where another consent of the same patient" in " ".join(paper["exceptions"]["remains"])
+
+        for one in vault.find("patient-1-1"):
+            if one.study in (second, third):
+                await node.desk.withdraw(node, consent=one.consent_id)
+        await net.until(lambda: bool(forgotten))
+        assert not any(one.has_copy for one in vault.find("patient-1-1"))
+
+
+async def test_an_annex_is_given_again_until_somebody_has_it(tmp_path: Path, trainer: SharedTrainer) -> None:
+    """The answer may be lost, or the disk full where it is to be written: nothing is destroyed before."""
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        leaf = leaf_of(node, study, "patient-1-0")
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        with pytest.raises(NotFound, match="no certificate was made"):
+            await node.erasing.delivered(node, leaf.consent_id)
+        await ready(net, asked["erasure"])
+        first, consent = await node.erasing.receipt(node, batch)
+        assert consent == leaf.consent_id
+        await net.kill(1)
+        node = await net.start(1)
+        await net.until(lambda: node.ready and net.certified(batch, 1))
+        again, _ = await node.erasing.receipt(node, leaf.consent_id)
+        assert again["annex"]["first_use"] == first["annex"]["first_use"] is not None
+        assert not node.history.erasures[batch].closed
+        await node.erasing.delivered(node, leaf.consent_id)
+        await net.until(lambda: state(net, 1, asked["erasure"]).startswith("closed"))
+        await node.erasing.delivered(node, leaf.consent_id)
+        kept, consent = await node.erasing.receipt(node, batch)
+        assert (consent, "annex" in kept) == (None, False)
 
 
 async def test_a_round_that_runs_hides_no_stray_model_and_loses_none(tmp_path: Path, trainer: SharedTrainer) -> None:
@@ -683,7 +771,7 @@ async def test_a_member_that_is_away_is_waited_for_then_named_and_attests_when_i
         asked = await node.erasing.request(node, patient="patient-1-0", method=method)
         await ready(net, asked["erasure"])
         assert node.erasing.status(Digest.from_hex(asked["erasure"]), node.now)["pair_attested"] == [0, 1, 2]
-        paper = await node.erasing.receipt(node, Digest.from_hex(asked["consents"][0]))
+        paper = await receipt(node, Digest.from_hex(asked["consents"][0]))
         checked = certificate.check(document.write(paper), net.network)
         assert checked["exceptions"]["members"] == [{"index": 3, "name": "member-4"}]
         await reach(net, asked["erasure"], "closed_with_exceptions")
@@ -708,7 +796,7 @@ async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
         await net.kill(1)
         node = await net.start(1)
         await ready(net, asked["erasure"])
-        paper = await node.erasing.receipt(node, Digest.from_hex(asked["consents"][0]))
+        paper = await receipt(node, Digest.from_hex(asked["consents"][0]))
         assert certificate.check(document.write(paper), net.network)["annex"]["first_use"] is not None
         await reach(net, asked["erasure"], "closed")
         assert any(one.members >> 1 & 1 for one in net.of(PurgesAttested)), "the hospital attests like everybody"
@@ -738,7 +826,7 @@ async def test_a_hospital_that_leaves_takes_everything_along(tmp_path: Path, tra
         assert [one.final.result.included for one in replayed if one.final is not None] == [0b1101, 0b1101]
         assert not vault.row_numbers(ROLE_TRAIN), "the copy is gone"
         for consent in asked["consents"]:  # each patient has a certificate of its own
-            paper = await node.erasing.receipt(node, Digest.from_hex(consent))
+            paper = await receipt(node, Digest.from_hex(consent))
             checked = certificate.check(document.write(paper), net.network)
             assert checked["annex"]["consent_id"] == consent
         await reach(net, erasure, "closed")
@@ -768,7 +856,7 @@ async def test_a_withdrawal_asks_for_erasure_where_the_form_promises_it_and_a_re
         assert history.erasures[batch].opened.controller == 1
         await ready(net, batch.hex())
         assert leaf.leaf_key not in [one.leaf_key for one in vault.leaves(study) if one.rows]
-        await node.erasing.receipt(node, leaf.consent_id)
+        await receipt(node, leaf.consent_id)
         await reach(net, batch.hex(), "closed")
 
         node.desk.review_s = 10_000
@@ -892,7 +980,7 @@ async def test_a_certificate_holds_across_rotations_and_refuses_the_keys_before_
             new[at] = (await net.rotate(at))[0].ledger
             await net.until(lambda e=epoch: all(n.history.registry.epoch == e for n in net.nodes.values()))  # type: ignore[misc]
         await ready(net, asked["erasure"])
-        first = await node.erasing.receipt(node, Digest.from_hex(asked["erasure"]))
+        first = await receipt(node, Digest.from_hex(asked["erasure"]))
         checked = certificate.check(document.write(first), net.network)
         # The erasure goes on with the keys it was opened with; what came after the rotation is by the new ones.
         two, one = keys_of(checked, 2), keys_of(checked, 1)
@@ -910,7 +998,7 @@ async def test_a_certificate_holds_across_rotations_and_refuses_the_keys_before_
         # An erasure opened after the rotations: nothing in it is by a key before them.
         asked = await node.erasing.request(node, patient="patient-1-1")
         await ready(net, asked["erasure"])
-        paper = await node.erasing.receipt(node, Digest.from_hex(asked["erasure"]))
+        paper = await receipt(node, Digest.from_hex(asked["erasure"]))
         paper = {**paper, "annex": None}
         checked = certificate.check(document.write(paper), net.network)
         two = keys_of(checked, 2)

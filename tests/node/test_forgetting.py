@@ -48,7 +48,7 @@ from tests.fakes.attacks import (
     global_view,
     hospital_view,
 )
-from tests.fakes.network import QUARTER_END, Net, WatchedNode, network
+from tests.fakes.network import QUARTER_END, Net, WatchedNode, network, receipt
 
 pytestmark = pytest.mark.slow  # whole networks in memory
 
@@ -241,10 +241,10 @@ async def erase_the_canary(folder: Path) -> Erased:
             await until_ready(net, HOSPITAL, batch)
             documents["proof of non-use"] = (consent, prove(net, study, consent))
             documents["neighbour's proof"] = (neighbour, prove(net, study, neighbour))
-            paper = await node.erasing.receipt(node, consent)
+            paper = await receipt(node, consent)
             documents["certificate"] = (consent, document.write(paper))
             await net.until(lambda: state_of(node.history.erasures[batch], node.history).value == "closed")
-            bare = await node.erasing.receipt(node, batch)
+            bare = await receipt(node, batch)
             documents["certificate without annex"] = (consent, document.write(bare))
             await net.until(
                 lambda: not any(one.participant.store.notices_of_kind("OpeningNotice") for one in net.nodes.values())
@@ -510,7 +510,7 @@ async def test_the_pair_attack_finds_nobody_in_what_members_still_hold(tmp_path:
                     batches.append((hospital, Digest.from_hex(asked["erasure"])))
             for hospital, batch in batches:
                 await until_ready(net, hospital, batch)
-                await net.nodes[hospital].erasing.receipt(net.nodes[hospital], batch)
+                await receipt(net.nodes[hospital], batch)
             history = net.nodes[0].history
             await net.until(
                 lambda: all(state_of(history.erasures[batch], history).value == "closed" for _, batch in batches), 240

@@ -14,7 +14,7 @@ from crypto.digest import Digest
 from crypto.sealing import BlobKind
 from node import keystore
 from node.metrics import COUNTERS, GAUGES, LABELLED, render
-from tests.fakes.network import Net, SharedTrainer, WatchedNode, network, spec
+from tests.fakes.network import Net, SharedTrainer, WatchedNode, network, receipt, spec
 
 OPERATIONS = Path(__file__).resolve().parents[2] / "docs" / "OPERATIONS.md"
 
@@ -73,7 +73,7 @@ async def test_no_log_of_a_life_with_an_erasure_names_a_patient_or_a_key(
             batch = Digest.from_hex(asked["erasure"])
 
             await net.until(lambda: net.certified(batch, 1), 200.0)
-            await first.erasing.receipt(first, batch)
+            await receipt(first, batch)
             await net.kill(3)
             await net.start(3)  # a start logs, too
             await net.until(lambda: net.finished(study, 3), 200.0)

@@ -24,7 +24,7 @@ from node.records import (
     Withdrawn,
 )
 from node.succession import check_at_rest, described
-from tests.fakes.network import Net, SharedTrainer, network, spec
+from tests.fakes.network import Net, SharedTrainer, network, receipt, spec
 
 PATIENCE_S = 300.0  # real seconds: training and a replay
 ELSEWHERE = Contracts(2**40, *(bytes([7] * 19 + [n]) for n in range(4)))
@@ -86,7 +86,7 @@ async def test_an_erasure_without_a_plan_goes_over_the_move_and_is_planned_there
         assert len(opened) == 2, "its hospital opens it again, under its id and with its due date"
         assert [one.batch for one in planned] == [batch]
         await net.until(lambda: all(net.finished(study, at) for at in net.nodes), PATIENCE_S)
-        checked = certificate.check(document.write(await node.erasing.receipt(node, consent)), net.network)
+        checked = certificate.check(document.write(await receipt(node, consent)), net.network)
         assert [one["finding"] for one in checked["annex"]["first_use"]] == ["present"]
         await net.until(lambda: node.history.erasures[batch].closed is not None, PATIENCE_S)
 
@@ -136,7 +136,7 @@ async def test_a_network_moves_in_the_middle_of_its_study_and_an_erasure_reaches
         assert len(roots) == 1
 
         # its certificate leads from the first founders over the move, and names rounds of both deployments
-        paper = document.write(await node.erasing.receipt(node, early.consent_id))
+        paper = document.write(await receipt(node, early.consent_id))
         checked = certificate.check(paper, net.network)
         assert checked["issuers"] == "checked"
         assert [one["finding"] for one in checked["annex"]["first_use"]] == ["present"]

@@ -22,7 +22,7 @@ async def run() -> dict[str, bytes]:
     """File name -> contents."""
     from crypto.digest import Digest
     from node import document, proof
-    from tests.fakes.network import SharedTrainer, attested, network, spec
+    from tests.fakes.network import SharedTrainer, attested, network, receipt, spec
 
     trainer = SharedTrainer()
     try:
@@ -47,7 +47,7 @@ async def run() -> dict[str, bytes]:
             )
             await node.erasing.attested(node, attested(net, batch, 1))
             await net.until(lambda: bool(node.history.erasures[batch].attested))
-            paper = await node.erasing.receipt(node, one.consent_id)
+            paper = await receipt(node, one.consent_id)
             if len(paper["head"]["votes"]) < 4:
                 raise SystemExit("a member's vote came too late; the tests need all four: run this again")
             bare = {key: value for key, value in paper.items() if key != "annex"}

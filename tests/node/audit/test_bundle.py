@@ -37,6 +37,7 @@ from node.follower import logged_of
 from node.history import History
 from node.home import open_home, read_network
 from node.vault import Vault
+from tests.fakes.network import receipt
 from tests.node.audit.audit_kit import (
     MEMBERS,
     PATIENTS,
@@ -179,7 +180,7 @@ def test_a_delivered_certificate_goes_along_without_its_annex(purged: Path, tmp_
     async def deliver(url: str) -> dict[str, Any]:
         async with running_nodes(net, url) as nodes:
             with as_the_officer(net, nodes[1], 1, "erase.receipt"):
-                document = await nodes[1].erasing.receipt(nodes[1], "MRN-1-03")
+                document = await receipt(nodes[1], "MRN-1-03")
             await until(lambda: all(e.closed for node in nodes for e in node.history.erasures.values()))
         return document
 
