@@ -318,18 +318,26 @@ class Desk:
         return {"consents": list(uses), "posted": posted, "used_without_consent": uses, "in_flight": self._in_flight()}
 
     def _uses(self, consent: Digest) -> list[dict[str, Any]]:
-        """The agreed rounds whose set of ours holds the consent; `used` None: our set is not here any more."""
+        """The rounds, on every line, whose set of ours held the consent; `used` None: it cannot be told any more."""
+        used = {proof.PRESENT: True, proof.UNKNOWN: None}
+        return [
+            {"branch": one["branch"], "height": one["height"], "used": used[one["finding"]]}
+            for one in self.findings(consent)
+            if one["finding"] in used
+        ]
+
+    def findings(self, consent: Digest) -> list[dict[str, Any]]:
+        """`proof.findings` of a consent of ours, in rounds that it can have been in."""
         annex, history = self.vault.annex(consent), self._node.history
-        out: list[dict[str, Any]] = []
-        for one in proof.agreed_rounds(history, annex.study, 1):
-            try:
-                entry = proof.round_entry(history, self._node, one, self.member, annex.leaf_key)
-            except NodeError:
-                out.append({"height": one.opened.height, "used": None})
-                continue
-            if entry["finding"] == proof.PRESENT:
-                out.append({"height": one.opened.height, "used": True})
-        return out
+        issued = min((one.issued for one in self.vault.find(consent)), default="")
+        withdrawn = history.withdrawn_at(consent)
+        found = []
+        for one in proof.findings(history, self._node, annex.study, self.member, annex.leaf_key):
+            opened = history.rounds[Digest.from_hex(one["round_id"])].opened.opened_at
+            early = enrolment.today(opened).isoformat() < issued
+            if one["finding"] != proof.UNKNOWN or not (early or (withdrawn is not None and opened > withdrawn)):
+                found.append(one)
+        return found
 
     def forms(self, study: Digest) -> list[dict[str, Any]]:
         """The study's forms, their DUO codes, and whether they allow its purpose."""

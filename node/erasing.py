@@ -1243,8 +1243,32 @@ class Erasing:
         if erasure.confirmed is None and erasure.closed is None:
             for number in range(lengths.wanted(erasure)):  # before they go; a turn each, for updates are opened
                 await node.core(self._keep_length, erasure, number)
+        for one in await node.core(self._own_condemned, batch, node.now):  # a turn each, for sets are opened
+            await node.core(self._note_set, one)
         for notice in await node.core(self._purge_here, batch, node.now):
             await node.offer(notice)
+
+    def _own_condemned(self, batch: Digest, now: int) -> list[RoundHistory]:
+        """Rounds of which a set of ours that is still here has to go."""
+        contents, me = self._condemned(batch, self._erasure(batch), now).contents, self._node.me
+        found = []
+        for one in self._history.rounds.values() if me is not None else ():
+            notice = None if me not in one.commits else proof.standing(self._node, one, me)
+            if notice is not None and notice.set.cipher_root in contents and self._store.has(notice.set.cipher_root):
+                found.append(one)
+        return found
+
+    def _note_set(self, one: RoundHistory) -> None:
+        """Note whose records the set held: the others of it can still ask what was disclosed of them, and to whom."""
+        assert self._node.me is not None
+        notice = proof.standing(self._node, one, self._node.me)
+        assert notice is not None
+        try:
+            entries = self._node.open_set(notice).entries
+        except NodeError as error:
+            log.warning("own set unreadable", round=one.opened.height, error=error.message)
+            return
+        self._vault.note_set(one.opened.round_id, (entry.leaf_key for entry in entries))
 
     def _keep_length(self, erasure: ErasureHistory, number: int) -> None:
         if self._node.me is not None:
@@ -1596,7 +1620,7 @@ class Erasing:
         erasure, consents = self._erasure(batch), self._consents(batch)
         linked = [one for one in consents if self._is_linked(one)]
         for consent in linked:
-            self._archive(erasure, consent, self._uses(batch))
+            self._archive(erasure, consent, {**self._uses_of(erasure, consent), **self._uses(batch)})
         self._vault.destroy_link(*linked)
         self._note_asked((), gone=consents)
         for name in ("first-use", "delivered"):
@@ -1604,6 +1628,12 @@ class Erasing:
         for consent in consents:
             self._store.forget_notices(consent, "ErasureNotice")
         self._store.checkpoint()
+
+    def _uses_of(self, erasure: ErasureHistory, consent: Digest) -> dict[Digest, bool]:
+        """In which rounds of any line our sets held a consent of ours: also on lines that serve no more."""
+        study, key = erasure.opened.study, self._vault.annex(consent).leaf_key
+        found = proof.findings(self._history, self._node, study, erasure.opened.controller, key)
+        return {Digest.from_hex(one["round_id"]): True for one in found if one["finding"] == proof.PRESENT}
 
     def outlive(self, batch: Digest, consent: Digest) -> None:
         """Archive an erased consent of a vault that came back from a backup made before its erasure."""

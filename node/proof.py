@@ -12,7 +12,7 @@ exchanged); what the hospital's committed data set says about the leaf. Consecut
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import dataclass
 from dataclasses import fields as dataclass_fields
 from itertools import pairwise
@@ -41,6 +41,8 @@ SCHEMA: Final = "koinon.proof/1"
 MAX_PROOF_BYTES: Final = 1 << 26
 
 ABSENT, PRESENT, NOT_INCLUDED, NO_COMMIT = "absent", "present", "not-included", "no-commit"
+UNKNOWN: Final = "unknown"
+"""Of `findings` alone: the set cannot be opened here any more, and nobody noted what it held."""
 """What a round can say: the committed data had no such leaf; it had one; the commitment did not count; there was none
 (an abstention, a suspension or silence)."""
 
@@ -228,22 +230,32 @@ def standing(node: Participant, one: RoundHistory, member: int) -> CommitNotice 
 
 
 def findings(history: History, node: Participant, study: Digest, hospital: int, key: Digest) -> list[dict[str, Any]]:
-    """In which rounds, on every branch, the leaf `key` was in the set that a hospital committed to: what a proof would
-    say, without its evidence. Only rounds whose set can be opened here; revealed, whether or not it was included."""
+    """In which rounds, on every line, the leaf `key` was in the set that a hospital committed to: what a proof would
+    say, without its evidence; included or not. By the sets, and by what the hospital noted of its own that are gone.
+
+    Returns:
+        {round_id, branch, height, finding: present, absent or unknown} of every round it committed in, as they opened.
+    """
     found = []
     for one in history.rounds.values():
-        notice = standing(node, one, hospital) if one.opened.study == study else None
-        if notice is None:
+        if one.opened.study != study or hospital not in one.commits:
             continue
-        try:
-            entries = node.open_set(notice).entries
-        except NodeError:
-            continue  # purged, or its retention is over
-        opened = one.opened
-        present = PRESENT if key in dataset_map(entries) else ABSENT
+        opened, leaves = one.opened, _leaves_of(node, one, hospital)
+        finding = UNKNOWN if leaves is None else PRESENT if key in leaves else ABSENT
         place = {"round_id": opened.round_id.hex(), "branch": opened.branch, "height": opened.height}
-        found.append({**place, "finding": present})
+        found.append({**place, "finding": finding})
     return found
+
+
+def _leaves_of(node: Participant, one: RoundHistory, hospital: int) -> Set[Digest] | None:
+    notice = standing(node, one, hospital)
+    if notice is not None:
+        try:
+            return {entry.leaf_key for entry in node.open_set(notice).entries}
+        except NodeError:
+            pass  # purged, or its retention is over
+    ours = node.vault is not None and hospital == node.me
+    return node.vault.noted_set(one.opened.round_id) if ours and node.vault is not None else None
 
 
 def _inclusion(proof: Inclusion) -> dict[str, Any]:

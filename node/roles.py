@@ -58,6 +58,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "consent.list": (("dpo",), False),
     "consent.cards": (("dpo",), False),
     "audit.prove": (("dpo", "auditor"), False),
+    "audit.uses": (("dpo", "auditor"), False),
     "audit.disclosures": (("dpo",), False),
     "audit.open": (("dpo",), False),
     "erase.request": (("dpo",), False),
@@ -87,7 +88,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
 it holds nothing about anybody, and supervisors ask it."""
 
 BY_CARD: Final = frozenset(
-    {"consent.withdraw", "erase.request", "erase.plan", "erase.status", "audit.prove", "audit.disclosures"}
+    "consent.withdraw erase.request erase.plan erase.status audit.prove audit.uses audit.disclosures".split()
 )
 """Orders that every role may carry in when a card is shown: the card is the patient's own word."""
 

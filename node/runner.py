@@ -70,6 +70,7 @@ READS = frozenset(
         "erase.plan",
         "erase.status",
         "audit.prove",
+        "audit.uses",
         "audit.disclosures",
         "model.evaluate",
         "model.export",
@@ -450,6 +451,7 @@ class Orders:
             "consent.import": self._import,
             "consent.export": self._held,
             "audit.prove": self._prove,
+            "audit.uses": self._uses,
             "audit.disclosures": self._disclosures,
             "audit.open": self._open_audit,
             "erase.request": self._erase,
@@ -689,10 +691,33 @@ class Orders:
         )
 
     async def _disclosures(self, body: dict[str, Any]) -> dict[str, Any]:
-        return {"rows": await self._node.core(self._account, body)}
+        return await self._node.core(self._account, body)
 
-    def _account(self, body: dict[str, Any]) -> list[dict[str, Any]]:
-        """To whom updates computed from a patient's records went: by the sets, and by the archive for the erased."""
+    async def _uses(self, body: dict[str, Any]) -> dict[str, Any]:
+        return await self._node.core(self._find_uses, body)
+
+    def _find_uses(self, body: dict[str, Any]) -> dict[str, Any]:
+        """In which rounds of every line a consent's leaf was in its hospital's set, as far as this node can tell."""
+        who = _who(body)
+        if "patient" in who:
+            raise InputError("this is about a consent: name it, or show its card")
+        if "consent" in who:
+            study = self._desk.vault.annex(who["consent"]).study
+            found = self._desk.findings(who["consent"])
+            return {"study": study.hex(), "hospital": self._desk.member, "rounds": found}
+        card = cards.parse(who["card"])
+        cards.check_network(card, self._opened.network)
+        study, hospital = card.origin.study, card.origin.member
+        if study not in self._node.history.studies:
+            raise NotFound(f"study {study.hex()[:12]} is not on the chain, as far as it is read here")
+        found = proof.findings(self._node.history, self._node.participant, study, hospital, card.leaf_key)
+        return {"study": study.hex(), "hospital": hospital, "rounds": found}
+
+    def _account(self, body: dict[str, Any]) -> dict[str, Any]:
+        """To whom updates computed from a patient's records went: by the sets, and by the archive for the erased.
+
+        `unknown`: rounds of which neither can tell.
+        """
         who, history, vault = _who(body), self._node.history, self._desk.vault
         if "card" in who:
             who = {"consent": cards.parse(who["card"]).consent_id}
@@ -704,12 +729,16 @@ class Orders:
             if not archived:
                 raise
             held = ()
-        rows = disclosures.of_archive(self._desk.hospital, archived)
+        rows, unknown = disclosures.of_archive(self._desk.hospital, archived), []
         for one in held:
-            key, study = vault.annex(one.consent_id).leaf_key, one.study
-            uses = proof.findings(history, self._node.participant, study, one.member, key)
-            rows += disclosures.of_consent(history, self._node.participant.study(study).study.name, one.member, uses)
-        return sorted(rows, key=lambda row: (row["date"], row["recipient"]))
+            name, uses = self._node.participant.study(one.study).study.name, self._desk.findings(one.consent_id)
+            rows += disclosures.of_consent(history, name, one.member, uses)
+            unknown += [
+                {"study": name, "branch": use["branch"], "round": use["height"]}
+                for use in uses
+                if use["finding"] == proof.UNKNOWN
+            ]
+        return {"rows": sorted(rows, key=lambda row: (row["date"], row["recipient"])), "unknown": unknown}
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
         method = None if body.get("method") is None else str(body["method"])

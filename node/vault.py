@@ -1465,9 +1465,14 @@ class Vault:
                     kept.append(person)
                 else:
                     doomed.append(("person", name.encode()))
+            leaves = {found["leaf_key"] for found in here.values()}
             with self._use.transaction():
                 for person in kept:
                     self._use.put("person", person["pseudonym"].encode(), person)
+                for one in self._use.all("set"):
+                    if leaves & set(one["leaves"]):
+                        left = {**one, "leaves": [leaf for leaf in one["leaves"] if leaf not in leaves]}
+                        self._use.put("set", bytes.fromhex(one["round"]), left)
             self._use.destroy(doomed)
             self._finish()
             if self._has_key:
@@ -1480,6 +1485,24 @@ class Vault:
         access = _ACCESS.get()
         mine = access is not None and access.vault is self and access.key is not None
         return mine or self._standing is not None
+
+    # ----------------------------------------------------------------------------------------------------------------
+    # Accounting
+
+    def note_set(self, round_id: Digest, leaf_keys: Iterable[Digest]) -> None:
+        """Keep which leaves a set of ours held, before it is deleted: disclosures have to be accounted for.
+
+        One row a round, as a set is. `destroy_link` takes the leaves of erased consents out of all of them.
+        """
+        with self._lock, self._use.transaction():
+            kept = {"round": round_id.hex(), "leaves": sorted(one.hex() for one in leaf_keys)}
+            self._use.put("set", round_id, kept)
+
+    def noted_set(self, round_id: Digest) -> frozenset[Digest] | None:
+        """The leaves of a set of ours that is gone, without those of erased consents; None: nothing was noted."""
+        with self._lock:
+            found = self._use.get("set", round_id)
+        return None if found is None else frozenset(map(Digest.from_hex, found["leaves"]))
 
     # ----------------------------------------------------------------------------------------------------------------
     # Restore guard

@@ -14,6 +14,7 @@ from crypto.sealing import BlobKind, open_blob
 from node import methods
 from node.audit.checks import Audit, commit_notices
 from node.audit.home import NotChecked
+from node.audit.rounds import covered_by_purge
 from node.audit.records import (
     equal,
     erasure_name,
@@ -124,15 +125,15 @@ def method_is_allowed(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Iter
 def _leaves_unused(audit: Audit, batch: Digest, erasure: ErasureHistory, leaves: frozenset[Digest]) -> Iterable[str]:
     plan = erasure.plan
     assert plan is not None
-    unread = 0
+    unread, replaced = 0, covered_by_purge(audit.history)
     for one in audit.history.path(plan.study, plan.branch):
         if one.final is None or not one.final.result.included >> erasure.opened.controller & 1:
             continue
         controller = erasure.opened.controller
         notice = commit_notices(audit, one).get(controller)
         plain = None if notice is None else _set_of(audit, one, notice)
-        if plain is None:
-            unread += 1
+        if plain is None:  # a later erasure deletes what it replaces, and its own plan is looked at by itself
+            unread += one.opened.round_id not in replaced
             continue
         where = f"{erasure_name(batch)}, {round_name(one)}, set of member {controller}"
         used = any(entry.leaf_key in leaves for entry in plain.entries)

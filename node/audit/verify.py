@@ -183,13 +183,16 @@ def verify_home(home: Path, password: str | None) -> Report:
     return _verify_home(home, password, None).report()
 
 
-def verify_network(home: Path) -> Report:
+def verify_network(home: Path, tell: Callable[[str], None] = lambda _: None) -> Report:
     """Verify every node home of a network home, the chain's journal, and that they agree.
 
-    Each home's password comes from the file its configuration names; one without is verified without.
+    Each home's password comes from the file its configuration names; one without is verified without. `tell` hears of
+    each home before it is read.
     """
     outcomes: dict[str, _HomeOutcome] = {}
-    for path in node_homes(home):
+    homes = node_homes(home)
+    for place, path in enumerate(homes, 1):
+        tell(f"verifying {path.name} ({place} of {len(homes)})")
         password, why = _password(path)
         outcomes[path.name] = _verify_home(path, password, path.name, why)
     results = [result for outcome in outcomes.values() for result in outcome.results]

@@ -59,7 +59,7 @@ def verify(home: Path | None, bundle: Path | None, network: Path | None) -> None
     elif home is None or network is not None:
         raise click.UsageError("--network goes with --bundle" if home else "name either --home or --bundle")
     elif is_network_home(home):
-        report = verify_network(home).to_json()
+        report = verify_network(home, progress).to_json()
     else:
         report = verify_home(home, _password(home)).to_json()
     rows = [(one.get("home") or "-", one["name"], one["status"], one.get("why") or "-") for one in report["checks"]]
@@ -236,8 +236,9 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
     Examples: koinon audit consent --home NET/member-1 --consent ID
               koinon audit consent --home NET/auditor --card card.json
 
-    Which rounds used the records is in sealed sets: the hospital that holds the consent, or whoever shows the card,
-    reads them. Anywhere else the answer says that it is not known here. With --csv: the rounds.
+    Which rounds used the records, on every line of the study, is in sealed sets: the hospital that holds the consent,
+    or whoever shows the card, reads them. Anywhere else the answer says that it is not known here, and "unknown" stands
+    at rounds whose set is gone. `koinon audit prove` proves the line that trains now. With --csv: the rounds.
     """
     from node.card import parse
     from node.home import reading_home
@@ -247,7 +248,7 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
         raise click.UsageError("name either --consent or --card")
     history = common.history_of(home)
     place: dict[str, Any] = {}
-    body: dict[str, Any] = {"from": 1}
+    body: dict[str, Any] = {}
     if card is not None:
         body["card"] = read_text(card, "card", 1 << 16)
         shown = parse(body["card"].encode())
@@ -256,28 +257,26 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
     else:
         number = common.digest(str(consent), "--consent")
         body["consent"] = number.hex()
-    proven = _proven(home, body)
-    if proven is not None and card is None:
-        place = {"study": common.digest(proven["study"], "study"), "hospital": proven["hospital"]["index"]}
+    told = _uses(home, body)
+    if told is not None and card is None:
+        place = {"study": common.digest(told["study"], "study"), "hospital": told["hospital"]}
         held = common.order(reading_home(home), "consent.list", {})["consents"]
         forms = [one["form_id"] for one in held if one["consent_id"] == number.hex()]
         place["form"] = common.digest(forms[0], "form") if forms else None
-    found = consent_report(history, number, **place, uses=None if proven is None else proven["rounds"])
+    found = consent_report(history, number, **place, uses=None if told is None else told["rounds"])
     found["timeline"] = _timeline(home, consent=number)
     answer(found, _shown(found), found["uses"] if found["uses_known"] else found["timeline"])
 
 
-def _proven(home: Path, body: dict[str, Any]) -> dict[str, Any] | None:
-    """What a proof made here says of a consent's rounds; None where this home cannot make one."""
+def _uses(home: Path, body: dict[str, Any]) -> dict[str, Any] | None:
+    """What this home's node can tell of a consent's rounds; None where it can tell nothing."""
     from node.home import reading_home
-    from node.proof import check as check_proof
 
     try:
-        made = common.order(reading_home(home), "audit.prove", body)["proof"]
+        return common.order(reading_home(home), "audit.uses", body)
     except (NotFound, Refused, LocalError) as error:
         progress(f"uses: {error.message}")
         return None
-    return check_proof(made.encode(), common.network_of(home))
 
 
 @audit.command()
@@ -314,13 +313,22 @@ def disclosures(home: Path, patient: str | None, consent: str | None, card: Path
 
     Example: koinon audit disclosures --home NET/member-1 --patient - < id.txt
 
-    While the consent is held, the rounds come from the sets; of the erased, the archive keeps days and names. It lists
-    what koinon sent to others; a model that was exported is listed where the export was recorded.
+    While the consent is held, the rounds come from the sets, and from what was noted of sets that an erasure deleted;
+    of the erased, the archive keeps days and names. It lists what koinon sent to others; a model that was exported is
+    listed where the export was recorded. Rounds of which nothing can be told any more are named.
     """
     body = common.subject(patient, consent, card)
-    rows = common.order(acting_home(home), "audit.disclosures", body)["rows"]
+    found = common.order(acting_home(home), "audit.disclosures", body)
+    rows, unknown = found["rows"], found["unknown"]
     header = ("date", "recipient", "description", "purpose")
-    answer(rows, table(header, [[row[name] for name in header] for row in rows]) if rows else ["no disclosure"], rows)
+    lines = table(header, [[row[name] for name in header] for row in rows]) if rows else []
+    for study, branch in dict.fromkeys((one["study"], one["branch"]) for one in unknown):
+        rounds = [str(one["round"]) for one in unknown if (one["study"], one["branch"]) == (study, branch)]
+        lines.append(
+            f"CANNOT BE TOLD: whether this patient's records were in rounds {', '.join(rounds)} of study {study} (line "
+            f"{branch}): the sets are gone from this home"
+        )
+    answer(found, lines or ["no disclosure"], rows)
 
 
 @audit.command()

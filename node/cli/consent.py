@@ -139,13 +139,21 @@ def correct(home: Path, patient: str | None, consent: str | None, reason: str) -
         raise NotFound("no consent of this patient is open here")
     lines = [f"consent {one} was entered in error; its use has stopped" for one in found["consents"]]
     for one, rounds in found["used_without_consent"].items():
-        used = [str(two["height"]) for two in rounds if two["used"]]
-        unknown = [str(two["height"]) for two in rounds if two["used"] is None]
-        lines.append(f"consent {one}: used without valid consent in rounds {', '.join(used) or 'none'}")
+        used, unknown = (_by_line(rounds, state) for state in (True, None))
+        lines.append(f"consent {one}: used without valid consent in {used or 'no round'}")
         if unknown:
-            lines.append(f"consent {one}: rounds {', '.join(unknown)}: our set is not kept any more, it cannot be told")
+            lines.append(f"consent {one}: {unknown}: our set is not kept any more, it CANNOT BE TOLD")
     lines.append("judge now whether this is a personal data breach that has to be notified within 72 hours")
     answer(found, lines)
+
+
+def _by_line(rounds: list[dict[str, Any]], used: bool | None) -> str:
+    """Rounds by the line they are on: heights come again on every line."""
+    lines: dict[int, list[str]] = {}
+    for one in rounds:
+        if one["used"] is used:
+            lines.setdefault(one["branch"], []).append(str(one["height"]))
+    return "; ".join(f"rounds {', '.join(heights)} of line {branch}" for branch, heights in sorted(lines.items()))
 
 
 @consent.command("forms")

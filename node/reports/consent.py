@@ -66,14 +66,14 @@ def consent_report(
         history: the chain.
         consent: its id.
         study, hospital, form: of the consent, where a card or a vault says so; a single grant says it itself.
-        uses: rounds of `proof.check`; None where nobody here can open the sets.
+        uses: rounds of `proof.findings`; None where nobody here can open the sets.
 
     Returns:
         {consent_id, study, hospital, form, granted, withdrawal, in_flight, uses, uses_known}. `granted` is None for a
         consent in an anchor: the chain does not list those. `in_flight`: the rounds that ran when the withdrawal came,
-        each with what became of the hospital's part. `uses`: agreed rounds of the study's present line, each with the
-        finding and who could open the hospital's update. `transaction`: what carried the grant, the withdrawal and, in
-        a round, the hospital's commitment or abstention.
+        each with what became of the hospital's part. `uses`: the rounds of every line of the study that the hospital
+        committed in, each with the finding and who could open its update. `transaction`: what carried the grant, the
+        withdrawal and, in a round, the hospital's commitment or abstention.
     """
     grant, ended = history.grants.get(consent), history.withdrawals.get(consent)
     if grant is not None:

@@ -654,6 +654,44 @@ async def test_a_copy_that_another_study_needs_stays_and_no_training_is_ended_fo
         assert not any(one.has_copy for one in vault.find("patient-1-1"))
 
 
+async def test_an_erasure_takes_nothing_from_the_account_of_disclosures(tmp_path: Path, trainer: SharedTrainer) -> None:
+    """It purges the sets of the rounds it replaces, and who else was in them may ask what was disclosed."""
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=2))
+        node = net.nodes[1]
+        vault = node.participant.vault
+        assert vault is not None
+        gone, stays = (leaf_of(node, study, f"patient-1-{number}") for number in (0, 1))
+
+        def told(consent: Digest, finding: str) -> list[tuple[int, int]]:
+            found = node.desk.findings(consent)
+            return [(one["branch"], one["height"]) for one in found if one["finding"] == finding]
+
+        old, both = [(0, 1), (0, 2)], [(0, 1), (0, 2), (1, 1), (1, 2)]
+        assert told(stays.consent_id, "present") == told(gone.consent_id, "present") == old
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        await ready(net, asked["erasure"])
+        assert told(stays.consent_id, "present") == both
+        assert (told(gone.consent_id, "present"), told(gone.consent_id, "absent")) == (old, both[2:])
+        assert [(one["branch"], one["height"], one["used"]) for one in node.desk._uses(stays.consent_id)] == [
+            (*place, True) for place in both
+        ]
+        first = node.history.studies[study].branches[0].rounds[1]
+        assert {gone.leaf_key, stays.leaf_key} <= (vault.noted_set(first) or set())
+
+        await receipt(node, gone.consent_id)
+        await net.until(lambda: state(net, 1, asked["erasure"]).startswith("closed"))
+        assert gone.leaf_key not in (vault.noted_set(first) or {gone.leaf_key}), "its leaf goes with its link"
+        assert told(stays.consent_id, "present") == both
+        (kept,) = vault.archived("patient-1-0")
+        assert kept.first_use_on
+        assert kept.last_use_on
+        assert set(kept.recipients) > {"member-3"}
+
+        vault._use.delete("set", first)
+        assert told(stays.consent_id, "unknown") == old[:1], "what cannot be told is said"
+
+
 async def test_an_annex_is_given_again_until_somebody_has_it(tmp_path: Path, trainer: SharedTrainer) -> None:
     """The answer may be lost, or the disk full where it is to be written: nothing is destroyed before."""
     async with network(tmp_path, trainer, 4) as net:
