@@ -14,13 +14,13 @@ from crypto.sealing import BlobKind, open_blob
 from node import methods
 from node.audit.checks import Audit, commit_notices
 from node.audit.home import NotChecked
-from node.audit.rounds import covered_by_purge
 from node.audit.records import (
     equal,
     erasure_name,
     holds,
     round_name,
 )
+from node.audit.rounds import covered_by_purge
 from node.erasure import PAIR, doomed_models, doomed_rounds, influenced_from, target_of
 from node.history import ErasureHistory, RoundHistory
 from node.messages import (

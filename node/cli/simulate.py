@@ -59,11 +59,13 @@ def simulate(
               koinon simulate --task nuclei --model small-cnn --rounds 4 --local-epochs 1 \\
                   --batch-size 16 --learning-rate 0.05 --compare
 
-    The same specification, files and seed give the model roots of a network on which nothing failed. With
-    --without-patient, --branch-seed and --from-round they are those of an erasure's branch; with --unlearning and
-    --to-round, of one by that method. Nothing is kept.
+    The same specification, files and seed give the model roots of a network on which nothing failed (but for noise,
+    which is drawn from each hospital's own secret). With --without-patient, --branch-seed and --from-round they are
+    those of an erasure's branch; with --unlearning and --to-round, of one by that method. Nothing is kept.
     """
     import trio
+
+    from node import methods
 
     spec.refuse_both(given)
     if (branch_seed is None) != (from_round is None):
@@ -77,6 +79,8 @@ def simulate(
     for sentence in datasets[0].simulated:
         progress(sentence)
     study = _study(given, datasets, kind)
+    if unlearning is not None:
+        methods.find(unlearning, study)
     if replay is not None and replay.saved:
         study = _shortened(study, replay)
     without = frozenset(patient_id(one) for one in without_patient)
