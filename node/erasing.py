@@ -1620,7 +1620,7 @@ class Erasing:
         erasure, consents = self._erasure(batch), self._consents(batch)
         linked = [one for one in consents if self._is_linked(one)]
         for consent in linked:
-            self._archive(erasure, consent, {**self._uses_of(erasure, consent), **self._uses(batch)})
+            self._archive(erasure, consent, self._uses_of(batch, erasure, consent))
         self._vault.destroy_link(*linked)
         self._note_asked((), gone=consents)
         for name in ("first-use", "delivered"):
@@ -1629,11 +1629,18 @@ class Erasing:
             self._store.forget_notices(consent, "ErasureNotice")
         self._store.checkpoint()
 
-    def _uses_of(self, erasure: ErasureHistory, consent: Digest) -> dict[Digest, bool]:
-        """In which rounds of any line our sets held a consent of ours: also on lines that serve no more."""
+    def _uses_of(self, batch: Digest, erasure: ErasureHistory, consent: Digest) -> dict[Digest, bool]:
+        """In which rounds of any line our sets held a consent of ours: also on lines that serve no more.
+
+        Where neither set nor note can tell, what holds for the whole batch.
+        """
         study, key = erasure.opened.study, self._vault.annex(consent).leaf_key
-        found = proof.findings(self._history, self._node, study, erasure.opened.controller, key)
-        return {Digest.from_hex(one["round_id"]): True for one in found if one["finding"] == proof.PRESENT}
+        told = {proof.PRESENT: True, proof.ABSENT: False}
+        uses = dict(self._uses(batch))
+        for one in proof.findings(self._history, self._node, study, erasure.opened.controller, key):
+            round_id = Digest.from_hex(one["round_id"])
+            uses[round_id] = told.get(one["finding"], uses.get(round_id, False))
+        return uses
 
     def outlive(self, batch: Digest, consent: Digest) -> None:
         """Archive an erased consent of a vault that came back from a backup made before its erasure."""

@@ -41,10 +41,10 @@ SCHEMA: Final = "koinon.proof/1"
 MAX_PROOF_BYTES: Final = 1 << 26
 
 ABSENT, PRESENT, NOT_INCLUDED, NO_COMMIT = "absent", "present", "not-included", "no-commit"
-UNKNOWN: Final = "unknown"
-"""Of `findings` alone: the set cannot be opened here any more, and nobody noted what it held."""
 """What a round can say: the committed data had no such leaf; it had one; the commitment did not count; there was none
 (an abstention, a suspension or silence)."""
+UNKNOWN: Final = "unknown"
+"""Of `findings` alone: the set cannot be opened here any more, and nobody noted what it held."""
 
 
 @dataclass(frozen=True, slots=True)
