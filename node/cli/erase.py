@@ -30,9 +30,10 @@ def erase() -> None:
 
     Example: koinon erase request --home NET/member-1 --patient - --wait < id.txt
 
-    Use stops at once, the hospital's copy is deleted, and the model is computed again from before the first declared
-    use. Nobody can prove that a model has forgotten a person; koinon shows which steps were carried out and who
-    checked them. It deletes its own copies, never your source files or archive.
+    Use stops at once, the hospital's copy is deleted unless another study of the patient needs it, and the model is
+    computed again from before the first declared use. Nobody can prove that a model has forgotten a person; koinon
+    shows which steps were carried out and who checked them. It deletes its own copies, never your source files or
+    archive.
     """
 
 
