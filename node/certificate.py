@@ -53,6 +53,10 @@ from node.store import Store
 from node.vault import Annex
 
 SCHEMA: Final = "koinon.certificate/4"
+EARLIER: Final = "koinon.certificate/3"
+"""Of certificates that were given out before: read, and not made any more. Its L1 named no line, and it did not say
+that a copy may stay.
+"""
 MAX_CERTIFICATE_BYTES: Final = 1 << 26
 NOTICE: Final = (
     "Nobody can prove that a model has forgotten a person; "
@@ -65,6 +69,7 @@ REMAINS: Final = (
     "The hospital's copy of the records stays where another consent of the same patient, to another study, covers it.",
     "Encrypted backups open until the keys of that day leave them, 30 days after the link is destroyed.",
 )
+_REMAINS_EARLIER: Final = (*REMAINS[:2], REMAINS[3])
 CONTACTS: Final = {
     "hospital": "the data-protection officer of the hospital named above",
     "authority": "the data-protection supervisory authority at the hospital's seat",
@@ -339,9 +344,9 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
     Raises:
         VerificationFailed: something in it does not hold, or it is another network's.
     """
-    tree = read(data, SCHEMA, MAX_CERTIFICATE_BYTES)
+    tree = read(data, SCHEMA, MAX_CERTIFICATE_BYTES, earlier=EARLIER)
     top = Fields("certificate", tree)
-    top.take("schema", str)
+    earlier = top.take("schema", str) == EARLIER
     if top.take("notice", str) != NOTICE or top.take("scope", str) != SCOPE:
         top.fault("notice or scope are not those of this version")
     annex = tree.get("annex")
@@ -360,7 +365,7 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
         hospital.fault(f"member {controller} is {issuers.names.get(controller)!r}, not {name!r:.80}")
     own = Certificate(controller, digest_of(tree))
     issuers.signed(own, controller, top.signature("signature"), "certificate", issuers.epoch)
-    body = _Body(top, issuers, controller, name)
+    body = _Body(top, issuers, controller, name, earlier=earlier)
     found = body.check()
     top.done()
     if annex is not None:
@@ -371,7 +376,8 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
 class _Body:
     """The signed part of a certificate on the table; each signature of others is checked on the way."""
 
-    def __init__(self, top: Fields, issuers: Issuers, controller: int, name: str) -> None:
+    def __init__(self, top: Fields, issuers: Issuers, controller: int, name: str, *, earlier: bool) -> None:
+        self.earlier = earlier
         self.top, self.issuers, self.controller, self.name = top, issuers, controller, name
         self.study, self.terms = proof.read_study(top.fields("study"))
         self.study_name = top.take("study_name", str)
@@ -548,7 +554,8 @@ class _Body:
     def _exceptions(self, purges: dict[tuple[int, int], Digest], forks: bool) -> dict[str, Any]:
         inner = self.top.fields("exceptions")
         named = dict(inner.each("members", lambda m: (m.uint("index", 5), m.take("name", str))))
-        if tuple(inner.take("remains", list)) != REMAINS:
+        remains = tuple(inner.take("remains", list))
+        if remains != (_REMAINS_EARLIER if self.earlier else REMAINS):
             inner.fault("field remains is not that of this version")
         inner.done()
         stages = (PAIR, FINAL) if forks else (FINAL,)
@@ -558,7 +565,7 @@ class _Body:
             inner.fault(f"members {missing} did not attest and are not named")
         if any(self.issuers.names.get(index) != name for index, name in named.items()):
             inner.fault("a member is not of the name given")
-        return {"members": [{"index": m, "name": n} for m, n in sorted(named.items())], "remains": list(REMAINS)}
+        return {"members": [{"index": m, "name": n} for m, n in sorted(named.items())], "remains": list(remains)}
 
     def _claims(
         self,
@@ -586,6 +593,7 @@ class _Body:
             purged=stated,
             members=(self.roster | bitmap_of(stated)).bit_count(),
             attested=attested,
+            names_line=not self.earlier,
         )
         shown = self.top.take("claims", list)
         if shown != [_claim(one) for one in follows]:
@@ -646,4 +654,4 @@ def _check_annex(annex: Fields, network: Network | None, body: _Body) -> dict[st
     return shown
 
 
-__all__ = ["NOTICE", "SCHEMA", "check", "digest_of", "head_round", "make", "make_annex"]
+__all__ = ["EARLIER", "NOTICE", "SCHEMA", "check", "digest_of", "head_round", "make", "make_annex"]

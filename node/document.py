@@ -27,8 +27,8 @@ def write(tree: dict[str, Any]) -> bytes:
     return rfc8785.dumps(tree) + b"\n"
 
 
-def read(data: bytes, schema: str, most: int) -> dict[str, Any]:
-    """The document in `data`; `VerificationFailed` unless it is of this schema and in its one encoding."""
+def read(data: bytes, schema: str, most: int, *, earlier: str | None = None) -> dict[str, Any]:
+    """The document in `data`; `VerificationFailed` unless it is of this schema, or `earlier`, in its one encoding."""
     what = schema.partition("/")[0].removeprefix("koinon.")
     if len(data) > most:
         raise VerificationFailed(f"{what}: {len(data)} bytes, at most {most} expected")
@@ -37,7 +37,7 @@ def read(data: bytes, schema: str, most: int) -> dict[str, Any]:
         tree = jsontext.loads(body)
     except (ValueError, RecursionError) as error:
         raise VerificationFailed(f"{what}: not JSON: {error}") from error
-    if not isinstance(tree, dict) or tree.get("schema") != schema:
+    if not isinstance(tree, dict) or tree.get("schema") not in (schema, earlier or schema):
         found = tree.get("schema") if isinstance(tree, dict) else type(tree).__name__
         raise VerificationFailed(f"{what}: schema {found!r:.80}, this koinon reads {schema}")
     try:

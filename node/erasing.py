@@ -683,9 +683,13 @@ class Erasing:
         return due
 
     def _taken_up(self, notice: ErasureNotice, now: int) -> bool:
-        """Whether the hospital opened a batch for this request; one that it opened after the request came, and has not
-        shown to us yet, may be it for `RELAY_S` and no longer: nobody's silence stops the clock.
+        """Whether the hospital opened a batch for this request.
+
+        One that it opened since the request came and has not shown to us may be it, until `RELAY_S` after it had to be
+        shown, which is when its copy is gone; and none may for longer than a hospital has for its review. So nobody
+        stops the clock by silence, nor by opening one batch after the other.
         """
+        latest = notice.received_at + MAX_REVIEW_S + RELAY_S
         for batch, erasure in self._history.erasures.items():
             opened = erasure.opened
             if (opened.study, opened.controller, opened.poster) != (
@@ -698,8 +702,10 @@ class Erasing:
             if opening is not None:
                 if any(one == notice.consent_id for one, _ in opening.requests):
                     return True
-            elif opened.opened_at >= notice.received_at and now < opened.opened_at + RELAY_S:
-                return True
+            elif opened.opened_at >= notice.received_at:
+                gone = erasure.times.get("copy_deleted")
+                if now < (latest if gone is None else min(gone + RELAY_S, latest)):
+                    return True
         return False
 
     async def relayed(self, node: Surroundings, notice: ErasureNotice) -> None:
@@ -1471,8 +1477,8 @@ class Erasing:
         roster = roster_of(self._history, erasure.opened.study)
         return [m for m in members_of(roster) if (FINAL, m) not in erasure.purges]
 
-    async def receipt(self, node: Surroundings, who: Digest | str) -> tuple[dict[str, Any], Digest | None]:
-        """The certificate with the patient's annex, and whose consent that is: `delivered` is for whoever has it.
+    async def receipt(self, node: Surroundings, who: Digest | str) -> tuple[dict[str, Any], Digest, Digest | None]:
+        """The certificate with the patient's annex, its erasure, and whose consent that is: for `delivered`.
 
         Asked for again, it is made again, as long as nobody said that it arrived.
 
@@ -1496,34 +1502,32 @@ class Erasing:
         if consent is None:
             if kept is None:
                 raise NotFound(f"erasure {batch.hex()[:12]} has no certificate in this home")
-            return kept, None
+            return kept, batch, None
         for subject in await node.core(self._evidence_subjects, batch):
             await node.pull(subject)
-        return await node.core(self._certify, batch, consent, node.now), consent
+        return await node.core(self._certify, batch, consent, node.now), batch, consent
 
-    async def delivered(self, node: Surroundings, consent: Digest) -> None:
+    async def delivered(self, node: Surroundings, batch: Digest, consent: Digest) -> None:
         """The patient's annex is in safe hands: it cannot be made again once the link is destroyed, which is now.
 
         The link goes, and the batch is closed, when all of the batch have theirs. Said again, nothing changes.
 
         Raises:
-            NotFound: no erasure of this consent, or its certificate was never made.
+            NotFound: no such erasure, or its certificate was never made.
         """
-        batch = await node.core(self._note_delivered, consent)
+        await node.core(self._note_delivered, batch, consent)
         if await node.core(self._is_delivered, batch, self._erasure(batch), node.now):
             try:
                 await self._close(node, batch)
             except (NodeError, OSError) as error:
                 log.info("later", erasure=batch.hex()[:8], act=Act.CLOSE.value, error=str(error)[:300])
 
-    def _note_delivered(self, consent: Digest) -> Digest:
-        batch = self._batch_of(consent)
-        if batch is None or self._kept_certificate(batch) is None:
-            raise NotFound(f"no certificate was made for consent {consent.hex()[:12]}")
+    def _note_delivered(self, batch: Digest, consent: Digest) -> None:
+        if batch not in self._history.erasures or self._kept_certificate(batch) is None:
+            raise NotFound(f"no certificate of erasure {batch.hex()[:12]} was made here")
         if self._is_linked(consent):
             known = sorted({*self._delivered(batch), consent.hex()})
             self._store.set_meta(f"delivered {batch.hex()}", json.dumps(known))
-        return batch
 
     def _find(self, who: Digest | str) -> tuple[Digest, Digest | None]:
         """(batch, the consent to deliver or None once it cannot be told any more)."""
@@ -1776,10 +1780,13 @@ class Erasing:
             self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name,
         )
 
-    def _copy_stays(self, batch: Digest, erasure: ErasureHistory) -> bool:
-        """Whether records of these patients are still here, since another consent of theirs covers them (ours only)."""
+    def _copy_stays(self, batch: Digest, erasure: ErasureHistory) -> bool | None:
+        """Whether records of these patients are still here, since another consent of theirs covers them.
+
+        None: it is not known here (another hospital's), or not decided yet.
+        """
         if COPY_DELETED not in erasure.steps or erasure.opened.controller != self._node.me:
-            return False
+            return None
         asked = set(self._consents(batch))
         return any(one.has_copy for one in self._vault.holdings(erasure.opened.study) if one.consent_id in asked)
 

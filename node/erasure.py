@@ -866,6 +866,7 @@ def sentences(
     purged: Mapping[int, Digest],
     members: int,
     attested: Mapping[tuple[int, str], Digest],
+    names_line: bool = True,
 ) -> list[Claim]:
     """The claims that this evidence supports, word for word: nothing else is ever printed.
 
@@ -879,6 +880,7 @@ def sentences(
         purged: member -> inventory of its final attestation.
         members: how many were asked for one.
         attested: (level, auditor's name) -> hash of the report that the auditor signed for.
+        names_line: False for the wording of certificates of an earlier version.
     """
     found = [
         Claim(
@@ -890,7 +892,7 @@ def sentences(
     ]
     if excluded is not None:
         # Heights come again on every line; on lines that serve no more the sets are what they were.
-        line = f"on the line of study {study_name} that serves now"
+        line = f"on the line of study {study_name} that serves now" if names_line else f"of study {study_name}"
         start = "From now on" if first_height is None else f"From round {first_height} {line}"
         found.append(
             Claim(

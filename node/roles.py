@@ -65,7 +65,7 @@ ORDERS: Final[dict[str, tuple[tuple[str, ...], bool]]] = {
     "erase.plan": (("dpo", "auditor"), False),
     "erase.status": (("dpo", "auditor"), False),
     "erase.receipt": (("dpo",), True),
-    "erase.delivered": (("dpo",), False),
+    "erase.delivered": (("dpo",), True),
     "erase.refuse": (("dpo",), False),
     "erase.extend": (("dpo",), False),
     "erase.record": (("dpo",), False),

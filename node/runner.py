@@ -768,11 +768,13 @@ class Orders:
         who = await self._node.core(_erased, body, self._node.history)
         if who is None:
             raise InputError("name an erasure, a consent or a patient")
-        document, consent = await self._node.erasing.receipt(self._node, who)
-        return {"certificate": document, "consent": None if consent is None else consent.hex()}
+        document, batch, consent = await self._node.erasing.receipt(self._node, who)
+        whose = None if consent is None else consent.hex()
+        return {"certificate": document, "erasure": batch.hex(), "consent": whose}
 
     async def _erase_delivered(self, body: dict[str, Any]) -> dict[str, Any]:
-        await self._node.erasing.delivered(self._node, Digest.from_hex(str(body["consent"])))
+        batch, consent = (Digest.from_hex(str(body[name])) for name in ("erasure", "consent"))
+        await self._node.erasing.delivered(self._node, batch, consent)
         return {}
 
     async def _erase_refuse(self, body: dict[str, Any]) -> dict[str, Any]:

@@ -30,7 +30,8 @@ from node.audit.archive import MAX_ARCHIVE_BYTES, MAX_MEMBERS, PIECE, Writer, cr
 from node.audit.bundle import About, Entry, Holds
 from node.audit.home import Fault, HomeReader
 from node.audit.page import page
-from node.certificate import SCHEMA as CERTIFICATE_SCHEMA
+from node.certificate import EARLIER as EARLIER_CERTIFICATE
+from node.certificate import SCHEMA as CERTIFICATE
 from node.errors import InputError, LocalFault, VerificationFailed
 from node.evidence import verify_block
 from node.follower import logged_of
@@ -235,7 +236,7 @@ class _Export:
             kept = self._store.meta(f"certificate {batch.hex()}") if about.covers(erasure.opened.study) else None
             if kept:
                 tree = {**jsontext.loads(kept.encode()), "annex": None}
-                if tree.get("schema") == CERTIFICATE_SCHEMA:
+                if tree.get("schema") in (CERTIFICATE, EARLIER_CERTIFICATE):
                     yield batch.hex(), document.write(tree)
 
 

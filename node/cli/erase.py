@@ -364,7 +364,8 @@ def receipt(
         answer({"certificate": text}, [text])
         sys.stdout.flush()  # a full disk shows here, and not after the link is gone
     if found["consent"] is not None:
-        common.order(home, "erase.delivered", {"consent": found["consent"]}, common.LONG_TIMEOUT_S)
+        whose = {name: found[name] for name in ("erasure", "consent")}
+        common.order(home, "erase.delivered", whose, common.LONG_TIMEOUT_S)
 
 
 @erase.command("audit")

@@ -508,7 +508,7 @@ __all__ = ["Clock", "Door", "Net", "SharedTrainer", "attested", "dataset", "netw
 
 async def receipt(node: Node, who: Digest | str) -> dict[str, Any]:
     """An erasure's certificate, fetched and in safe hands, as the command line does it."""
-    document, consent = await node.erasing.receipt(node, who)
+    document, batch, consent = await node.erasing.receipt(node, who)
     if consent is not None:
-        await node.erasing.delivered(node, consent)
+        await node.erasing.delivered(node, batch, consent)
     return document

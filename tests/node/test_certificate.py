@@ -55,6 +55,19 @@ def test_it_says_what_was_done_who_checked_it_and_what_it_does_not_show() -> Non
     assert [one["seat_is"] for one in unchecked["auditors"]] == ["unchecked"], "it is in no fingerprint"
 
 
+def test_one_of_the_version_before_is_still_read_and_not_taken_for_another() -> None:
+    data = (VECTORS / "earlier" / "certificate.json").read_bytes()
+    network = parse_network(json.loads((VECTORS / "earlier" / "network.json").read_bytes()))
+    found = certificate.check(data, network)
+    assert "From round 1 of study vectors, member-2" in found["claims"][1]["sentence"]
+    assert "on the line of study vectors that serves now" in certificate.check(DATA, NETWORK)["claims"][1]["sentence"]
+    assert len(found["exceptions"]["remains"]) == 3
+    for one, known, changes in ((data, network, (b"/3", b"/4")), (DATA, NETWORK, (b"/4", b"/3"))):
+        names = (b"koinon.certificate" + end for end in changes)
+        with pytest.raises(VerificationFailed):
+            certificate.check(one.replace(*names), known)
+
+
 def test_the_annex_opens_the_consent_its_request_its_first_use_and_its_absence_since() -> None:
     annex = certificate.check(DATA, NETWORK)["annex"]
     assert len(annex["consent_id"]) == 64
@@ -141,7 +154,7 @@ def test_a_file_that_was_cut_off_is_refused(cut: int) -> None:
         DATA + b"\n",
         DATA.rstrip() + b" ",
         DATA.replace(b'{"', b'{ "', 1),
-        DATA.replace(b"koinon.certificate/4", b"koinon.certificate/3"),
+        DATA.replace(b"koinon.certificate/4", b"koinon.certificate/2"),
         json.dumps(json.loads(DATA), indent=1).encode(),
     ],
 )
