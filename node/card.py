@@ -240,6 +240,14 @@ def withdrawal_notice(card: Card) -> WithdrawalNotice:
     return WithdrawalNotice(card.consent_id, card.holder, card.holder_salt, card.binding, card.withdraw)
 
 
+def relay_salt(signature: bytes) -> Digest:
+    """The request salt of a batch that a relay opens: from the card's RequestErasure signature, which is never public.
+
+    The relay has it from the card, the hospital from its vault, nobody else can compute it.
+    """
+    return sha256(b"koinon/relay-salt/1" + signature)
+
+
 def erasure_notice(card: Card, received_at: int, relay: int) -> ErasureNotice:
     """The holder's request for erasure. `received_at` (chain time) starts the clock; `relay` is who took the card."""
     return ErasureNotice(

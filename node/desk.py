@@ -252,6 +252,7 @@ class Desk:
         return result
 
     def _enrol(self, study: Digest, register: bytes | None, everyone: bool, now: int) -> dict[str, Any]:
+        self._node.hear_withdrawals()
         spec = self._node.study(study).study
         names = [form["name"] for form in spec.forms]
         if register is not None:
@@ -381,6 +382,7 @@ class Desk:
     def _take_in(
         self, study: Digest, rows: list[dict[str, Any]], ends: list[dict[str, Any]], now: int
     ) -> dict[str, Any]:
+        self._node.hear_withdrawals()
         spec = self._node.study(study).study
         ids = enrolment.form_ids(spec, study)
         last_day = {form["name"]: enrolment.today(form["valid_to"] - 1).isoformat() for form in spec.forms}
@@ -620,17 +622,27 @@ class Desk:
             return
         await node.core(self.vault.confirm, self._node.history)
         waiting, day = await node.core(self.vault.waiting), enrolment.today(node.now)
-        for study, found in list(self._node.history.studies.items()):
-            if study not in self._node.studies:
-                continue
-            lacks_forms = len(found.registered) < len(self._node.studies[study].study.forms)
-            if found.created.creator == self._node.me and lacks_forms:
-                await self._register_forms(node, study)
-                continue
-            if study in waiting or self._placed_on.get(study) != day:
-                await self._post_grants(node, study)
-            if self._auto_join and self._node.me not in found.joined | found.left:
-                await self._auto(node, study)
+        failed: NodeError | None = None
+        for study in [one for one in self._node.history.studies if one in self._node.studies]:
+            try:
+                await self._work_study(node, study, waits=study in waiting or self._placed_on.get(study) != day)
+            except ChainUnreachable:
+                raise
+            except NodeError as error:  # one that we cannot join keeps us out of no other
+                failed = error
+        if failed is not None:
+            raise failed
+
+    async def _work_study(self, node: Node, study: Digest, *, waits: bool) -> None:
+        found = self._node.history.studies[study]
+        lacks_forms = len(found.registered) < len(self._node.studies[study].study.forms)
+        if found.created.creator == self._node.me and lacks_forms:
+            await self._register_forms(node, study)
+            return
+        if waits:
+            await self._post_grants(node, study)
+        if self._auto_join and self._node.me not in found.joined | found.left:
+            await self._auto(node, study)
 
     async def _auto(self, node: Node, study: Digest) -> None:
         """Grant what our register covers, or wait for the dpo, then join: the first round's snapshot is its opening."""
@@ -665,6 +677,7 @@ class Desk:
             self._enrol(study, register, register is None, now)
 
     async def _work_withdrawals(self, node: Node) -> None:
+        await node.core(self._node.hear_withdrawals)
         await self.post_withdrawals(node)
 
     async def _work_copies(self, node: Node) -> None:

@@ -297,14 +297,15 @@ def _form_of(one: Holding, history: History) -> FormRegistered | None:
 def due_deletions(vault: Vault, history: History) -> tuple[Digest, ...]:
     """Ended consents whose copy is still here and has to go: the form says so, or the consent was entered in error.
 
-    For `Vault.delete_copy`, which keeps a copy that another live consent of the same patient needs.
+    For `Vault.delete_copy`, which keeps a copy that another live consent of the same patient needs. A copy that was
+    imported again is for a consent that is yet to come, and none of those whose own copy was deleted.
     """
     due = []
     for one in vault.holdings():
         form = _form_of(one, history)
         ended = one.mark == "withdrawn" or one.consent_id in history.withdrawals
         goes = ended and form is not None and form.on_withdrawal >= STOP_AND_DELETE
-        if one.has_copy and (goes or one.mark == "entered-in-error"):
+        if one.has_copy and not one.is_of_before and (goes or one.mark == "entered-in-error"):
             due.append(one.consent_id)
     return tuple(due)
 

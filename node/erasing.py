@@ -25,7 +25,7 @@ import structlog
 
 from crypto.blobs import UpdatePlain, decode_update
 from crypto.commitments import batch_id, request_id
-from crypto.digest import ZERO, Digest, content_root, keccak256, sha256
+from crypto.digest import ZERO, Digest, content_root, keccak256
 from crypto.errors import CryptoError
 from crypto.merkle import requests_root
 from crypto.sealing import BlobKind, open_blob
@@ -207,14 +207,6 @@ class Surroundings(Protocol):
         ...
 
 
-def relay_salt(signature: bytes) -> Digest:
-    """The request salt of a batch that a relay opens: from the card's RequestErasure signature, which is never public.
-
-    The relay has it from the card, the hospital from its vault, nobody else can compute it.
-    """
-    return sha256(b"koinon/relay-salt/1" + signature)
-
-
 def refusal_notice(hospital: str, erasure: Digest, ground: int, authority: str) -> str:
     """What a patient is told when an erasure is refused (Art. 12(4) GDPR); it names no patient."""
     return (
@@ -333,6 +325,11 @@ class Erasing:
             chain has taken everything) and `receipt` (signed, one for each consent).
         """
         member = self._desk.member
+        if not self._history.registry.active >> member & 1:
+            raise Refused(
+                "this hospital is no member any more and can open no erasure: hand the patient's card in at a member "
+                "(koinon consent show --cards, koinon erase request --card there)"
+            )
         now = node.now or int(time.time())
         notices: list[ErasureNotice] = []
         if card is not None:
@@ -347,8 +344,9 @@ class Erasing:
         posted = await self._desk.post_withdrawals(node)  # type: ignore[arg-type]
         foreign = [one for one in notices if one.controller != member]
         handed = [await node.offer_to(notice.controller, notice) for notice in foreign]
+        taken: set[Digest] = set()
         try:
-            await self._open_waiting(node)
+            taken = await self._open_waiting(node)
         except LedgerError as error:
             log.warning("the batch waits for the chain; the use has stopped already", error=error.message)
             posted = False
@@ -362,7 +360,7 @@ class Erasing:
             "controller": notices[0].controller,
             "handed": all(handed),
             "due_at": min(one.received_at for one in kept or notices) + DUE_S,
-            "posted": posted and all(one in self._history.erasures for one in known),
+            "posted": posted and all(one in taken or one in self._history.erasures for one in known),
             "receipt": [self._receipt(one) for one in kept or notices],
         }
 
@@ -441,11 +439,17 @@ class Erasing:
         """
         if notice.controller == self._node.me:
             self._vault.find(notice.consent_id)  # `NotFound` for a link that is destroyed: nothing is left to erase
-        self._node.end_consent(notice.consent_id, now)
+        self._end(notice.consent_id, now)
         if notice.consent_id not in self._history.withdrawals:
             self._store.remember(withdrawal, own=False)
         if not opened:
             self._store.remember(notice, own=True)
+
+    def _end(self, consent: Digest, now: int) -> None:
+        """Stop the use of a consent. One that was entered in error has ended and stays what it is."""
+        vault = self._node.vault
+        if vault is None or vault.mark_of(consent) != "entered-in-error":
+            self._node.end_consent(consent, now)
 
     def _check_choice(self, notice: ErasureNotice, method: str) -> None:
         """`Refused` where this method cannot be chosen for a request any more, or not here. The first choice stands."""
@@ -574,13 +578,19 @@ class Erasing:
     # ----------------------------------------------------------------------------------------------------------------
     # Opening batches
 
-    async def _open_waiting(self, node: Surroundings) -> None:
-        """Open one batch a study for every request of ours that waits; carry again what the chain has not taken."""
+    async def _open_waiting(self, node: Surroundings) -> set[Digest]:
+        """Open one batch a study for every request of ours that waits; carry again what the chain has not taken.
+
+        Returns the batches that the chain took just now.
+        """
+        taken = set()
         for call in await node.core(self._opening_calls):
             try:
                 await node.send(call)
+                taken.add(batch_id(struct_hash(call.opening)))
             except CallReverted as error:  # two of our tasks had the same thought, or the study is not on this chain
                 log.info("opening", error=error.message)
+        return taken
 
     def _opening_calls(self) -> list[ErasureOpening]:
         if self._node.me is None or self._node.vault is None:
@@ -651,7 +661,7 @@ class Erasing:
     # Relaying
 
     def _relayed_statement(self, notice: ErasureNotice) -> OpenErasure:
-        root = requests_root([request_id(relay_salt(notice.signature), notice.consent_id)])
+        root = requests_root([request_id(cards.relay_salt(notice.signature), notice.consent_id)])
         return OpenErasure(notice.study, notice.controller, notice.relay, root, notice.received_at + DUE_S)
 
     async def _relay(self, node: Surroundings) -> None:
@@ -723,7 +733,7 @@ class Erasing:
         except NotFound:
             self._store.forget_notices(notice.consent_id, "ErasureNotice")
             return
-        self._node.end_consent(notice.consent_id, now)
+        self._end(notice.consent_id, now)
         if notice.consent_id not in self._history.withdrawals:
             self._store.remember(cards.withdrawal_notice(card), own=False)
 
@@ -734,7 +744,7 @@ class Erasing:
             return
         for holding in vault.holdings(opened.study):
             card = vault.card(holding.consent_id)
-            salt = relay_salt(card.request_erasure)
+            salt = cards.relay_salt(card.request_erasure)
             if requests_root([request_id(salt, card.consent_id)]) == opened.requests_root:
                 pair = ((card.consent_id, salt),)
                 self._store.remember(OpeningNotice(batch, opened.controller, pair, (card.leaf_key,)), own=True)
@@ -758,7 +768,7 @@ class Erasing:
             for act in await node.core(self._look, batch, node.now):
                 node.spawn(self._perform, node, batch, act)
 
-    async def _alone(self, node: Surroundings, duty: Callable[[Surroundings], Awaitable[None]]) -> None:
+    async def _alone(self, node: Surroundings, duty: Callable[[Surroundings], Awaitable[object]]) -> None:
         try:
             await duty(node)
         except (NodeError, CryptoError, OSError) as error:
@@ -1015,7 +1025,7 @@ class Erasing:
             if found is not None:
                 uses[opened.round_id] = found
         if erasure.opened.controller == self._node.me:
-            self._keep_first_uses(batch, opening, uses)
+            self._keep_first_uses(batch, self._first_uses(batch, opening, uses))
         text = json.dumps({key.hex(): used for key, used in uses.items()}, sort_keys=True)
         self._store.set_meta(f"uses {batch.hex()}", text)
         self._clean.pop(batch, None)  # what is condemned follows from it
@@ -1025,25 +1035,33 @@ class Erasing:
         consents = frozenset(consent for consent, _ in opening.requests)
         return holds(self._node, one, member, consents, frozenset(opening.leaf_keys))
 
-    def _keep_first_uses(self, batch: Digest, opening: OpeningNotice, uses: dict[Digest, bool]) -> None:
-        """Proofs of the first use for the patients' annexes, made before the sets go. Destroyed with the link."""
-        erasure = self._erasure(batch)
-        first = self._first_use(erasure, uses)
-        if first is None or self._store.meta(f"first-use {batch.hex()}"):
+    def _keep_first_uses(self, batch: Digest, first: dict[Digest, RoundHistory]) -> None:
+        """Proofs of each first use for the patients' annexes, made before the sets go. Destroyed with the link."""
+        hospital = self._erasure(batch).opened.controller
+        if not first or self._store.meta(f"first-use {batch.hex()}"):
             return
         try:
             entries = {
-                key.hex(): proof.round_entry(self._history, self._node, first, erasure.opened.controller, key)
-                for key in opening.leaf_keys
+                key.hex(): proof.round_entry(self._history, self._node, one, hospital, key)
+                for key, one in first.items()
             }
         except NotFound as error:
             log.info("first use", error=error.message)  # votes that are not here yet; asked for before the purge
             return
         self._store.set_meta(f"first-use {batch.hex()}", json.dumps(entries))
 
-    def _first_use(self, erasure: ErasureHistory, uses: dict[Digest, bool]) -> RoundHistory | None:
-        asked = questions(self._history, erasure)
-        return next((one for one in asked or [] if uses.get(one.opened.round_id)), None)
+    def _first_uses(
+        self, batch: Digest, opening: OpeningNotice, uses: dict[Digest, bool]
+    ) -> dict[Digest, RoundHistory]:
+        """Leaf of a batch of ours -> the first agreed round whose set held it."""
+        erasure, left, found = self._erasure(batch), set(opening.leaf_keys), dict[Digest, RoundHistory]()
+        for one in questions(self._history, erasure) or []:
+            if not left or not uses.get(one.opened.round_id):
+                continue
+            used = left & (proof.leaves_of(self._node, one, erasure.opened.controller) or set())
+            found |= dict.fromkeys(used, one)
+            left -= used
+        return found
 
     def _chosen(self, batch: Digest, erasure: ErasureHistory, study: Study) -> Unlearner | None:
         """The method that the controlling hospital chose for a batch: by its vote, which is its signed choice.
@@ -1242,10 +1260,11 @@ class Erasing:
         erasure = self._erasure(batch)
         if erasure.opened.controller == self._node.me:
             uses, opening = await node.core(self._uses, batch), await node.core(self._opening, batch)
-            first = self._first_use(erasure, uses)
-            if first is not None and opening is not None:
-                await node.pull(first.opened.round_id)
-                await node.core(self._keep_first_uses, batch, opening, uses)
+            if opening is not None:
+                first = await node.core(self._first_uses, batch, opening, uses)
+                for round_id in dict.fromkeys(one.opened.round_id for one in first.values()):
+                    await node.pull(round_id)
+                await node.core(self._keep_first_uses, batch, first)
         if erasure.confirmed is None and erasure.closed is None:
             for number in range(lengths.wanted(erasure)):  # before they go; a turn each, for updates are opened
                 await node.core(self._keep_length, erasure, number)
@@ -1536,11 +1555,13 @@ class Erasing:
             return who, next((c for c in waiting if c.hex() not in self._delivered(who)), None)
         found = [(self._batch_of(one.consent_id), one.consent_id) for one in self._vault.find(who)]
         mine = [(batch, consent) for batch, consent in found if batch is not None]
+        batches = list(dict.fromkeys(batch for batch, _ in mine))
         if not mine:
             raise NotFound("no erasure was asked for here")
-        if len(mine) > 1:
-            raise InputError(f"{len(mine)} erasures; name one of {', '.join(b.hex()[:12] for b, _ in mine)}")
-        return mine[0]
+        if len(batches) > 1:
+            raise InputError(f"{len(batches)} erasures; name one of {', '.join(one.hex()[:12] for one in batches)}")
+        delivered = self._delivered(batches[0])  # a patient's consents of one study: a paper each
+        return next((one for one in mine if one[1].hex() not in delivered), mine[0])
 
     def _kept_certificate(self, batch: Digest) -> dict[str, Any] | None:
         text = self._store.meta(f"certificate {batch.hex()}")

@@ -18,6 +18,7 @@ import json
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from typing import TypeVar
 
 import numpy as np
@@ -179,6 +180,7 @@ class Participant:
     _use: dict[Digest, _Use] = field(default_factory=dict)
     _ended: set[Digest] = field(default_factory=set)  # our consents that were ended here, mined or not
     _refused: set[tuple[Digest, str]] = field(default_factory=set)  # what the log says of the gate since we started
+    _heard: int = 0  # withdrawals of the chain that were looked at
     _made: dict[Digest, frozenset[Digest]] = field(default_factory=dict)  # round -> models made for it, while it runs
     _sums: dict[Digest, _Sum] = field(default_factory=dict)  # by round, at most MAX_SUMS; of the thread of long work
 
@@ -249,6 +251,7 @@ class Participant:
     def read_anew(self, history: History) -> None:
         """Go on from another reading of the chain: machines and studies follow from it, what we did stays."""
         self.history = history
+        self._heard = 0
         self.rounds.clear()
         self.studies.clear()
         for use in self._use.values():
@@ -336,6 +339,15 @@ class Participant:
         self._ended.add(consent_id)
         self.store.log(float(at), "consent_withdrawn", {"subject": consent_id.hex()})
         return True
+
+    def hear_withdrawals(self) -> None:
+        """End those of our consents that the chain says were withdrawn, by a card at another member for instance."""
+        if self.vault is None:
+            return
+        for consent_id, (record, _) in islice(self.history.withdrawals.items(), self._heard, None):
+            if self.vault.mark_of(consent_id) == "":
+                self.end_consent(consent_id, record.at)
+        self._heard = len(self.history.withdrawals)
 
     def _note_refusal(self, opened: RoundOpened, consent_id: Digest, fault: str) -> None:
         """Keep in the log that the gate left a consent out: once a reason, not once a round."""

@@ -240,14 +240,15 @@ def findings(history: History, node: Participant, study: Digest, hospital: int, 
     for one in history.rounds.values():
         if one.opened.study != study or hospital not in one.commits:
             continue
-        opened, leaves = one.opened, _leaves_of(node, one, hospital)
+        opened, leaves = one.opened, leaves_of(node, one, hospital)
         finding = UNKNOWN if leaves is None else PRESENT if key in leaves else ABSENT
         place = {"round_id": opened.round_id.hex(), "branch": opened.branch, "height": opened.height}
         found.append({**place, "finding": finding})
     return found
 
 
-def _leaves_of(node: Participant, one: RoundHistory, hospital: int) -> Set[Digest] | None:
+def leaves_of(node: Participant, one: RoundHistory, hospital: int) -> Set[Digest] | None:
+    """The leaves of a hospital's set, of the set itself or of what it noted of it; None where neither is here."""
     notice = standing(node, one, hospital)
     if notice is not None:
         try:

@@ -66,7 +66,7 @@ from crypto.digest import ZERO, Digest, sha256
 from crypto.keys import LedgerKey
 from crypto.merkle import requests_root
 from crypto.statements import RequestErasure, Withdraw, sign
-from node.card import Card, Origin
+from node.card import Card, Origin, relay_salt
 from node.consent import MARKS, STOP_AND_DELETE, GrantProof, Leaf
 from node.errors import InputError, LocalError, LocalFault, NotFound, Refused
 from node.history import ErasureHistory, History
@@ -142,7 +142,8 @@ class Holding:
     """What the vault says about one consent, for lists: no secret, no patient.
 
     `mark` is "" or one of `consent.MARKS`, written at `marked_at` (chain time); days are YYYY-MM-DD. `placed`: an
-    anchor or a grant carries it; `granted`: the chain has that.
+    anchor or a grant carries it; `granted`: the chain has that. `is_of_before`: the copy here was imported when this
+    consent's own had been deleted, so it is for another one.
     """
 
     consent_id: Digest
@@ -156,6 +157,7 @@ class Holding:
     placed: bool
     granted: bool
     has_copy: bool
+    is_of_before: bool
     role: int
     records: int
 
@@ -817,10 +819,11 @@ class Vault:
             for patient, rows in mine.items():
                 if self.is_suppressed(patient, None, at):
                     suppressed += 1
-                elif link.get("patient", patient.encode()) is not None:
+                elif (before := self._person_of(link, patient)) is not None and before["copy"]:
                     known += 1
-                else:
-                    pseudonym, dek = secrets.token_hex(16), secrets.token_bytes(32)
+                else:  # new, or back after the copy was deleted
+                    pseudonym = secrets.token_hex(16) if before is None else before["pseudonym"]
+                    dek = secrets.token_bytes(32)
                     numbers = [base + row for row in rows]
                     role = int(dataset.roles[rows[0]]) + ROLE_TRAIN
                     self._write_rows(pseudonym, dek, dataset.x[rows], dataset.y[rows])
@@ -830,9 +833,14 @@ class Vault:
                         "role": role,
                         "rows": numbers,
                         "copy": True,
+                        "before": [] if before is None else self._ended_of(before),
+                    }
+                    person = {
                         "consents": [],
                         "slot": secrets.token_hex(16),
                         "suppression": self._suppression.tag("patient", patient.encode()).hex(),
+                        **(before or {}),
+                        **person,
                     }
                     persons.append((patient, person))
                     records += len(rows)
@@ -853,6 +861,9 @@ class Vault:
                         self._use.put("person", person["pseudonym"].encode(), person)
                 self._index()
             return ImportReport(len(persons), records, suppressed, known)
+
+    def _ended_of(self, person: dict[str, Any]) -> list[str]:
+        return [one for one in person["consents"] if self._consent(bytes.fromhex(one))["mark"]]
 
     def _write_rows(self, pseudonym: str, dek: bytes, x: NDArray[np.float32], y: NDArray[np.int64]) -> None:
         plain = np.ascontiguousarray(x, dtype="<f4").tobytes() + np.ascontiguousarray(y, dtype="<i8").tobytes()
@@ -1005,6 +1016,8 @@ class Vault:
                 raise Refused(
                     f"this patient signed another form on {later}; one signed on {signed_on} does not replace it"
                 )
+            if not patient["copy"]:
+                raise NotFound("the records of this patient were deleted here; import them again")
             superseded = tuple(Digest.from_hex(one["consent_id"]) for one in live)
             for one in superseded:
                 self.note_withdrawal(one, at=now, mark="superseded")
@@ -1145,6 +1158,12 @@ class Vault:
             with self._use.transaction():
                 self._use.put("consent", consent_id, consent)
             return True
+
+    def mark_of(self, consent_id: Digest) -> str | None:
+        """How a consent of ours ended, "" while it has not; None: it is not here."""
+        with self._lock:
+            consent = self._use.get("consent", consent_id)
+        return None if consent is None else str(consent["mark"])
 
     def card(self, consent_id: Digest) -> Card:
         """The withdrawal card of a consent."""
@@ -1560,7 +1579,10 @@ class Vault:
         return bool(self._person(consent)["copy"])
 
     def _maybe_erased(self, erasure: ErasureHistory, history: History) -> list[dict[str, Any]]:
-        """Our consents that this batch may be about: ours, of its study, and withdrawn when it was opened."""
+        """Our consents that this batch may be about: ours, of its study, and withdrawn when its copies went.
+
+        Not when it was opened: the withdrawal of a request may come to the chain after the batch.
+        """
         opened = erasure.opened
         return [
             one
@@ -1568,7 +1590,7 @@ class Vault:
             if one["study"] == opened.study.hex()
             and one["member"] == opened.controller
             and (at := history.withdrawn_at(Digest.from_hex(one["consent_id"]))) is not None
-            and at <= opened.opened_at
+            and at <= erasure.times["copy_deleted"]
         ]
 
 
@@ -1579,8 +1601,13 @@ class Vault:
 def _requested(candidates: list[dict[str, Any]], root: Digest) -> list[dict[str, Any]]:
     """Those candidates whose request ids make this root; none where it cannot be told.
 
-    Among few candidates every combination is tried, among many all together and each alone.
+    Among few candidates every combination is tried, among many all together and each alone; and each alone with the
+    salt of a batch that a relay opened.
     """
+    for one in candidates:
+        relayed = relay_salt(bytes.fromhex(one["request_erasure"]))
+        if requests_root([request_id(relayed, bytes.fromhex(one["consent_id"]))]) == root:
+            return [one]
     ids = [request_id(bytes.fromhex(one["request_salt"]), bytes.fromhex(one["consent_id"])) for one in candidates]
     sizes = range(1, len(ids) + 1) if len(ids) <= _FEW else (len(ids), 1)
     for size in sizes:
@@ -1614,6 +1641,7 @@ def _holding(consent: dict[str, Any], patient: dict[str, Any]) -> Holding:
         placed=consent["proof"] is not None,
         granted=consent["granted"],
         has_copy=patient["copy"],
+        is_of_before=consent["consent_id"] in patient.get("before", ()),
         role=patient["role"],
         records=len(patient["rows"]),
     )

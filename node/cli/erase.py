@@ -98,10 +98,25 @@ def request(
     if not found["posted"] and not wait:
         lines.append("waits for the chain; the use has stopped already")
     if wait:
-        status = wait_for_certificate(home, found, timeout)
-        found = {**found, "erasure": status["erasure"], "status": status}
-        lines.append(f"the certificate is ready: koinon erase receipt --home {home} --erasure {status['erasure']}")
+        ready = wait_for_certificates(home, found, timeout)
+        found |= {"erasure": ready[0]["erasure"], "status": ready[0], "ready": [one["erasure"] for one in ready]}
+        for one in ready:
+            lines.append(f"the certificate is ready: koinon erase receipt --home {home} --erasure {one['erasure']}")
     answer(found, lines)
+
+
+def wait_for_certificates(home: Path, asked: dict[str, Any], timeout_s: float | None) -> list[dict[str, Any]]:
+    """Wait until the certificate of every erasure of a request can be delivered; the last status of each.
+
+    Raises as `wait_for_certificate`.
+    """
+    if len(asked["erasures"]) < 2:
+        return [wait_for_certificate(home, asked, timeout_s)]
+    begun, found = time.monotonic(), []
+    for erasure in asked["erasures"]:  # of a patient in several studies
+        left = None if timeout_s is None else max(0.0, timeout_s - (time.monotonic() - begun))
+        found.append(wait_for_certificate(home, {"consents": [], "erasures": [erasure]}, left))
+    return found
 
 
 def wait_for_certificate(home: Path, asked: dict[str, Any], timeout_s: float | None) -> dict[str, Any]:

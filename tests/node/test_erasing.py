@@ -22,7 +22,7 @@ from fl_engine.unlearning.integers import squared_norm
 from node import card as cards
 from node import certificate, document, methods
 from node.consent import Leaf
-from node.erasing import Erasing, relay_salt
+from node.erasing import Erasing
 from node.erasure import CHOICE_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
 from node.errors import ChainUnreachable, InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory
@@ -392,7 +392,7 @@ async def test_a_card_works_at_any_member_and_a_silent_hospital_cannot_stop_the_
         await ready(net, erasure)
         opening = node.participant.store.notices(opened.batch, "OpeningNotice")[0]
         assert isinstance(opening, OpeningNotice)
-        assert opening.requests == ((card.consent_id, relay_salt(card.request_erasure)),)
+        assert opening.requests == ((card.consent_id, cards.relay_salt(card.request_erasure)),)
         paper = await receipt(node, card.consent_id)
         assert certificate.check(document.write(paper), net.network)["erasure"] == erasure
         await reach(net, erasure, "closed")
