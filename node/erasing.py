@@ -17,7 +17,7 @@ from __future__ import annotations
 import datetime
 import json
 import time
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Any, Final, Protocol, TypeVar
 
@@ -138,6 +138,8 @@ from node.wire import MAX_OPENING_REQUESTS
 
 log = structlog.get_logger("erasing")
 
+SETS_LOST: Final = "sets of some rounds were gone: there may have been uses that these days do not cover"
+"""In the archive, of an erased consent whose uses could not all be told."""
 MAX_REVIEW_S: Final = 14 * 86_400  # of the month that the law gives; the due date does not move
 RETRY_S: Final = 3  # chain seconds until a duty that failed is tried again
 LOOK_AGAIN_S: Final = 30  # chain seconds after which a clean home is searched again for what should not be there
@@ -1268,23 +1270,28 @@ class Erasing:
         if erasure.confirmed is None and erasure.closed is None:
             for number in range(lengths.wanted(erasure)):  # before they go; a turn each, for updates are opened
                 await node.core(self._keep_length, erasure, number)
-        for one in await node.core(self._own_condemned, batch, node.now):  # a turn each, for sets are opened
-            await node.core(self._note_set, one)
-        for notice in await node.core(self._purge_here, batch, node.now):
+        condemned = await node.core(self._condemned, batch, erasure, node.now)
+        if erasure.opened.controller == self._node.me:
+            held = await node.core(self._vault.leaf_keys)
+            for one in await node.core(self._own_condemned, condemned):  # a turn each, for sets are opened
+                await node.core(self._note_set, one, held)
+        for notice in await node.core(self._purge_here, batch, condemned, node.now):
             await node.offer(notice)
 
-    def _own_condemned(self, batch: Digest, now: int) -> list[RoundHistory]:
+    def _own_condemned(self, condemned: _Condemned) -> list[RoundHistory]:
         """Rounds of which a set of ours that is still here has to go."""
-        contents, me = self._condemned(batch, self._erasure(batch), now).contents, self._node.me
-        found = []
+        contents, me, found = condemned.contents, self._node.me, []
         for one in self._history.rounds.values() if me is not None else ():
             notice = None if me not in one.commits else proof.standing(self._node, one, me)
             if notice is not None and notice.set.cipher_root in contents and self._store.has(notice.set.cipher_root):
                 found.append(one)
         return found
 
-    def _note_set(self, one: RoundHistory) -> None:
-        """Note whose records the set held: the others of it can still ask what was disclosed of them, and to whom."""
+    def _note_set(self, one: RoundHistory, held: Set[Digest]) -> None:
+        """Note whose records the set held: the others of it can still ask what was disclosed of them, and to whom.
+
+        `held`: the leaves of the consents that are here. A set that came back with an older copy of this home has more.
+        """
         assert self._node.me is not None
         notice = proof.standing(self._node, one, self._node.me)
         assert notice is not None
@@ -1293,7 +1300,7 @@ class Erasing:
         except NodeError as error:
             log.warning("own set unreadable", round=one.opened.height, error=error.message)
             return
-        self._vault.note_set(one.opened.round_id, (entry.leaf_key for entry in entries))
+        self._vault.note_set(one.opened.round_id, (key for entry in entries if (key := entry.leaf_key) in held))
 
     def _keep_length(self, erasure: ErasureHistory, number: int) -> None:
         if self._node.me is not None:
@@ -1317,9 +1324,8 @@ class Erasing:
         opened = open_blob(data, key, notice.update, round_id, member, BlobKind.UPDATE)
         return decode_update(opened, self._node.study(one.opened.study).size)
 
-    def _purge_here(self, batch: Digest, now: int) -> list[TombstoneNotice]:
+    def _purge_here(self, batch: Digest, condemned: _Condemned, now: int) -> list[TombstoneNotice]:
         """Delete what is condemned; each content's tombstone is kept before the content goes."""
-        condemned = self._condemned(batch, self._erasure(batch), now)
         store, stones = self._store, []
         for round_id, member, kind in sorted(condemned.keys):
             store.forget_keys(round_id, member, kind)
@@ -1645,7 +1651,8 @@ class Erasing:
         erasure, consents = self._erasure(batch), self._consents(batch)
         linked = [one for one in consents if self._is_linked(one)]
         for consent in linked:
-            self._archive(erasure, consent, self._uses_of(batch, erasure, consent))
+            uses, whole = self._uses_of(batch, erasure, consent)
+            self._archive(erasure, consent, uses, ground="" if whole else SETS_LOST)
         self._vault.destroy_link(*linked)
         self._note_asked((), gone=consents)
         for name in ("first-use", "delivered"):
@@ -1654,23 +1661,26 @@ class Erasing:
             self._store.forget_notices(consent, "ErasureNotice")
         self._store.checkpoint()
 
-    def _uses_of(self, batch: Digest, erasure: ErasureHistory, consent: Digest) -> dict[Digest, bool]:
+    def _uses_of(self, batch: Digest, erasure: ErasureHistory, consent: Digest) -> tuple[dict[Digest, bool], bool]:
         """In which rounds of any line our sets held a consent of ours: also on lines that serve no more.
 
-        Where neither set nor note can tell, what holds for the whole batch.
+        Where neither set nor note can tell, what holds for the whole batch. And whether each round could be told.
         """
-        study, key = erasure.opened.study, self._vault.annex(consent).leaf_key
         told = {proof.PRESENT: True, proof.ABSENT: False}
-        uses = dict(self._uses(batch))
-        for one in proof.findings(self._history, self._node, study, erasure.opened.controller, key):
+        uses, whole = dict(self._uses(batch)), True
+        for one in self._desk.findings(consent):
             round_id = Digest.from_hex(one["round_id"])
+            whole &= one["finding"] in told or round_id in uses
             uses[round_id] = told.get(one["finding"], uses.get(round_id, False))
-        return uses
+        return uses, whole
 
     def outlive(self, batch: Digest, consent: Digest) -> None:
         """Archive an erased consent of a vault that came back from a backup made before its erasure."""
-        erasure, uses, ground = self._erasure(batch), self._uses(batch), ""
-        if not uses:  # lost with an older state of this home: what may have been is told, as what it is
+        erasure, ground = self._erasure(batch), ""
+        if self._uses(batch):
+            uses, whole = self._uses_of(batch, erasure, consent)
+            ground = "" if whole else SETS_LOST
+        else:  # lost with an older state of this home: what may have been is told, as what it is
             uses = self._possible_uses(erasure)
             ground = "the sets are lost: these are the days of every round in which it may have been used"
         self._archive(erasure, consent, uses, ground=ground)

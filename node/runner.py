@@ -691,7 +691,7 @@ class Orders:
         )
 
     async def _disclosures(self, body: dict[str, Any]) -> dict[str, Any]:
-        return await self._node.core(self._account, body)
+        return {"rows": await self._node.core(self._account, body)}
 
     async def _uses(self, body: dict[str, Any]) -> dict[str, Any]:
         return await self._node.core(self._find_uses, body)
@@ -713,11 +713,8 @@ class Orders:
         found = proof.findings(self._node.history, self._node.participant, study, hospital, card.leaf_key)
         return {"study": study.hex(), "hospital": hospital, "rounds": found}
 
-    def _account(self, body: dict[str, Any]) -> dict[str, Any]:
-        """To whom updates computed from a patient's records went: by the sets, and by the archive for the erased.
-
-        `unknown`: rounds of which neither can tell.
-        """
+    def _account(self, body: dict[str, Any]) -> list[dict[str, Any]]:
+        """To whom updates computed from a patient's records went: by the sets, and by the archive for the erased."""
         who, history, vault = _who(body), self._node.history, self._desk.vault
         if "card" in who:
             who = {"consent": cards.parse(who["card"]).consent_id}
@@ -729,16 +726,20 @@ class Orders:
             if not archived:
                 raise
             held = ()
-        rows, unknown = disclosures.of_archive(self._desk.hospital, archived), []
+        rows = disclosures.of_archive(self._desk.hospital, archived)
+        unknown = [disclosures.of_unknown(one.study_name, "other rounds") for one in archived if one.ground]
         for one in held:
             name, uses = self._node.participant.study(one.study).study.name, self._desk.findings(one.consent_id)
             rows += disclosures.of_consent(history, name, one.member, uses)
+            lost: dict[int, list[str]] = {}
+            for use in uses:
+                if use["finding"] == proof.UNKNOWN:
+                    lost.setdefault(use["branch"], []).append(str(use["height"]))
             unknown += [
-                {"study": name, "branch": use["branch"], "round": use["height"]}
-                for use in uses
-                if use["finding"] == proof.UNKNOWN
+                disclosures.of_unknown(name, f"rounds {', '.join(heights)} of line {line}")
+                for line, heights in lost.items()
             ]
-        return {"rows": sorted(rows, key=lambda row: (row["date"], row["recipient"])), "unknown": unknown}
+        return sorted(rows, key=lambda row: (row["date"], row["recipient"])) + unknown
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:
         method = None if body.get("method") is None else str(body["method"])

@@ -1508,10 +1508,16 @@ class Vault:
     # ----------------------------------------------------------------------------------------------------------------
     # Accounting
 
+    def leaf_keys(self) -> frozenset[Digest]:
+        """The leaves of every consent that is here: not of those whose link is destroyed."""
+        with self._lock:
+            return frozenset(Digest.from_hex(one["leaf_key"]) for one in self._use.all("consent"))
+
     def note_set(self, round_id: Digest, leaf_keys: Iterable[Digest]) -> None:
         """Keep which leaves a set of ours held, before it is deleted: disclosures have to be accounted for.
 
-        One row a round, as a set is. `destroy_link` takes the leaves of erased consents out of all of them.
+        One row a round, as a set is; only leaves of `leaf_keys()` belong into it. `destroy_link` takes the leaves of
+        erased consents out of all of them.
         """
         with self._lock, self._use.transaction():
             kept = {"round": round_id.hex(), "leaves": sorted(one.hex() for one in leaf_keys)}

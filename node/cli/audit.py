@@ -265,7 +265,10 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
         place["form"] = common.digest(forms[0], "form") if forms else None
     found = consent_report(history, number, **place, uses=None if told is None else told["rounds"])
     found["timeline"] = _timeline(home, consent=number)
-    answer(found, _shown(found), found["uses"] if found["uses_known"] else found["timeline"])
+    lines = _shown(found)
+    if found["uses_known"] and any(one["finding"] == "unknown" for one in found["uses"]):
+        lines.append("CANNOT BE TOLD, where it says unknown: the set of that round is gone from this home")
+    answer(found, lines, found["uses"] if found["uses_known"] else found["timeline"])
 
 
 def _uses(home: Path, body: dict[str, Any]) -> dict[str, Any] | None:
@@ -318,17 +321,9 @@ def disclosures(home: Path, patient: str | None, consent: str | None, card: Path
     listed where the export was recorded. Rounds of which nothing can be told any more are named.
     """
     body = common.subject(patient, consent, card)
-    found = common.order(acting_home(home), "audit.disclosures", body)
-    rows, unknown = found["rows"], found["unknown"]
+    rows = common.order(acting_home(home), "audit.disclosures", body)["rows"]
     header = ("date", "recipient", "description", "purpose")
-    lines = table(header, [[row[name] for name in header] for row in rows]) if rows else []
-    for study, branch in dict.fromkeys((one["study"], one["branch"]) for one in unknown):
-        rounds = [str(one["round"]) for one in unknown if (one["study"], one["branch"]) == (study, branch)]
-        lines.append(
-            f"CANNOT BE TOLD: whether this patient's records were in rounds {', '.join(rounds)} of study {study} (line "
-            f"{branch}): the sets are gone from this home"
-        )
-    answer(found, lines or ["no disclosure"], rows)
+    answer(rows, table(header, [[row[name] for name in header] for row in rows]) if rows else ["no disclosure"], rows)
 
 
 @audit.command()

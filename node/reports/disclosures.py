@@ -53,7 +53,7 @@ def of_consent(
         uses: rounds with their findings.
     """
     own_name = history.registry.members[hospital].name
-    days: dict[str, list[tuple[str, int]]] = {}
+    days: dict[str, list[tuple[str, int, int]]] = {}
     carried: dict[str, list[str]] = {}
     for found in uses:
         if found["finding"] != "present":
@@ -62,7 +62,7 @@ def of_consent(
         day = _day(history.seal(one)[1])
         for name in recipients(history, one.opened.round_id):
             if name != own_name:
-                days.setdefault(name, []).append((day, one.opened.height))
+                days.setdefault(name, []).append((day, one.opened.branch, one.opened.height))
                 carried.setdefault(name, []).append(answered_by(one, hospital) or "")
     return [
         {
@@ -101,6 +101,26 @@ def _day(moment: int) -> str:
     return datetime.fromtimestamp(moment, UTC).date().isoformat()
 
 
-def _rounds(listed: list[tuple[str, int]]) -> str:
-    heights = sorted(height for _, height in listed)
+def _rounds(listed: list[tuple[str, int, int]]) -> str:
+    """How many rounds, from which to which; by line where there are several, for heights come again on each."""
+    lines: dict[int, list[int]] = {}
+    for _, line, height in listed:
+        lines.setdefault(line, []).append(height)
+    if len(lines) > 1:
+        spans = (f"{min(one)} to {max(one)} of line {line}" for line, one in sorted(lines.items()))
+        return f"{len(listed)} rounds, {'; '.join(spans)}"
+    heights = sorted(height for _, _, height in listed)
     return f"round {heights[0]}" if len(heights) == 1 else f"{len(heights)} rounds, {heights[0]} to {heights[-1]}"
+
+
+def of_unknown(study_name: str, rounds: str) -> dict[str, Any]:
+    """The row for rounds of which neither set nor note can tell whether they used the records."""
+    return {
+        "date": "",
+        "recipient": "",
+        "description": f"CANNOT BE TOLD whether this patient's records were in {rounds}: the sets are gone here",
+        "purpose": f"training of the shared model of study {study_name}",
+        "last_date": "",
+        "count": None,
+        "transactions": [],
+    }

@@ -22,7 +22,7 @@ from fl_engine.unlearning.integers import squared_norm
 from node import card as cards
 from node import certificate, document, methods
 from node.consent import Leaf
-from node.erasing import Erasing
+from node.erasing import SETS_LOST, Erasing
 from node.erasure import CHOICE_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
 from node.errors import ChainUnreachable, InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory
@@ -690,6 +690,11 @@ async def test_an_erasure_takes_nothing_from_the_account_of_disclosures(tmp_path
 
         vault._use.delete("set", first)
         assert told(stays.consent_id, "unknown") == old[:1], "what cannot be told is said"
+        asked = await node.erasing.request(node, patient="patient-1-1")
+        await ready(net, asked["erasure"])
+        await receipt(node, stays.consent_id)
+        (kept,) = vault.archived("patient-1-1")
+        assert (kept.ground, bool(kept.first_use_on)) == (SETS_LOST, True), "and kept with what can"
 
 
 async def test_an_annex_is_given_again_until_somebody_has_it(tmp_path: Path, trainer: SharedTrainer) -> None:
