@@ -583,15 +583,17 @@ class Erasing:
     async def _open_waiting(self, node: Surroundings) -> set[Digest]:
         """Open one batch a study for every request of ours that waits; carry again what the chain has not taken.
 
-        Returns the batches that the chain took just now.
+        Returns the batches of these that the chain has now.
         """
         taken = set()
         for call in await node.core(self._opening_calls):
+            batch = batch_id(struct_hash(call.opening))
             try:
                 await node.send(call)
-                taken.add(batch_id(struct_hash(call.opening)))
+                taken.add(batch)
             except CallReverted as error:  # two of our tasks had the same thought, or the study is not on this chain
                 log.info("opening", error=error.message)
+                taken |= {batch} if error.error == "BatchKnown" else set()
         return taken
 
     def _opening_calls(self) -> list[ErasureOpening]:
