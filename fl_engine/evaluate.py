@@ -29,6 +29,13 @@ _WEIGHTS_AT_ONCE: Final = 2**22
 _NAMES: Final = ("accuracy", "balanced_accuracy", "auc")
 
 
+def cross_entropy(logits: NDArray[np.float32], y: NDArray[np.int64]) -> float:
+    """Mean cross-entropy of logits [N, C] for labels y [N], in nats a record."""
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    return float(np.mean(np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(y)), y]))
+
+
 @dataclass(frozen=True)
 class Metrics:
     """Metrics of one set of records. A value that is None has its reason in `withheld` under the same name.

@@ -34,6 +34,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_engine.errors import EngineError, FrameError, PolicyError, ShapeMismatch, UnknownName
+from fl_engine.evaluate import cross_entropy
 from fl_engine.frames import Frame
 from fl_engine.models import get_model
 from fl_engine.models.model import Model
@@ -171,7 +172,7 @@ class Requests:
         weights = dequantise(_model_ints(model, data, buffers[0]), _grid(header))
         chosen = _chosen(data, _array(buffers[1], "<i8", "rows").astype(np.int64))
         logits = predict(model, weights, chosen)
-        return {"shape": list(logits.shape), "loss": _cross_entropy(logits, chosen.y)}, [_floats(logits)]
+        return {"shape": list(logits.shape), "loss": cross_entropy(logits, chosen.y)}, [_floats(logits)]
 
     def _compare(self, header: dict[str, Any], buffers: list[bytes]) -> Frame:
         names = _field(header, "datasets", list)
@@ -270,12 +271,6 @@ def _model_ints(model: Model, data: TrainingData, encoded: bytes) -> Ints:
 def _chosen(data: TrainingData, rows: NDArray[np.int64]) -> TrainingData:
     at = data.positions(rows)
     return TrainingData(data.x[at], data.y[at], data.row_numbers[at], data.classes)
-
-
-def _cross_entropy(logits: NDArray[np.float32], y: NDArray[np.int64]) -> float:
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(y)), y]))
 
 
 def _floats(values: NDArray[np.float32]) -> bytes:

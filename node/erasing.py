@@ -1042,7 +1042,7 @@ class Erasing:
     def _keep_first_uses(self, batch: Digest, first: dict[Digest, RoundHistory]) -> None:
         """Proofs of each first use for the patients' annexes, made before the sets go. Destroyed with the link."""
         hospital = self._erasure(batch).opened.controller
-        if not first or self._store.meta(f"first-use {batch.hex()}"):
+        if not first:
             return
         try:
             entries = {
@@ -1057,7 +1057,9 @@ class Erasing:
     def _first_uses(
         self, batch: Digest, opening: OpeningNotice, uses: dict[Digest, bool]
     ) -> dict[Digest, RoundHistory]:
-        """Leaf of a batch of ours -> the first agreed round whose set held it."""
+        """Leaf of a batch of ours -> the first agreed round whose set held it; nothing once the proofs are kept."""
+        if self._store.meta(f"first-use {batch.hex()}"):
+            return {}
         erasure, left, found = self._erasure(batch), set(opening.leaf_keys), dict[Digest, RoundHistory]()
         for one in questions(self._history, erasure) or []:
             if not left or not uses.get(one.opened.round_id):
@@ -1275,34 +1277,32 @@ class Erasing:
         condemned = await node.core(self._condemned, batch, erasure, node.now)
         if erasure.opened.controller == self._node.me:
             held = await node.core(self._vault.leaf_keys)
-            for one in await node.core(self._own_condemned, condemned):  # a turn each, for sets are opened
-                await node.core(self._note_set, one, held)
-        for notice in await node.core(self._purge_here, batch, condemned, node.now):
-            await node.offer(notice)
+            for notice in await node.core(self._own_condemned, condemned):  # a turn each, for sets are opened
+                await node.core(self._note_set, notice, held)
+        for stone in await node.core(self._purge_here, batch, condemned, node.now):
+            await node.offer(stone)
 
-    def _own_condemned(self, condemned: _Condemned) -> list[RoundHistory]:
-        """Rounds of which a set of ours that is still here has to go."""
-        contents, me, found = condemned.contents, self._node.me, []
-        for one in self._history.rounds.values() if me is not None else ():
-            notice = None if me not in one.commits else proof.standing(self._node, one, me)
-            if notice is not None and notice.set.cipher_root in contents and self._store.has(notice.set.cipher_root):
-                found.append(one)
-        return found
+    def _own_condemned(self, condemned: _Condemned) -> list[CommitNotice]:
+        """What stands on the chain of ours whose set is still here and has to go."""
+        rounds, me = self._history.rounds.values(), self._desk.member
+        notices = [proof.standing(self._node, one, me) for one in rounds if me in one.commits]
+        return [
+            one
+            for one in notices
+            if one is not None and one.set.cipher_root in condemned.contents and self._store.has(one.set.cipher_root)
+        ]
 
-    def _note_set(self, one: RoundHistory, held: Set[Digest]) -> None:
+    def _note_set(self, notice: CommitNotice, held: Set[Digest]) -> None:
         """Note whose records the set held: the others of it can still ask what was disclosed of them, and to whom.
 
         `held`: the leaves of the consents that are here. A set that came back with an older copy of this home has more.
         """
-        assert self._node.me is not None
-        notice = proof.standing(self._node, one, self._node.me)
-        assert notice is not None
         try:
             entries = self._node.open_set(notice).entries
         except NodeError as error:
-            log.warning("own set unreadable", round=one.opened.height, error=error.message)
+            log.warning("own set unreadable", round=notice.round_id.hex()[:8], error=error.message)
             return
-        self._vault.note_set(one.opened.round_id, (key for entry in entries if (key := entry.leaf_key) in held))
+        self._vault.note_set(notice.round_id, (key for entry in entries if (key := entry.leaf_key) in held))
 
     def _keep_length(self, erasure: ErasureHistory, number: int) -> None:
         if self._node.me is not None:
@@ -1820,8 +1820,8 @@ class Erasing:
         """
         if COPY_DELETED not in erasure.steps or erasure.opened.controller != self._node.me:
             return None
-        asked = set(self._consents(batch))
-        return any(one.has_copy for one in self._vault.holdings(erasure.opened.study) if one.consent_id in asked)
+        linked = [consent for consent in self._consents(batch) if self._is_linked(consent)]
+        return any(one.has_copy for consent in linked for one in self._vault.find(consent))
 
     def status(self, who: Digest | str, now: int = 0) -> dict[str, Any]:
         """Where an erasure stands: `state`, `claims`, `due_at`, `times`, `overdue` and who is waited for.

@@ -287,15 +287,15 @@ def _newest(versions: list[_Dated]) -> Reading:
             raise InputError(f"{other.reading.where}: id: that of {first.reading.where}, which is another patient's")
     if not others:
         return first.reading
-    numbers = {one.number for one in versions}
-    moments = {one.moment for one in versions}
-    if None not in numbers and len(numbers) == len(versions):
-        newest = max(versions, key=lambda one: one.number or 0)
-        if None not in moments and newest.moment != max(one.moment for one in versions if one.moment):
+    numbered = {one.number: one for one in versions if one.number is not None}
+    dated = {one.moment: one for one in versions if one.moment is not None}
+    if len(numbered) == len(versions):
+        newest = numbered[max(numbered)]
+        if all(one.moment for one in versions) and newest.moment != max(dated):
             raise InputError(f"{newest.reading.where}: meta: the newest by versionId is not the newest by lastUpdated")
         return newest.reading
-    if None not in moments and len(moments) == len(versions):
-        return max(versions, key=lambda one: one.moment.timestamp() if one.moment else 0.0).reading
+    if len(dated) == len(versions):
+        return dated[max(dated)].reading
     raise InputError(
         f"{others[0].reading.where}: meta: another version of {first.reading.where}; which counts is not to be told "
         "(by versionId where all are numbers, else by lastUpdated)"
@@ -356,9 +356,10 @@ def _read_one(resource: dict[str, Any], line: int, where: str, forms: Forms, tod
             says, why = Says.NOTHING, "verification: nobody has verified it"
     else:
         verifier = ""
-    signer, signed_by = _signer(resource, version, where)
+    signer = _signer(resource, version, where)
     if says is Says.GRANT and not signer:
-        raise InputError(f"{where}: {signed_by}: neither the patient nor a related person signed it")
+        element = "performer" if r4 else "grantor"
+        raise InputError(f"{where}: {element}: neither the patient nor a related person signed it")
     return Reading(
         line,
         where,
@@ -608,21 +609,21 @@ def _named(reference: Any, where: str) -> str:
     return _text(value, where)
 
 
-def _signer(resource: dict[str, Any], version: Version, where: str) -> tuple[str, str]:
-    """Who signed, as a kind of signer ("" for nobody who can), and the element: names stay in the document."""
+def _signer(resource: dict[str, Any], version: Version, where: str) -> str:
+    """Who signed, as a kind of signer, "" for nobody who can: their own names stay in the document."""
     element = "performer" if version == "R4B" else "grantor"
     for i, one in enumerate(resource.get(element, [])):
         identifier = one.get("identifier") or {}
         if identifier.get("system") == SIGNER_SYSTEM:
-            return _text(identifier.get("value", ""), f"{where}: {element}[{i}].identifier.value"), element
+            return _text(identifier.get("value", ""), f"{where}: {element}[{i}].identifier.value")
         reference = str(one.get("reference", ""))
         kind = one.get("type") or (reference.split("/")[-2] if "/" in reference else "")
         if kind == "Patient":
-            return "patient", element
+            return "patient"
         if kind == "RelatedPerson":
-            return "legal representative", element
+            return "legal representative"
     # FHIR: a Consent is the patient's unless it says who else agreed to it
-    return "" if resource.get(element) else "patient", element
+    return "" if resource.get(element) else "patient"
 
 
 def _verification(resource: dict[str, Any], version: Version, where: str) -> tuple[bool, str]:

@@ -731,14 +731,8 @@ class Orders:
         for one in held:
             name, uses = self._node.participant.study(one.study).study.name, self._desk.findings(one.consent_id)
             rows += disclosures.of_consent(history, name, one.member, uses)
-            lost: dict[int, list[str]] = {}
-            for use in uses:
-                if use["finding"] == proof.UNKNOWN:
-                    lost.setdefault(use["branch"], []).append(str(use["height"]))
-            unknown += [
-                disclosures.of_unknown(name, f"rounds {', '.join(heights)} of line {line}")
-                for line, heights in lost.items()
-            ]
+            lost = [use for use in uses if use["finding"] == proof.UNKNOWN]
+            unknown += [disclosures.of_unknown(name, rounds) for rounds in disclosures.by_line(lost)]
         return sorted(rows, key=lambda row: (row["date"], row["recipient"])) + unknown
 
     async def _erase(self, body: dict[str, Any]) -> dict[str, Any]:

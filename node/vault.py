@@ -829,18 +829,15 @@ class Vault:
                     self._write_rows(pseudonym, dek, dataset.x[rows], dataset.y[rows])
                     copies.append({"pseudonym": pseudonym, "dek": dek.hex(), "role": role, "rows": numbers})
                     person: dict[str, Any] = {
+                        "consents": [],
+                        "slot": secrets.token_hex(16),
+                        "suppression": self._suppression.tag("patient", patient.encode()).hex(),
+                        **(before or {}),
                         "pseudonym": pseudonym,
                         "role": role,
                         "rows": numbers,
                         "copy": True,
                         "before": [] if before is None else self._ended_of(before),
-                    }
-                    person = {
-                        "consents": [],
-                        "slot": secrets.token_hex(16),
-                        "suppression": self._suppression.tag("patient", patient.encode()).hex(),
-                        **(before or {}),
-                        **person,
                     }
                     persons.append((patient, person))
                     records += len(rows)

@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_engine.errors import PolicyError, ShapeMismatch
+from fl_engine.evaluate import cross_entropy
 from fl_engine.models.ridge import CLIP, grid_features, logits, solve
 from fl_engine.params import Ints
 from fl_engine.ring import Grid, dequantise
@@ -134,12 +135,7 @@ def _train_local(
     mean = own.mean(grid)
     delta = _on(grid, mean.astype(np.int64) - start)
     gram, cross = network.spec.unflatten(dequantise(mean, grid)).values()
-    return LocalUpdate(delta, len(rows), _cross_entropy(logits(solve(gram, cross), z), data.y[positions]))
-
-
-def _cross_entropy(values: NDArray[np.float32], y: NDArray[np.int64]) -> float:
-    wide = values.astype(np.float64) - values.max(axis=1, keepdims=True)
-    return float(np.mean(np.log(np.exp(wide).sum(axis=1)) - wide[np.arange(len(y)), y]))
+    return LocalUpdate(delta, len(rows), cross_entropy(logits(solve(gram, cross), z), data.y[positions]))
 
 
 def _check(hyperparameters: Hyperparameters, erasable: bool) -> None:

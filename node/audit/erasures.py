@@ -80,6 +80,7 @@ def erasures_are_clean(audit: Audit) -> str | None:
     """By the openings this home got: base older than the first use, no erased leaf in an included set after it."""
     missing: list[str] = []
     history = audit.history
+    replaced = covered_by_purge(history)
     for batch, erasure in history.erasures.items():
         if erasure.plan is None or not audit.covers(erasure.opened.study):
             continue
@@ -93,7 +94,7 @@ def erasures_are_clean(audit: Audit) -> str | None:
             missing.append(f"{erasure_name(batch)}: which leaves it is about {why}")
             continue
         leaves = frozenset(openings[0].leaf_keys)
-        missing += _leaves_unused(audit, batch, erasure, leaves)
+        missing += _leaves_unused(audit, batch, erasure, leaves, replaced)
     return "; ".join(missing) or None
 
 
@@ -110,9 +111,8 @@ def _plan_follows(audit: Audit, batch: Digest, erasure: ErasureHistory, plan: Er
 def method_is_allowed(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Iterable[str]:
     """The method is one that the study's way of training has, and can show what the study asks an erasure to show."""
     method = methods.numbered(plan.method)
-    if method in (None, methods.DEFAULT):
+    if method is None or method is methods.DEFAULT:
         return []
-    assert method is not None
     try:
         study = audit.arithmetic(plan.study).study
     except NotChecked as error:
@@ -122,10 +122,12 @@ def method_is_allowed(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Iter
     return []
 
 
-def _leaves_unused(audit: Audit, batch: Digest, erasure: ErasureHistory, leaves: frozenset[Digest]) -> Iterable[str]:
+def _leaves_unused(
+    audit: Audit, batch: Digest, erasure: ErasureHistory, leaves: frozenset[Digest], replaced: set[Digest]
+) -> Iterable[str]:
     plan = erasure.plan
     assert plan is not None
-    unread, replaced = 0, covered_by_purge(audit.history)
+    unread = 0
     for one in audit.history.path(plan.study, plan.branch):
         if one.final is None or not one.final.result.included >> erasure.opened.controller & 1:
             continue

@@ -8,7 +8,7 @@ import json
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import click
 
@@ -26,8 +26,6 @@ from node.cli.common import (
 from node.cli.output import Noun, answer, json_flag, progress, short, table
 from node.errors import ExitCode, InputError, NotFound
 from node.home import write_file
-
-WAITING: Final = "{} wait for the end of their notice period or for the next day's anchor"
 
 
 @click.group(cls=Noun)
@@ -84,10 +82,14 @@ def grant(
 
 
 def _grant_lines(found: dict[str, Any]) -> list[str]:
-    lines = [f"consent {one} is superseded by the newer form" for one in found.get("superseded", ())]
-    if found.get("waiting"):
-        lines.append(WAITING.format(found["waiting"]))
-    return lines + [f"line {one['line']}: refused: {one['why']}" for one in found["refused"]]
+    return _enrolment_lines(found) + [f"line {one['line']}: refused: {one['why']}" for one in found["refused"]]
+
+
+def _enrolment_lines(found: dict[str, Any]) -> list[str]:
+    lines = [f"consent {one} is superseded by the newer form" for one in found["superseded"]]
+    if found["waiting"]:
+        lines.append(f"{found['waiting']} wait for the end of their notice period or for the next day's anchor")
+    return lines
 
 
 @consent.command("supersede")
@@ -133,27 +135,20 @@ def correct(home: Path, patient: str | None, consent: str | None, reason: str) -
     notified (GDPR Art. 33: 72 hours) is for the data-protection officer to judge. To take it out of the model as well,
     go on with `koinon erase request`.
     """
+    from node.reports.disclosures import by_line
+
     body = {**subject(patient, consent, None), "reason": reason}
     found = common.order(acting_home(home), "consent.correct", body)
     if not found["consents"]:
         raise NotFound("no consent of this patient is open here")
     lines = [f"consent {one} was entered in error; its use has stopped" for one in found["consents"]]
     for one, rounds in found["used_without_consent"].items():
-        used, unknown = (_by_line(rounds, state) for state in (True, None))
+        used, unknown = ("; ".join(by_line(two for two in rounds if two["used"] is state)) for state in (True, None))
         lines.append(f"consent {one}: used without valid consent in {used or 'no round'}")
         if unknown:
             lines.append(f"consent {one}: {unknown}: our set is not kept any more, it CANNOT BE TOLD")
     lines.append("judge now whether this is a personal data breach that has to be notified within 72 hours")
     answer(found, lines)
-
-
-def _by_line(rounds: list[dict[str, Any]], used: bool | None) -> str:
-    """Rounds by the line they are on: heights come again on every line."""
-    lines: dict[int, list[str]] = {}
-    for one in rounds:
-        if one["used"] is used:
-            lines.setdefault(one["branch"], []).append(str(one["height"]))
-    return "; ".join(f"rounds {', '.join(heights)} of line {branch}" for branch, heights in sorted(lines.items()))
 
 
 @consent.command("forms")
@@ -366,9 +361,7 @@ def import_(home: Path, study: str | None, fhir: Path, form: str | None, mapping
     counts = {"granted": told["granted"], "known from before": told["known"]}
     counts |= {"ended": len(told["ended"]), "without records": len(told["absent"])}
     lines = [", ".join(f"{count} {what}" for what, count in counts.items())]
-    lines += [f"consent {one} is superseded by the newer form" for one in told["superseded"]]
-    if told["waiting"]:
-        lines.append(WAITING.format(told["waiting"]))
+    lines += _enrolment_lines(told)
     lines += [f"{one['where']}: ends nothing: {one['why']}" for one in told["nothing_ended"]]
     lines += [f"{one['where']}: refused: {one['why']}" for one in told["refused"]]
     answer(told, lines)

@@ -17,10 +17,7 @@ from node.membership import members_of
 from node.records import FormRegistered, Position, transaction_text
 from node.study import BASIS, CUSTODY, ON_WITHDRAWAL
 
-NOT_KNOWN: Final = (
-    "not known here: show the card, or ask at the hospital that holds the consent, once the line that trains has an "
-    "agreed round"
-)
+NOT_KNOWN: Final = "not known here: show the card, or ask at the hospital that holds the consent"
 
 
 def form_row(form: FormRegistered) -> dict[str, Any]:

@@ -113,6 +113,14 @@ def _rounds(listed: list[tuple[str, int, int]]) -> str:
     return f"round {heights[0]}" if len(heights) == 1 else f"{len(heights)} rounds, {heights[0]} to {heights[-1]}"
 
 
+def by_line(rounds: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Rounds (`branch`, `height`) in words, one text a line: heights come again on every line."""
+    lines: dict[int, list[str]] = {}
+    for one in rounds:
+        lines.setdefault(one["branch"], []).append(str(one["height"]))
+    return [f"rounds {', '.join(heights)} of line {line}" for line, heights in sorted(lines.items())]
+
+
 def of_unknown(study_name: str, rounds: str) -> dict[str, Any]:
     """The row for rounds of which neither set nor note can tell whether they used the records."""
     return {
