@@ -25,7 +25,8 @@ import {Tags} from "./libraries/Tags.sol";
  *                                              committed or abstained (the seal is   first one of a member counts
  *                                              that moment), or after open + S + G
  *                                              (the seal is that time)
- *  -         at the seal, |C| < m: FAILED 1 before anything is revealed
+ *  -         |C| < m: FAILED 1 before anything is revealed; at the seal, but after open + S + G where a member abstained:
+ *            rounds that nobody can train follow each other at the study's pace, not at the chain's
  *  REVEAL    the seal                          seal + R                              attempt 0
  *  HAVE a    a = 1: seal + R                   start + H * 2^(a-1)                   bitmaps of attempt a; attempt 0
  *            a > 1: end of attempt a-1
@@ -39,7 +40,8 @@ import {Tags} from "./libraries/Tags.sol";
  *  FAILED    a view, then failRound            never                                 nothing; failRound opens the next
  *
  * After FAILED the height is consumed and the parent stays, so the next round has a beacon of its own and nothing that was
- * revealed is committed again.
+ * revealed is committed again. A replay of which LAST_CHANCES heights in a row end without a model, or that has fewer than
+ * two members, is given up: it has caught up with the model it has. No patient waits for members that cannot train.
  */
 
 /// @title TrainingLedger
@@ -48,6 +50,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     using Bitmaps for uint32;
 
     uint8 private constant LAST_ATTEMPT = 3;
+    uint32 private constant LAST_CHANCES = 3;
     uint8 private constant FAILED_QUORUM = 1;
     uint8 private constant FAILED_ATTEMPTS = 2;
     uint8 private constant FAILED_AGE = 3;
@@ -86,7 +89,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 initialModel;
         Fork fork;
         mapping(uint256 branchOverThree => Tree) trees; // where the branches begin, three a slot
-        mapping(uint256 branch => bytes32) caughtUp; // the first model of a replay with targetFinals
+        mapping(uint256 branch => bytes32) caughtUp; // what a replay ended with: the first model with targetFinals, or else
+        // the newest one when it was given up
         mapping(uint256 branchAndWord => uint256) voids; // a bit for each height that ended without a model
     }
 
@@ -364,7 +368,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             round = round.recorded(true);
             if (course.fork() == REPLAYING) _noteCatchUp(s, course.branch(), round.finals(), result.modelRoot);
         } else {
-            _markVoid(s, course.branch(), round.height());
+            _markVoid(s, study, course, round.height());
             round = round.recorded(false);
         }
         _close(s, study, course, round, members, set, ~set, lineage, result.modelRoot);
@@ -377,8 +381,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         Round round = s.round;
         Clock memory clock = _clock(roundId, round, course);
         if (clock.phase != Phase.FAILED) _wrongPhase(roundId, clock);
-        _markVoid(s, course.branch(), round.height());
         emit RoundFailed(roundId, study, course.branch(), round.height(), clock.failure);
+        _markVoid(s, study, course, round.height());
         // Nobody can say here whose blobs were available: who committed neither gains nor loses.
         _close(s, study, course, round, _members(), 0, ~round.committed(), s.lineage, s.model);
     }
@@ -623,7 +627,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
 
     /// @dev Opens the next round on the training branch, unless the study is over, waits for joins or for a purge, or
     /// fewer than two members would be asked.
-    /// @return Whether one is open now; if not, nothing was written.
+    /// @return Whether one is open now; if not, nothing was written but that a replay was given up.
     function _openNext(
         Study storage s,
         bytes32 study,
@@ -645,7 +649,10 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         // No round opens any more where the network has a successor, but an erasure that began here ends here.
         if (roster == 0 && course.fork() == REPLAYING) roster = course.joined() & MEMBERSHIP.activeMembers();
         uint256 n = roster.count();
-        if (n < 2) return false;
+        if (n < 2) {
+            if (course.fork() == REPLAYING) _giveUp(s, study, course.branch(), parentModel);
+            return false;
+        }
         round = round.next(roster, Conduct.suspended(conduct) & roster, course.window());
         bytes32 consentAcc = CONSENT.accumulator();
         bytes32 previousBlock = blockhash(block.number - 1);
@@ -822,13 +829,16 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         }
         uint256 n = round.roster().count();
         uint256 f = Quorum.faults(n, course.f());
-        uint256 tooOld;
-        unchecked {
-            tooOld = round.openedAt() + course.maxRoundAge(); // 40 and 32 bits
+        if (round.committed().count() < _least(course, n, f)) {
+            // A member that abstained may be able to the next time, which is not at once.
+            bool waits = round.abstained() != 0 && block.timestamp <= round.openedAt() + course.window();
+            (c.phase, c.failure) = waits ? (Phase.TRAINING, 0) : (Phase.FAILED, FAILED_QUORUM);
+            return c;
         }
-        if (round.committed().count() < _least(course, n, f)) return _failed(c, FAILED_QUORUM);
+        uint256 tooOld;
         uint256 start;
         unchecked {
+            tooOld = round.openedAt() + course.maxRoundAge(); // 40 and 32 bits
             start = sealTime + course.reveal(); // 41 and 32 bits
         }
         c.revealEnd = uint64(start);
@@ -1079,8 +1089,21 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         }
     }
 
-    function _markVoid(Study storage s, uint256 branch, uint256 height) private {
+    /// @dev A height without a model. A replay is given up with the last of too many in a row.
+    function _markVoid(Study storage s, bytes32 study, Course course, uint32 height) private {
+        uint256 branch = course.branch();
         s.voids[branch << 32 | height >> 8] |= uint256(1) << (height & 255);
+        if (course.fork() != REPLAYING) return;
+        (, uint32 from,) = _base(s, branch);
+        if (height - from < LAST_CHANCES) return;
+        if (_voidsBetween(s, branch, height - LAST_CHANCES, height) == LAST_CHANCES) _giveUp(s, study, branch, s.model);
+    }
+
+    /// @dev Ends a replay that has not caught up with the model it has.
+    function _giveUp(Study storage s, bytes32 study, uint256 branch, bytes32 model) private {
+        if (s.caughtUp[branch] != 0) return;
+        s.caughtUp[branch] = model;
+        emit ReplayGivenUp(study, uint32(branch), model);
     }
 
     // ---------------------------------------------------------------------------------------------- plumbing

@@ -92,6 +92,7 @@ from node.erasure import (
     roster_of,
     state_of,
     terms_of,
+    was_given_up,
 )
 from node.errors import CallReverted, InputError, LedgerError, NodeError, NotFound, Refused
 from node.history import ErasureHistory, History, RoundHistory
@@ -1888,6 +1889,7 @@ class Erasing:
                 "method": methods.name_of(plan.method),
                 "exact": methods.is_exact(plan.method),
                 "rounds": plan.rounds,
+                "given_up": was_given_up(self._history, plan),
             },
             "method_chosen": self._store.meta(f"method {batch.hex()}"),
             "method_refused": self._refused_choice(batch, erasure),

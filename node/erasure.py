@@ -404,7 +404,10 @@ def inventory(contents: Iterable[tuple[Digest, int, Digest]]) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The model that members confirm: `height` on `branch`, agreed in `rounds` above the base (none without replay)."""
+    """The model that members confirm: `height` on `branch`, agreed in `rounds` above the base.
+
+    None where nothing is replayed, or where the replay was given up before a round of it was agreed.
+    """
 
     branch: int
     height: int
@@ -413,16 +416,26 @@ class Checkpoint:
 
 
 def checkpoint_of(history: History, plan: ErasurePlanned) -> Checkpoint | None:
-    """Where the replay has caught up, as the contract computes it; None while it has not."""
+    """Where the replay has caught up or was given up, as the contract computes it; None while it is neither."""
     if not plan.rounds:
         return Checkpoint(plan.branch, plan.base_height, plan.base_model, ())
-    made = history.studies[plan.study].branches[plan.branch].rounds
-    rounds = [history.rounds[made[height]] for height in sorted(made) if history.rounds[made[height]].made_model]
-    if len(rounds) < plan.rounds:
+    line = history.studies[plan.study].branches[plan.branch]
+    rounds = [one for _, number in sorted(line.rounds.items()) if (one := history.rounds[number]).made_model]
+    if line.given_up is not None:
+        rounds = [one for one in rounds if one.ended is not None and one.ended < line.given_up]
+    elif len(rounds) < plan.rounds:
         return None
-    last = rounds[plan.rounds - 1].final
+    rounds = rounds[: plan.rounds]
+    if not rounds:
+        return Checkpoint(plan.branch, plan.base_height, plan.base_model, ())
+    last = rounds[-1].final
     assert last is not None
-    return Checkpoint(plan.branch, last.height, last.result.model_root, tuple(rounds[: plan.rounds]))
+    return Checkpoint(plan.branch, last.height, last.result.model_root, tuple(rounds))
+
+
+def was_given_up(history: History, plan: ErasurePlanned) -> bool:
+    """Whether the plan's replay ended without the models that it was to make."""
+    return replays(plan) and history.studies[plan.study].branches[plan.branch].given_up is not None
 
 
 def verdicts_needed(n: int, others: int, f: int) -> int:
@@ -906,7 +919,13 @@ def sentences(
     unlearner = methods.numbered(method)
     levels = {Level.L2} if method == methods.NOTHING else set() if unlearner is None else unlearner.claims
     if head_model is not None and base_model is not None and levels & {Level.L2, Level.L2_APPROXIMATE}:
-        if unlearner is not None:
+        if unlearner is not None and head_model == base_model:
+            sentence = (
+                "The replay was given up before a round of it was agreed: the current model is one made before this "
+                f"consent's first declared use, as it was. {confirmed} of {others} other members looked through the "
+                "declared sets and agree. They could not see whether local training was honest."
+            )
+        elif unlearner is not None:
             kind = "exact" if Level.L2 in levels else "APPROXIMATE"
             sentence = (
                 "The current model was recomputed from a model made before this consent's first declared use, by the "

@@ -61,6 +61,7 @@ from node.records import (
     NetworkSucceeded,
     Position,
     PurgesAttested,
+    ReplayGivenUp,
     ReplayOpened,
     RoundFailed,
     RoundFinal,
@@ -139,6 +140,7 @@ class Branch:
     models: dict[int, Digest] = field(default_factory=dict)
     base_finals: int = 0
     finals: int = 0
+    given_up: Position | None = None  # where its replay ended without the models it was to make
 
 
 @dataclass(slots=True)
@@ -341,6 +343,8 @@ class History:
                 self._snapshots[logged.position] = (self.consent_acc, self.registry.accumulator)
             case Committed() | Abstained() | HavePosted() | RoundFinal() | RoundFailed():
                 self._round(logged, record)
+            case ReplayGivenUp():
+                self.studies[record.study].branches[record.branch].given_up = logged.position
             case Equivocated():
                 self.equivocations.append(logged)
             case EntrySkipped():

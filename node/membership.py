@@ -19,6 +19,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from typing import Final
 
 from crypto import digest
 from crypto.digest import Digest, hash_words, keccak256
@@ -39,6 +40,9 @@ from node.records import (
     NetworkSucceeded,
     Record,
 )
+
+LAST_CHANCES: Final = 3
+"""Heights of a replay in a row without a model with which it is given up."""
 
 MembershipRecord = (
     MemberAdmitted

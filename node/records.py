@@ -306,6 +306,15 @@ class RoundFailed:
 
 
 @dataclass(frozen=True, slots=True)
+class ReplayGivenUp:
+    """A replay ended without the models it was to make; `model` is what it has, and what the verdicts are about."""
+
+    study: Digest
+    branch: int
+    model: Digest
+
+
+@dataclass(frozen=True, slots=True)
 class Equivocated:
     round_id: Digest
     member: int
@@ -495,6 +504,7 @@ Record = (
     | HavePosted
     | RoundFinal
     | RoundFailed
+    | ReplayGivenUp
     | Equivocated
     | AuditAccessed
     | BranchCreated

@@ -670,6 +670,16 @@ def too_few_committed(facts: Facts, view: PhaseView, now: int) -> bool:
     return view.sealed.bit_count() < facts.least
 
 
+def enough_committed(facts: Facts, view: PhaseView, now: int) -> bool:
+    """C can make a model."""
+    return not too_few_committed(facts, view, now)
+
+
+def nobody_abstained(facts: Facts, view: PhaseView, now: int) -> bool:
+    """Nobody said that it cannot commit. Who does may be able to the next time, which is then not at once."""
+    return not any(isinstance(logged.record, Abstained) for logged in facts.answers.values())
+
+
 def window_over(facts: Facts, view: PhaseView, now: int) -> bool:
     """The phase's last second is past."""
     return view.deadline is not None and now > view.deadline
@@ -730,8 +740,9 @@ STEPS = (
     #    from           if                                target     attempt  since          clause
     Step(RUNNING, (result_on_chain,), FINAL, 0, when_recorded, "12"),
     Step(RUNNING, (failure_on_chain,), FAILED, 0, when_recorded, "11"),
-    Step((TRAINING,), (sealed, too_few_committed), FAILED, 0, when_sealed, "4"),
-    Step((TRAINING,), (sealed,), REVEALING, 0, when_sealed, "4"),
+    Step((TRAINING,), (sealed, too_few_committed, nobody_abstained), FAILED, 0, when_sealed, "4"),
+    Step((TRAINING,), (sealed, too_few_committed, window_over), FAILED, 0, at_deadline, "4"),
+    Step((TRAINING,), (sealed, enough_committed), REVEALING, 0, when_sealed, "4"),
     Step((REVEALING,), (window_over,), HAVE, 1, at_deadline, "8"),
     Step((HAVE,), (window_over, enough_haves), VOTING, 0, at_deadline, "9"),
     Step((HAVE,), (window_over, attempts_left), HAVE, 1, at_deadline, "9, 11"),

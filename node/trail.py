@@ -61,6 +61,7 @@ from node.records import (
     NetworkSucceeded,
     PurgesAttested,
     Record,
+    ReplayGivenUp,
     ReplayOpened,
     RoundFailed,
     RoundFinal,
@@ -287,6 +288,9 @@ _WORDS: Final[dict[type, Teller]] = {
     RoundFinal: _final,
     RoundFailed: lambda r, n: _by_contract(
         f"{_round_name(r.branch, r.height)} failed: {FAILED_FOR.get(r.reason, f'reason {r.reason}')}"
+    ),
+    ReplayGivenUp: lambda r, n: _by_contract(
+        f"the replay on branch {r.branch} is given up and ends with {_short(r.model)}: its rounds make no model"
     ),
     Equivocated: lambda r, n: _by(
         n, r.member, f"signed two different {STATEMENTS.get(r.kind, 'statements')} in {n.round(r.round_id)}"

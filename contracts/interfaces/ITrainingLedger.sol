@@ -308,9 +308,13 @@ interface ITrainingLedger {
         bytes32 consentAcc,
         bytes32 resultHash
     );
-    /// @notice A round ended without a result. reason 1: too few commitments at the seal, nothing was revealed;
+    /// @notice A round ended without a result. reason 1: too few commitments, nothing was revealed;
     /// 2: no result in any attempt; 3: too old.
     event RoundFailed(bytes32 indexed roundId, bytes32 indexed study, uint32 branch, uint32 height, uint8 reason);
+    /// @notice A replay ended without the models that it was to make: too many of its heights in a row had none, or fewer than
+    /// two members were left. `model` is the one it has, the checkpoint where no round of it was agreed; the verdicts are
+    /// about it. The study goes on from there.
+    event ReplayGivenUp(bytes32 indexed study, uint32 branch, bytes32 model);
     /// @notice A member signed two statements that exclude each other. kind 1 Commit, 2 Vote, 3 Have.
     event Equivocated(bytes32 indexed roundId, uint16 indexed member, uint8 kind);
     /// @notice An auditor announces that it will open the rounds `fromHeight` to `toHeight`.
@@ -439,7 +443,8 @@ interface ITrainingLedger {
         bytes calldata signatures
     ) external;
 
-    /// @notice End a round whose phase is FAILED and open the next one from the same parent.
+    /// @notice End a round whose phase is FAILED and open the next one from the same parent. The third in a row that ends a
+    /// replay's height without a model gives the replay up (`ReplayGivenUp`).
     function failRound(bytes32 study, bytes32 roundId) external;
 
     /// @notice Show two statements of one member that exclude each other: two commitments of one round, two votes or two
@@ -497,7 +502,8 @@ interface ITrainingLedger {
         external
         view
         returns (uint32 branch, uint32 height, bytes32 lineage, bytes32 model, bool tainted, bool inService);
-    /// @notice The model with which a branch had as many finals as the one it replays; zero: not yet.
+    /// @notice The model with which a branch had as many finals as the one it replays, or with which its replay was given
+    /// up; zero: neither yet.
     function caughtUp(bytes32 study, uint32 branch) external view returns (bytes32);
     /// @notice Rolling hash of the open round's commitments: root' = keccak256(abi.encode(root, struct hash)) from zero,
     /// in posting order; of the last round between rounds.

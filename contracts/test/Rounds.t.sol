@@ -227,6 +227,26 @@ contract RoundsTest is Network {
         training.failRound(study, roundId);
     }
 
+    function test_tooFewBecauseOfAnAbstentionFailsWhenTheWindowIsOver() public {
+        bytes32 roundId = start(4);
+        abstain(roundId, 0);
+        abstain(roundId, 1);
+        commit(roundId, 12);
+        phaseIs(roundId, ITrainingLedger.Phase.TRAINING, 0); // everyone answered
+        same(training.roundOf(study, roundId).sealTime, 0, "not sealed");
+        vm.warp(START + SEAL);
+        phaseIs(roundId, ITrainingLedger.Phase.TRAINING, 0);
+        vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.TRAINING, 0));
+        training.failRound(study, roundId);
+        ITrainingLedger.Result memory x = resultOf(12, 0, MODEL);
+        bytes memory votes = votesOf(roundId, 0, 12, x, 15);
+        vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.TRAINING, 0));
+        training.finalise(study, roundId, 0, x, 15, votes);
+        vm.warp(START + SEAL + 1);
+        fails(roundId, 1, 1);
+        training.failRound(study, roundId);
+    }
+
     function test_failRoundRefusedBeforeFailure() public {
         bytes32 roundId = start(4);
         vm.expectRevert(wrongPhase(roundId, ITrainingLedger.Phase.TRAINING, 0));

@@ -707,6 +707,140 @@ contract UnlearningRegistryTest is Network {
         same(finish(roundId, 15, model(1, 3)), bytes32(0), "the study goes on from there to its end");
     }
 
+    /// @notice A replay of four rounds from height 1 whose first round is open.
+    function replaying() internal returns (bytes32 batch, bytes32 roundId) {
+        (batch, roundId) = readyToPlan(4, 3);
+        plan(planOf(batch, 0, 1, model(0, 1), 3), 7);
+        finish(roundId, 15, model(0, 5));
+        purge(batch, 15, 0);
+        openReplay(batch);
+        roundId = training.openRound(study);
+    }
+
+    /// @notice The open round, which nobody can train, when it can be failed.
+    function untrained() internal returns (bytes32 roundId) {
+        roundId = training.openRound(study);
+        for (uint16 i; i < 4; ++i) {
+            abstain(roundId, i);
+        }
+        closeUnanswered(roundId);
+    }
+
+    function fail() internal {
+        training.failRound(study, untrained());
+    }
+
+    function givesUp(uint32 branch, bytes32 model_) internal {
+        vm.expectEmit(true, false, false, true, address(training));
+        emit ITrainingLedger.ReplayGivenUp(study, branch, model_);
+    }
+
+    function test_aReplayThatNobodyTrainsEndsAtItsCheckpoint() public {
+        (bytes32 batch,) = replaying();
+        fail();
+        fail();
+        same(training.caughtUp(study, 1), bytes32(0), "two in a row");
+        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.NotCaughtUp.selector, 1));
+        unlearning.verdicts(opened[batch], verdictsOf(batch, 1, 1, model(0, 1), true), none());
+        bytes32 last = untrained();
+        givesUp(1, model(0, 1));
+        training.failRound(study, last);
+        same(training.caughtUp(study, 1), model(0, 1), "the checkpoint");
+        finish(training.openRound(study), 15, model(1, 5));
+        same(training.caughtUp(study, 1), model(0, 1), "for good");
+        verdict(batch, 0, 1, model(0, 1), true);
+        verdict(batch, 1, 1, model(0, 1), true);
+        stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
+        headIs(1, 5, model(1, 5), false, true); // the study went on meanwhile
+        same(training.studyOf(study).forkState, 0, "the next erasure may be planned");
+    }
+
+    function test_aReplayIsGivenUpWithTheModelItHas() public {
+        (, bytes32 roundId) = replaying();
+        finish(roundId, 15, model(1, 2));
+        fail();
+        fail();
+        bytes32 last = untrained();
+        givesUp(1, model(1, 2));
+        training.failRound(study, last);
+        same(training.caughtUp(study, 1), model(1, 2), "its newest model");
+    }
+
+    function test_onlyFailuresInARowOfAReplayGiveItUp() public {
+        trained(4, 4);
+        fail();
+        fail();
+        fail();
+        same(training.caughtUp(study, 0), bytes32(0), "no replay");
+        bytes32 batch = openAndDelete(CONTROLLER);
+        fail();
+        vm.warp(block.timestamp + 101);
+        plan(planOf(batch, 0, 1, model(0, 1), 4), 7);
+        fail();
+        purge(batch, 15, 0);
+        openReplay(batch);
+        fail();
+        fail();
+        finish(training.openRound(study), 15, model(1, 4));
+        fail();
+        fail();
+        same(training.caughtUp(study, 1), bytes32(0), "a model between them");
+        finish(training.openRound(study), 15, model(1, 7));
+        finish(training.openRound(study), 15, model(1, 8));
+        same(training.caughtUp(study, 1), model(1, 8), "caught up");
+        fail();
+        fail();
+        fail();
+        same(training.caughtUp(study, 1), model(1, 8), "for good");
+    }
+
+    function test_aRoundAgreedToHaveNoModelCountsAsOneWithout() public {
+        (bytes32 batch, bytes32 roundId) = replaying();
+        for (uint256 i; i < 3; ++i) {
+            commit(roundId, 15);
+            if (i == 2) givesUp(1, model(0, 1));
+            finalise(roundId, 0, 15, noModel(model(0, 1)), 15);
+            roundId = training.openRound(study);
+        }
+        same(training.caughtUp(study, 1), model(0, 1), "the checkpoint");
+        verdict(batch, 0, 1, model(0, 1), true);
+    }
+
+    /// @dev What members agree on where three of four updates are invalid.
+    function noModel(bytes32 parent) internal view returns (ITrainingLedger.Result memory x) {
+        x = resultOf(8, 0x111, parent);
+        x.outcome = 2;
+    }
+
+    function test_aReplayWithoutTwoMembersEndsWhereItIs() public {
+        (bytes32 batch, bytes32 roundId) = replaying();
+        commit(roundId, 15);
+        for (uint16 i; i < 3; ++i) {
+            if (i != CONTROLLER) leaveStudy(study, i);
+        }
+        leaveStudy(study, 3);
+        givesUp(1, model(0, 1));
+        vm.warp(block.timestamp + 20_000);
+        training.failRound(study, roundId);
+        same(training.openRound(study), bytes32(0), "nobody to ask");
+        same(training.caughtUp(study, 1), model(0, 1), "the checkpoint");
+        stateIs(batch, IUnlearningRegistry.State.REPLAYING); // and nobody else is there to confirm it
+    }
+
+    function test_aReplayThatCannotBeginEndsAtItsCheckpoint() public {
+        (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3);
+        plan(planOf(batch, 0, 1, model(0, 1), 3), 7);
+        finish(roundId, 15, model(0, 5));
+        for (uint16 i; i < 4; ++i) {
+            if (i != 0) leaveStudy(study, i);
+        }
+        purge(batch, 15, 0);
+        givesUp(1, model(0, 1));
+        openReplay(batch);
+        verdict(batch, 0, 1, model(0, 1), true);
+        stateIs(batch, IUnlearningRegistry.State.CONFIRMED); // by the one that is left, where the controller is gone
+    }
+
     function test_taintedHeadLeavesServiceAtTheDueTime() public {
         (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3);
         plan(planOf(batch, 0, 2, model(0, 2), 3), 7);

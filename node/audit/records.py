@@ -18,6 +18,7 @@ from node.audit.home import Fault
 from node.erasure import (
     LONGEST_EXTENSION_S,
     LONGEST_MONTH_S,
+    checkpoint_of,
     replaced_by,
     replays,
     roster_of,
@@ -25,7 +26,7 @@ from node.erasure import (
 )
 from node.errors import NotFound
 from node.history import STEP_STATES, History, RoundHistory
-from node.membership import bitmap_of, faults, least_included, members_of, quorum, slack
+from node.membership import LAST_CHANCES, bitmap_of, faults, least_included, members_of, quorum, slack
 from node.notices import hash_of_result
 from node.participant import trust_bytes
 from node.records import (
@@ -48,6 +49,7 @@ from node.records import (
     HavePosted,
     HeadMoved,
     Logged,
+    ReplayGivenUp,
     ReplayOpened,
     RoundFailed,
     RoundFinal,
@@ -377,18 +379,41 @@ def replay_opened(chain: Chain, logged: Logged, record: ReplayOpened) -> None:
     holds("replay time", where, f"after {until}", logged.timestamp > until, logged.timestamp)
 
 
+def replay_given_up(chain: Chain, logged: Logged, record: ReplayGivenUp) -> None:
+    """A replay that has not caught up is given up, once, with the model it has: after too many heights in a row without
+    one, or where fewer than two members are left.
+    """
+    history, study = chain.history, chain.history.studies[record.study]
+    where = f"study {record.study.hex()[:12]}, branch {record.branch}"
+    line = study.branches[record.branch]
+    erasure = history.erasures.get(line.batch)
+    holds("replay", where, "one that is open", erasure is not None and erasure.replaying, "none")
+    assert erasure is not None
+    assert erasure.plan is not None
+    holds("replay", where, "one that has not ended", checkpoint_of(history, erasure.plan) is None, "it has")
+    heights = sorted(line.rounds)
+    made = [history.rounds[line.rounds[height]].made_model for height in heights[-LAST_CHANCES:]]
+    left = roster_of(history, record.study).bit_count()
+    stuck = left < 2 or (len(made) == LAST_CHANCES and not any(made))
+    holds("replay", where, f"{LAST_CHANCES} heights without a model, or fewer than two members", stuck, made)
+    equal("model of the replay", where, line.models[max(line.models)], record.model)
+
+
 def verdicts(chain: Chain, logged: Logged, record: VerdictsGiven) -> None:
-    """Verdicts of others than the controller, once each, on the model where the replay caught up."""
+    """Verdicts of others than the controller, once each, on the model where the replay caught up or was given up."""
     erasure, where = chain.history.erasures[record.batch], erasure_name(record.batch)
     own = record.members >> erasure.opened.controller & 1
     holds("verdict", where, "members other than the controller", not own, "its own")
     again = bitmap_of(erasure.verdicts) & record.members
     holds("verdict", where, "one a member", not again, f"a second one of {list(members_of(again))}")
     holds("verdict", where, "confirmed by members that judge", not record.confirming & ~record.members, "by others")
-    if erasure.plan is not None:
-        equal("branch of the verdict", where, erasure.plan.branch, record.branch)
-    models = chain.history.studies[erasure.opened.study].branches[record.branch].models
-    holds("model of the verdict", where, "a model of its branch", record.head_model in models.values(), "another model")
+    holds("verdict", where, "a plan", erasure.plan is not None, "none")
+    assert erasure.plan is not None
+    equal("branch of the verdict", where, erasure.plan.branch, record.branch)
+    found = checkpoint_of(chain.history, erasure.plan)
+    holds("verdict", where, "a replay that has ended", found is not None, "it goes on")
+    assert found is not None
+    equal("model of the verdict", where, found.model, record.head_model)
 
 
 def confirmed(chain: Chain, logged: Logged, record: ErasureConfirmed) -> None:
@@ -464,6 +489,7 @@ RULES: Final[tuple[tuple[str, type, Rule], ...]] = (
     ("erasure-steps", ErasureStepped, stepped),
     ("erasure-steps", ErasurePlanned, planned),
     ("erasure-steps", ReplayOpened, replay_opened),
+    ("erasure-steps", ReplayGivenUp, replay_given_up),
     ("erasure-steps", VerdictsGiven, verdicts),
     ("erasure-steps", ErasureConfirmed, confirmed),
     ("erasure-steps", HeadMoved, head_moved),

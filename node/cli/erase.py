@@ -267,6 +267,8 @@ def _status_lines(one: dict[str, Any]) -> list[str]:
     if (plan := one.get("plan")) is not None:
         kind = "exact" if plan["exact"] else "approximate"
         lines.append(f"method {plan['method']}" + (f" ({kind}), {plan['rounds']} rounds" if plan["replays"] else ""))
+        if plan["given_up"]:
+            lines.append("the replay was given up: its rounds made no model; what it has is what the members judge")
     elif one.get("method_chosen"):
         lines.append(f"method {one['method_chosen']}, chosen")
     if one.get("method_refused"):

@@ -100,12 +100,15 @@ def clock_of(one: Round, terms: CreateStudy, haves: Mapping[int, Mapping[int, in
     """
     figures = Figures.of(one.roster, terms)
     too_old = one.opened_at + terms.max_round_age
+    window_end = one.opened_at + terms.scribe_seconds + terms.grace_seconds
     seal = one.sealed_at
     if seal is None:
-        seal = one.opened_at + terms.scribe_seconds + terms.grace_seconds
+        seal = window_end
         if now <= seal:
             return Clock(Phase.TRAINING)
     if one.committed.bit_count() < figures.least:
+        if one.abstained and now <= window_end:
+            return Clock(Phase.TRAINING)
         return Clock(Phase.FAILED, 0, Failure.QUORUM, seal)
 
     def unless_too_old(phase: Phase, attempt: int) -> Clock:

@@ -21,6 +21,7 @@ from crypto.statements import (
     encode_data,
     struct_hash,
 )
+from node.membership import LAST_CHANCES
 from node.memory.consent import ConsentRegistry
 from node.memory.machine import Contract, Machine, Skip, Slots, refuse
 from node.memory.membership import Membership
@@ -40,6 +41,7 @@ from node.records import (
     HavePosted,
     Joined,
     Left,
+    ReplayGivenUp,
     Result,
     RoundFailed,
     RoundFinal,
@@ -78,6 +80,7 @@ class TrainingLedger(Contract):
         self._consent = consent
         self._studies: Slots[Digest, Study | None] = Slots(machine, None)
         self._branches: Slots[tuple[Digest, int], Branch] = Slots(machine, Branch())
+        self._given_up: Slots[tuple[Digest, int], Digest] = Slots(machine, ZERO)  # study, branch
         self._models: Slots[tuple[Digest, int, int], Digest] = Slots(machine, ZERO)  # study, branch, height
         self._voids: Slots[tuple[Digest, int, int], bool] = Slots(machine, False)  # ended without a model
         self._rounds: Slots[Digest, Round | None] = Slots(machine, None)
@@ -242,9 +245,9 @@ class TrainingLedger(Contract):
         s = replace(s, lineage=lineage(s.lineage, link(one.height, result.model_root, hashed)), final_height=one.height)
         if result.outcome == OUTCOME_MODEL:
             s = replace(s, finals=s.finals + 1)
-        else:
-            self._voids[one.study, one.branch, one.height] = True
         self.machine.emit(RoundFinal(round_id, one.study, one.branch, one.height, attempt, result, hashed, signers))
+        if result.outcome != OUTCOME_MODEL:
+            self._mark_void(s, one)
         self._close(s, one, present=decided, available=decided)
 
     def fail_round(self, study: Digest, round_id: Digest) -> None:
@@ -253,8 +256,8 @@ class TrainingLedger(Contract):
         clock = self._clock(round_id, one, s)
         if clock.failure is None:
             _wrong_phase(round_id, clock)
-        self._voids[one.study, one.branch, one.height] = True
         self.machine.emit(RoundFailed(round_id, one.study, one.branch, one.height, int(clock.failure)))
+        self._mark_void(s, one)
         # Nobody can say here whose blobs were available: who committed neither gains nor loses.
         self._close(s, one, present=0, available=one.committed)
 
@@ -394,7 +397,11 @@ class TrainingLedger(Contract):
         self._study(study)
 
     def caught_up(self, study: Digest, branch: int) -> Digest:
-        """`caughtUp`: a branch's first model with as many finals as the one it replays; zero: not yet."""
+        """`caughtUp`: a branch's first model with as many finals as the one it replays, or with which its replay was
+        given up; zero: neither yet.
+        """
+        if self._given_up[study, branch] != ZERO:
+            return self._given_up[study, branch]
         s, b = self._study(study), self._branches[study, branch]
         if branch > s.branch or b.target_finals < b.base_finals:
             return ZERO
@@ -430,6 +437,8 @@ class TrainingLedger(Contract):
             roster = s.joined & self._membership.snapshot().active
         figures = Figures.of(roster, s.terms)
         if figures.n < 2:
+            if s.forking is Forking.REPLAYING:
+                self._give_up(study, s)
             return s
         suspended = s.conduct.suspended & roster
         height = s.height + 1
@@ -601,6 +610,22 @@ class TrainingLedger(Contract):
         b = self._branches[study, branch]
         return b.base_finals + height - b.base_height - self._voids_between(study, branch, b.base_height, height)
 
+    def _mark_void(self, s: Study, one: Round) -> None:
+        """A height without a model. A replay is given up with the last of too many in a row."""
+        self._voids[one.study, one.branch, one.height] = True
+        start = one.height - LAST_CHANCES
+        if s.forking is not Forking.REPLAYING or start < self._branches[one.study, one.branch].base_height:
+            return
+        if self._voids_between(one.study, one.branch, start, one.height) == LAST_CHANCES:
+            self._give_up(one.study, s)
+
+    def _give_up(self, study: Digest, s: Study) -> None:
+        """End a replay that has not caught up with the model it has."""
+        if self.caught_up(study, s.branch) == ZERO:
+            model = self._models[study, s.branch, s.final_height]
+            self._given_up[study, s.branch] = model
+            self.machine.emit(ReplayGivenUp(study, s.branch, model))
+
     def _voids_between(self, study: Digest, branch: int, start: int, end: int) -> int:
         """Heights above `start`, up to and with `end`, that ended without a model."""
         return sum(self._voids[study, branch, height] for height in range(start + 1, end + 1))
@@ -623,7 +648,7 @@ class TrainingLedger(Contract):
     def _in_training(self, study: Digest, round_id: Digest) -> tuple[Study, Round]:
         s, one = self._open(study, round_id)
         clock = self._clock(round_id, one, s)
-        if clock.phase is not Phase.TRAINING:
+        if clock.phase is not Phase.TRAINING or one.sealed_at is not None:
             _wrong_phase(round_id, clock)
         return s, one
 

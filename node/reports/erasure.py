@@ -11,7 +11,7 @@ from typing import Any
 
 from crypto.digest import Digest
 from node import methods
-from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, replays, roster_of, state_of
+from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, replays, roster_of, state_of, was_given_up
 from node.errors import InputError, NotFound
 from node.history import ErasureHistory, History
 from node.membership import members_of
@@ -76,6 +76,7 @@ def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
             "method": methods.name_of(plan.method),
             "exact": methods.is_exact(plan.method),
             "rounds": plan.rounds,
+            "given_up": was_given_up(history, plan),
         },
         "recipients": [
             {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +27,15 @@ from node.erasing import SETS_LOST, Erasing
 from node.erasure import CHOICE_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
 from node.errors import ChainUnreachable, InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory
+from node.membership import LAST_CHANCES
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
 from node.records import (
     ErasureOpened,
     ErasurePlanned,
     Finalisation,
     PurgesAttested,
+    ReplayGivenUp,
+    RoundFailed,
     StudyCreation,
     VerdictsGiven,
 )
@@ -876,6 +880,68 @@ async def test_a_hospital_that_leaves_takes_everything_along(tmp_path: Path, tra
         await reach(net, erasure, "closed")
         await node.desk.leave(node, study)
         await net.until(lambda: 1 in net.nodes[0].history.studies[study].left)
+
+
+def given_up(net: Net, erasure: str, at: int) -> None:
+    """The replay ended where it began, the certificate says so, and its rounds kept to the pace of the study."""
+    node = net.nodes[at]
+    batch = Digest.from_hex(erasure)
+    plan = node.history.erasures[batch].plan
+    assert plan is not None
+    shown = node.erasing.status(batch, node.now)
+    assert shown["plan"]["given_up"] is True
+    claim = next(one for one in shown["claims"] if one["level"] == "L2")
+    assert claim["sentence"].startswith("The replay was given up before a round of it was agreed")
+    assert claim["evidence"]["head_model"] == claim["evidence"]["base_model"] == plan.base_model.hex()
+    assert net.of(ReplayGivenUp) == [ReplayGivenUp(plan.study, plan.branch, plan.base_model)]
+    failed = [one for one in net.of(RoundFailed) if one.branch == plan.branch]
+    assert len(failed) >= LAST_CHANCES
+    opened = [net.nodes[at].history.rounds[one.round_id] for one in failed]
+    window = node.history.studies[plan.study].created.terms
+    pace = [two.opened.opened_at - one.opened.opened_at for one, two in pairwise(opened)]
+    assert all(seconds > window.scribe_seconds + window.grace_seconds for seconds in pace), "at the study's pace"
+
+
+async def test_an_erasure_whose_replay_nobody_can_train_ends_at_its_checkpoint(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        study = await net.play(spec(rounds=2))
+        node, other = net.nodes[1], net.nodes[0]
+        before = {r: commits(node, r) for r in node.history.rounds}
+        asked = await node.erasing.request(node, everyone=study)  # one of two, so that no round has enough
+        erasure = asked["erasure"]
+        await ready(net, erasure)
+        given_up(net, erasure, 1)
+        for at in range(2):
+            assert_purged(net.nodes[at], erasure, before)
+        for consent in asked["consents"]:
+            paper = await receipt(node, Digest.from_hex(consent))
+            models = certificate.check(document.write(paper), net.network)["models"]
+            assert models["after"] == models["base"] != models["before"]
+        await reach(net, erasure, "closed")
+        # and no later erasure of the study waits behind it
+        later = await other.erasing.request(other, patient="patient-0-0")
+        await ready(net, later["erasure"], at=0)
+
+
+async def test_two_hospitals_below_the_fewest_consents_hold_up_no_erasure(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1, min_consents=8))
+        one, two = net.nodes[1], net.nodes[2]
+        first = await one.erasing.request(one, patient="patient-1-0")
+        second = await two.erasing.request(two, patient="patient-2-0")
+        await ready(net, first["erasure"], at=1)
+        await ready(net, second["erasure"], at=2)
+        plans = net.of(ErasurePlanned)
+        assert {plan.batch.hex() for plan in plans} == {first["erasure"], second["erasure"]}
+        given_up(net, plans[0].batch.hex(), 1)
+        for node, asked in ((one, first), (two, second)):
+            paper = await receipt(node, Digest.from_hex(asked["consents"][0]))
+            certificate.check(document.write(paper), net.network)
+            await reach(net, asked["erasure"], "closed", at=node.participant.me or 0)
 
 
 def promising(study: Study) -> Study:

@@ -369,12 +369,31 @@ def test_clause_4_suspended_members_are_not_waited_for() -> None:
 
 def test_clause_4_too_few_commits_fail_the_round_and_nothing_is_revealed() -> None:
     one = node(4, 1)
-    feed(one, T0 + 10, Trained(commit(1)), committed(0), committed(1), abstained(2), abstained(3))
-    assert one.phase(T0 + 11).phase is Phase.FAILED
+    feed(one, T0 + 10, Trained(commit(1)), committed(0), committed(1))
+    assert one.phase(T_C + 1).phase is Phase.FAILED
     assert one.finality(T_C + 99, T_C + 99) == ()
-    effects = feed(one, T0 + 11, SealIsFinal(), Tick())
+    effects = feed(one, T_C + 1, SealIsFinal(), Tick())
     assert not one.may_serve_key(1)
     assert not kinds(effects) & {Fetch, Judge, SignVote, SignHave}
+
+
+def test_clause_4_too_few_because_of_abstentions_fail_when_the_window_is_over() -> None:
+    one = node(4, 1)
+    effects = feed(one, T0 + 10, Trained(commit(1)), committed(0), committed(1), abstained(2), abstained(3))
+    assert one.phase(T_C).phase is Phase.TRAINING
+    assert one.finality(T_C, T_C) == ()
+    assert not one.may_serve_key(1)
+    effects += feed(one, T_C, Tick())
+    assert not kinds(effects) & {Fetch, Judge, SignVote, SignHave, PostCommits}
+    view = one.phase(T_C + 1)
+    assert (view.phase, view.since) == (Phase.FAILED, T_C)
+
+
+def test_clause_4_too_few_of_those_that_are_asked_fail_at_once() -> None:
+    one = node(4, 1, suspended=0b1100)
+    feed(one, T0 + 10, committed(0), committed(1))
+    view = one.phase(T0 + 11)
+    assert (view.phase, view.since) == (Phase.FAILED, T0 + 10)
 
 
 def test_clause_4_at_three_members_two_commits_suffice() -> None:

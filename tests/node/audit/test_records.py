@@ -29,6 +29,7 @@ from node.records import (
     Ledger,
     Logged,
     PurgesAttested,
+    ReplayGivenUp,
     ReplayOpened,
     RoundFailed,
     RoundFinal,
@@ -72,6 +73,8 @@ def erasure_world() -> World:
 SCENARIOS: list[Callable[[World], Any]] = [
     test_erasure.test_an_erasure_from_plan_to_close,
     test_erasure.test_a_replay_opens_without_the_silent_after_the_purge_window,
+    test_erasure.test_a_replay_that_nobody_trains_ends_at_its_checkpoint,
+    test_erasure.test_a_replay_is_given_up_with_the_model_it_has,
     test_erasure.test_a_consent_never_included_needs_no_replay,
     test_erasure.test_a_batch_is_requested_by_a_relay_and_authorised_by_its_controller,
     test_erasure.test_one_plan_a_study_at_a_time,
@@ -105,6 +108,13 @@ def test_what_the_contracts_take_the_audit_takes(scenario: Callable[[World], Any
 @pytest.fixture(scope="module")
 def erased() -> World:
     return erasure_world()
+
+
+@pytest.fixture(scope="module")
+def given_up() -> World:
+    world = make_world()
+    test_erasure.test_a_replay_that_nobody_trains_ends_at_its_checkpoint(world)
+    return world
 
 
 @pytest.fixture(scope="module")
@@ -157,6 +167,9 @@ TAMPERED: list[tuple[str, type, Callable[[Any], Any], str]] = [
     ("erased", ErasurePlanned, lambda r: replace(r, method=99), "erasure-steps"),
     ("erased", ErasurePlanned, lambda r: replace(r, rounds=r.rounds + 1), "erasure-steps"),
     ("erased", VerdictsGiven, lambda r: replace(r, members=r.members | 8), "erasure-steps"),
+    ("erased", VerdictsGiven, lambda r: replace(r, head_model=word("other")), "erasure-steps"),
+    ("given_up", ReplayGivenUp, lambda r: replace(r, model=word("other")), "erasure-steps"),
+    ("given_up", VerdictsGiven, lambda r: replace(r, head_model=word("other")), "erasure-steps"),
     ("erased", ErasureConfirmed, lambda r: replace(r, head_model=word("other")), "erasure-steps"),
     ("erased", ErasureClosed, lambda r: replace(r, exceptions=0), "erasure-steps"),
     ("erased", EvidenceAttested, lambda r: replace(r, level=2), "erasure-steps"),
@@ -187,6 +200,20 @@ def test_a_replay_without_enough_purges_is_found(erased: World) -> None:
     logged = [one for one in erased.logged() if not (isinstance(one.record, PurgesAttested) and one.record.stage == 0)]
     assert "purge attestations" in str(fold(erased.ledger, logged)["erasure-steps"])
     assert any(isinstance(one.record, ReplayOpened) for one in logged)
+
+
+def test_a_replay_that_is_given_up_too_early_is_found(given_up: World) -> None:
+    logged = given_up.logged()
+    place = next(i for i, one in enumerate(logged) if isinstance(one.record, ReplayGivenUp))
+    first = next(i for i, one in enumerate(logged) if isinstance(one.record, ReplayOpened))
+    early = replace(logged[place], position=replace(logged[first].position, entry=1))
+    moved = [*logged[: first + 1], early, *logged[first + 1 : place], *logged[place + 1 :]]
+    assert "3 heights without a model" in str(fold(given_up.ledger, moved)["erasure-steps"])
+
+
+def test_a_verdict_about_a_replay_that_goes_on_is_found(given_up: World) -> None:
+    logged = [one for one in given_up.logged() if not isinstance(one.record, ReplayGivenUp)]
+    assert "a replay that has ended" in str(fold(given_up.ledger, logged)["erasure-steps"])
 
 
 def test_a_round_that_nobody_opened_ends_the_fold_with_its_place(erased: World) -> None:

@@ -17,6 +17,7 @@ from crypto.statements import (
     EndAuditor,
     ErasureSteps,
     Extend,
+    Leave,
     OpenErasure,
     Plan,
     Purged,
@@ -25,9 +26,11 @@ from crypto.statements import (
     sign,
     struct_hash,
 )
+from node.erasure import Checkpoint, checkpoint_of
 from node.errors import CallReverted
 from node.history import History
 from node.membership import accumulate
+from node.memory.rounds import Phase
 from node.memory.unlearning import State
 from node.records import (
     ZERO,
@@ -51,10 +54,12 @@ from node.records import (
     EvidenceAttestation,
     EvidenceAttested,
     HeadMoved,
+    Leaving,
     Planning,
     PurgeEntry,
     Purges,
     PurgesAttested,
+    ReplayGivenUp,
     ReplayOpened,
     ReplayOpening,
     RoundFailure,
@@ -531,6 +536,82 @@ def test_a_replay_steps_over_rounds_that_fail(world: World) -> None:
     final = one_of(world.finish(again.round_id), RoundFinal)
     sent = erasure.verdicts([0, 1], 1, final.result.model_root)
     assert "HeadMoved" in kinds(sent)
+
+
+def untrained(world: World, opened: RoundOpened) -> Sent:
+    """A round that nobody can train, failed when its window is over."""
+    world.abstain(opened.round_id, [0, 1, 2, 3])
+    with pytest.raises(CallReverted) as early:
+        world.send(RoundFailure(opened.study, opened.round_id))
+    assert early.value.operands["phase"] == Phase.TRAINING
+    world.pass_time(opened.opened_at + 1_020)
+    return world.send(RoundFailure(opened.study, opened.round_id))
+
+
+def checkpoint(world: World, erasure: Erasure) -> Checkpoint | None:
+    """What the members of this history judge."""
+    history = History()
+    history.apply_all(world.logged())
+    plan = history.erasures[erasure.batch].plan
+    assert plan is not None
+    return checkpoint_of(history, plan)
+
+
+def test_a_replay_that_nobody_trains_ends_at_its_checkpoint(world: World) -> None:
+    erasure, finals, opened = ready_for_plan(world)
+    base = finals[0].result.model_root
+    erasure.plan(1, base, 3)
+    world.finish(opened.round_id)
+    erasure.purge([0, 1, 2, 3])
+    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    for _ in range(2):
+        sent = untrained(world, replay)
+        assert "ReplayGivenUp" not in kinds(sent)
+        assert checkpoint(world, erasure) is None
+        replay = one_of(sent, RoundOpened)
+    with pytest.raises(CallReverted) as early:
+        erasure.verdicts([0, 1], 1, base)
+    assert early.value.error == "NotCaughtUp"
+    sent = untrained(world, replay)
+    assert kinds(sent) == ["RoundFailed", "ReplayGivenUp", "RoundOpened"]
+    assert one_of(sent, ReplayGivenUp) == ReplayGivenUp(erasure.study, 1, base)
+    world.finish(one_of(sent, RoundOpened).round_id)
+    assert checkpoint(world, erasure) == Checkpoint(1, 1, base, ())
+    assert "HeadMoved" in kinds(erasure.verdicts([0, 1], 1, base))
+
+
+def test_a_replay_is_given_up_with_the_model_it_has(world: World) -> None:
+    erasure, finals, opened = ready_for_plan(world)
+    erasure.plan(1, finals[0].result.model_root, 3)
+    world.finish(opened.round_id)
+    erasure.purge([0, 1, 2, 3])
+    sent = world.finish(one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened).round_id)
+    model = one_of(sent, RoundFinal).result.model_root
+    for _ in range(3):
+        sent = untrained(world, one_of(sent, RoundOpened))
+    assert one_of(sent, ReplayGivenUp) == ReplayGivenUp(erasure.study, 1, model)
+    found = checkpoint(world, erasure)
+    assert found is not None
+    assert (found.height, found.model, [one.opened.height for one in found.rounds]) == (2, model, [2])
+    assert "HeadMoved" in kinds(erasure.verdicts([0, 1], 1, model))
+
+
+def test_a_replay_of_fewer_than_two_members_ends_at_its_checkpoint(make_world: WorldMaker) -> None:
+    world = make_world(2)
+    study, opened = world.study(rounds=1)
+    world.finish(opened.round_id)
+    erasure = opened_batch(world, study, controller=1)
+    erasure.step(1)
+    erasure.step(2)
+    world.advance(301)
+    initial = word("initial model")
+    erasure.plan(0, initial, 1, voters=(0, 1))
+    erasure.purge([0, 1])
+    world.send(Leaving(study, 1, world.sign(1, Leave(study, 1))))
+    sent = world.send(ReplayOpening(erasure.statement))
+    assert kinds(sent) == ["ReplayOpened", "ReplayGivenUp"]
+    assert checkpoint(world, erasure) == Checkpoint(1, 0, initial, ())
+    assert "HeadMoved" in kinds(erasure.verdicts([0], 1, initial))
 
 
 def test_below_four_members_one_other_verifies(make_world: WorldMaker) -> None:
