@@ -147,7 +147,12 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         bytes calldata signatures
     ) external {
         (bytes32 batch, Batch b) = _known(t);
-        if (_state(b) != State.COPY_DELETED) revert WrongState(batch, _state(b));
+        if (_state(b) != State.COPY_DELETED) {
+            // A hospital that is no member any more has no say in whether its patients' influence goes.
+            if (_state(b) > State.COPY_DELETED || MEMBERSHIP.activeMembers().has(t.controller)) {
+                revert WrongState(batch, _state(b));
+            }
+        }
         uint32 roster = _checkPlan(batch, t, b, p, signers, signatures);
         uint32 branch = TRAINING.fork(
             ITrainingLedger.ForkTerms({

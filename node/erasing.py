@@ -85,7 +85,11 @@ from node.erasure import (
     influenced_from,
     inventory,
     is_overdue,
+    is_removed,
+    may_be_planned,
     old_line_is_quiet,
+    opener_of,
+    out_of_use_at,
     plan_of,
     questions,
     replays,
@@ -683,14 +687,19 @@ class Erasing:
             if notice.controller == self._node.me:
                 continue
             statement = self._relayed_statement(notice)
-            ours = self._history.erasures.get(batch_id(struct_hash(statement)))
+            batch = batch_id(struct_hash(statement))
+            ours = self._history.erasures.get(batch)
+            gone = notice.controller in self._history.removed_at
+            if ours is not None and gone:  # it shows the others nothing, so we do; which leaves it had, its sets say
+                pair = ((notice.consent_id, cards.relay_salt(notice.signature)),)
+                self._store.remember(OpeningNotice(batch, notice.controller, pair, ()), own=True)
             if any(notice.consent_id in dict(n.requests) for n in self._all(OpeningNotice)):
                 self._store.forget_notices(notice.consent_id, "ErasureNotice")  # the hospital has opened it to us
             elif self._taken_up(notice, now) or (
                 ours is not None and state_of(ours, self._history) is not State.REQUESTED
             ):
                 continue
-            elif ours is None and now >= notice.received_at + RELAY_S:
+            elif ours is None and (gone or now >= notice.received_at + RELAY_S):
                 due.append((notice, ErasureOpening(statement, self._signed(statement))))
             elif now >= self._reminded.get(notice.consent_id, 0):
                 self._reminded[notice.consent_id] = now + AGAIN_S
@@ -702,8 +711,10 @@ class Erasing:
 
         One that it opened since the request came and has not shown to us may be it, until `RELAY_S` after it had to be
         shown, which is when its copy is gone; and none may for longer than a hospital has for its review. So nobody
-        stops the clock by silence, nor by opening one batch after the other.
+        stops the clock by silence, nor by opening one batch after the other. A hospital that was removed shows nothing.
         """
+        if notice.controller in self._history.removed_at:
+            return self._batch_of(notice.consent_id) is not None
         latest = notice.received_at + MAX_REVIEW_S + RELAY_S
         for batch, erasure in self._history.erasures.items():
             opened = erasure.opened
@@ -829,9 +840,20 @@ class Erasing:
         if controller and state not in OVER and self._opening(batch) is None:
             self._identify(batch, erasure, now)
         opening = self._opening(batch)
-        facts = Facts(state, me, roster, opened.controller, terms.f, opening=opening is not None)
         found = history.studies[opened.study]
-        facts = replace(facts, took_part=me in found.joined | found.left)
+        ready = may_be_planned(history, erasure, self._consents(batch), now)
+        facts = Facts(
+            state,
+            me,
+            roster,
+            opened.controller,
+            terms.f,
+            opening=opening is not None,
+            shows=me == opener_of(history, erasure),
+            ready=ready,
+            removed=is_removed(history, erasure) and not controller,
+            took_part=me in found.joined | found.left,
+        )
         if state is State.REFUSED:
             return facts
         if controller and opening is not None:
@@ -843,7 +865,9 @@ class Erasing:
                 delivered=self._is_delivered(batch, erasure, now),
                 lacking=self._lacking(batch, erasure, roster),
             )
-        if COPY_DELETED not in erasure.steps:
+        if facts.shows and opening is not None and not controller:
+            facts = replace(facts, lacking=self._lacking(batch, erasure, roster))
+        if not ready:
             return facts
         uses = self._uses(batch)
         asked = questions(history, erasure)
@@ -899,7 +923,7 @@ class Erasing:
         }
         if erasure.plan is not None:
             shown = set(erasure.verdicts) | {n.member for n in self._about(batch, VerdictNotice)}
-        return roster & ~bitmap_of({*shown, erasure.opened.controller})
+        return roster & ~bitmap_of({*shown, opener_of(self._history, erasure)})
 
     # ----------------------------------------------------------------------------------------------------------------
     # The controller's own steps
@@ -1016,12 +1040,13 @@ class Erasing:
         erasure, opening = self._erasure(batch), self._opening(batch)
         if opening is None:
             return
-        uses = self._uses(batch)
+        uses, until = self._uses(batch), out_of_use_at(self._history, erasure)
+        assert until is not None
         for one in self._history.rounds.values():
             opened = one.opened
             if (
                 opened.study != erasure.opened.study
-                or opened.opened_at > erasure.times["copy_deleted"]
+                or opened.opened_at > until
                 or opened.round_id in uses
                 or erasure.opened.controller not in one.commits
             ):
@@ -1208,11 +1233,13 @@ class Erasing:
             contents |= self._stray_models(self._node.studies[plan.study].model_length())
         uses, terms = self._uses(batch), self._history.studies[plan.study].created.terms
         waited = now > erasure.times["planned"] + terms.purge_seconds
+        until = out_of_use_at(self._history, erasure)
+        assert until is not None
         for round_id, one in self._history.rounds.items():
             if one.opened.study != plan.study:
                 continue
-            # Of rounds from before the copy was gone: what never came to the chain counts for nothing and is not read.
-            early = one.over and one.opened.opened_at <= erasure.times["copy_deleted"]
+            # Of rounds that opened while it could be used: what never came to the chain counts for nothing, unread.
+            early = one.over and one.opened.opened_at <= until
             never_posted = early and controller not in one.commits
             # What nobody could look into goes where no model that stays was made of it.
             made = one.made_model and one.final is not None and one.final.result.included >> controller & 1
@@ -1520,6 +1547,11 @@ class Erasing:
         batch, consent = await node.core(self._find, who)
         if batch not in self._history.erasures:
             raise NotFound(f"erasure {batch.hex()[:12]} has no certificate yet: it waits for the chain")
+        if EXCLUDED not in self._erasure(batch).steps and self._erasure(batch).plan is not None:
+            raise NotFound(
+                f"erasure {batch.hex()[:12]} has no certificate: the hospital was removed and took no step of it. "
+                "`koinon erase status` and `koinon audit erasure` show what the other members did"
+            )
         waiting = self.waits_for(batch, node.now)
         if waiting is None:
             state = state_of(self._erasure(batch), self._history)
@@ -1894,11 +1926,12 @@ class Erasing:
             "method_chosen": self._store.meta(f"method {batch.hex()}"),
             "method_refused": self._refused_choice(batch, erasure),
             "copy_stays": self._copy_stays(batch, erasure),
+            "hospital_removed": is_removed(self._history, erasure),
             "roster": list(members_of(roster)),
             "pair_attested": sorted(m for stage, m in erasure.purges if stage == PAIR),
             "attested": sorted(m for stage, m in erasure.purges if stage == FINAL),
             "confirmed_by": sorted(m for m, v in erasure.verdicts.items() if v.confirmed),
-            "certificate_ready": waiting == [] and erasure.refused is None,
+            "certificate_ready": waiting == [] and erasure.refused is None and EXCLUDED in erasure.steps,
             "waits_for": waiting or [],
         }
 

@@ -206,13 +206,49 @@ def line_of(history: History, erasure: ErasureHistory) -> int:
     return plan.branch - 1 if replays(plan) else plan.branch
 
 
+def is_removed(history: History, erasure: ErasureHistory) -> bool:
+    """Whether the hospital is no member any more. A revoked key is not enough: it is replaced."""
+    return erasure.opened.controller in history.removed_at
+
+
+def opener_of(history: History, erasure: ErasureHistory) -> int:
+    """Who shows the members which consents a batch is about: its hospital, or, where that was removed, its relay."""
+    return erasure.opened.poster if is_removed(history, erasure) else erasure.opened.controller
+
+
+def out_of_use_at(history: History, erasure: ErasureHistory) -> int | None:
+    """From when on (chain time) no round opens that can hold an erased consent; None while there is no such time.
+
+    When the hospital's copy was gone; where it was removed before, when that and all that it said of the batch was.
+    """
+    if "copy_deleted" in erasure.times:
+        return erasure.times["copy_deleted"]
+    if not is_removed(history, erasure):
+        return None
+    times = [erasure.times[state] for state in ("requested", "excluded") if state in erasure.times]
+    return max(history.removed_at[erasure.opened.controller], *times)
+
+
+def may_be_planned(history: History, erasure: ErasureHistory, consents: tuple[Digest, ...], now: int) -> bool:
+    """Whether nothing of an erasure is waited for before its plan: the copy is gone; or, of a hospital that was
+    removed, its own steps were waited for and all consents ended on the chain.
+    """
+    at = out_of_use_at(history, erasure)
+    if at is None or "copy_deleted" in erasure.times:
+        return at is not None
+    ended = bool(consents) and exclusion_evidence(history, erasure.opened.study, consents) is not None
+    return ended and now > at + RELAY_S
+
+
 def target_of(history: History, erasure: ErasureHistory) -> int | None:
     """The height a replay must catch up with; None while a round opened by then is running.
 
-    It is the newest agreed height among the rounds that were opened when the hospital's copy was gone: the same for
-    everyone, and no later round can hold an erased consent.
+    It is the newest agreed height among the rounds that were opened by `out_of_use_at`: the same for everyone, and no
+    later round can hold an erased consent.
     """
-    at = erasure.times["copy_deleted"]
+    at = out_of_use_at(history, erasure)
+    if at is None:
+        return None
     branch = history.studies[erasure.opened.study].branches[line_of(history, erasure)]
     rounds = [one for one in history.path(erasure.opened.study, branch.number) if one.opened.opened_at <= at]
     if any(not one.over for one in rounds):
@@ -523,7 +559,10 @@ class Facts:
         f: of the study's terms.
         requests: the controller: we know every consent that the requests root stands for.
         excluded: their withdrawals are on the chain and the rounds they met have ended.
-        opening: the controller's opening is here (its own included).
+        opening: what the batch is about is known here, by its opening.
+        shows: it is ours to show others the opening.
+        ready: no step of the hospital is waited for before the plan.
+        removed: the hospital, another one than we are, is no member any more.
         lacking: members that have not shown that they have the opening.
         has_turn: no other plan of the study is unfinished.
         answered: the hospital's sets here were read; for every round that counts it is known what is in its set.
@@ -554,6 +593,9 @@ class Facts:
     requests: bool = False
     excluded: bool = False
     opening: bool = False
+    shows: bool = False
+    ready: bool = False
+    removed: bool = False
     lacking: int = 0
     has_turn: bool = False
     answered: bool = False
@@ -614,6 +656,21 @@ def withdrawals_took_effect(x: Facts, now: int) -> bool:
 def has_opening(x: Facts, now: int) -> bool:
     """We know which consents and leaf keys the batch is about."""
     return x.opening
+
+
+def shows_opening(x: Facts, now: int) -> bool:
+    """It is ours to show the members which consents the batch is about."""
+    return x.shows
+
+
+def is_ready(x: Facts, now: int) -> bool:
+    """No step of the hospital is waited for: its copy is gone, or it was removed and had its time."""
+    return x.ready
+
+
+def hospital_is_removed(x: Facts, now: int) -> bool:
+    """The hospital, which is not us, is no member any more: nobody waits for it to close the batch."""
+    return x.removed
 
 
 def others_lack_opening(x: Facts, now: int) -> bool:
@@ -739,7 +796,7 @@ class Rule:
 
 
 S = State
-PLANNING = (S.COPY_DELETED,)
+PLANNING = (S.REQUESTED, S.AUTHORISED, S.EXCLUDED, S.COPY_DELETED)  # before the last, if it is ready without it
 PURGING = (S.PLANNED, S.PAIR_PURGED)
 JUDGING = (S.PLANNED, S.PAIR_PURGED, S.REPLAYING)
 AFTER = (S.HEAD_MOVED, S.RECIPIENTS_ATTESTED, S.CERTIFICATE_DELIVERED, S.LINK_DESTROYED)
@@ -753,8 +810,8 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule((S.REQUESTED,), (is_controller, knows_requests), Act.AUTHORISE, "16, authorise"),
     Rule((S.AUTHORISED,), (is_controller, knows_requests, withdrawals_took_effect), Act.EXCLUDE, "16, exclude"),
     Rule((S.EXCLUDED,), (is_controller, knows_requests), Act.EXCLUDE, "16, exclude"),
-    Rule(OPENED, (is_controller, has_opening, others_lack_opening), Act.SHARE_OPENING, "16, open to members"),
-    Rule((*PLANNING, *JUDGING), (has_opening, sets_unread), Act.READ_SETS, "16, first use"),
+    Rule(OPENED, (shows_opening, has_opening, is_ready, others_lack_opening), Act.SHARE_OPENING, "16, open to members"),
+    Rule((*PLANNING, *JUDGING), (has_opening, is_ready, sets_unread), Act.READ_SETS, "16, first use"),
     Rule(PLANNING, (is_voter, turn_has_come, plan_is_clear, not_voted), Act.VOTE_PLAN, "16, plan"),
     Rule(PLANNING, (is_voter, turn_has_come, too_few_votes), Act.GATHER_PLANS, "16, plan"),
     Rule(PLANNING, (is_voter, turn_has_come, quorum_of_votes, window_over), Act.POST_PLAN, "16, plan", in_turn=True),
@@ -768,6 +825,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(PLANNED, (purges_wait,), Act.POST_PURGES, "16, purge", in_turn=True, patience=GATHER_S),
     Rule(AFTER, (is_controller, was_delivered), Act.CLOSE, "16, close"),
     Rule(OVER, (has_opening, is_clean), Act.FORGET, "16, close"),
+    Rule((S.RECIPIENTS_ATTESTED,), (hospital_is_removed, has_opening, is_clean), Act.FORGET, "16, close"),
 )
 
 
@@ -879,6 +937,7 @@ def sentences(
     purged: Mapping[int, Digest],
     members: int,
     attested: Mapping[tuple[int, str], Digest],
+    authorised: bool = True,
     names_line: bool = True,
 ) -> list[Claim]:
     """The claims that this evidence supports, word for word: nothing else is ever printed.
@@ -893,16 +952,19 @@ def sentences(
         purged: member -> inventory of its final attestation.
         members: how many were asked for one.
         attested: (level, auditor's name) -> hash of the report that the auditor signed for.
+        authorised: the hospital said so; where it was removed, the others go on without its word.
         names_line: False for the wording of certificates of an earlier version.
     """
-    found = [
-        Claim(
-            "L0",
-            f"{hospital} says that it has stopped using the records of this consent and has started erasure.",
-            (("batch", batch.hex()), ("requests_root", requests_root.hex())),
-            "Anything beyond the hospital's signature.",
+    found = []
+    if authorised:
+        found.append(
+            Claim(
+                "L0",
+                f"{hospital} says that it has stopped using the records of this consent and has started erasure.",
+                (("batch", batch.hex()), ("requests_root", requests_root.hex())),
+                "Anything beyond the hospital's signature.",
+            )
         )
-    ]
     if excluded is not None:
         # Heights come again on every line; on lines that serve no more the sets are what they were.
         line = f"on the line of study {study_name} that serves now" if names_line else f"of study {study_name}"
@@ -983,7 +1045,7 @@ def claims(
 ) -> list[Claim]:
     """The claims a batch has earned so far by the chain; none before it is authorised, none when it is refused."""
     opened, confirmed, plan = erasure.opened, erasure.confirmed, erasure.plan
-    if "authorised" not in erasure.times or erasure.refused is not None:
+    if erasure.refused is not None or ("authorised" not in erasure.times and plan is None):
         return []
     purged = {member: listed for (stage, member), listed in erasure.purges.items() if stage == FINAL}
     roster = roster_of(history, opened.study)
@@ -991,6 +1053,7 @@ def claims(
         hospital=hospital,
         study_name=study_name,
         first_height=first_height,
+        authorised="authorised" in erasure.times,
         batch=opened.batch,
         requests_root=opened.requests_root,
         excluded=erasure.steps.get(EXCLUDED),

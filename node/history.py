@@ -248,6 +248,7 @@ class History:
 
     def __init__(self) -> None:
         self.registry = Registry()
+        self.removed_at: dict[int, int] = {}  # member -> chain time
         self.deployment = 0
         self.foundings: list[Logged] = []  # the first record of each deployment after the first
         self.late: list[Logged] = []
@@ -301,6 +302,8 @@ class History:
                 | AuditorEnded()
             ):
                 self.registry.apply(record)
+                if isinstance(record, MemberRemoved):
+                    self.removed_at[record.index] = logged.timestamp
             case AddressAnnounced() | AuditOpened():
                 self.registry.apply(record)
             case LogAnchored():

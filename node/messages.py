@@ -99,12 +99,14 @@ class ErasureNotice:
 
 @dataclass(frozen=True, slots=True)
 class OpeningNotice:
-    """The controller opens a batch to the other members: which consents its requests root stands for."""
+    """Which consents a batch's requests root stands for, opened to the members: by the controller, or by the relay
+    for a hospital that was removed, which knows no leaf keys.
+    """
 
     batch: Digest
     controller: int
     requests: tuple[tuple[Digest, Digest], ...]  # (consent id, request salt), sorted by request id
-    leaf_keys: tuple[Digest, ...]  # leaf key of each consent, same order
+    leaf_keys: tuple[Digest, ...]  # leaf key of each consent, same order; or none
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,8 +192,10 @@ def _opening_opens(notice: OpeningNotice, history: History, domains: Domains) ->
     erasure = history.erasures.get(notice.batch)
     if erasure is None:
         raise NotGenuine(f"opening of batch {notice.batch.hex()}, which the chain does not know")
-    if len(notice.leaf_keys) != len(notice.requests):
+    if notice.leaf_keys and len(notice.leaf_keys) != len(notice.requests):
         raise NotGenuine(f"opening of {len(notice.requests)} requests with {len(notice.leaf_keys)} leaf keys")
+    if notice.controller != erasure.opened.controller:
+        raise NotGenuine(f"opening of a batch of member {erasure.opened.controller} for member {notice.controller}")
     root = requests_root(request_id(salt, consent) for consent, salt in notice.requests)
     if root != erasure.opened.requests_root:
         raise NotGenuine(f"the opening hashes to {root.hex()}, the batch says {erasure.opened.requests_root.hex()}")

@@ -24,6 +24,7 @@ from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, wrap
 from node.doors import Bucket
 from node.duties import note_contradiction
+from node.erasure import opener_of
 from node.errors import NodeError, NotFound
 from node.history import History
 from node.messages import (
@@ -301,8 +302,10 @@ class Server:
 
         One about something that this node has not read of yet waits in memory, a few of each peer.
         """
-        if isinstance(notice, OpeningNotice) and asker is not None and asker.member != notice.controller:
-            return False
+        if isinstance(notice, OpeningNotice) and asker is not None:
+            erasure = self._node.history.erasures.get(notice.batch)
+            if erasure is None or asker.member != opener_of(self._node.history, erasure):
+                return False
         place = standing(notice, self._node.history)
         if place is Standing.WRONG:
             return False

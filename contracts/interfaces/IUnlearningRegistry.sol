@@ -24,7 +24,8 @@ import {ITrainingLedger} from "./ITrainingLedger.sol";
 ///  AUTHORISED               openErasure by the controller, or authorise             REQUESTED
 ///  EXCLUDED                 step 1 (may come with openErasure, and with step 2): no active consent of the batch is trained on    AUTHORISED
 ///  COPY_DELETED             step 2: the hospital's research copy is gone            EXCLUDED
-///  PLANNED                  plan by a quorum, after the window                      COPY_DELETED
+///  PLANNED                  plan by a quorum, after the window                      COPY_DELETED; any state before it
+///                                                                                   where the controller is no active member
 ///  REPLAYING                openReplay after the stage 0 purges                     PLANNED, when the plan forks
 ///  CONFIRMED                enough verdicts; the head moves                         REPLAYING; PLANNED without a fork
 ///  CERTIFICATE_DELIVERED    step 3                                                  CONFIRMED
@@ -256,7 +257,8 @@ interface IUnlearningRegistry {
     /// @notice Record steps of the controller in the order of the table, as many as are due.
     function step(OpenTerms calldata terms, uint16 member, Steps calldata steps) external;
 
-    /// @notice Fix a batch's plan by a quorum's votes and fork the study, which has no other unconfirmed plan.
+    /// @notice Fix a batch's plan by a quorum's votes and fork the study, which has no other unconfirmed plan. The
+    /// controller's steps come first, unless it is no active member: its voice is not needed for what is in the model.
     /// @param proof That the checkpoint is one; no member signs it.
     /// @param signers Bitmap of the voters, of the study's roster.
     /// @param signatures 64 bytes (r, vs) for each voter, ascending.

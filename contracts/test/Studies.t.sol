@@ -14,13 +14,6 @@ contract StudiesTest is Network {
 
     event AuditAccessed(bytes32 indexed study, uint16 indexed seat, uint32 fromHeight, uint32 toHeight, bytes32 ground);
 
-    function removeMember(uint16 index) internal {
-        uint32 voters = membership.activeMembers() & ~(uint32(1) << index);
-        bytes32 structHash =
-            keccak256(abi.encode(Statements.REMOVE, membership.epoch(), index, membership.ledgerOf(index)));
-        membership.remove(index, ballot(voters, structHash));
-    }
-
     function test_studyIsTheHashOfItsStatement() public {
         found(4);
         bytes32 id = createStudy(terms(4));

@@ -551,6 +551,46 @@ contract UnlearningRegistryTest is Network {
         plan(t, 7);
     }
 
+    function test_aRemovedHospitalHoldsUpNoPlan() public {
+        bytes32 roundId = trained(5, 2);
+        bytes32 batch = open(CONTROLLER, 0); // a relay, and the hospital never answers
+        vm.warp(block.timestamp + 1);
+        roundId = finish(roundId, 31, model(0, 3));
+        vm.warp(block.timestamp + 101);
+        PlanFor memory t = planOf(batch, 0, 0, model(0, 0), 3);
+        bytes memory early = wrongState(batch, IUnlearningRegistry.State.REQUESTED);
+        ITrainingLedger.BaseProof memory proof = proofFor(t);
+        bytes memory votes = planVotes(t, 23);
+        vm.expectRevert(early);
+        unlearning.plan(opened[batch], t.terms, proof, 23, votes);
+        removeMember(CONTROLLER);
+        plan(t, 23);
+        roundId = finish(roundId, 31, model(0, 4)); // the round in flight still asks the one that was removed
+        vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.PLANNED));
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 1, 1));
+        purge(batch, 23, 0);
+        openReplay(batch);
+        roundId = training.openRound(study);
+        for (uint256 h = 1; h <= 3; ++h) {
+            roundId = finish(roundId, 23, model(1, h));
+        }
+        for (uint16 i; i < 3; ++i) {
+            verdict(batch, i, 1, model(1, 3), true);
+        }
+        stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
+    }
+
+    function test_aRemovedHospitalsRefusalStands() public {
+        trained(5, 2);
+        bytes32 batch = open(CONTROLLER, 0);
+        refuse(batch, CONTROLLER, 2);
+        removeMember(CONTROLLER);
+        vm.warp(block.timestamp + 101);
+        planReverts(
+            planOf(batch, 0, 0, model(0, 0), 2), wrongState(batch, IUnlearningRegistry.State.REFUSED)
+        );
+    }
+
     function test_planWaitsForRoundsInFlightAtTheExclusion() public {
         bytes32 roundId = trained(4, 2);
         bytes32 batch = open(CONTROLLER, CONTROLLER);

@@ -93,8 +93,7 @@ def erasures_are_clean(audit: Audit) -> str | None:
                 why = f"is left out of a bundle {audit.bundle.holds.replace('-', ' ')}"
             missing.append(f"{erasure_name(batch)}: which leaves it is about {why}")
             continue
-        leaves = frozenset(openings[0].leaf_keys)
-        missing += _leaves_unused(audit, batch, erasure, leaves, replaced)
+        missing += _leaves_unused(audit, batch, erasure, openings[0], replaced)
     return "; ".join(missing) or None
 
 
@@ -123,11 +122,11 @@ def method_is_allowed(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Iter
 
 
 def _leaves_unused(
-    audit: Audit, batch: Digest, erasure: ErasureHistory, leaves: frozenset[Digest], replaced: set[Digest]
+    audit: Audit, batch: Digest, erasure: ErasureHistory, opening: OpeningNotice, replaced: set[Digest]
 ) -> Iterable[str]:
     plan = erasure.plan
     assert plan is not None
-    unread = 0
+    consents, unread = {consent for consent, _ in opening.requests}, 0
     for one in audit.history.path(plan.study, plan.branch):
         if one.final is None or not one.final.result.included >> erasure.opened.controller & 1:
             continue
@@ -138,7 +137,7 @@ def _leaves_unused(
             unread += one.opened.round_id not in replaced
             continue
         where = f"{erasure_name(batch)}, {round_name(one)}, set of member {controller}"
-        used = any(entry.leaf_key in leaves for entry in plain.entries)
+        used = any(entry.consent_id in consents or entry.leaf_key in opening.leaf_keys for entry in plain.entries)
         holds("erased leaf", where, "in no included set of the clean branch", not used, "an erased leaf")
     return [f"{erasure_name(batch)}: {unread} sets of its controller are not readable here"] if unread else []
 

@@ -19,6 +19,7 @@ from node.erasure import (
     LONGEST_EXTENSION_S,
     LONGEST_MONTH_S,
     checkpoint_of,
+    is_removed,
     replaced_by,
     replays,
     roster_of,
@@ -332,7 +333,8 @@ def planned(chain: Chain, logged: Logged, record: ErasurePlanned) -> None:
     history = chain.history
     erasure, where = history.erasures[record.batch], erasure_name(record.batch)
     study = history.studies[record.study]
-    holds("plan", where, "the copy deleted before the plan", "copy_deleted" in erasure.times, ", ".join(erasure.times))
+    before = "copy_deleted" in erasure.times or is_removed(history, erasure)
+    holds("plan", where, "the copy deleted before the plan", before, ", ".join(erasure.times))
     holds("plan", where, "one plan", erasure.plan is None, "a second one")
     until = erasure.opened.opened_at + study.created.terms.erasure_window
     holds("plan time", where, f"after {until}", logged.timestamp > until, logged.timestamp)

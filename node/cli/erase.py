@@ -274,6 +274,8 @@ def _status_lines(one: dict[str, Any]) -> list[str]:
     if one.get("method_refused"):
         lines.append(f"METHOD REFUSED: {one['method_refused']}")
     lines += table(("step", "reached (chain time, UTC)"), [(k, moment(v)) for k, v in one.get("times", {}).items()])
+    if one.get("hospital_removed"):
+        lines.append("the hospital is no member any more: the others do their part without it; its own copy is its own")
     if one.get("copy_stays"):
         lines.append("the hospital's copy stays: another consent of the patient, to another study, covers it")
     lines += _claim_lines(one["claims"])

@@ -198,7 +198,9 @@ class UnlearningRegistry(Contract):
         """`plan`: votes of the study's roster; forks the study."""
         t = call.opening
         batch, b = self._known(t)
-        if b.state is not State.COPY_DELETED:
+        if b.state is not State.COPY_DELETED and (
+            b.state > State.COPY_DELETED or self._membership.snapshot().active >> t.controller & 1
+        ):
             _wrong_state(batch, b.state)
         terms = self._training.erasure_terms(t.study)
         now, until = self.machine.timestamp, b.opened_at + terms.erasure_window

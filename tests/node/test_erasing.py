@@ -404,6 +404,61 @@ async def test_a_card_works_at_any_member_and_a_silent_hospital_cannot_stop_the_
         assert node.history.finished(study)
 
 
+async def remove(net: Net, member: int) -> None:
+    """The others' votes that a hospital is no member any more."""
+    for at in range(len(net.seatings)):
+        node = net.nodes.get(at)
+        if at != member and node is not None and node.history.registry.members[member].removed is None:
+            await node.desk.governance.remove(node, member)
+    await net.until(
+        lambda: all(
+            node.history.registry.members[member].removed is not None for at, node in net.nodes.items() if at != member
+        )
+    )
+
+
+@pytest.mark.parametrize("alive", [False, True], ids=["gone", "running"])
+async def test_a_card_of_a_removed_hospitals_patient_is_seen_through_by_the_others(
+    alive: bool, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=2))
+        relay, vault = net.nodes[2], net.nodes[3].participant.vault
+        assert vault is not None
+        card = vault.card(vault.find("patient-3-0")[0].consent_id)
+        key = leaf_of(net.nodes[3], study, "patient-3-0").leaf_key
+        before = {r: commits(relay, r) for r in relay.history.rounds}
+        assert all(used_in(relay, 3, key).values())
+        if not alive:
+            await net.kill(3)
+        await remove(net, 3)
+        asked = await relay.erasing.request(relay, card=cards.encode(card))
+        assert asked["handed"] is False
+        await net.until(lambda: bool(net.of(ErasureOpened)))
+        opened = net.of(ErasureOpened)[0]
+        assert (opened.controller, opened.poster) == (3, 2)
+        erasure = opened.batch.hex()
+        await reach(net, erasure, "recipients_attested", at=2)
+        plan = relay.history.erasures[opened.batch].plan
+        assert plan is not None
+        assert (plan.base_height, plan.rounds) == (0, 2), "the first round used the record"
+        for at in range(3):
+            assert_purged(net.nodes[at], erasure, before)
+            assert not any(used_in(net.nodes[at], 3, key).values())
+        shown = relay.erasing.status(card.consent_id, relay.now)
+        assert shown["hospital_removed"] is True
+        assert set(shown["confirmed_by"]) <= {0, 1, 2}
+        claims = [one["level"] for one in shown["claims"]]
+        assert claims in (["L2", "P"], ["L0", "L2", "P"], ["L0", "L1", "L2", "P"]), "by what the hospital still said"
+        assert alive or claims[0] == "L2"
+        with pytest.raises(NotFound, match=r"the hospital was removed|no certificate"):
+            await receipt(relay, Digest.from_hex(erasure))
+        # nobody remembers who it was about
+        for at in range(3):
+            await net.until(lambda at=at: not net.nodes[at].participant.store.notices_of_kind("OpeningNotice"))
+            assert not net.nodes[at].participant.store.notices_of_kind("ErasureNotice")
+
+
 async def test_a_card_of_our_own_patient_opens_the_batch_here_and_a_known_hospital_needs_no_relay(
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:

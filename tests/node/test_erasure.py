@@ -15,10 +15,12 @@ from node.erasure import (
     AGAIN_S,
     GATHER_S,
     LEVEL_LOCAL_REPLAY,
+    RELAY_S,
     RULES,
     STAND_IN_S,
     STATES,
     Act,
+    Checkpoint,
     Done,
     Erasure,
     Facts,
@@ -36,7 +38,10 @@ from node.erasure import (
     influenced_from,
     inventory,
     is_overdue,
+    may_be_planned,
     method_of,
+    opener_of,
+    out_of_use_at,
     plan_of,
     questions,
     rank_of,
@@ -62,9 +67,11 @@ from node.records import (
     Joined,
     Logged,
     MemberAdmitted,
+    MemberRemoved,
     Position,
     PurgesAttested,
     Record,
+    ReplayGivenUp,
     ReplayOpened,
     Result,
     RoundFailed,
@@ -476,7 +483,7 @@ def test_every_method_has_its_number_and_only_approximate_ones_lack_the_sentence
     for name, number in methods.NUMBERS.items():
         found = sentences(
             hospital="h", study_name="s", first_height=1, batch=BATCH, requests_root=ZERO, excluded=ZERO,
-            base_model=ZERO, head_model=ZERO, branch=1, method=number, confirmed=2, others=3, purged={}, members=4,
+            base_model=ZERO, head_model=BATCH, branch=1, method=number, confirmed=2, others=3, purged={}, members=4,
             attested={(LEVEL_LOCAL_REPLAY, "a, seat 0"): ZERO, (LEVEL_LOCAL_REPLAY, "b, seat 1"): ZERO},
         )  # fmt: skip
         shown = [one for one in found if one.level == "L2"]
@@ -553,6 +560,59 @@ def test_every_state_is_reached_and_shown_in_order() -> None:
     assert all(one.does_not_show and one.evidence for one in shown)
 
 
+def test_a_replay_that_was_given_up_is_confirmed_with_what_it_has_and_its_claim_says_so() -> None:
+    chain, _ = trained(3)
+    plan = chain.plan(PlanTerms(0, 1, model(0, 1), ZERO, 3, 1, 2))
+    chain.add(ReplayOpened(BATCH, 1))
+    for height in (2, 3, 4):
+        chain.fail(1, height)
+        assert checkpoint_of(chain.history, plan) is None
+    chain.add(ReplayGivenUp(STUDY, 1, model(0, 1)))
+    for height in (5, 6):
+        chain.round(1, height)
+    assert checkpoint_of(chain.history, plan) == Checkpoint(1, 1, model(0, 1), ()), "whatever comes after"
+    chain.add(ErasureConfirmed(BATCH, 1, model(0, 1)))
+    shown = claims(chain.erasure(), chain.history, hospital="hospital-1", study_name="s", first_height=2)
+    said = next(one.sentence for one in shown if one.level == "L2")
+    assert said.startswith("The replay was given up before a round of it was agreed")
+    assert "recomputed" not in said
+
+
+def test_of_a_hospital_that_was_removed_no_step_is_waited_for() -> None:
+    chain = Chain()
+    chain.round(0, 1)
+    chain.request(poster=2)
+    erasure = chain.erasure()
+    assert opener_of(chain.history, erasure) == 1
+    assert out_of_use_at(chain.history, erasure) is None
+    chain.add(MemberRemoved(1, 2))
+    removed = chain.now
+    assert opener_of(chain.history, erasure) == 2
+    assert out_of_use_at(chain.history, erasure) == removed
+    assert not may_be_planned(chain.history, erasure, (CONSENT,), removed + RELAY_S), "it has its time"
+    assert may_be_planned(chain.history, erasure, (CONSENT,), removed + RELAY_S + 1)
+    assert not may_be_planned(chain.history, erasure, (BATCH,), removed + RELAY_S + 1), "not withdrawn on the chain"
+    assert not may_be_planned(chain.history, erasure, (), removed + RELAY_S + 1), "not known which consent"
+    chain.steps(1)
+    assert out_of_use_at(chain.history, erasure) == chain.now, "what it still says counts"
+    chain.steps(2)
+    assert out_of_use_at(chain.history, erasure) == chain.now
+    assert may_be_planned(chain.history, erasure, (), chain.now)
+
+
+def test_a_removed_hospitals_rounds_in_flight_are_part_of_what_is_replaced() -> None:
+    chain = Chain()
+    chain.round(0, 1)
+    running = chain.open(0, 2)
+    chain.request(poster=2)
+    chain.add(MemberRemoved(1, 2))
+    assert target_of(chain.history, chain.erasure()) is None
+    chain.end(running, 0, 2)
+    assert target_of(chain.history, chain.erasure()) == 2
+    chain.round(0, 3)
+    assert target_of(chain.history, chain.erasure()) == 2, "its records are in no round that opened later"
+
+
 def test_a_refused_batch_claims_nothing_and_is_never_overdue() -> None:
     chain = Chain()
     chain.request()
@@ -593,11 +653,20 @@ def acts(facts: Facts, now: int = 100) -> tuple[Act, ...]:
         (replace(BASE, state=State.AUTHORISED, requests=True, excluded=True), (Act.EXCLUDE,)),
         (replace(BASE, state=State.EXCLUDED, requests=True), (Act.EXCLUDE,)),
         (
-            replace(BASE, state=State.COPY_DELETED, opening=True, lacking=0b1101),
+            replace(BASE, state=State.COPY_DELETED, opening=True, shows=True, ready=True, lacking=0b1101),
             (Act.SHARE_OPENING, Act.READ_SETS),
         ),
-        (replace(BASE, state=State.COPY_DELETED, me=2), ()),
-        (replace(BASE, state=State.COPY_DELETED, me=2, opening=True), (Act.READ_SETS,)),
+        (replace(BASE, state=State.COPY_DELETED, me=2, ready=True), ()),
+        (replace(BASE, state=State.COPY_DELETED, me=2, opening=True, ready=True), (Act.READ_SETS,)),
+        (replace(BASE, state=State.REQUESTED, me=2, opening=True, shows=True, lacking=0b0011), ()),
+        (  # a removed hospital had its time: its relay shows the others what the batch is about
+            replace(BASE, state=State.REQUESTED, me=2, opening=True, shows=True, ready=True, lacking=0b0011),
+            (Act.SHARE_OPENING, Act.READ_SETS),
+        ),
+        (
+            replace(BASE, state=State.REQUESTED, me=2, ready=True, answered=True, has_turn=True, plan=PLAN),
+            (Act.VOTE_PLAN,),
+        ),
         (
             replace(BASE, state=State.COPY_DELETED, me=2, opening=True, answered=True, has_turn=True, plan=PLAN),
             (Act.VOTE_PLAN,),
@@ -653,6 +722,8 @@ def acts(facts: Facts, now: int = 100) -> tuple[Act, ...]:
         (replace(BASE, state=State.CERTIFICATE_DELIVERED, rest=15), ()),
         (replace(BASE, state=State.LINK_DESTROYED, rest=15, delivered=True), (Act.CLOSE,)),
         (replace(BASE, state=State.CLOSED, rest=15, opening=True), (Act.FORGET,)),
+        (replace(BASE, state=State.RECIPIENTS_ATTESTED, me=2, rest=15, opening=True), ()),
+        (replace(BASE, state=State.RECIPIENTS_ATTESTED, me=2, rest=15, opening=True, removed=True), (Act.FORGET,)),
         (
             replace(BASE, state=State.CLOSED_WITH_EXCEPTIONS, me=3, quiet=True, forks=True, rest=7, pair=7, dirty=True),
             (Act.PURGE,),

@@ -233,6 +233,13 @@ abstract contract Network is Checks {
         t.erasureWindow = 100;
     }
 
+    function removeMember(uint16 index) internal {
+        uint32 voters = membership.activeMembers() & ~(uint32(1) << index);
+        bytes32 structHash =
+            keccak256(abi.encode(Statements.REMOVE, membership.epoch(), index, membership.ledgerOf(index)));
+        membership.remove(index, ballot(voters, structHash));
+    }
+
     function createStudy(ITrainingLedger.StudyTerms memory t) internal returns (bytes32) {
         bytes32 structHash = keccak256(abi.encode(Statements.CREATE_STUDY, t));
         (bytes32 r, bytes32 vs) = sign(memberKey(t.member), address(training), structHash);

@@ -22,6 +22,7 @@ from crypto.statements import (
     Plan,
     Purged,
     Refuse,
+    Remove,
     Verdict,
     sign,
     struct_hash,
@@ -59,6 +60,7 @@ from node.records import (
     PurgeEntry,
     Purges,
     PurgesAttested,
+    Removal,
     ReplayGivenUp,
     ReplayOpened,
     ReplayOpening,
@@ -612,6 +614,29 @@ def test_a_replay_of_fewer_than_two_members_ends_at_its_checkpoint(make_world: W
     assert kinds(sent) == ["ReplayOpened", "ReplayGivenUp"]
     assert checkpoint(world, erasure) == Checkpoint(1, 0, initial, ())
     assert "HeadMoved" in kinds(erasure.verdicts([0], 1, initial))
+
+
+def test_a_removed_hospital_holds_up_no_plan(world: World) -> None:
+    study, _, opened = trained(world, 1)
+    erasure = opened_batch(world, study, controller=3, poster=2)  # and the hospital never answers
+    world.advance(301)
+    following = one_of(world.finish(opened.round_id), RoundOpened)
+    with pytest.raises(CallReverted) as waits:
+        erasure.plan(0, word("initial model"), 1)
+    assert waits.value.error == "WrongState"
+    world.send(Removal(3, world.votes([0, 1, 2], Remove(1, 3, world.keys[3].address))))
+    erasure.plan(0, word("initial model"), 1)
+    with pytest.raises(CallReverted) as late:
+        erasure.step(1)
+    assert late.value.error == "WrongState"
+    world.finish(following.round_id)
+    erasure.purge([0, 1, 2])
+    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    assert replay.roster == 0b0111
+    world.commit(replay.round_id, [0, 1, 2])
+    result = world.result(replay.round_id, 0b0111)
+    sent = world.send(world.finalisation(replay.round_id, 0, 0b0111, result, [0, 1, 2]))
+    assert "HeadMoved" in kinds(erasure.verdicts([0, 1, 2], 1, one_of(sent, RoundFinal).result.model_root))
 
 
 def test_below_four_members_one_other_verifies(make_world: WorldMaker) -> None:
