@@ -27,12 +27,16 @@ NETWORKS = {
 """File -> the network that it uses together with others."""
 
 
+APART = {f"tests/node/test_{name}.py" for name in ("app", "byzantine", "erasing", "lifecycle")}
+"""Files whose every test is a network of its own: minutes in one process while the others have nothing left to do."""
+
+
 class ByNetwork(LoadFileScheduling):
     """The tests of a file run in one process, and so do the files that use one network: founding it takes long."""
 
     def _split_scope(self, nodeid: str) -> str:
         file = nodeid.partition("::")[0]
-        return NETWORKS.get(file, file)
+        return nodeid if file in APART else NETWORKS.get(file, file)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByNetwork:

@@ -113,9 +113,12 @@ def anvil() -> Iterator[Chain]:
     yield from _anvil()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def timed() -> Iterator[Chain]:
-    """A block at each stroke of a clock, whether or not there is anything for it, as consortia have it."""
+    """A block at each stroke of a clock, whether or not there is anything for it, as consortia have it.
+
+    One for each file: after thousands of blocks of its own it takes seconds for what it does in a tenth at first.
+    """
     yield from _anvil("--block-time", "0.1")
 
 
