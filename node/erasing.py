@@ -690,10 +690,11 @@ class Erasing:
             batch = batch_id(struct_hash(statement))
             ours = self._history.erasures.get(batch)
             gone = notice.controller in self._history.removed_at
-            if ours is not None and gone:  # it shows the others nothing, so we do; which leaves it had, its sets say
+            if ours is not None and gone and self._opening(batch) is None:
+                # It shows the others nothing, so we do; which leaves it had, its sets say.
                 pair = ((notice.consent_id, cards.relay_salt(notice.signature)),)
                 self._store.remember(OpeningNotice(batch, notice.controller, pair, ()), own=True)
-            if any(notice.consent_id in dict(n.requests) for n in self._all(OpeningNotice)):
+            if any(notice.consent_id in dict(n.requests) for n in self._all(OpeningNotice, own=False)):
                 self._store.forget_notices(notice.consent_id, "ErasureNotice")  # the hospital has opened it to us
             elif self._taken_up(notice, now) or (
                 ours is not None and state_of(ours, self._history) is not State.REQUESTED
@@ -714,7 +715,7 @@ class Erasing:
         stops the clock by silence, nor by opening one batch after the other. A hospital that was removed shows nothing.
         """
         if notice.controller in self._history.removed_at:
-            return self._batch_of(notice.consent_id) is not None
+            return self._batch_of(notice.consent_id) in self._history.erasures
         latest = notice.received_at + MAX_REVIEW_S + RELAY_S
         for batch, erasure in self._history.erasures.items():
             opened = erasure.opened
@@ -808,7 +809,8 @@ class Erasing:
             log.info("later", erasure=batch.hex()[:8], error=error.message)
             return ()
         acts = machine.handle(Looked(facts), now)
-        if facts.state in OVER and not machine.under_way:
+        over = facts.state in OVER or (facts.removed and facts.state is State.RECIPIENTS_ATTESTED)
+        if over and not machine.under_way:
             self._settled[batch] = (self._history.last, now)
         return acts
 

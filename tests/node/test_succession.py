@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,8 +31,8 @@ PATIENCE_S = 300.0  # real seconds: training and a replay
 ELSEWHERE = Contracts(2**40, *(bytes([7] * 19 + [n]) for n in range(4)))
 
 
-async def move(net: Net) -> None:
-    """The members vote, what is open ends, the contracts are founded, every node goes on there."""
+async def move(net: Net, without: Sequence[int] = ()) -> None:
+    """The members vote, what is open ends, the contracts are founded, every node goes on there but those `without`."""
     node = net.nodes[0]
     for index in range(3):
         await net.nodes[index].desk.governance.succeed(net.nodes[index], ELSEWHERE.membership)
@@ -61,7 +62,8 @@ async def move(net: Net) -> None:
     net.network = described(net.network, contracts, net.network.founders, net.network.auditors)
     net.doors.clear()
     for index in range(len(net.seatings)):
-        await net.start(index)
+        if index not in without:
+            await net.start(index)
 
 
 @pytest.mark.slow
@@ -89,6 +91,31 @@ async def test_an_erasure_without_a_plan_goes_over_the_move_and_is_planned_there
         checked = certificate.check(document.write(await receipt(node, consent)), net.network)
         assert [one["finding"] for one in checked["annex"]["first_use"]] == ["present"]
         await net.until(lambda: node.history.erasures[batch].closed is not None, PATIENCE_S)
+
+
+@pytest.mark.slow
+async def test_an_erasure_for_a_hospital_that_was_removed_goes_over_the_move(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        card = net.nodes[3].desk.vault.card(net.nodes[3].desk.vault.find("patient-3-0")[0].consent_id)
+        for at in range(3):
+            if net.nodes[at].history.registry.members[3].removed is None:
+                await net.nodes[at].desk.governance.remove(net.nodes[at], 3)
+        await net.until(lambda: all(3 in net.nodes[at].history.removed_at for at in range(3)))
+        await net.kill(3)
+        relay = net.nodes[2]
+        await relay.erasing.request(relay, card=cards.encode(card))
+        shown = relay.participant.store.notices_of_kind
+        await net.until(lambda: bool(net.of(ErasureOpened)) and bool(shown("OpeningNotice")))
+        batch = net.of(ErasureOpened)[0].batch
+        assert net.of(ErasurePlanned) == [], "the hospital has its time"
+        await move(net, without=(3,))
+        node = net.nodes[0]
+        await net.until(lambda: batch in node.history.erasures and node.history.erasures[batch].moved, PATIENCE_S)
+        assert node.history.deployment == 1
+        assert len(net.of(ErasureOpened)) == 2, "its relay opens it again"
 
 
 @pytest.mark.slow
