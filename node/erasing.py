@@ -84,6 +84,7 @@ from node.erasure import (
     included_rounds,
     influenced_from,
     inventory,
+    is_forgotten,
     is_overdue,
     is_removed,
     may_be_planned,
@@ -809,8 +810,7 @@ class Erasing:
             log.info("later", erasure=batch.hex()[:8], error=error.message)
             return ()
         acts = machine.handle(Looked(facts), now)
-        over = facts.state in OVER or (facts.removed and facts.state is State.RECIPIENTS_ATTESTED)
-        if over and not machine.under_way:
+        if is_forgotten(self._history, erasure) and not machine.under_way:
             self._settled[batch] = (self._history.last, now)
         return acts
 

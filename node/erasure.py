@@ -151,6 +151,12 @@ def state_of(erasure: ErasureHistory, history: History) -> State:
     return next(state for state, holds in STATES if holds(erasure, history))
 
 
+def is_forgotten(history: History, erasure: ErasureHistory) -> bool:
+    """Whether members and auditors keep no opening of it any more: the last rows of `RULES`."""
+    state = state_of(erasure, history)
+    return state in OVER or (state is State.RECIPIENTS_ATTESTED and is_removed(history, erasure))
+
+
 def is_overdue(erasure: ErasureHistory, now: int) -> bool:
     """Whether the statutory clock ran out (chain time `now`) before the head moved."""
     return now > erasure.due_at and not erasure.moved and erasure.refused is None

@@ -13,7 +13,7 @@ from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, open_blob
 from node import methods
 from node.audit.checks import Audit, commit_notices
-from node.audit.home import NotChecked
+from node.audit.home import NotChecked, OnPurpose
 from node.audit.records import (
     equal,
     erasure_name,
@@ -21,7 +21,7 @@ from node.audit.records import (
     round_name,
 )
 from node.audit.rounds import covered_by_purge
-from node.erasure import PAIR, doomed_models, doomed_rounds, influenced_from, target_of
+from node.erasure import PAIR, doomed_models, doomed_rounds, influenced_from, is_forgotten, target_of
 from node.history import ErasureHistory, RoundHistory
 from node.messages import (
     CommitNotice,
@@ -79,6 +79,7 @@ def _condemned_is_gone(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Non
 def erasures_are_clean(audit: Audit) -> str | None:
     """By the openings this home got: base older than the first use, no erased leaf in an included set after it."""
     missing: list[str] = []
+    forgotten: list[str] = []
     history = audit.history
     replaced = covered_by_purge(history)
     for batch, erasure in history.erasures.items():
@@ -88,13 +89,18 @@ def erasures_are_clean(audit: Audit) -> str | None:
         missing += method_is_allowed(audit, batch, erasure.plan)
         openings = [n for n in audit.store.notices(batch, "OpeningNotice") if isinstance(n, OpeningNotice)]
         if not openings:
-            why = "was forgotten when it closed" if erasure.closed is not None else "did not come to this home"
+            which = f"{erasure_name(batch)}: which consents it is about"
             if audit.bundle is not None and audit.bundle.holds != "everything":
-                why = f"is left out of a bundle {audit.bundle.holds.replace('-', ' ')}"
-            missing.append(f"{erasure_name(batch)}: which leaves it is about {why}")
+                missing.append(f"{which} is left out of a bundle {audit.bundle.holds.replace('-', ' ')}")
+            elif is_forgotten(history, erasure):
+                forgotten.append(f"{which} was forgotten when it was over")
+            else:
+                missing.append(f"{which} did not come to this home")
             continue
         missing += _leaves_unused(audit, batch, erasure, openings[0], replaced)
-    return "; ".join(missing) or None
+    if missing:
+        return "; ".join(missing + forgotten)
+    return OnPurpose("; ".join(forgotten)) if forgotten else None
 
 
 def _plan_follows(audit: Audit, batch: Digest, erasure: ErasureHistory, plan: ErasurePlanned) -> None:

@@ -49,6 +49,12 @@ class NotChecked(Exception):
     """A check that this home, or the password, gives no means for. The text says why."""
 
 
+class OnPurpose(str):
+    """What a check did not look at because it had to go: no gap in what this home can show."""
+
+    __slots__ = ()
+
+
 def text(value: object) -> str:
     """A value as a fault shows it: bytes as hexadecimal digits, one line, not too long."""
     shown = value.hex() if isinstance(value, bytes | bytearray) else " ".join(str(value).split())

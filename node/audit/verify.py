@@ -31,7 +31,7 @@ from node.audit import bundle, checks, handed
 from node.audit.bundle import About
 from node.audit.checks import Audit, Check, record_rule
 from node.audit.erasures import erasures_are_clean, purges_are_carried_out
-from node.audit.home import Fault, HomeReader, NotChecked
+from node.audit.home import Fault, HomeReader, NotChecked, OnPurpose
 from node.audit.packed import BundleReader
 from node.audit.records import Chain, equal
 from node.audit.rounds import REEXECUTED, reexecution
@@ -125,7 +125,7 @@ class Report:
 
     @property
     def complete(self) -> bool:
-        """Nothing was skipped."""
+        """Nothing was skipped. What an erasure took away on purpose is not: `why` names it where its check passed."""
         return all(one.status != SKIPPED for one in self.checks)
 
     @property
@@ -296,7 +296,8 @@ def _run(name: str, home: str | None, check: Callable[[], str | None]) -> CheckR
         raise
     except Exception as error:  # an audit that stops at what it reads would let any damage hide all other damage
         return _failed(name, home, Fault("check", name, "a check that runs to its end", repr(error)))
-    return CheckResult(name, PASSED if why is None else SKIPPED, why or "", home)
+    passed = why is None or isinstance(why, OnPurpose)
+    return CheckResult(name, PASSED if passed else SKIPPED, why or "", home)
 
 
 def _failed(name: str, home: str | None, fault: Fault) -> CheckResult:
