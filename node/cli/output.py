@@ -25,6 +25,7 @@ from typing import Any, Final, NoReturn, TextIO, cast
 
 import click
 import structlog
+from structlog.typing import Processor
 
 from node.errors import ExitCode, InputError, LocalFault, NodeError, Refused, VerificationFailed
 
@@ -152,20 +153,28 @@ class _StandardError:
 
 
 def configure_logging(level: str) -> None:
-    """structlog and the standard library's loggers to standard error, a line an event."""
+    """structlog and the standard library's loggers to standard error, a line an event, in one format."""
     number = logging.getLevelNamesMapping()[level.upper()]
-    form = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-    logging.basicConfig(stream=cast(TextIO, _StandardError()), format=form)
+    told: list[Processor] = [
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+    ]
+    shown = structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"])
+    handler = logging.StreamHandler(cast(TextIO, _StandardError()))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=[structlog.stdlib.add_logger_name, *told],
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, shown],
+        )
+    )
+    logging.basicConfig(handlers=[handler], force=True)
     logging.getLogger().setLevel(number)
     logging.getLogger("libp2p").setLevel(max(number, logging.WARNING))
     # At debug level it writes a line about every question to the chain.
     logging.getLogger("urllib3").setLevel(max(number, logging.INFO))
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.KeyValueRenderer(key_order=["timestamp", "level", "event"]),
-        ],
+        processors=[*told, shown],
         wrapper_class=structlog.make_filtering_bound_logger(number),
         logger_factory=structlog.WriteLoggerFactory(cast(TextIO, _StandardError())),
         cache_logger_on_first_use=False,
