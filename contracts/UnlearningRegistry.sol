@@ -147,12 +147,9 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         bytes calldata signatures
     ) external {
         (bytes32 batch, Batch b) = _known(t);
-        if (_state(b) != State.COPY_DELETED) {
-            // A hospital that is no member any more has no say in whether its patients' influence goes.
-            if (_state(b) > State.COPY_DELETED || MEMBERSHIP.activeMembers().has(t.controller)) {
-                revert WrongState(batch, _state(b));
-            }
-        }
+        // A hospital that is no member any more has no say in whether its patients' influence goes.
+        bool alone = _state(b) < State.COPY_DELETED && !MEMBERSHIP.activeMembers().has(t.controller);
+        if (_state(b) != State.COPY_DELETED && !alone) revert WrongState(batch, _state(b));
         uint32 roster = _checkPlan(batch, t, b, p, signers, signatures);
         uint32 branch = TRAINING.fork(
             ITrainingLedger.ForkTerms({
@@ -170,7 +167,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         );
         bool replays = p.targetHeight != p.baseHeight;
         if (!replays) _planModel[batch] = p.baseModel;
-        _batches[batch] = _in(b, State.PLANNED).stamped().planned(replays, branch, roster);
+        _batches[batch] = _in(b, State.PLANNED).stamped().planned(replays, alone, branch, roster);
         emit ErasurePlanned(
             batch,
             t.study,
@@ -314,6 +311,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         bytes32 acc
     ) private returns (Batch, bytes32) {
         State state = _state(b);
+        if (b.alone()) revert WrongState(batch, state); // the copy first, and that is over
         for (uint256 i; i < steps.evidence.length; ++i) {
             uint8 due;
             (due, state) = _nextStep(batch, state);

@@ -88,8 +88,9 @@ from node.erasure import (
     is_overdue,
     is_removed,
     may_be_planned,
+    never_closes,
     old_line_is_quiet,
-    opener_of,
+    openers_of,
     out_of_use_at,
     plan_of,
     questions,
@@ -137,6 +138,7 @@ from node.records import (
 )
 from node.reports.consent import recipients
 from node.reports.erasure import find_erasure
+from node.retention import DAY_S
 from node.store import Store
 from node.study import Study
 from node.vault import Vault
@@ -148,6 +150,7 @@ SETS_LOST: Final = "sets of some rounds were gone: there may have been uses that
 """In the archive, of an erased consent whose uses could not all be told."""
 MAX_REVIEW_S: Final = 14 * 86_400  # of the month that the law gives; the due date does not move
 RETRY_S: Final = 3  # chain seconds until a duty that failed is tried again
+READING_S: Final = 7 * DAY_S  # how long before its retention ends the set of a removed hospital counts as lost
 LOOK_AGAIN_S: Final = 30  # chain seconds after which a clean home is searched again for what should not be there
 
 
@@ -329,8 +332,8 @@ class Erasing:
 
         Returns:
             `erasure` (id of the batch, None while only relayed), `erasures` (all of them), `consents`, `controller`,
-            `handed` (whether the controller, where it is another member, took it), `due_at`, `posted` (whether the
-            chain has taken everything) and `receipt` (signed, one for each consent).
+            `handed` (whether the controller, where it is another member, took it), `hospital_removed`, `due_at`,
+            `posted` (whether the chain has taken everything) and `receipt` (signed, one for each consent).
         """
         member = self._desk.member
         if not self._history.registry.active >> member & 1:
@@ -367,6 +370,7 @@ class Erasing:
             "consents": [one.consent_id.hex() for one in notices],
             "controller": notices[0].controller,
             "handed": all(handed),
+            "hospital_removed": notices[0].controller in self._history.removed_at,
             "due_at": min(one.received_at for one in kept or notices) + DUE_S,
             "posted": posted and all(one in taken or one in self._history.erasures for one in known),
             "receipt": [self._receipt(one) for one in kept or notices],
@@ -695,7 +699,7 @@ class Erasing:
                 # It shows the others nothing, so we do; which leaves it had, its sets say.
                 pair = ((notice.consent_id, cards.relay_salt(notice.signature)),)
                 self._store.remember(OpeningNotice(batch, notice.controller, pair, ()), own=True)
-            if any(notice.consent_id in dict(n.requests) for n in self._all(OpeningNotice, own=False)):
+            if not gone and any(notice.consent_id in dict(n.requests) for n in self._all(OpeningNotice)):
                 self._store.forget_notices(notice.consent_id, "ErasureNotice")  # the hospital has opened it to us
             elif self._taken_up(notice, now) or (
                 ours is not None and state_of(ours, self._history) is not State.REQUESTED
@@ -851,9 +855,9 @@ class Erasing:
             opened.controller,
             terms.f,
             opening=opening is not None,
-            shows=me == opener_of(history, erasure),
-            ready=ready,
-            removed=is_removed(history, erasure) and not controller,
+            shows=me is not None and bool(openers_of(history, erasure) >> me & 1),
+            ready=ready or erasure.plan is not None,
+            unclosed=is_removed(history, erasure) and (not controller or never_closes(history, erasure)),
             took_part=me in found.joined | found.left,
         )
         if state is State.REFUSED:
@@ -869,7 +873,7 @@ class Erasing:
             )
         if facts.shows and opening is not None and not controller:
             facts = replace(facts, lacking=self._lacking(batch, erasure, roster))
-        if not ready:
+        if not facts.ready:
             return facts
         uses = self._uses(batch)
         asked = questions(history, erasure)
@@ -925,7 +929,8 @@ class Erasing:
         }
         if erasure.plan is not None:
             shown = set(erasure.verdicts) | {n.member for n in self._about(batch, VerdictNotice)}
-        return roster & ~bitmap_of({*shown, opener_of(self._history, erasure)})
+        knows = self._node.me if is_removed(self._history, erasure) else erasure.opened.controller
+        return roster & ~bitmap_of({*shown, *([] if knows is None else [knows])})
 
     # ----------------------------------------------------------------------------------------------------------------
     # The controller's own steps
@@ -990,6 +995,8 @@ class Erasing:
         opening = await node.core(self._opening, batch)
         if opening is None:
             return
+        if opening.controller != self._node.me:
+            opening = replace(opening, leaf_keys=())  # taken from the hospital alone
         mark = ("opening", batch)
         if mark not in self._busy:
             self._busy.add(mark)
@@ -1006,7 +1013,23 @@ class Erasing:
     def _uses(self, batch: Digest) -> dict[Digest, bool]:
         """What is known of the hospital's sets: round id -> whether an erased consent is in it."""
         text = self._store.meta(f"uses {batch.hex()}")
-        return {} if not text else {Digest.from_hex(key): bool(used) for key, used in json.loads(text).items()}
+        uses = {} if not text else {Digest.from_hex(key): bool(used) for key, used in json.loads(text).items()}
+        return uses | dict.fromkeys(self._lost(batch), True)
+
+    def _lost(self, batch: Digest) -> list[Digest]:
+        """Rounds of a removed hospital that count as used, as its sets may be gone with their retention.
+
+        By times of the chain and the specification alone, so that members which still have a set plan as the others.
+        """
+        erasure = self._history.erasures.get(batch)
+        at = None if erasure is None else out_of_use_at(self._history, erasure)
+        study = None if erasure is None else self._spec(erasure.opened.study)
+        if erasure is None or at is None or study is None or not is_removed(self._history, erasure):
+            return []
+        kept_from = at + READING_S - study["policy", "set_retention_days"] * DAY_S
+        return [
+            one.opened.round_id for one in questions(self._history, erasure) or [] if one.opened.opened_at <= kept_from
+        ]
 
     def _standing(self, one: RoundHistory, member: int) -> CommitNotice | None:
         return proof.standing(self._node, one, member)
@@ -1063,9 +1086,12 @@ class Erasing:
         self._clean.pop(batch, None)  # what is condemned follows from it
 
     def _holds_erased(self, one: RoundHistory, member: int, opening: OpeningNotice) -> bool | None:
-        """Whether a member's set of a round holds a consent of the batch; None where the set cannot be opened here."""
-        consents = frozenset(consent for consent, _ in opening.requests)
-        return holds(self._node, one, member, consents, frozenset(opening.leaf_keys))
+        """Whether a member's set of a round holds a consent of the batch; None where the set cannot be opened here.
+
+        By the consents' ids, which the requests root binds and every entry of a set opens to; not by leaf keys, which
+        somebody may have made up.
+        """
+        return holds(self._node, one, member, frozenset(consent for consent, _ in opening.requests), frozenset())
 
     def _keep_first_uses(self, batch: Digest, first: dict[Digest, RoundHistory]) -> None:
         """Proofs of each first use for the patients' annexes, made before the sets go. Destroyed with the link."""
@@ -1104,7 +1130,7 @@ class Erasing:
         """
         if erasure.opened.controller == self._node.me:
             return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name, study)
-        for vote in self._about(batch, PlanNotice):
+        for vote in self._about(batch, PlanNotice) if not is_removed(self._history, erasure) else ():
             found = methods.numbered(vote.method)
             if vote.member != erasure.opened.controller or found is None:
                 continue
@@ -1549,10 +1575,10 @@ class Erasing:
         batch, consent = await node.core(self._find, who)
         if batch not in self._history.erasures:
             raise NotFound(f"erasure {batch.hex()[:12]} has no certificate yet: it waits for the chain")
-        if EXCLUDED not in self._erasure(batch).steps and self._erasure(batch).plan is not None:
+        if never_closes(self._history, self._erasure(batch)):
             raise NotFound(
-                f"erasure {batch.hex()[:12]} has no certificate: the hospital was removed and took no step of it. "
-                "`koinon erase status` and `koinon audit erasure` show what the other members did"
+                f"erasure {batch.hex()[:12]} has no certificate: the hospital was removed and never said that its copy "
+                "is gone. `koinon erase status` and `koinon audit erasure` show what the other members did"
             )
         waiting = self.waits_for(batch, node.now)
         if waiting is None:
@@ -1792,7 +1818,9 @@ class Erasing:
             return who
         batch = self._batch_of(who)
         if batch is None and not self._kept_requests([who]):
-            raise NotFound(f"no erasure was asked for here of {who.hex()[:12]}")
+            raise NotFound(
+                f"no erasure of {who.hex()[:12]} was asked for here, or it is over and forgotten (its own id finds it)"
+            )
         return batch
 
     def subjects(
@@ -1933,7 +1961,7 @@ class Erasing:
             "pair_attested": sorted(m for stage, m in erasure.purges if stage == PAIR),
             "attested": sorted(m for stage, m in erasure.purges if stage == FINAL),
             "confirmed_by": sorted(m for m, v in erasure.verdicts.items() if v.confirmed),
-            "certificate_ready": waiting == [] and erasure.refused is None and EXCLUDED in erasure.steps,
+            "certificate_ready": waiting == [] and erasure.refused is None and COPY_DELETED in erasure.steps,
             "waits_for": waiting or [],
         }
 

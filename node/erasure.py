@@ -217,9 +217,23 @@ def is_removed(history: History, erasure: ErasureHistory) -> bool:
     return erasure.opened.controller in history.removed_at
 
 
-def opener_of(history: History, erasure: ErasureHistory) -> int:
-    """Who shows the members which consents a batch is about: its hospital, or, where that was removed, its relay."""
-    return erasure.opened.poster if is_removed(history, erasure) else erasure.opened.controller
+def openers_of(history: History, erasure: ErasureHistory) -> int:
+    """Who shows the members which consents a batch is about: its hospital; where that was removed, whoever knows.
+
+    The requests root binds what is shown, so nobody needs to be trusted for it.
+    """
+    opened = erasure.opened
+    return roster_of(history, opened.study) if is_removed(history, erasure) else 1 << opened.controller
+
+
+def never_closes(history: History, erasure: ErasureHistory) -> bool:
+    """Whether nobody can close it: planned without the steps of a hospital that was removed."""
+    return erasure.plan is not None and "copy_deleted" not in erasure.times and is_removed(history, erasure)
+
+
+def is_over(history: History, erasure: ErasureHistory) -> bool:
+    """Whether nobody but a hospital that was removed has anything to do about it on the chain."""
+    return erasure.closed is not None or (erasure.moved and is_removed(history, erasure))
 
 
 def out_of_use_at(history: History, erasure: ErasureHistory) -> int | None:
@@ -568,7 +582,7 @@ class Facts:
         opening: what the batch is about is known here, by its opening.
         shows: it is ours to show others the opening.
         ready: no step of the hospital is waited for before the plan.
-        removed: the hospital, another one than we are, is no member any more.
+        unclosed: we do not wait for its close: the hospital was removed, or we are it and cannot close it.
         lacking: members that have not shown that they have the opening.
         has_turn: no other plan of the study is unfinished.
         answered: the hospital's sets here were read; for every round that counts it is known what is in its set.
@@ -601,7 +615,7 @@ class Facts:
     opening: bool = False
     shows: bool = False
     ready: bool = False
-    removed: bool = False
+    unclosed: bool = False
     lacking: int = 0
     has_turn: bool = False
     answered: bool = False
@@ -674,9 +688,14 @@ def is_ready(x: Facts, now: int) -> bool:
     return x.ready
 
 
-def hospital_is_removed(x: Facts, now: int) -> bool:
-    """The hospital, which is not us, is no member any more: nobody waits for it to close the batch."""
-    return x.removed
+def nobody_closes(x: Facts, now: int) -> bool:
+    """The hospital was removed: whether it still closes the batch is its affair."""
+    return x.unclosed
+
+
+def somebody_closes(x: Facts, now: int) -> bool:
+    """The batch goes on to its close."""
+    return not x.unclosed
 
 
 def others_lack_opening(x: Facts, now: int) -> bool:
@@ -829,9 +848,9 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(JUDGED, (is_voter, verdicts_wait, all_is_said), Act.POST_VERDICTS, "16, verified", in_turn=True),
     Rule(JUDGED, (is_voter, verdicts_wait), Act.POST_VERDICTS, "16, verified", in_turn=True, patience=GATHER_S),
     Rule(PLANNED, (purges_wait,), Act.POST_PURGES, "16, purge", in_turn=True, patience=GATHER_S),
-    Rule(AFTER, (is_controller, was_delivered), Act.CLOSE, "16, close"),
+    Rule(AFTER, (is_controller, somebody_closes, was_delivered), Act.CLOSE, "16, close"),
     Rule(OVER, (has_opening, is_clean), Act.FORGET, "16, close"),
-    Rule((S.RECIPIENTS_ATTESTED,), (hospital_is_removed, has_opening, is_clean), Act.FORGET, "16, close"),
+    Rule((S.RECIPIENTS_ATTESTED,), (nobody_closes, has_opening, is_clean), Act.FORGET, "16, close"),
 )
 
 
@@ -1068,7 +1087,7 @@ def claims(
         branch=0 if confirmed is None else confirmed.branch,
         method=methods.NOTHING if plan is None else plan.method,
         confirmed=sum(v.confirmed for v in erasure.verdicts.values()),
-        others=(roster & ~(1 << opened.controller)).bit_count(),
+        others=((roster | bitmap_of(erasure.verdicts)) & ~(1 << opened.controller)).bit_count(),
         purged=purged,
         members=(roster | bitmap_of(purged)).bit_count(),
         attested={

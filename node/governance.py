@@ -33,6 +33,7 @@ from crypto.statements import (
     struct_hash,
 )
 from node import issuers
+from node.erasure import is_over
 from node.errors import CallReverted, InputError, NotFound, Refused
 from node.home import Network
 from node.keystore import public_keys
@@ -221,7 +222,7 @@ class Governance:
         """Vote to go on with the deployment whose Membership will lie at `successor`.
 
         Raises:
-            Refused: an erasure is between its plan and its close; it ends where its rounds are replayed.
+            Refused: an erasure is between its plan and its end; it ends where its rounds are replayed.
         """
         registry = self._node.history.registry
         if registry.successor == successor:
@@ -229,7 +230,7 @@ class Governance:
         under_way = [
             batch.hex()[:16]
             for batch, one in self._node.history.erasures.items()
-            if one.plan is not None and one.closed is None
+            if one.plan is not None and not is_over(self._node.history, one)
         ]
         if under_way:
             raise Refused(

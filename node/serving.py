@@ -24,7 +24,7 @@ from crypto.errors import CryptoError
 from crypto.sealing import BlobKind, wrap
 from node.doors import Bucket
 from node.duties import note_contradiction
-from node.erasure import opener_of
+from node.erasure import openers_of
 from node.errors import NodeError, NotFound
 from node.history import History
 from node.messages import (
@@ -304,8 +304,11 @@ class Server:
         """
         if isinstance(notice, OpeningNotice) and asker is not None:
             erasure = self._node.history.erasures.get(notice.batch)
-            if erasure is None or asker.member != opener_of(self._node.history, erasure):
+            openers = 0 if erasure is None else openers_of(self._node.history, erasure)
+            if asker.member is None or not openers >> asker.member & 1:
                 return False
+            if asker.member != notice.controller and notice.leaf_keys:
+                return False  # the root does not bind them, and the hospital alone has them
         place = standing(notice, self._node.history)
         if place is Standing.WRONG:
             return False

@@ -25,7 +25,8 @@ import {ITrainingLedger} from "./ITrainingLedger.sol";
 ///  EXCLUDED                 step 1 (may come with openErasure, and with step 2): no active consent of the batch is trained on    AUTHORISED
 ///  COPY_DELETED             step 2: the hospital's research copy is gone            EXCLUDED
 ///  PLANNED                  plan by a quorum, after the window                      COPY_DELETED; any state before it
-///                                                                                   where the controller is no active member
+///                                                                                   where the controller is no active member,
+///                                                                                   which then takes no step any more
 ///  REPLAYING                openReplay after the stage 0 purges                     PLANNED, when the plan forks
 ///  CONFIRMED                enough verdicts; the head moves                         REPLAYING; PLANNED without a fork
 ///  CERTIFICATE_DELIVERED    step 3                                                  CONFIRMED

@@ -3,9 +3,9 @@ pragma solidity 0.8.37;
 
 /// @title Batches: an erasure batch in one word, of which the UnlearningRegistry keeps one slot each
 /// @notice Only what a later call checks; what a batch is about is what its id is the hash of, and comes along in each call.
-/// Lowest bits first: state 4 | replays 1 | unused 3 | branch 16 | openedAt 40 | since 32 | planRoster 32 | pair 32 |
+/// Lowest bits first: state 4 | replays 1 | alone 1 | unused 2 | branch 16 | openedAt 40 | since 32 | planRoster 32 | pair 32 |
 /// rest 32 | confirmers 32 | deniers 32. `state` counts as IUnlearningRegistry.State, `replays` says that its plan forks,
-/// `branch` is the plan's. `since` is seconds after openedAt: of the exclusion, and from the plan on of the plan. The five
+/// `alone` that it was made without the controller's steps, `branch` is the plan's. `since` is seconds after openedAt: of the exclusion, and from the plan on of the plan. The five
 /// bitmaps are sets of members: who was on the roster at the plan, who attested the purge of stage 0, of stage 1, who
 /// confirmed, who denied.
 type Batch is uint256;
@@ -14,6 +14,7 @@ using Batches for Batch global;
 
 library Batches {
     uint256 private constant AT_REPLAYS = 4;
+    uint256 private constant AT_ALONE = 5;
     uint256 private constant AT_BRANCH = 8;
     uint256 private constant AT_OPENED = 24;
     uint256 private constant AT_SINCE = 64;
@@ -79,11 +80,15 @@ library Batches {
         return Batch.wrap(Batch.unwrap(b) & ~(uint256(type(uint32).max) << AT_SINCE) | since << AT_SINCE);
     }
 
+    function alone(Batch b) internal pure returns (bool) {
+        return Batch.unwrap(b) >> AT_ALONE & 1 == 1;
+    }
+
     /// @notice With a plan, whose fields were zero.
-    function planned(Batch b, bool replays_, uint32 branch_, uint32 roster) internal pure returns (Batch) {
+    function planned(Batch b, bool replays_, bool alone_, uint32 branch_, uint32 roster) internal pure returns (Batch) {
         return Batch.wrap(
-            Batch.unwrap(b) | uint256(replays_ ? 1 : 0) << AT_REPLAYS | uint256(branch_) << AT_BRANCH
-                | uint256(roster) << AT_ROSTER
+            Batch.unwrap(b) | uint256(replays_ ? 1 : 0) << AT_REPLAYS | uint256(alone_ ? 1 : 0) << AT_ALONE
+                | uint256(branch_) << AT_BRANCH | uint256(roster) << AT_ROSTER
         );
     }
 

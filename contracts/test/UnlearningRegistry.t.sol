@@ -578,6 +578,26 @@ contract UnlearningRegistryTest is Network {
             verdict(batch, i, 1, model(1, 3), true);
         }
         stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
+        for (uint8 number = 1; number <= 5; ++number) {
+            vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.CONFIRMED));
+            unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, number, 5));
+        }
+    }
+
+    function test_aRemovedHospitalClosesWhatItDeleted() public {
+        bytes32 roundId = trained(5, 2);
+        bytes32 batch = open(CONTROLLER, CONTROLLER);
+        step(batch, 1);
+        step(batch, 2);
+        finish(roundId, 31, model(0, 3));
+        removeMember(CONTROLLER);
+        vm.warp(block.timestamp + 101);
+        plan(planOf(batch, 0, 3, model(0, 3), 3), 23);
+        for (uint16 i; i < 3; ++i) {
+            verdict(batch, i, 0, model(0, 3), true);
+        }
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
+        stateIs(batch, IUnlearningRegistry.State.CLOSED);
     }
 
     function test_aRemovedHospitalsRefusalStands() public {

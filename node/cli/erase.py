@@ -88,7 +88,9 @@ def request(
     lines.append(f"due {moment(found['due_at'])} UTC")
     if method is not None and not methods.find(method).exact:
         lines.append(f"APPROXIMATE: {method} does not give the model that training without the records would give")
-    if not found["erasures"]:
+    if found["hospital_removed"]:
+        lines.append(f"member {found['controller']} is no member any more: the others do their part without it")
+    elif not found["erasures"]:
         lines.append(
             f"handed to member {found['controller']}, whose patient this is"
             if found["handed"]
@@ -129,7 +131,7 @@ def wait_for_certificate(home: Path, asked: dict[str, Any], timeout_s: float | N
 
     Raises:
         NotFound: the erasure does not show up at this node, which only relayed the request.
-        Refused: the hospital refused the erasure.
+        Refused: the hospital refused the erasure, or was removed and gives no certificate.
         TimedOut: not within `timeout_s` seconds.
     """
     begun, last = time.monotonic(), ""
@@ -148,6 +150,8 @@ def wait_for_certificate(home: Path, asked: dict[str, Any], timeout_s: float | N
             raise Refused(f"the hospital refused the erasure: {status['refused_on']}")
         if status.get("certificate_ready"):
             return status
+        if status.get("hospital_removed") and last == "recipients_attested" and "copy_deleted" not in status["times"]:
+            raise Refused("the others have done their part; of a hospital that was removed there is no certificate")
         if timeout_s is not None and time.monotonic() - begun > timeout_s:
             raise TimedOut(f"no certificate after {timeout_s:g} s; the erasure is {last.replace('_', ' ')}")
         time.sleep(POLL_S)

@@ -95,6 +95,7 @@ class Batch:
     excluded_at: int = 0
     planned_at: int = 0
     replays: bool = False
+    alone: bool = False  # planned without the steps of a controller that was no active member
     plan_model: Digest = ZERO
     branch: int = 0
     plan_roster: int = 0
@@ -198,9 +199,9 @@ class UnlearningRegistry(Contract):
         """`plan`: votes of the study's roster; forks the study."""
         t = call.opening
         batch, b = self._known(t)
-        if b.state is not State.COPY_DELETED and (
-            b.state > State.COPY_DELETED or self._membership.snapshot().active >> t.controller & 1
-        ):
+        active = self._membership.snapshot().active
+        alone = b.state < State.COPY_DELETED and not active >> t.controller & 1
+        if b.state is not State.COPY_DELETED and not alone:
             _wrong_state(batch, b.state)
         terms = self._training.erasure_terms(t.study)
         now, until = self.machine.timestamp, b.opened_at + terms.erasure_window
@@ -245,6 +246,7 @@ class UnlearningRegistry(Contract):
             state=State.PLANNED,
             planned_at=now,
             replays=replays,
+            alone=alone,
             plan_model=ZERO if replays else call.base_model,
             branch=branch,
             plan_roster=terms.roster,
@@ -339,6 +341,8 @@ class UnlearningRegistry(Contract):
     def _step(self, batch: Digest, t: OpenErasure, b: Batch, steps: Steps) -> Batch:
         """The steps of one statement, of which each must be due."""
         state = b.state
+        if b.alone:  # the copy first, and that is over
+            _wrong_state(batch, state)
         for number in range(steps.first, steps.first + len(steps.evidence)):
             if state not in STEPS:
                 _wrong_state(batch, state)

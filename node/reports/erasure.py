@@ -11,7 +11,7 @@ from typing import Any
 
 from crypto.digest import Digest
 from node import methods
-from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, replays, roster_of, state_of, was_given_up
+from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, is_removed, replays, roster_of, state_of, was_given_up
 from node.errors import InputError, NotFound
 from node.history import ErasureHistory, History
 from node.membership import members_of
@@ -43,7 +43,8 @@ def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
         now: the time (unix seconds) at which the clock is read.
 
     Returns:
-        {erasure, study, controller, poster, state, clock, times, plan, recipients, verdicts, exceptions, refused_on}.
+        {erasure, study, controller, poster, state, hospital_removed, clock, times, plan, recipients, verdicts,
+        exceptions, refused_on}.
     """
     one = history.erasures[batch]
     opened, plan = one.opened, one.plan
@@ -55,6 +56,7 @@ def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
         "controller": names[opened.controller],
         "poster": names[opened.poster],
         "state": state_of(one, history).value,
+        "hospital_removed": is_removed(history, one),
         "clock": clock(one, now),
         "times": [
             {

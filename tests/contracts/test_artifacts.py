@@ -107,7 +107,7 @@ def test_sizes_are_snapshots_and_leave_room() -> None:
     assert stored == build_script().sizes(), "run scripts/build_contracts --tables"
     sizes = {name: int(size) for name, size in json.loads(stored).items()}
     assert set(sizes) == set(NAMES)
-    assert sizes["TrainingLedger"] <= 24_576 - 1_536
+    assert sizes["TrainingLedger"] <= 24_576 - 1_024
     assert max(sizes.values()) <= 24_576
 
 

@@ -24,7 +24,7 @@ from node import card as cards
 from node import certificate, document, methods
 from node.consent import Leaf
 from node.erasing import SETS_LOST, Erasing
-from node.erasure import CHOICE_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
+from node.erasure import CHOICE_S, DELIVERY_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
 from node.errors import ChainUnreachable, InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory
 from node.membership import LAST_CHANCES
@@ -32,6 +32,7 @@ from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
 from node.records import (
     ErasureOpened,
     ErasurePlanned,
+    ErasureStepped,
     Finalisation,
     PurgesAttested,
     ReplayGivenUp,
@@ -39,6 +40,7 @@ from node.records import (
     StudyCreation,
     VerdictsGiven,
 )
+from node.retention import DAY_S
 from node.simulate import Replay, roots, simulation
 from node.study import Study, parse_sections
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, receipt, spec
@@ -457,6 +459,97 @@ async def test_a_card_of_a_removed_hospitals_patient_is_seen_through_by_the_othe
         for at in range(3):
             await net.until(lambda at=at: not net.nodes[at].participant.store.notices_of_kind("OpeningNotice"))
             assert not net.nodes[at].participant.store.notices_of_kind("ErasureNotice")
+
+
+async def left_behind(net: Net) -> tuple[cards.Card, dict[Digest, list[CommitNotice]]]:
+    """A study of two rounds whose hospital 3 is gone for good: a card of its patient, and what the rounds left."""
+    await net.play(spec(rounds=2))
+    vault = net.nodes[3].participant.vault
+    assert vault is not None
+    card = vault.card(vault.find("patient-3-0")[0].consent_id)
+    before = {r: commits(net.nodes[2], r) for r in net.nodes[2].history.rounds}
+    await net.kill(3)
+    return card, before
+
+
+async def test_who_was_away_purges_for_a_removed_hospital_too_and_the_network_may_move(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        card, before = await left_behind(net)
+        await remove(net, 3)
+        relay = net.nodes[2]
+        await relay.erasing.request(relay, card=cards.encode(card))
+        await net.until(lambda: bool(net.of(ErasureOpened)))
+        await net.kill(1)  # before anybody shows it what the batch is about
+        batch = net.of(ErasureOpened)[0].batch
+        await net.until(lambda: batch in relay.history.erasures and relay.history.erasures[batch].moved)
+        node = await net.start(1)
+        await reach(net, batch.hex(), "recipients_attested", at=2)
+        assert_purged(node, batch.hex(), before)
+        # nobody can close it, and nobody waits for that
+        await net.until(lambda: 1 in {member for _, member in net.nodes[0].history.erasures[batch].purges})
+        await net.nodes[0].desk.governance.succeed(net.nodes[0], bytes(range(20)))
+
+
+async def test_whoever_knows_what_a_batch_is_about_shows_it_on_for_a_removed_hospital(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        card, _ = await left_behind(net)
+        await remove(net, 3)
+        relay = net.nodes[2]
+        await relay.erasing.request(relay, card=cards.encode(card))
+        await net.until(lambda: bool(net.of(ErasureOpened)))
+        await net.kill(1)
+        await net.until(lambda: bool(net.nodes[0].participant.store.notices_of_kind("OpeningNotice")))
+        await net.kill(2)  # the relay: one member knows, one does not
+        await net.start(1)
+        await net.until(lambda: bool(net.of(ErasurePlanned)))
+        batch = net.of(ErasureOpened)[0].batch
+        opening = net.nodes[1].participant.store.notices(batch, "OpeningNotice")[0]
+        assert isinstance(opening, OpeningNotice)
+        assert opening.leaf_keys == (), "the root does not bind them"
+
+
+async def test_what_sets_of_a_removed_hospital_cannot_tell_any_more_counts_as_used(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        card, _ = await left_behind(net)
+        net.clock.now += 31 * DAY_S
+        for at in range(3):
+            store = net.nodes[at].participant.store
+            await net.until(
+                lambda store=store: all(store.key(r, 3, BlobKind.SET) is None for r in net.nodes[0].history.rounds)
+            )
+        await remove(net, 3)
+        await net.nodes[2].erasing.request(net.nodes[2], card=cards.encode(card))
+        await net.until(lambda: bool(net.of(ErasurePlanned)))
+        plan = net.of(ErasurePlanned)[0]
+        assert (plan.base_height, plan.rounds) == (0, 2)
+
+
+async def test_a_removed_hospital_that_comes_back_closes_nothing_that_others_did_without_it(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        card, _ = await left_behind(net)
+        await remove(net, 3)
+        relay = net.nodes[2]
+        await relay.erasing.request(relay, card=cards.encode(card))
+        await net.until(lambda: bool(net.of(ErasureOpened)))
+        batch = net.of(ErasureOpened)[0].batch
+        await net.until(lambda: batch in relay.history.erasures)
+        await reach(net, batch.hex(), "recipients_attested", at=2)
+        node = await net.start(3)
+        await net.until(lambda: batch in node.history.erasures and node.history.erasures[batch].moved)
+        net.clock.now += DELIVERY_S + 1
+        looked = net.clock.now
+        await net.until(lambda: node.now > looked + 60)
+        assert net.of(ErasureStepped) == []
+        with pytest.raises(NotFound, match="the hospital was removed"):
+            await receipt(node, batch)
 
 
 async def test_a_card_of_our_own_patient_opens_the_batch_here_and_a_known_hospital_needs_no_relay(

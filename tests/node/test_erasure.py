@@ -40,7 +40,7 @@ from node.erasure import (
     is_overdue,
     may_be_planned,
     method_of,
-    opener_of,
+    openers_of,
     out_of_use_at,
     plan_of,
     questions,
@@ -583,11 +583,11 @@ def test_of_a_hospital_that_was_removed_no_step_is_waited_for() -> None:
     chain.round(0, 1)
     chain.request(poster=2)
     erasure = chain.erasure()
-    assert opener_of(chain.history, erasure) == 1
+    assert openers_of(chain.history, erasure) == 0b0010
     assert out_of_use_at(chain.history, erasure) is None
     chain.add(MemberRemoved(1, 2))
     removed = chain.now
-    assert opener_of(chain.history, erasure) == 2
+    assert openers_of(chain.history, erasure) == 0b1101, "whoever knows"
     assert out_of_use_at(chain.history, erasure) == removed
     assert not may_be_planned(chain.history, erasure, (CONSENT,), removed + RELAY_S), "it has its time"
     assert may_be_planned(chain.history, erasure, (CONSENT,), removed + RELAY_S + 1)
@@ -723,7 +723,8 @@ def acts(facts: Facts, now: int = 100) -> tuple[Act, ...]:
         (replace(BASE, state=State.LINK_DESTROYED, rest=15, delivered=True), (Act.CLOSE,)),
         (replace(BASE, state=State.CLOSED, rest=15, opening=True), (Act.FORGET,)),
         (replace(BASE, state=State.RECIPIENTS_ATTESTED, me=2, rest=15, opening=True), ()),
-        (replace(BASE, state=State.RECIPIENTS_ATTESTED, me=2, rest=15, opening=True, removed=True), (Act.FORGET,)),
+        (replace(BASE, state=State.RECIPIENTS_ATTESTED, me=2, rest=15, opening=True, unclosed=True), (Act.FORGET,)),
+        (replace(BASE, state=State.HEAD_MOVED, quiet=True, rest=15, delivered=True, unclosed=True), ()),
         (
             replace(BASE, state=State.CLOSED_WITH_EXCEPTIONS, me=3, quiet=True, forks=True, rest=7, pair=7, dirty=True),
             (Act.PURGE,),

@@ -76,6 +76,7 @@ SCENARIOS: list[Callable[[World], Any]] = [
     test_erasure.test_a_replay_that_nobody_trains_ends_at_its_checkpoint,
     test_erasure.test_a_replay_is_given_up_with_the_model_it_has,
     test_erasure.test_a_removed_hospital_holds_up_no_plan,
+    test_erasure.test_a_removed_hospital_closes_what_it_has_deleted,
     test_erasure.test_a_consent_never_included_needs_no_replay,
     test_erasure.test_a_batch_is_requested_by_a_relay_and_authorised_by_its_controller,
     test_erasure.test_one_plan_a_study_at_a_time,

@@ -637,6 +637,26 @@ def test_a_removed_hospital_holds_up_no_plan(world: World) -> None:
     result = world.result(replay.round_id, 0b0111)
     sent = world.send(world.finalisation(replay.round_id, 0, 0b0111, result, [0, 1, 2]))
     assert "HeadMoved" in kinds(erasure.verdicts([0, 1, 2], 1, one_of(sent, RoundFinal).result.model_root))
+    for number in (1, 3, 5):  # the copy first, and that is over
+        with pytest.raises(CallReverted) as alone:
+            erasure.step(number)
+        assert alone.value.error == "WrongState"
+
+
+def test_a_removed_hospital_closes_what_it_has_deleted(world: World) -> None:
+    erasure, _, opened = ready_for_plan(world)
+    world.send(Removal(3, world.votes([0, 1, 2], Remove(1, 3, world.keys[3].address))))
+    erasure.plan(0, word("initial model"), 3)
+    world.finish(opened.round_id)
+    erasure.purge([0, 1, 2])
+    sent = world.send(ReplayOpening(erasure.statement))
+    for _ in range(3):
+        replay = one_of(sent, RoundOpened)
+        world.commit(replay.round_id, [0, 1, 2])
+        result = world.result(replay.round_id, 0b0111)
+        sent = world.send(world.finalisation(replay.round_id, 0, 0b0111, result, [0, 1, 2]))
+    erasure.verdicts([0, 1, 2], 1, one_of(sent, RoundFinal).result.model_root)
+    assert "ErasureClosed" in kinds(erasure.step(3, 4, 5))
 
 
 def test_below_four_members_one_other_verifies(make_world: WorldMaker) -> None:
