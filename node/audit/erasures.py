@@ -143,7 +143,8 @@ def _leaves_unused(
             unread += one.opened.round_id not in replaced
             continue
         where = f"{erasure_name(batch)}, {round_name(one)}, set of member {controller}"
-        used = any(entry.consent_id in consents for entry in plain.entries)
+        # Leaf keys are the hospital's word: one that it said to be erased and goes on using is as bad.
+        used = any(entry.consent_id in consents or entry.leaf_key in opening.leaf_keys for entry in plain.entries)
         holds("erased leaf", where, "in no included set of the clean branch", not used, "an erased leaf")
     return [f"{erasure_name(batch)}: {unread} sets of its controller are not readable here"] if unread else []
 
