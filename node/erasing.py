@@ -1019,12 +1019,13 @@ class Erasing:
     def _lost(self, batch: Digest) -> list[Digest]:
         """Rounds of a removed hospital that count as used, as its sets may be gone with their retention.
 
+        Where it took its steps before it was removed, it had shown them, and they were read then.
         By times of the chain and the specification alone, so that members which still have a set plan as the others.
         """
         erasure = self._history.erasures.get(batch)
         at = None if erasure is None else out_of_use_at(self._history, erasure)
         study = None if erasure is None else self._spec(erasure.opened.study)
-        if erasure is None or at is None or study is None or not is_removed(self._history, erasure):
+        if erasure is None or at is None or study is None or "copy_deleted" in erasure.times:
             return []
         kept_from = at + READING_S - study["policy", "set_retention_days"] * DAY_S
         return [

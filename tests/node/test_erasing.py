@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ from node.retention import DAY_S
 from node.simulate import Replay, roots, simulation
 from node.study import Study, parse_sections
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, receipt, spec
+from tests.node.test_forgetting import has_forms, is_anchored
 
 pytestmark = pytest.mark.slow  # whole networks in memory
 
@@ -528,6 +530,33 @@ async def test_what_sets_of_a_removed_hospital_cannot_tell_any_more_counts_as_us
         await net.until(lambda: bool(net.of(ErasurePlanned)))
         plan = net.of(ErasurePlanned)[0]
         assert (plan.base_height, plan.rounds) == (0, 2)
+
+
+async def test_what_a_hospital_has_shown_before_it_was_removed_counts_as_it_was_read(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4, auto_join=False) as net:
+        study = await net.create(spec(rounds=2, erasure_window_s=600))
+        for at, node in net.nodes.items():
+            await net.until(partial(has_forms, node, study))
+            lines = [f"patient-{at}-{i},f,2027-01-15,patient,dr" for i in range(8)]
+            register = "\n".join(["patient_id,form,signed_on,signer,verified_by", *lines])
+            await node.desk.grant(node, study, register.encode(), False)
+            await net.until(partial(is_anchored, node, study))
+        hospital = net.nodes[3]
+        consent = hospital.desk.vault.find("patient-3-0")[0].consent_id
+        await hospital.desk.withdraw(hospital, consent=consent)  # before any round: its sets do not hold it
+        for node in net.nodes.values():
+            await node.desk.join(node, study)
+        await net.finish(study)
+        net.clock.now += 25 * DAY_S  # the sets are there, and would count as lost had the hospital shown nothing
+        await hospital.erasing.request(hospital, consent=consent)
+        await net.until(lambda: bool(net.nodes[0].participant.store.notices_of_kind("OpeningNotice")))
+        await remove(net, 3)
+        await net.until(lambda: bool(net.of(ErasurePlanned)))
+        plan = net.of(ErasurePlanned)[0]
+        assert (plan.base_height, plan.target_height) == (2, 2), "no set held it"
+        await net.until(lambda: net.nodes[0].history.erasures[plan.batch].moved)
 
 
 async def test_a_removed_hospital_that_comes_back_closes_nothing_that_others_did_without_it(
