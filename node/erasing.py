@@ -1024,8 +1024,10 @@ class Erasing:
         """
         erasure = self._history.erasures.get(batch)
         at = None if erasure is None else out_of_use_at(self._history, erasure)
-        study = None if erasure is None else self._spec(erasure.opened.study)
-        if erasure is None or at is None or study is None or "copy_deleted" in erasure.times:
+        if erasure is None or at is None or "copy_deleted" in erasure.times:
+            return []
+        study = self._spec(erasure.opened.study)
+        if study is None:
             return []
         kept_from = at + READING_S - study["policy", "set_retention_days"] * DAY_S
         return [

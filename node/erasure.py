@@ -151,6 +151,11 @@ def state_of(erasure: ErasureHistory, history: History) -> State:
     return next(state for state, holds in STATES if holds(erasure, history))
 
 
+def under_way(history: History) -> list[Digest]:
+    """Batches between their plan and their end: they end where their rounds are replayed."""
+    return [batch for batch, one in history.erasures.items() if one.plan is not None and not is_over(history, one)]
+
+
 def is_forgotten(history: History, erasure: ErasureHistory) -> bool:
     """Whether members and auditors keep no opening of it any more: the last rows of `RULES`."""
     state = state_of(erasure, history)

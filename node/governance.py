@@ -33,7 +33,7 @@ from crypto.statements import (
     struct_hash,
 )
 from node import issuers
-from node.erasure import is_over
+from node.erasure import under_way
 from node.errors import CallReverted, InputError, NotFound, Refused
 from node.home import Network
 from node.keystore import public_keys
@@ -227,14 +227,9 @@ class Governance:
         registry = self._node.history.registry
         if registry.successor == successor:
             return {"votes": [], "needed": registry.needed, "decided": True}
-        under_way = [
-            batch.hex()[:16]
-            for batch, one in self._node.history.erasures.items()
-            if one.plan is not None and not is_over(self._node.history, one)
-        ]
-        if under_way:
+        for batch in under_way(self._node.history):
             raise Refused(
-                f"erasure {under_way[0]} is planned and not closed: it is closed first, then the network moves"
+                f"erasure {batch.hex()[:16]} is planned and not closed: it is closed first, then the network moves"
             )
         vote = Succeed(self._epoch, successor)
         return await self._vote(node, SuccessionNotice(vote.epoch, successor, self._member, self._node.sign(vote)))

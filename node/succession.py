@@ -25,7 +25,7 @@ from crypto.keys import KeyRing, LedgerKey, address_text, parse_address, parse_p
 from crypto.statements import Seat as SeatStatement
 from crypto.statements import sign
 from node.deployment import PlannedDeployment, deploy, plan_deployment
-from node.erasure import is_over
+from node.erasure import under_way
 from node.errors import InputError, Refused, VerificationFailed
 from node.events import FILE as EVENTS
 from node.history import History
@@ -116,9 +116,8 @@ def check_at_rest(history: History, successor: bytes) -> None:
         one = history.open_round(study)
         if one is not None:
             raise Refused(f"round {one.opened.height} of study {study.hex()[:12]} is open: it ends first")
-    for batch, erasure in history.erasures.items():
-        if erasure.plan is not None and not is_over(history, erasure):
-            raise Refused(f"erasure {batch.hex()[:16]} is planned and not closed: it is closed first")
+    for batch in under_way(history):
+        raise Refused(f"erasure {batch.hex()[:16]} is planned and not closed: it is closed first")
 
 
 def found_successor(

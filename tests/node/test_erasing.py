@@ -474,15 +474,21 @@ async def left_behind(net: Net) -> tuple[cards.Card, dict[Digest, list[CommitNot
     return card, before
 
 
+async def seen_through(net: Net, card: cards.Card) -> WatchedNode:
+    """Hospital 3 is removed and the card of its patient handed in at the relay, which opened the erasure."""
+    await remove(net, 3)
+    relay = net.nodes[2]
+    await relay.erasing.request(relay, card=cards.encode(card))
+    await net.until(lambda: bool(net.of(ErasureOpened)))
+    return relay
+
+
 async def test_who_was_away_purges_for_a_removed_hospital_too_and_the_network_may_move(
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, 4) as net:
         card, before = await left_behind(net)
-        await remove(net, 3)
-        relay = net.nodes[2]
-        await relay.erasing.request(relay, card=cards.encode(card))
-        await net.until(lambda: bool(net.of(ErasureOpened)))
+        relay = await seen_through(net, card)
         await net.kill(1)  # before anybody shows it what the batch is about
         batch = net.of(ErasureOpened)[0].batch
         await net.until(lambda: batch in relay.history.erasures and relay.history.erasures[batch].moved)
@@ -499,10 +505,7 @@ async def test_whoever_knows_what_a_batch_is_about_shows_it_on_for_a_removed_hos
 ) -> None:
     async with network(tmp_path, trainer, 4) as net:
         card, _ = await left_behind(net)
-        await remove(net, 3)
-        relay = net.nodes[2]
-        await relay.erasing.request(relay, card=cards.encode(card))
-        await net.until(lambda: bool(net.of(ErasureOpened)))
+        await seen_through(net, card)
         await net.kill(1)
         await net.until(lambda: bool(net.nodes[0].participant.store.notices_of_kind("OpeningNotice")))
         await net.kill(2)  # the relay: one member knows, one does not
@@ -564,10 +567,7 @@ async def test_a_removed_hospital_that_comes_back_closes_nothing_that_others_did
 ) -> None:
     async with network(tmp_path, trainer, 4) as net:
         card, _ = await left_behind(net)
-        await remove(net, 3)
-        relay = net.nodes[2]
-        await relay.erasing.request(relay, card=cards.encode(card))
-        await net.until(lambda: bool(net.of(ErasureOpened)))
+        relay = await seen_through(net, card)
         batch = net.of(ErasureOpened)[0].batch
         await net.until(lambda: batch in relay.history.erasures)
         await reach(net, batch.hex(), "recipients_attested", at=2)

@@ -26,6 +26,7 @@ from node.records import (
 )
 from node.succession import check_at_rest, described
 from tests.fakes.network import Net, SharedTrainer, network, receipt, spec
+from tests.node.test_erasing import remove
 
 PATIENCE_S = 300.0  # real seconds: training and a replay
 ELSEWHERE = Contracts(2**40, *(bytes([7] * 19 + [n]) for n in range(4)))
@@ -100,10 +101,7 @@ async def test_an_erasure_for_a_hospital_that_was_removed_goes_over_the_move(
     async with network(tmp_path, trainer, 4) as net:
         await net.play(spec(rounds=1))
         card = net.nodes[3].desk.vault.card(net.nodes[3].desk.vault.find("patient-3-0")[0].consent_id)
-        for at in range(3):
-            if net.nodes[at].history.registry.members[3].removed is None:
-                await net.nodes[at].desk.governance.remove(net.nodes[at], 3)
-        await net.until(lambda: all(3 in net.nodes[at].history.removed_at for at in range(3)))
+        await remove(net, 3)
         await net.kill(3)
         relay = net.nodes[2]
         await relay.erasing.request(relay, card=cards.encode(card))

@@ -540,6 +540,25 @@ def test_a_replay_steps_over_rounds_that_fail(world: World) -> None:
     assert "HeadMoved" in kinds(sent)
 
 
+def of_two(make_world: WorldMaker) -> tuple[World, Erasure]:
+    """Two members, one round, and a batch of the second whose copy is deleted and whose window is over."""
+    world = make_world(2)
+    study, opened = world.study(rounds=1)
+    world.finish(opened.round_id)
+    erasure = opened_batch(world, study, controller=1)
+    erasure.step(1)
+    erasure.step(2)
+    world.advance(301)
+    return world, erasure
+
+
+def finish_without_the_last(world: World, opened: RoundOpened) -> Sent:
+    """A round of the three that are left of four."""
+    world.commit(opened.round_id, [0, 1, 2])
+    result = world.result(opened.round_id, 0b0111)
+    return world.send(world.finalisation(opened.round_id, 0, 0b0111, result, [0, 1, 2]))
+
+
 def untrained(world: World, opened: RoundOpened) -> Sent:
     """A round that nobody can train, failed when its window is over."""
     world.abstain(opened.round_id, [0, 1, 2, 3])
@@ -599,17 +618,11 @@ def test_a_replay_is_given_up_with_the_model_it_has(world: World) -> None:
 
 
 def test_a_replay_of_fewer_than_two_members_ends_at_its_checkpoint(make_world: WorldMaker) -> None:
-    world = make_world(2)
-    study, opened = world.study(rounds=1)
-    world.finish(opened.round_id)
-    erasure = opened_batch(world, study, controller=1)
-    erasure.step(1)
-    erasure.step(2)
-    world.advance(301)
+    world, erasure = of_two(make_world)
     initial = word("initial model")
     erasure.plan(0, initial, 1, voters=(0, 1))
     erasure.purge([0, 1])
-    world.send(Leaving(study, 1, world.sign(1, Leave(study, 1))))
+    world.send(Leaving(erasure.study, 1, world.sign(1, Leave(erasure.study, 1))))
     sent = world.send(ReplayOpening(erasure.statement))
     assert kinds(sent) == ["ReplayOpened", "ReplayGivenUp"]
     assert checkpoint(world, erasure) == Checkpoint(1, 0, initial, ())
@@ -633,9 +646,7 @@ def test_a_removed_hospital_holds_up_no_plan(world: World) -> None:
     erasure.purge([0, 1, 2])
     replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
     assert replay.roster == 0b0111
-    world.commit(replay.round_id, [0, 1, 2])
-    result = world.result(replay.round_id, 0b0111)
-    sent = world.send(world.finalisation(replay.round_id, 0, 0b0111, result, [0, 1, 2]))
+    sent = finish_without_the_last(world, replay)
     assert "HeadMoved" in kinds(erasure.verdicts([0, 1, 2], 1, one_of(sent, RoundFinal).result.model_root))
     for number in (1, 3, 5):  # the copy first, and that is over
         with pytest.raises(CallReverted) as alone:
@@ -652,21 +663,13 @@ def test_a_removed_hospital_closes_what_it_has_deleted(world: World) -> None:
     sent = world.send(ReplayOpening(erasure.statement))
     for _ in range(3):
         replay = one_of(sent, RoundOpened)
-        world.commit(replay.round_id, [0, 1, 2])
-        result = world.result(replay.round_id, 0b0111)
-        sent = world.send(world.finalisation(replay.round_id, 0, 0b0111, result, [0, 1, 2]))
+        sent = finish_without_the_last(world, replay)
     erasure.verdicts([0, 1, 2], 1, one_of(sent, RoundFinal).result.model_root)
     assert "ErasureClosed" in kinds(erasure.step(3, 4, 5))
 
 
 def test_below_four_members_one_other_verifies(make_world: WorldMaker) -> None:
-    world = make_world(2)
-    study, opened = world.study(rounds=1)
-    world.finish(opened.round_id)
-    erasure = opened_batch(world, study, controller=1)
-    erasure.step(1)
-    erasure.step(2)
-    world.advance(301)
+    world, erasure = of_two(make_world)
     erasure.plan(0, word("initial model"), 1, voters=(0, 1))
     erasure.purge([0, 1])
     replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
