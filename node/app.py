@@ -67,7 +67,7 @@ from node.messages import (
     WithdrawalNotice,
 )
 from node.notices import check, counts
-from node.participant import Participant
+from node.participant import Participant, TrainingJob
 from node.records import (
     Abstentions,
     Call,
@@ -120,7 +120,7 @@ from node.round import (
 from node.round import Sent as Done
 from node.serving import Server, Standing, standing
 from node.store import notice_key
-from node.training import Arithmetic, Trainer, TrainingStopped
+from node.training import Arithmetic, LocalTraining, Trainer, TrainingStopped, carried_over
 
 log = structlog.get_logger("node")
 T = TypeVar("T")
@@ -779,16 +779,7 @@ class Node:
         begun = time.monotonic()
         try:
             self.metrics.trainings += 1
-            trained = await trio.to_thread.run_sync(
-                partial(self._trainer.train, unlearner=job.unlearner, squared_length=job.squared_length),
-                job.arithmetic,
-                job.rows,
-                job.x,
-                job.y,
-                job.model,
-                job.beacon,
-                job.member,
-            )
+            trained = await trio.to_thread.run_sync(_local_training, self._trainer, job)
         except TrainingStopped:
             return (TrainingFailed(effect.generation),)
         except Refused as error:
@@ -1068,6 +1059,22 @@ _COMMITTING = (
     DeclareFailed,
 )
 """Effects that commit this node to what it believes of the chain."""
+
+
+def _local_training(trainer: Trainer, job: TrainingJob) -> LocalTraining:
+    if job.carried is not None:
+        return carried_over(job.arithmetic, job.model, job.carried, job.member, len(job.rows))
+    return trainer.train(
+        job.arithmetic,
+        job.rows,
+        job.x,
+        job.y,
+        job.model,
+        job.beacon,
+        job.member,
+        unlearner=job.unlearner,
+        squared_length=job.squared_length,
+    )
 
 
 def _of_round(record: object) -> bool:

@@ -7,6 +7,7 @@ keeps, is its hash. The chain shows no more than that this seat said so, once a 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -23,6 +24,7 @@ from node.home import Home, Network
 from node.records import LEVEL_ATTACK_AUDIT, LEVEL_LOCAL_REPLAY
 from node.store import Store
 from node.study import Study, parse_canonical
+from node.training import Arithmetic
 
 SCHEMA: Final = "koinon.attestation/1"
 MAX_REPORT_BYTES: Final = replay.MAX_REPORT_BYTES
@@ -117,7 +119,7 @@ def attest(
     bare = Attestation(network.fingerprint, erasure.opened.batch, LEVELS[level], home.index, report, b"")
     made = replace(bare, signature=sign(bare.statement, network.contracts.domains.of(bare.statement), key))
     with closing(Store(home.path, bytes(32))) as store:
-        check(made, history, network, erasure, spec_of(store, history, erasure), now)
+        check(made, history, network, erasure, Arithmetic(spec_of(store, history, erasure)), store.get, now)
     return write(made)
 
 
@@ -127,9 +129,17 @@ def spec_of(store: Store, history: History, erasure: ErasureHistory) -> Study:
 
 
 def check(
-    one: Attestation, history: History, network: Network, erasure: ErasureHistory, study: Study, now: int
+    one: Attestation,
+    history: History,
+    network: Network,
+    erasure: ErasureHistory,
+    arithmetic: Arithmetic,
+    content: Callable[[Digest], bytes],
+    now: int,
 ) -> None:
     """Check an attestation as the contract will, and its report as the contract cannot; `now` is chain time.
+
+    `content`: as for `replay.check_report`.
 
     Raises:
         Refused: the erasure is not confirmed yet, or was refused; the seat has no say in its study.
@@ -151,7 +161,7 @@ def check(
     except CryptoError as error:
         raise VerificationFailed(f"attestation of auditor's seat {one.seat}: {error}") from error
     if one.level == LEVEL_LOCAL_REPLAY:
-        replay.check_report(one.report, history, erasure, study, network.fingerprint)
+        replay.check_report(one.report, history, erasure, arithmetic, network.fingerprint, content)
     else:
         _check_audit(one.report)
 

@@ -37,6 +37,7 @@ from node.duo import codes_of
 from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
 from node.governance import Governance
 from node.home import Network
+from node.membership import members_of
 from node.messages import Notice, WithdrawalNotice
 from node.participant import ROLE_TRAIN, Participant
 from node.records import (
@@ -162,6 +163,7 @@ class Desk:
         """
         self._check_here()
         _check_purpose(study)
+        _check_shards(study, self._node.history.registry.active)
         model = Arithmetic(study).initial()
         if self._node.vault is not None:
             shape, classes, _ = self._node.vault.shape()
@@ -221,6 +223,7 @@ class Desk:
         if spec.terms(terms.member, terms.initial_model, terms.invited) != terms:
             raise Refused(f"study {study.hex()[:12]}: the terms on the chain are not those of its specification")
         _check_purpose(spec)
+        _check_shards(spec, terms.invited)
         shape, classes, _ = self.vault.shape()
         if shape != spec.input_shape or classes > spec["data", "classes"]:
             raise Refused(
@@ -786,6 +789,17 @@ class Desk:
 
 
 __all__ = ["AUDIT_GROUND", "Desk"]
+
+
+def _check_shards(study: Study, invited: int) -> None:
+    """Refuse a study in which a shard has nobody to train it."""
+    shards = study["training", "shards"]
+    empty = sorted(set(range(shards)) - {index % shards for index in members_of(invited)})
+    if empty:
+        raise Refused(
+            f"study {study.name}: training.shards = {shards}, and no invited member is of shard {empty[0] + 1} "
+            "(a member's shard is 1 + its index modulo their number)"
+        )
 
 
 def _check_purpose(study: Study) -> None:

@@ -43,7 +43,7 @@ from crypto.statements import (
 )
 from fl_engine.params import Ints, view_ints
 from fl_engine.unlearning import Unlearner
-from node import attestation, certificate, enrolment, lengths, methods, proof
+from node import attestation, certificate, enrolment, lengths, methods, proof, shards
 from node import card as cards
 from node.attestation import Attestation
 from node.desk import Desk
@@ -577,8 +577,8 @@ class Erasing:
         return one
 
     def _keep_attestation(self, one: Attestation, found: ErasureHistory, now: int) -> None:
-        study = self._node.study(found.opened.study).study
-        attestation.check(one, self._history, self._desk.network, found, study, now)
+        arithmetic = self._node.study(found.opened.study)
+        attestation.check(one, self._history, self._desk.network, found, arithmetic, self._store.get, now)
         certificate.keep_attestation(self._store, one)
 
     def _erasure(self, batch: Digest) -> ErasureHistory:
@@ -1132,7 +1132,7 @@ class Erasing:
         None where that is not here, or names what members cannot carry out in this study.
         """
         if erasure.opened.controller == self._node.me:
-            return methods.find(self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name, study)
+            return methods.find(self._store.meta(f"method {batch.hex()}") or methods.default_of(study).name, study)
         for vote in self._about(batch, PlanNotice) if not is_removed(self._history, erasure) else ():
             found = methods.numbered(vote.method)
             if vote.member != erasure.opened.controller or found is None:
@@ -1151,7 +1151,7 @@ class Erasing:
         if study is None:
             return None  # which plan an honest member signs depends on the specification
         method = self._chosen(batch, erasure, study)
-        plan = plan_of(self._history, erasure, self._uses(batch), method or methods.DEFAULT)
+        plan = plan_of(self._history, erasure, self._uses(batch), method or methods.default_of(study))
         if plan is None or method is not None or plan.method == methods.NOTHING:
             return plan
         if not roster_of(self._history, opened.study) >> opened.controller & 1:
@@ -1333,6 +1333,7 @@ class Erasing:
         if erasure.confirmed is None and erasure.closed is None:
             for number in range(lengths.wanted(erasure)):  # before they go; a turn each, for updates are opened
                 await node.core(self._keep_length, erasure, number)
+            await node.core(self._keep_shard, erasure)
         condemned = await node.core(self._condemned, batch, erasure, node.now)
         if erasure.opened.controller == self._node.me:
             held = await node.core(self._vault.leaf_keys)
@@ -1366,6 +1367,11 @@ class Erasing:
     def _keep_length(self, erasure: ErasureHistory, number: int) -> None:
         if self._node.me is not None:
             lengths.keep(self._store, self._history, erasure, number, self._node.me, self._values)
+
+    def _keep_shard(self, erasure: ErasureHistory) -> None:
+        study = erasure.opened.study
+        if self._node.me is not None and study in self._node.studies:
+            shards.keep(self._store, self._history, erasure, self._node.study(study), self._node.me)
 
     def _values(self, one: RoundHistory, member: int) -> Ints | None:
         try:
@@ -1418,7 +1424,8 @@ class Erasing:
 
     def _sign_purge(self, batch: Digest, stage: int) -> PurgeNotice:
         if stage == FINAL:
-            lengths.forget(self._store, batch)  # the replay has caught up: no round of it is trained any more
+            for kept in (lengths, shards):  # the replay has caught up: no round of it is trained any more
+                kept.forget(self._store, batch)
         stones = [(n.content, n.reason, n.subject) for n in self._all(TombstoneNotice, own=True) if n.subject == batch]
         return self._say(PurgeNotice(batch, self._desk.member, stage, inventory(stones), b""))
 
@@ -1475,7 +1482,7 @@ class Erasing:
 
     def _base_is_old(self, batch: Digest, erasure: ErasureHistory) -> bool:
         """Whether nothing of an erased consent is in the plan's base: by our own reading of the included sets up to it,
-        and by the lengths that it was made with.
+        and by what it was made with of an earlier line.
         """
         plan, uses, opened = erasure.plan, self._uses(batch), erasure.opened
         assert plan is not None
@@ -1512,7 +1519,7 @@ class Erasing:
             update = self._update(one, member)
             if update is None:
                 raise NotFound(f"the update of member {member} in round {one.opened.height} is not here")
-            pairs.append((update.values, update.records))
+            pairs.append((member, update.values, update.records))
         model = arithmetic.next_model(self._store.get(one.opened.parent_model), pairs)
         return content_root("model", model) == final.result.model_root
 
@@ -1876,7 +1883,7 @@ class Erasing:
             batch,
             opened.due_at - DUE_S,
             self._uses(batch),
-            self._store.meta(f"method {batch.hex()}") or methods.DEFAULT.name,
+            self._store.meta(f"method {batch.hex()}") or "",
         )
 
     def _copy_stays(self, batch: Digest, erasure: ErasureHistory) -> bool | None:

@@ -28,7 +28,7 @@ from typing import Final
 
 from crypto.digest import Digest, hash_words, keccak256
 from fl_engine.unlearning import Claim as Level
-from fl_engine.unlearning import Unlearner
+from fl_engine.unlearning import Need, Unlearner
 from node import methods
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import bitmap_of, faults, members_of, quorum, slack
@@ -296,8 +296,9 @@ def included_rounds(history: History, study: Digest, branch: int, up_to: int, me
 def influenced_from(history: History, study: Digest, branch: int, up_to: int, member: int) -> int | None:
     """From which height on a line's models, up to a height, have something of this member's updates that were deleted.
 
-    By the lengths that a replay by an approximate method takes over. Which records made them what they were cannot be
-    known any more, so whoever was in a sum of the lines before counts. None: nothing of it is in them.
+    By what a replay takes over: lengths (an approximate method) or the networks of other shards. Which records made
+    them what they were cannot be known any more, so whoever was in a sum of the lines before counts. None: nothing of
+    it is in them.
     """
     found = None
     for one in history.ancestry(study, branch):
@@ -305,7 +306,7 @@ def influenced_from(history: History, study: Digest, branch: int, up_to: int, me
             continue
         plan = history.erasures[one.batch].plan
         assert plan is not None
-        before = () if methods.is_exact(plan.method) else doomed_rounds(history, plan)
+        before = doomed_rounds(history, plan) if methods.takes_over(plan.method) else ()
         if any(old.final is not None and old.final.result.included >> member & 1 for old in before):
             found = one.base_height + 1
         up_to = one.base_height
@@ -1025,6 +1026,11 @@ def sentences(
                 "addition and got the same bits. "
                 "They could not see whether local training was honest."
             )
+            if Need.SHARDS in unlearner.needs:
+                sentence += (
+                    " The networks of other shards, which this hospital does not train, are as their members sent them "
+                    "on from the model that was replaced."
+                )
         else:
             sentence = (
                 "No round that the current model was made in declared a use of this consent; "

@@ -101,7 +101,7 @@ class Executor:
             raise _LeftOut("the model that it began at is not in this home")
         x, y = self.vault.rows((int(row) for row in rows), ROLE_TRAIN)
         seed = self.history.studies[opened.study].branches[opened.branch].seed
-        beacon = beacon_of(self.history, self.arithmetic.study, one, seed)
+        beacon = beacon_of(self.history, self.arithmetic, one, seed, self.member, lambda root: parent)
         unlearner = method_of(self.history, one)
         trained = self.trainer.train(self.arithmetic, rows, x, y, parent, beacon, self.member, unlearner)
         ours, theirs = (view_ints(values, self.arithmetic.size) for values in (trained.values, update.values))

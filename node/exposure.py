@@ -22,6 +22,7 @@ from fl_engine.attacks.inference import MARGIN
 from fl_engine.data.readers import read_data_file
 from fl_engine.errors import EngineError
 from fl_engine.models import MODELS, Model
+from fl_engine.models.shards import Shards
 from fl_engine.params import Ints, ParamSpec, decode_model
 from fl_engine.ring import Grid, dequantise
 from fl_engine.training.probe import ProbedNetwork
@@ -47,6 +48,7 @@ def audit_files(
     population: Path | None = None,
     fraction_bits: int = 24,
     margin: float = MARGIN,
+    shard: int | None = None,
 ) -> Audit:
     """Audit the model `after`: of one patient where `records` holds one, else of a cohort.
 
@@ -60,11 +62,21 @@ def audit_files(
         population: data file of further patients like them.
         fraction_bits: of the study's grid.
         margin: of the areas, for a cohort.
+        shard: of models in shards, the one whose network is attacked: that of the hospital which had the records.
 
     Raises:
         InputError: a file that cannot be read or does not fit the others.
     """
     model = _model(after)
+    shards = _shards(after, model[0])
+    if shards.count > 1 and not 1 <= (shard or 0) <= shards.count:
+        told = "none is named" if shard is None else f"{shard} is none of them"
+        raise InputError(
+            f"model {after}: it has {shards.count} shards, and {told}: name that of the hospital which had the "
+            "records (--shard), 1 + its index modulo their number"
+        )
+    if shards.count == 1 and shard is not None:
+        raise InputError(f"model {after}: it has no shards, leave out --shard {shard}")
     classes = _classes(model[0])
     return _audit(
         model,
@@ -75,6 +87,7 @@ def audit_files(
         population=None if population is None else _records(population, classes),
         grid=Grid(fraction_bits),
         margin=margin,
+        shard=shard or 1,
     )
 
 
@@ -112,6 +125,7 @@ def audit_home(
             never=[] if confirmed.head_model == plan.base_model else [base],
             population=None if population is None else _records(population, classes),
             grid=here.arithmetic.grid,
+            shard=here.arithmetic.shards.of(here.erasure.opened.controller),
         )
 
 
@@ -124,14 +138,15 @@ def _audit(
     never: Sequence[Decoded],
     population: Candidates | None,
     grid: Grid,
+    shard: int,
     margin: float = MARGIN,
 ) -> Audit:
     pin_profile()
-    layout, classes = model[0], _classes(model[0])
+    shards, classes = Shards.of_layout(model[0]), _classes(model[0])
     try:
-        network = ProbedNetwork(_network_of(layout, asked, classes), asked.x.shape[1:], classes)
-        weights, clean = dequantise(model[1], grid), [dequantise(ints, grid) for _, ints in never]
-        old = None if before is None else dequantise(before[1], grid)
+        network = ProbedNetwork(_network_of(shards.network, asked, classes), asked.x.shape[1:], classes)
+        weights, *clean = (dequantise(shards.part(ints, shard), grid) for _, ints in (model, *never))
+        old = None if before is None else dequantise(shards.part(before[1], shard), grid)
         rest = clean[1:] or clean
         view = None if old is None else View.of_models(old, weights)
         evidence = Evidence(network, weights, view, rest, population=population)
@@ -144,6 +159,13 @@ def _audit(
         return audit_cohort(evidence, asked, others, reference=reference, margin=margin)
     except EngineError as error:
         raise InputError(str(error)) from error
+
+
+def _shards(path: Path, layout: ParamSpec) -> Shards:
+    try:
+        return Shards.of_layout(layout)
+    except EngineError as error:
+        raise InputError(f"model {path}: {error}") from error
 
 
 def _classes(layout: ParamSpec) -> int:

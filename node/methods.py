@@ -5,8 +5,8 @@ chooses one and who votes on it is in `node/erasing.py`.
 
 The members carry out a method whose rounds are the study's own but for what a member computes from its records
 (`Unlearner.retraining`): commits, validity, sums and votes are then those of any round, and nothing of the old line is
-needed but the checkpoint and, by a method that asks for it, how long updates were. It runs with the engine's defaults,
-so that its number says all of it.
+needed but the checkpoint and, by a method that asks for it, how long updates were (`node/lengths.py`) or where networks
+of other shards stood (`node/shards.py`). It runs with the engine's defaults, so that its number says all of it.
 
 A study decides whether an approximate method may be chosen, by the levels of evidence that its specification asks for;
 and its way of training decides which methods there are: `ridge` where the model is statistics, those that take steps
@@ -40,14 +40,13 @@ NUMBERS: Final[dict[str, int]] = {
 """Method -> `Plan.method`; a number is never given to another method."""
 
 DEFAULT: Final = UNLEARNERS["rollback"]
-"""What a plan takes where the hospital chose nothing. It can earn every level that a study may ask for."""
+"""What any study may take, and one without shards where the hospital chose nothing. It can earn every level."""
 
 _OF_THE_ROUNDS: Final = frozenset({Claim.L2.value, Claim.L3.value})
 """Levels that a method's rounds earn or can never earn. L4 is for an audit to give, whatever the method."""
 
 # need -> why no study of a network can meet it; the first that a method has is its reason
 _OUT_OF_REACH: Final[tuple[tuple[Need, str], ...]] = (
-    (Need.SHARDS, "needs a study founded with shards, and this one trains all members together"),
     (
         Need.FORGOTTEN_RECORDS,
         "needs the records that are to be forgotten, which are deleted before a plan is made",
@@ -66,6 +65,8 @@ def barred(unlearner: Unlearner, study: Study | None = None) -> str | None:
         return next(why for need, why in _OUT_OF_REACH if need in unlearner.needs)
     if study is None:
         return None
+    if Need.SHARDS in unlearner.needs and not in_shards(study):
+        return "needs a study founded with shards (training.shards), and this one trains all members together"
     by_steps = get_method(study["training", "method"]).by_steps
     if by_steps and Need.STATISTICS in unlearner.needs:
         return 'needs a study whose model is a ridge head (model.name = "ridge"), and this one trains by steps'
@@ -93,6 +94,22 @@ def find(name: str, study: Study | None = None) -> Unlearner:
     if (why := barred(found, study)) is not None:
         raise Refused(f"no erasure by {name}: it {why}")
     return found
+
+
+def in_shards(study: Study) -> bool:
+    """Whether its members train several networks apart."""
+    return bool(study["training", "shards"] > 1)
+
+
+def default_of(study: Study) -> Unlearner:
+    """What a plan in this study takes where the hospital chose nothing: exact, and no more work than needed."""
+    return UNLEARNERS["sharded"] if in_shards(study) else DEFAULT
+
+
+def takes_over(number: int) -> bool:
+    """Whether a plan's rounds take something over from the line they replace: lengths of updates, or networks."""
+    found = numbered(number)
+    return number != NOTHING and (found is None or not found.exact or Need.SHARDS in found.needs)
 
 
 def numbered(number: int) -> Unlearner | None:

@@ -44,7 +44,7 @@ from crypto.statements import Abstain, Commit, Domains, Have, Plan, Purged, Stat
 from fl_engine.errors import EngineError
 from fl_engine.trust import beta
 from fl_engine.unlearning import Unlearner
-from node import lengths
+from node import lengths, shards
 from node.consent import Leaf, last_deadline, original_opening, usable, usable_next
 from node.erasure import method_of
 from node.errors import LocalError, LocalFault, NotFound
@@ -73,7 +73,7 @@ from node.round import (
     WithdrawalKnown,
 )
 from node.store import Store
-from node.study import Study, parse_canonical
+from node.study import parse_canonical
 from node.training import Arithmetic, LocalTraining, Total, model_root
 from node.validity import Case, Code, judge
 from node.vault import Vault
@@ -90,6 +90,7 @@ class TrainingJob:
     """One training as the worker needs it: import row numbers, records x [N, ...], labels y [N], model and beacon.
 
     `unlearner` is the method of an erasure that the round belongs to, `squared_length` what it brings the update to.
+    `carried` is the network that our shard is brought to, where a replay leaves it as it was; None: it is trained.
     """
 
     round_id: Digest
@@ -104,10 +105,11 @@ class TrainingJob:
     member: int
     unlearner: Unlearner | None = None
     squared_length: int = 0
+    carried: bytes | None = None
 
     def without_records(self) -> TrainingJob:
         """What is needed after the training: records and model need not wait in memory for the seal."""
-        return replace(self, x=self.x[:0], y=self.y[:0], model=b"")
+        return replace(self, x=self.x[:0], y=self.y[:0], model=b"", carried=None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -409,10 +411,11 @@ class Participant:
             x,
             y,
             self.store.get(opened.parent_model),
-            self.beacon(one),
+            self.beacon(one, self.me),
             self.me,
             self.unlearner_of(self.history, one),
             lengths.kept(self.store, self.history, one),
+            shards.kept(self.store, self.history, one),
         )
 
     def _as_announced(self, one: RoundHistory, leaves: list[Leaf]) -> list[Leaf]:
@@ -446,10 +449,11 @@ class Participant:
         kept = json.dumps({"round": opened.round_id.hex(), "leaves": counts})
         return (dataset_root(entries) if entries else ZERO), kept
 
-    def beacon(self, one: RoundHistory) -> bytes:
-        """The 32 bytes from which every member's batch order of a round follows."""
+    def beacon(self, one: RoundHistory, member: int) -> bytes:
+        """The 32 bytes from which a member's batch order of a round follows."""
         branch = self.history.studies[one.opened.study].branches[one.opened.branch]
-        return beacon_of(self.history, self.study(one.opened.study).study, one, self.seed_of(branch, one.opened.height))
+        seed = self.seed_of(branch, one.opened.height)
+        return beacon_of(self.history, self.study(one.opened.study), one, seed, member, self.store.get)
 
     def stands_outside(self, opened: RoundOpened) -> bool:
         """Whether we are a member that is not on the roster of this round: one that came later, or is revoked."""
@@ -467,7 +471,7 @@ class Participant:
         """Seal the update and its set and keep both ciphertexts. Long work: touches nothing but the store."""
         cap = job.arithmetic.study["policy", "max_records_per_consent"]
         entries = tuple(leaf.entry(cap) for leaf in job.leaves)
-        metrics = rfc8785.dumps({"loss": round(trained.loss, 6)})
+        metrics = rfc8785.dumps({} if trained.loss is None else {"loss": round(trained.loss, 6)})
         update = UpdatePlain(
             job.round_id,
             job.member,
@@ -596,7 +600,7 @@ class Participant:
             running = self._sums[notice.round_id] = _Sum(Total(arithmetic))
         if notice.update_root not in running.parts:
             try:
-                running.total.add(values, records)
+                running.total.add(notice.member, values, records)
             except EngineError:  # more records than the sum holds: `new_model` meets it again and says so
                 del self._sums[notice.round_id]
             else:
@@ -640,8 +644,9 @@ class Participant:
             model = running.total.model(parent)
         else:  # judged before a restart, or another set than all that were judged: opened once more, one at a time
             del running
-            pairs = ((self._values(notice, mixture.arithmetic), records) for notice, records in mixture.included)
-            model = mixture.arithmetic.next_model(parent, pairs)
+            model = mixture.arithmetic.next_model(
+                parent, ((n.member, self._values(n, mixture.arithmetic), records) for n, records in mixture.included)
+            )
         root = model_root(model)
         # Before it is kept, so that nobody takes it for a stray one.
         self._made[mixture.round_id] = self._made.get(mixture.round_id, frozenset()) | {root}
@@ -729,11 +734,25 @@ def _tag(round_id: Digest, leaf: Leaf) -> str:
     return sha256(b"koinon/announced/1" + round_id + leaf.leaf_key).hex()
 
 
-def beacon_of(history: History, study: Study, one: RoundHistory, seed: Digest) -> bytes:
-    """The 32 bytes from which the batch orders of a round follow; `seed` is its branch's."""
+def beacon_of(
+    history: History,
+    arithmetic: Arithmetic,
+    one: RoundHistory,
+    seed: Digest,
+    member: int,
+    content: Callable[[Digest], bytes],
+) -> bytes:
+    """The 32 bytes from which a member's batch order of a round follows; `seed` is its branch's.
+
+    A shard's is of its own network alone: what it learns depends on no other shard, not even by the order of batches.
+    So `content` is asked for the round's parent model there, and for nothing elsewhere.
+    """
     opened = one.opened
-    initial = history.studies[opened.study].created.terms.initial_model
-    return study.beacon(initial, seed, opened.height, opened.parent_model)
+    first, start = history.studies[opened.study].created.terms.initial_model, opened.parent_model
+    if arithmetic.shards.count > 1:
+        first = arithmetic.first_network
+        start = model_root(arithmetic.network_of(content(opened.parent_model), member))
+    return arithmetic.study.beacon(first, seed, opened.height, start)
 
 
 def trust_bytes(history: History, one: RoundHistory, included: int, refused: int) -> bytes:

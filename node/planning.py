@@ -41,7 +41,7 @@ class Subject:
 
     `batch` is the erasure they are in, `received_at` when the first of them was asked for; None while nobody asked.
     `uses` is what was read before, round id -> whether the set held one of them: these sets may be gone. `method` is
-    the one chosen here for the batch, where it is ours.
+    the one chosen here for the batch, where it is ours; "": none was.
     """
 
     study: Digest
@@ -51,7 +51,7 @@ class Subject:
     batch: Digest | None = None
     received_at: int | None = None
     uses: Mapping[Digest, bool] = field(default_factory=dict)
-    method: str = methods.DEFAULT.name
+    method: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,8 @@ def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[s
     planned = plan is not None
     decided = found.state in OVER or planned
     possible = not reasons and not decided
-    chosen = found.subject.method if plan is None else methods.name_of(plan.method)
+    study = found.arithmetic.study
+    chosen = (found.subject.method or methods.default_of(study).name) if plan is None else methods.name_of(plan.method)
     if decided and unlearner.name == chosen:
         assert erasure is not None
         reasons = [_verdict(erasure)]
@@ -300,10 +301,13 @@ def cost_of(
     there are too few rounds or members for the method, or the model is none that it can take.
     """
     study = arithmetic.study
-    head = ParamSpec(arithmetic.layout.tensors[-2:])
+    shards = arithmetic.shards.count
+    head = ParamSpec(arithmetic.shards.network.tensors[-2:])
     nothing = np.zeros(head.size, np.int32)
     update = LocalUpdate(nothing, 1, 0.0)
-    groups = range(1 + int(unlearner.defaults.get("shards", 0)))
+    # The study's own shards, which never merge; elsewhere the engine's defaults.
+    parameters = {"shards": shards, "merged": 0} if Need.SHARDS in unlearner.needs and shards > 1 else {}
+    groups = range(1 + int(unlearner.parameters(parameters).get("shards", 0)))
     agreed = Agreed(
         head,
         arithmetic.grid,
@@ -320,6 +324,6 @@ def cost_of(
         {height: dict.fromkeys(members, 1) for height in range(1, target + 1)},
     )
     forgetting, gone = frozenset({hospital}), frozenset({hospital} if leaving else ())
-    case = Case(agreed, members, forgetting, gone, first, target, past)
+    case = Case(agreed, members, forgetting, gone, first, target, past, parameters)
     cost = estimate(unlearner, case, dict.fromkeys(members, 1))
     return replace(cost, update_bytes=4 * arithmetic.size * cost.member_rounds)

@@ -10,6 +10,7 @@ what the chain has of each round; that the executor trained at all is the audito
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any, Final
 
@@ -22,6 +23,7 @@ from node.errors import NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory, History, RoundHistory
 from node.participant import beacon_of
 from node.study import Study
+from node.training import Arithmetic
 
 SCHEMA: Final = "koinon.local-replay/1"
 MAX_REPORT_BYTES: Final = 8 << 20
@@ -142,12 +144,21 @@ def read_report(
     return rounds
 
 
-def check_report(data: bytes, history: History, erasure: ErasureHistory, study: Study, network: str) -> None:
+def check_report(
+    data: bytes,
+    history: History,
+    erasure: ErasureHistory,
+    arithmetic: Arithmetic,
+    network: str,
+    content: Callable[[Digest], bytes],
+) -> None:
     """Check a report against the chain: that it is about exactly these rounds, and that it earns L3. Trains nothing.
+
+    `content` gives a model by its name; it is asked in a study in shards, whose beacons are of one shard's network.
 
     Raises:
         VerificationFailed: it is not, or does not.
-        NotFound, Refused: as `rounds_of`.
+        NotFound, Refused: as `rounds_of`; or a model that is needed is not here.
     """
     opened, plan = erasure.opened, erasure.plan
     rounds = rounds_of(history, erasure)
@@ -172,7 +183,7 @@ def check_report(data: bytes, history: History, erasure: ErasureHistory, study: 
             one.opened.parent_model,
             commit.dataset_root,
             commit.update_root,
-            Digest(beacon_of(history, study, one, seed)),
+            Digest(beacon_of(history, arithmetic, one, seed, opened.controller, content)),
             0,
         )
         for field in fields(Repeated):
@@ -180,5 +191,5 @@ def check_report(data: bytes, history: History, erasure: ErasureHistory, study: 
                 raise VerificationFailed(
                     f"report: round of height {got.height}: {field.name} = {told}, the chain has {there}"
                 )
-    if (why := why_no_claim(study, [one.differing for one in found], 0)) != "":
+    if (why := why_no_claim(arithmetic.study, [one.differing for one in found], 0)) != "":
         raise VerificationFailed(f"report: it does not earn L3: {why}")

@@ -50,13 +50,15 @@ class Replay:
     """An erasure's branch as a simulation repeats it: rounds from `from_round` on take their beacons from `seed`.
 
     `method` carries out the rounds that stand for those up to `to_round`, the plan's target; then, as without a
-    `to_round`, the study trains on.
+    `to_round`, the study trains on. `standing` are members whose shard the erasure leaves as it was: until then they
+    train by the beacons of the line that is replaced.
     """
 
     from_round: int
     seed: Digest
     method: Unlearner = methods.DEFAULT
     to_round: int | None = None
+    standing: frozenset[int] = frozenset()
 
     @property
     def replaced(self) -> int:
@@ -72,9 +74,10 @@ class Replay:
     def _rounds(self) -> int:
         return methods.rounds_of(self.method, self.replaced) if self.replaced else 0
 
-    def seed_of(self, branch: Branch, height: int) -> Digest:
-        """The seed of a round's beacon."""
-        return self.seed if height >= self.from_round else branch.seed
+    def seed_of(self, member: int, branch: Branch, height: int) -> Digest:
+        """The seed of a round's beacon for a member."""
+        stands = member in self.standing and (self.to_round is None or height <= self.to_round)
+        return branch.seed if height < self.from_round or stands else self.seed
 
     def unlearner_of(self, history: History, one: RoundHistory) -> Unlearner | None:
         """The method that a round belongs to."""
@@ -169,7 +172,7 @@ async def simulation(
                     _node(home / seats[index].name, index, ring, data, ledger, peers, network, worker, without)
                 )
                 if replay is not None:
-                    nodes[-1].participant.seed_of = replay.seed_of
+                    nodes[-1].participant.seed_of = partial(replay.seed_of, index)
                     nodes[-1].participant.unlearner_of = replay.unlearner_of
                 await nursery.start(nodes[-1].run)
             yield Simulation(nodes, ledger, peers, network)
@@ -220,7 +223,7 @@ def roots(node: Node, study: Digest) -> dict[int, str]:
 
 def beacons(node: Node, study: Digest) -> list[bytes]:
     """Beacons of the rounds that led to the study's last model, in order."""
-    return [node.participant.beacon(one) for one, _ in _with_a_model(node, study)]
+    return [node.participant.beacon(one, 0) for one, _ in _with_a_model(node, study)]
 
 
 def _with_a_model(node: Node, study: Digest) -> list[tuple[RoundHistory, RoundFinal]]:

@@ -73,6 +73,7 @@ _TABLE: dict[str, dict[str, tuple[type, Any, Any]]] = {
         "batch_size": (int, 32, (1, 1_000_000)),
         "learning_rate": (float, 0.05, (1e-9, 1e3)),
         "noise": (float, 0.0, (0.0, 1e6)),  # deviation of what a member adds to its statistics, of the method ridge
+        "shards": (int, 1, (1, 32)),  # networks that members train apart, by their index (fl_engine/models/shards.py)
     },
     "aggregation": {
         "rule": (str, "mean", None),
@@ -131,7 +132,7 @@ _FORM: dict[str, tuple[type, Any, Any]] = {
 }
 # section -> keys that are younger than the format, as the whole of [success] is: a specification that says nothing
 # about them keeps its hash
-_YOUNGER = {"policy": ("sets_ahead", "evidence"), "training": ("noise",)}
+_YOUNGER = {"policy": ("sets_ahead", "evidence"), "training": ("noise", "shards")}
 _PATTERNS = {"disease": re.compile(r"MONDO:[0-9]{7}"), "publish_after": _DAY, "moratorium": _DAY}
 CUSTODY = {"hospital-attested": 1, "patient-signed": 2, "synthetic": 3}
 BASIS = {"consent": 1, "law": 2, "opt-out": 3}

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -18,8 +19,9 @@ from numpy.typing import NDArray
 
 from crypto.digest import Digest, content_root, sha256
 from fl_engine.aggregation import get_rule
-from fl_engine.errors import EngineError, RangeExceeded, WorkerFailed
+from fl_engine.errors import AggregationError, EngineError, RangeExceeded, WorkerFailed
 from fl_engine.models import get_model, initial_model
+from fl_engine.models.shards import Shards, together
 from fl_engine.params import decode_model, encode_ints, encode_model, model_length, view_ints
 from fl_engine.ring import Grid, add_saturating, check_range
 from fl_engine.training import Hyperparameters, get_method
@@ -55,29 +57,49 @@ class Arithmetic:
 
     def __init__(self, study: Study) -> None:
         try:
-            self._model = get_model(study["model", "name"])
-            self.layout = self._model.layout(study.input_shape, study["data", "classes"])
+            model = get_model(study["model", "name"])
+            network = model.layout(study.input_shape, study["data", "classes"])
+            self.shards = Shards(network, study["training", "shards"])
+            self.layout = self.shards.layout
             self.grid = Grid(study["aggregation", "fraction_bits"], study["aggregation", "max_abs"])
             self.rule = get_rule(study["aggregation", "rule"])
             method = get_method(study["training", "method"])
-            method.trains(self._model)
+            method.trains(model)
             method.check(hyperparameters_of(study), study["policy", "erasable"])
         except EngineError as error:
             raise InputError(f"study spec: {error}") from error
+        if self.shards.count > 1 and not method.by_steps:
+            raise InputError(
+                f"study spec: training.shards = {self.shards.count} with training.method = {method.name}: its model is "
+                "a sum that a record is taken out of, which shards would only make more of"
+            )
         self.study = study
 
     @property
     def size(self) -> int:
-        """P, the number of parameters."""
-        return self.layout.size
+        """P, the number of integers of an update: as many as the network of one shard has."""
+        return self.shards.network.size
 
     def initial(self) -> bytes:
-        """The study's first model as `koinon.model/1` bytes, the same everywhere."""
-        return encode_model(self.layout, initial_model(self.layout, self.grid))
+        """The study's first model as `koinon.model/1` bytes, the same everywhere; all its shards begin alike."""
+        network = initial_model(self.shards.network, self.grid)
+        return encode_model(self.layout, self.shards.whole([network] * self.shards.count))
 
     def model_length(self) -> int:
         """Bytes of every model of this study."""
         return model_length(self.layout)
+
+    @cached_property
+    def first_network(self) -> Digest:
+        """The name of the network that every shard begins at."""
+        return model_root(self.network_of(self.initial(), 0))
+
+    def network_of(self, model: bytes, member: int) -> bytes:
+        """The network that a member trains, as a model of its own: what the whole model has of its shard."""
+        if self.shards.count == 1:
+            return model
+        _, ints = decode_model(model)
+        return encode_model(self.shards.network, self.shards.part(ints, self.shards.of(member)))
 
     def check_model(self, data: bytes) -> None:
         """Raise `EngineError` unless `data` is a model of this study."""
@@ -93,34 +115,48 @@ class Arithmetic:
             return False
         return True
 
-    def next_model(self, parent: bytes, updates: Iterable[tuple[bytes, int]]) -> bytes:
-        """Parent model + the study's aggregate of (integers, n_k) pairs, taken one at a time."""
+    def next_model(self, parent: bytes, updates: Iterable[tuple[int, bytes, int]]) -> bytes:
+        """Parent model + the study's aggregate of (member, integers, n_k), taken one at a time."""
         total = Total(self)
-        for values, weight in updates:
-            total.add(values, weight)
+        for member, values, weight in updates:
+            total.add(member, values, weight)
         return total.model(parent)
 
 
 class Total:
-    """The study's aggregate so far: updates go in one at a time and need not stay in memory."""
+    """The study's aggregate so far, a sum a shard: updates go in one at a time and need not stay in memory."""
 
     def __init__(self, arithmetic: Arithmetic) -> None:
         """Nothing is in it yet."""
         self._arithmetic = arithmetic
         self._rule = arithmetic.rule
-        self._state = self._rule.init(arithmetic.size)
+        self._states: dict[int, Any] = {}
 
-    def add(self, values: bytes, weight: int) -> None:
-        """Take in one update (little-endian int32 [P]) with n_k = `weight`. Raises `EngineError`, changing nothing."""
-        self._state = self._rule.apply(self._state, view_ints(values, self._arithmetic.size), weight)
+    def add(self, member: int, values: bytes, weight: int) -> None:
+        """Take in a member's update (little-endian int32 [P]) with n_k = `weight`.
+
+        Raises `EngineError`, changing nothing.
+        """
+        shard, size = self._arithmetic.shards.of(member), self._arithmetic.size
+        state = self._states[shard] if shard in self._states else self._rule.init(size)
+        self._states[shard] = self._rule.apply(state, view_ints(values, size), weight)
 
     def model(self, parent: bytes) -> bytes:
-        """Parent model + the aggregate, as `koinon.model/1` bytes. Nothing can be added afterwards."""
-        delta = self._rule.finish(self._state)
-        del self._state
+        """Parent model + the aggregate, as `koinon.model/1` bytes. Nothing can be added afterwards.
+
+        A shard that no update is of stays as it is. Raises `EngineError` where there is no update at all.
+        """
+        if not self._states:
+            raise AggregationError("no update to aggregate")
+        shards = self._arithmetic.shards
         _, ints = decode_model(parent)
-        model = add_saturating(ints, delta)
-        del delta
+        parts = shards.parts(ints)
+        for shard in sorted(self._states):
+            delta = self._rule.finish(self._states.pop(shard))
+            parts[shard - 1] = add_saturating(parts[shard - 1], delta)
+            del delta
+        model = shards.whole(parts)
+        del parts
         return encode_model(self._arithmetic.layout, model)
 
 
@@ -136,12 +172,26 @@ def profile_hash(profile: dict[str, Any]) -> Digest:
 
 @dataclass(frozen=True, slots=True)
 class LocalTraining:
-    """What a worker returns: little-endian int32 `values`, n_k `records`, the mean loss and the profile's hash."""
+    """What a worker returns: little-endian int32 `values`, n_k `records`, the mean loss and the profile's hash.
+
+    `loss` is None where nothing was trained (`carried_over`).
+    """
 
     values: bytes
     records: int
-    loss: float
+    loss: float | None
     profile: Digest
+
+
+def carried_over(arithmetic: Arithmetic, model: bytes, network: bytes, member: int, records: int) -> LocalTraining:
+    """The update that brings a member's shard of `model` to where `network` stands, as far as the grid reaches.
+
+    What it does not reach is left to the next round, whose update is made the same way: zeros once it is there.
+    """
+    (_, start), (_, end) = decode_model(arithmetic.network_of(model, member)), decode_model(network)
+    limit = arithmetic.grid.limit
+    step = np.clip(end.astype(np.int64) - start, -limit, limit).astype(np.int32)
+    return LocalTraining(encode_ints(step), records, None, profile_hash({"trained": False}))
 
 
 class Trainer:
@@ -185,6 +235,7 @@ class Trainer:
     ) -> LocalTraining:
         """Train on exactly these records (import row numbers, arrays) from `model`; an unlearning method in its way.
 
+        The model is the study's; of one in shards it is the member's own network that is trained.
         The update is brought to `squared_length` (grid units) by a method that asks for it; 0: it stays as trained.
 
         Raises:
@@ -192,7 +243,7 @@ class Trainer:
             Refused: the study's policy forbids it (too few batches for an erasable study).
             LocalError: the worker failed.
         """
-        study = arithmetic.study
+        study, model = arithmetic.study, arithmetic.network_of(model, member)
         self._stopping = False
         training = hyperparameters_of(study)
         again = None if unlearner is None else unlearner.retraining
@@ -236,11 +287,19 @@ class Trainer:
     def predict(
         self, arithmetic: Arithmetic, rows: NDArray[np.int64], x: NDArray[np.float32], model: bytes
     ) -> NDArray[np.float32]:
-        """Logits float32 [n, classes] of the study's network on these records."""
-        study = arithmetic.study
+        """Logits float32 [n, classes] of the study's model on these records.
+
+        A shard that has learnt nothing has no say while another has.
+        """
+        study, shards = arithmetic.study, arithmetic.shards
+        networks = [encode_model(shards.network, part) for part in shards.parts(decode_model(model)[1])]
+        taught = networks[:1]
+        if shards.count > 1:
+            taught = [one for one in networks if model_root(one) != arithmetic.first_network] or taught
+        name, grid = study["model", "name"], arithmetic.grid
         try:
             dataset = self._load("evaluation", rows, x, np.zeros(len(rows), np.int64), study["data", "classes"])
-            return self._worker.predict(dataset, rows, model, model=study["model", "name"], grid=arithmetic.grid)
+            return together([self._worker.predict(dataset, rows, one, model=name, grid=grid) for one in taught])
         except WorkerFailed as error:
             raise LocalError(f"evaluation failed: {error}") from error
 
@@ -254,6 +313,10 @@ class Trainer:
     ) -> dict[str, NDArray[np.float32]]:
         """Test logits of the agreed model, and of float federated, centralised and local training with its beacons."""
         study = arithmetic.study
+        if arithmetic.shards.count > 1:
+            raise InputError(
+                f"a study in {arithmetic.shards.count} shards is compared with no other training: theirs is one network"
+            )
         classes = study["data", "classes"]
         training = {key: study["training", key] for key in TRAINING}
         chosen = []

@@ -347,8 +347,8 @@ class Unlearner:
     """An unlearning method.
 
     `rounds(case)` -> the program. `works`: its local computations by name. `defaults`: its parameters. `retraining`:
-    where the program is no more than that. An approximate method that claims what only an exact one can is a
-    PolicyError when it is defined.
+    how the members of a network carry it out, where rounds of retraining are all of it. An approximate method that
+    claims what only an exact one can is a PolicyError when it is defined.
     """
 
     name: str

@@ -110,7 +110,13 @@ def _plan_follows(audit: Audit, batch: Digest, erasure: ErasureHistory, plan: Er
     equal("target height", erasure_name(batch), target_of(audit.history, erasure), plan.target_height)
     controller = erasure.opened.controller
     influenced = influenced_from(audit.history, plan.study, plan.parent_branch, plan.base_height, controller)
-    holds("base model", erasure_name(batch), "made with no length of the hospital's", influenced is None, influenced)
+    holds(
+        "base model",
+        erasure_name(batch),
+        "with nothing taken over of the hospital's",
+        influenced is None,
+        influenced,
+    )
 
 
 def method_is_allowed(audit: Audit, batch: Digest, plan: ErasurePlanned) -> Iterable[str]:

@@ -116,11 +116,11 @@ class _Rounds:
         if not audit.store.opens_keys:
             raise _Absent(f"content keys are sealed: {audit.no_ring}", sealed=True)
 
-        def updates() -> Iterator[tuple[bytes, int]]:
+        def updates() -> Iterator[tuple[int, bytes, int]]:
             for member in members_of(members):
                 pair = self._member(one, final, member, notices[member], arithmetic, partial)
                 if pair is not None:
-                    yield pair
+                    yield member, *pair
 
         if found.outcome != MODEL:
             for _ in updates():

@@ -42,7 +42,11 @@ def erase() -> None:
 @subject_options()
 @click.option("--all", "everyone", is_flag=True, help="Every patient of this hospital in the study, as when it leaves.")
 @common.study_option
-@click.option("--method", metavar="NAME", help="Unlearning method; default rollback and replay. See `erase plan`.")
+@click.option(
+    "--method",
+    metavar="NAME",
+    help="Unlearning method; see `erase plan`, which names the default.",
+)
 @click.option("--wait", is_flag=True, help="Return when the certificate is ready; steps on stderr.")
 @click.option("--timeout", type=float, help="With --wait: give up after so many seconds (exit code 7).")
 @json_flag
@@ -401,6 +405,7 @@ def receipt(
 @click.option("--never", type=FILE, multiple=True, help="A model that never had the records; may be repeated.")
 @click.option("--population", type=FILE, help="Data file of further patients like them.")
 @click.option("--fraction-bits", type=click.IntRange(0, 30), help="Of the study's grid; 24 unless the study says more.")
+@click.option("--shard", type=click.IntRange(1), help="Of models in shards: 1 + the hospital's index modulo them.")
 @click.option("--out", type=FILE, help="Write the badge (JSON) here too.")
 @json_flag
 def audit(
@@ -413,6 +418,7 @@ def audit(
     never: tuple[Path, ...],
     population: Path | None,
     fraction_bits: int | None,
+    shard: int | None,
     out: Path | None,
 ) -> None:
     """Attack a model: does it still tell who was erased? Over a hospital's home, or over files alone.
@@ -432,15 +438,22 @@ def audit(
     from node.exposure import audit_files, audit_home
 
     if home is not None:
-        if erasure is None or after is not None or never or fraction_bits is not None:
-            raise click.UsageError("--home goes with --erasure and has the models: leave out --after, --never and bits")
+        if erasure is None or after is not None or never or fraction_bits is not None or shard is not None:
+            raise click.UsageError("--home goes with --erasure and has the models: leave out what only files need")
         found = audit_home(acting_home(home), erasure, records, controls=controls, before=before, population=population)
     else:
         if after is None or controls is None or erasure is not None:
             raise click.UsageError("name --home and --erasure, or the files --after and --controls")
         bits = 24 if fraction_bits is None else fraction_bits
         found = audit_files(
-            after, records, controls, before=before, never=never, population=population, fraction_bits=bits
+            after,
+            records,
+            controls,
+            before=before,
+            never=never,
+            population=population,
+            fraction_bits=bits,
+            shard=shard,
         )
     badge = found.to_json()
     if out is not None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,6 +86,8 @@ def simulate(
     if replay is not None and replay.saved:
         study = _shortened(study, replay)
     without = frozenset(patient_id(one) for one in without_patient)
+    if replay is not None and unlearning is not None:
+        replay = dataclasses.replace(replay, standing=_standing(study, replay, datasets, without))
     if missing := len(without - {patient for one in datasets for patient in one.patients}):
         raise NotFound(f"{missing} of the {len(without)} patients to leave out are in none of the data sets")
     if test is not None and not test.is_file():
@@ -114,6 +118,20 @@ def _replay(seed: str | None, from_round: int | None, method: str | None, to_rou
             "only the members of the network kept them"
         )
     return Replay(from_round, common.digest(seed, "--branch-seed"), found, to_round)
+
+
+def _standing(study: Study, replay: Replay, datasets: Sequence[Dataset], without: frozenset[str]) -> frozenset[int]:
+    """The members whose shard an erasure of these patients leaves as it was; nobody where its method has no shards."""
+    from fl_engine.unlearning import Need
+    from node.training import Arithmetic
+
+    if Need.SHARDS not in replay.method.needs:
+        return frozenset()
+    of = Arithmetic(study).shards.of
+    touched = {of(index) for index, one in enumerate(datasets) if without & set(one.patients)}
+    if not touched:
+        raise InputError(f"--unlearning {replay.method.name}: name whose erasure it is with --without-patient")
+    return frozenset(index for index in range(len(datasets)) if of(index) not in touched)
 
 
 def _shortened(study: Study, replay: Replay) -> Study:

@@ -30,6 +30,7 @@ FLAGS: Final[dict[str, tuple[str, str, type, str]]] = {
     "--learning-rate": ("training", "learning_rate", float, "Step size."),
     "--method": ("training", "method", str, "Local training: fedavg, fedavg-float64, ridge."),
     "--noise": ("training", "noise", float, "Noise of a ridge head's statistics (fl_engine/ALGORITHMS.md)."),
+    "--shards": ("training", "shards", int, "Networks that members train apart: an erasure replays one of them."),
     "--rule": ("aggregation", "rule", str, "Aggregation (mean)."),
     "--fraction-bits": ("aggregation", "fraction_bits", int, "Bits after the point of the integer grid."),
     "--max-abs": ("aggregation", "max_abs", float, "Largest absolute value of one coordinate."),
@@ -174,6 +175,7 @@ batch_size = 32                  # an erasable study needs at least two batches 
 learning_rate = 0.05
 noise = 0.0                      # method ridge, for model ridge, adds it to its statistics, and takes none of the three
                                  # above; a study that is erasable needs some (fl_engine/ALGORITHMS.md)
+shards = 1                       # networks trained apart, each by members of its own: an erasure replays one of them
 
 [aggregation]                    # on an integer grid: the same bits on every machine
 rule = "mean"

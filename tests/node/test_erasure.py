@@ -381,7 +381,7 @@ def test_a_method_of_fewer_rounds_stands_for_all_of_them_and_then_the_study_trai
     assert (again.parent_branch, again.base_height, again.target_height, again.rounds) == (0, 0, 4, 7)
 
 
-@pytest.mark.parametrize("name", ["sharded", "mode", "ascent", "puf", "fcu"])
+@pytest.mark.parametrize("name", ["mode", "ascent", "puf", "fcu"])
 def test_no_plan_follows_by_a_method_that_members_cannot_carry_out(name: str) -> None:
     chain, rounds = trained()
     with pytest.raises(Refused, match=f"no erasure by {name}: it "):

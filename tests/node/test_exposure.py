@@ -13,7 +13,8 @@ from click.testing import CliRunner
 
 from fl_engine.attacks import Candidates
 from fl_engine.models import get_model, initial_model
-from fl_engine.params import encode_model
+from fl_engine.models.shards import Shards
+from fl_engine.params import decode_model, encode_model
 from fl_engine.ring import Grid, dequantise, quantise
 from fl_engine.training.probe import ProbedNetwork
 from fl_engine.training.sgd import pin_profile
@@ -104,6 +105,32 @@ def test_files_that_do_not_fit_are_named(files: Path, change: dict[str, str], fa
     names = {"after": "after.bin", "records": "erased.csv", "controls": "controls.csv", **change}
     with pytest.raises(InputError, match=fault):
         audit_files(files / names["after"], files / names["records"], files / names["controls"])
+
+
+def in_shards(files: Path, tmp_path: Path, name: str, first: str, second: str) -> Path:
+    """A model of two shards from two models."""
+    models = [decode_model((files / f"{one}.bin").read_bytes()) for one in (first, second)]
+    shards = Shards(models[0][0], 2)
+    path = tmp_path / f"{name}.bin"
+    path.write_bytes(encode_model(shards.layout, shards.whole([ints for _, ints in models])))
+    return path
+
+
+def test_of_a_model_in_shards_the_one_that_had_the_records_is_attacked(files: Path, tmp_path: Path) -> None:
+    after = in_shards(files, tmp_path, "after", "never-1", "before")
+    never = [in_shards(files, tmp_path, name, name, name) for name in ("never-1", "never-2")]
+    data, more = (files / "erased.csv", files / "controls.csv"), {"population": files / "population.csv"}
+    for shard, alone in ((1, "never-1"), (2, "before")):
+        found = audit_files(after, *data, never=never, shard=shard, **more)
+        expected = audit_files(
+            files / f"{alone}.bin", *data, never=[files / "never-1.bin", files / "never-2.bin"], **more
+        )
+        assert found.to_json() == expected.to_json()
+    for shard, fault in ((None, "2 shards, and none is named"), (3, "2 shards, and 3 is none of them")):
+        with pytest.raises(InputError, match=fault):
+            audit_files(after, *data, shard=shard)
+    with pytest.raises(InputError, match="it has no shards, leave out --shard 1"):
+        audit_files(files / "before.bin", *data, shard=1)
 
 
 def test_a_model_of_another_study_is_refused(files: Path) -> None:

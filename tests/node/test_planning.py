@@ -16,7 +16,7 @@ from node.training import Arithmetic
 MEMBERS, FIRST, TARGET = tuple(range(8)), 3, 12
 
 
-def arithmetic(model: str) -> Arithmetic:
+def arithmetic(model: str, shards: int = 1) -> Arithmetic:
     return Arithmetic(
         parse_sections(
             {
@@ -26,7 +26,7 @@ def arithmetic(model: str) -> Arithmetic:
                 "rounds": TARGET,
                 "data": {"input_shape": [1, 16, 16], "classes": 3},
                 "model": {"name": model},
-                "training": {"batch_size": 4, "local_epochs": 2},
+                "training": {"batch_size": 4, "local_epochs": 2, "shards": shards},
                 "forms": [{"name": "main", "text_sha256": "ab" * 32, "custody": "synthetic", "valid_to": 1893456000}],
             }
         )
@@ -56,6 +56,16 @@ def test_the_cost_is_the_estimate_on_the_whole_model(model: str, name: str, leav
     found = cost_of(unlearner, study, **about, first=FIRST, target=TARGET)  # type: ignore[arg-type]
     assert found == estimate(unlearner, case, dict.fromkeys(MEMBERS, 1))
     assert found.rounds > 0
+
+
+def test_in_a_study_in_shards_a_part_of_the_trainings_is_left_and_updates_are_of_one_shard() -> None:
+    study, rounds = arithmetic("small-cnn", shards=4), TARGET - FIRST + 1
+    about = {"members": MEMBERS, "hospital": 5, "leaving": False, "first": FIRST, "target": TARGET}
+    path, full = (cost_of(UNLEARNERS[name], study, **about) for name in ("sharded", "rollback"))  # type: ignore[arg-type]
+    assert (path.rounds, full.rounds) == (rounds, rounds)
+    assert (path.member_rounds, full.member_rounds) == (2 * rounds, 8 * rounds)
+    assert 4 * path.passes == full.passes
+    assert full.update_bytes == 4 * arithmetic("small-cnn").size * 8 * rounds
 
 
 def test_what_a_method_cannot_do_is_the_engine_s_own_sentence() -> None:

@@ -44,10 +44,10 @@ def arithmetic() -> Arithmetic:
     return Arithmetic(parse_sections(sections))
 
 
-def updates(arithmetic: Arithmetic, count: int) -> Iterator[tuple[bytes, int]]:
+def updates(arithmetic: Arithmetic, count: int) -> Iterator[tuple[int, bytes, int]]:
     for number in range(count):
         draw = np.random.Generator(np.random.Philox(number))
-        yield draw.integers(-(2**20), 2**20, arithmetic.size, dtype=np.int32).tobytes(), number + 1
+        yield number, draw.integers(-(2**20), 2**20, arithmetic.size, dtype=np.int32).tobytes(), number + 1
 
 
 def peak_of(arithmetic: Arithmetic, count: int, parent: bytes) -> int:
@@ -73,9 +73,9 @@ def test_memory_is_a_few_models_however_many_updates(arithmetic):
 def test_the_new_model_is_the_parent_and_the_weighted_mean(arithmetic):
     parent = arithmetic.initial()
     parts = list(updates(arithmetic, 3))
-    arrays = [np.frombuffer(values, "<i4").astype(np.int64) for values, _ in parts]
-    n = sum(weight for _, weight in parts)
-    weighted = sum(array * weight for array, (_, weight) in zip(arrays, parts, strict=True))
+    arrays = [np.frombuffer(values, "<i4").astype(np.int64) for _, values, _ in parts]
+    n = sum(weight for _, _, weight in parts)
+    weighted = sum(array * weight for array, (_, _, weight) in zip(arrays, parts, strict=True))
     expected = decode_model(parent)[1].astype(np.int64) + (2 * weighted + n) // (2 * n)
     assert np.array_equal(decode_model(arithmetic.next_model(parent, reversed(parts)))[1], expected.astype(np.int32))
 
@@ -83,10 +83,10 @@ def test_the_new_model_is_the_parent_and_the_weighted_mean(arithmetic):
 def test_an_update_of_another_length_changes_nothing(arithmetic):
     parent = arithmetic.initial()
     total = Total(arithmetic)
-    for values, weight in updates(arithmetic, 2):
-        total.add(values, weight)
+    for member, values, weight in updates(arithmetic, 2):
+        total.add(member, values, weight)
         with pytest.raises(EngineError):
-            total.add(values[:-4], weight)
+            total.add(member, values[:-4], weight)
     assert total.model(parent) == arithmetic.next_model(parent, updates(arithmetic, 2))
 
 

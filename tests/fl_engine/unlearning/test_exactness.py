@@ -154,6 +154,28 @@ def test_four_shards_replay_in_a_third_of_the_member_rounds() -> None:
     assert full.member_rounds >= 3 * path.member_rounds
 
 
+@pytest.mark.parametrize("leaving", [False, True])
+def test_shards_that_never_merge_are_those_of_a_run_without_the_records(
+    learned: Learned, network: Any, *, leaving: bool
+) -> None:
+    """As a network of hospitals trains them: side by side, the touched one anew, the other as it was."""
+    method = get_unlearner("sharded")
+    parameters = method.parameters({"shards": 2, "merged": 0})
+    case, hospitals = learned.erasing({1: [3, 4]}, leaving=frozenset({1} if leaving else ()))
+    before = {m: Records(one.data, one.data.row_numbers) for m, one in learned.hospitals.items()}
+    begin = replace(beginning(parameters), agreed=case.agreed)
+    past = execute(sharded.learn(begin), case.agreed, before, network)
+    case = replace(case, parameters=parameters, past=past.past(start()))
+    run = unlearn(method, case, hospitals, network)
+    assert all(set(sent) == ({3} if leaving else {1, 3}) for sent in run.updates.values())
+    clean = replace(case, forgetting=frozenset(), leaving=frozenset(), members=case.remaining, past=Past({}))
+    expected = execute(sharded.learn(clean), case.agreed, never(hospitals, case), network).result.model
+    assert np.array_equal(run.result.model, expected)
+    size = LAYOUT.size
+    assert np.array_equal(run.result.model[:size], past.result.model[:size])
+    assert not np.array_equal(run.result.model[size:], past.result.model[size:])
+
+
 def test_an_erasure_after_the_merge_replays_the_merged_rounds_alone(learned: Learned, network: Any) -> None:
     case, hospitals = learned.erasing({1: [3]})
     case = replace(prepared("sharded", case, hospitals, network), first_use=HEIGHTS)

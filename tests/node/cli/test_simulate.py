@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner
+from click.testing import CliRunner, Result
 
 from node.cli.main import koinon
 
@@ -69,3 +69,34 @@ def test_an_erasure_s_branch_has_as_many_rounds_as_its_method_takes(tmp_path: Pa
     result = CliRunner().invoke(koinon, ["simulate", *map(str, by_lengths)])
     assert result.exit_code == 2
     assert "take the lengths of old ones" in result.stderr
+
+
+@pytest.mark.slow
+def test_an_erasure_in_shards_leaves_the_other_shards_their_beacons(tmp_path: Path) -> None:
+    files = [write(tmp_path / f"{i}.npz", i, {"train": 12, "val": 2, "test": 4}) for i in (1, 2)]
+    study = [*STUDY[:3], 3, *STUDY[4:], "--min-consents", 2, "--data", files[0], "--data", files[1], "--json"]
+    branch = ["--branch-seed", "ab" * 32, "--from-round", 2, "--unlearning", "sharded", "--to-round", 3]
+
+    def simulated(*more: object) -> Result:
+        return CliRunner().invoke(koinon, ["simulate", *map(str, [*study, *more])])
+
+    def roots(*more: object) -> list[str]:
+        result = simulated("--shards", 2, *more)
+        assert result.exit_code == 0, result.stderr
+        return list(json.loads(result.stdout)["data"]["model_roots"].values())
+
+    whole, without = roots(), roots("--without-patient", "1-train-3")
+    erased = roots("--without-patient", "1-train-3", *branch)
+    assert erased[0] == without[0] != whole[0]
+    assert erased[1:] != without[1:]
+    assert erased != roots("--without-patient", "2-train-3", *branch)
+    result = simulated("--shards", 2, *branch)
+    assert result.exit_code == 2
+    assert "name whose erasure it is with --without-patient" in result.stderr
+    result = simulated("--without-patient", "1-train-3", *branch)
+    assert "needs a study founded with shards" in result.stderr
+    result = simulated("--shards", 3)
+    assert "no invited member is of shard 3" in result.stderr
+    result = simulated("--shards", 2, "--compare", "--test", files[0])
+    assert result.exit_code == 2
+    assert "a study in 2 shards is compared with no other training" in result.stderr
