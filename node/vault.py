@@ -349,6 +349,8 @@ class _Compartment:
     must not be able to name anybody, so it is not named and is never re-encrypted. A row may have a `slot`: a random
     name by which another compartment points to it.
 
+    Threads may share it: the key may change at any time (`destroy`), so what is made with it is made under the lock.
+
     The key of `_OFFICERS` is made of LINK's secret, which the officer's key unwraps, and of the share in the key file,
     between `unlock` and `lock`.
     SUPPRESSION hashes its names under it; its values name nobody and are sealed under the share alone.
@@ -480,8 +482,8 @@ class _Compartment:
         self, kind: str, name: bytes, value: dict[str, Any], *, slot: bytes | None = None, tag: bytes | None = None
     ) -> None:
         """Keep a value. `tag` stands for a name that is not known here (an unnamed compartment's)."""
-        tag, body = self._seal(kind, name, value, tag)
         with self.transaction():
+            tag, body = self._seal(kind, name, value, tag)
             self._db.execute(
                 "INSERT INTO sealed (tag, kind, body, slot) VALUES (?, ?, ?, ?) "
                 "ON CONFLICT (tag) DO UPDATE SET body = excluded.body, slot = excluded.slot",
@@ -489,16 +491,16 @@ class _Compartment:
             )
 
     def get(self, kind: str, name: bytes, *, tag: bytes | None = None) -> dict[str, Any] | None:
-        tag = self.tag(kind, name) if tag is None else tag
         with self._lock:
+            tag = self.tag(kind, name) if tag is None else tag
             row = self._db.execute("SELECT body FROM sealed WHERE tag = ?", (tag,)).fetchone()
-        return None if row is None else self._open(kind, tag, row[0])[1]
+            return None if row is None else self._open(kind, tag, row[0])[1]
 
     def all(self, kind: str) -> list[dict[str, Any]]:
         """Every value of a kind, in the order they were first put."""
         with self._lock:
             rows = self._db.execute("SELECT tag, body FROM sealed WHERE kind = ? ORDER BY position", (kind,)).fetchall()
-        return [self._open(kind, tag, body)[1] for tag, body in rows]
+            return [self._open(kind, tag, body)[1] for tag, body in rows]
 
     def delete(self, kind: str, name: bytes) -> None:
         with self.transaction():

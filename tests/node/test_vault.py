@@ -8,7 +8,11 @@ import hashlib
 import os
 import shutil
 import sqlite3
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -402,6 +406,44 @@ def test_destroy_link_leaves_no_secret_row_or_patient(world: World) -> None:
     assert CANARY not in vault.patient_ids()
     assert len(vault.leaves(world.study)) == 5
     assert vault.destroy_link(one) == 0
+
+
+class Announced:
+    """A compartment's lock that says when another thread wants it."""
+
+    def __init__(self) -> None:
+        self._lock, self.wanted = threading.RLock(), threading.Event()
+
+    def __enter__(self) -> None:
+        if not self._lock.acquire(blocking=False):
+            self.wanted.set()
+            self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+@pytest.mark.parametrize(
+    "access",
+    [
+        lambda part: part.get("meta", b"shape"),
+        lambda part: part.all("patient"),
+        lambda part: part.put("meta", b"other", {}) or part.get("meta", b"other"),
+    ],
+    ids=["get", "all", "put"],
+)
+def test_a_key_that_changes_meanwhile_is_the_key_that_is_used(world: World, access: Callable[[Any], object]) -> None:
+    """Whoever waits for the compartment while it is re-encrypted finds its rows, and leaves none under the old key."""
+    part: Any = world.vault._research
+    lock = part._lock = Announced()
+    with ThreadPoolExecutor(1) as pool:
+        with lock:
+            waiting = pool.submit(access, part)
+            assert lock.wanted.wait(60)
+            part.destroy([])
+        found = waiting.result(60)
+    assert found is not None
+    assert access(part) == found
 
 
 def test_destroying_the_link_first_takes_the_copy_too(world: World) -> None:
