@@ -179,7 +179,7 @@ class ContentMap:
 
 
 def content_root(kind: str, data: bytes | bytearray | memoryview) -> Digest:
-    """The content address of `data` under `kind` ("cipher", "model", "spec" or "plain")."""
+    """The content address of `data` under `kind` ("cipher", "model", "shard", "spec" or "plain")."""
     return ContentMap.of(data).root(kind)
 
 

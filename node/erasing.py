@@ -1366,12 +1366,14 @@ class Erasing:
 
     def _keep_length(self, erasure: ErasureHistory, number: int) -> None:
         if self._node.me is not None:
-            lengths.keep(self._store, self._history, erasure, number, self._node.me, self._values)
+            arithmetic = self._node.study(erasure.opened.study)
+            lengths.keep(self._store, self._history, erasure, number, self._node.me, arithmetic.shards, self._values)
 
     def _keep_shard(self, erasure: ErasureHistory) -> None:
-        study = erasure.opened.study
-        if self._node.me is not None and study in self._node.studies:
-            shards.keep(self._store, self._history, erasure, self._node.study(study), self._node.me)
+        study, me = erasure.opened.study, self._node.me
+        attested = any(n.stage == FINAL and n.member == me for n in self._about(erasure.opened.batch, PurgeNotice))
+        if me is not None and not attested and study in self._node.studies:
+            shards.keep(self._store, self._history, erasure, self._node.study(study), me)
 
     def _values(self, one: RoundHistory, member: int) -> Ints | None:
         try:

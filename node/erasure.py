@@ -265,11 +265,10 @@ def may_be_planned(history: History, erasure: ErasureHistory, consents: tuple[Di
     return ended and now > at + RELAY_S
 
 
-def target_of(history: History, erasure: ErasureHistory) -> int | None:
-    """The height a replay must catch up with; None while a round opened by then is running.
+def last_use_of(history: History, erasure: ErasureHistory) -> int | None:
+    """The newest agreed height among the rounds that were opened by `out_of_use_at`; None while one of them is running.
 
-    It is the newest agreed height among the rounds that were opened by `out_of_use_at`: the same for everyone, and no
-    later round can hold an erased consent.
+    It is the same for everyone, and no later round can hold an erased consent.
     """
     at = out_of_use_at(history, erasure)
     if at is None:
@@ -279,6 +278,24 @@ def target_of(history: History, erasure: ErasureHistory) -> int | None:
     if any(not one.over for one in rounds):
         return None
     return max([branch.base_height, *(one.opened.height for one in rounds if one.final is not None)])
+
+
+def target_of(history: History, erasure: ErasureHistory) -> int | None:
+    """The height a replay must catch up with; None while it is not known.
+
+    It is that of the last use. But a replay that takes something over from what this hospital was in brings it into its
+    rounds however late these open: what they made has to go as well.
+    """
+    last = last_use_of(history, erasure)
+    branch = history.studies[erasure.opened.study].branches[line_of(history, erasure)]
+    if last is None or branch.parent is None:
+        return last
+    plan = history.erasures[branch.batch].plan
+    assert plan is not None
+    if not _takes_over_from(history, plan, erasure.opened.controller):
+        return last
+    reached = checkpoint_of(history, plan)
+    return None if reached is None else max(last, reached.height)
 
 
 def included_rounds(history: History, study: Digest, branch: int, up_to: int, member: int) -> list[RoundHistory]:
@@ -306,11 +323,16 @@ def influenced_from(history: History, study: Digest, branch: int, up_to: int, me
             continue
         plan = history.erasures[one.batch].plan
         assert plan is not None
-        before = doomed_rounds(history, plan) if methods.takes_over(plan.method) else ()
-        if any(old.final is not None and old.final.result.included >> member & 1 for old in before):
+        if _takes_over_from(history, plan, member):
             found = one.base_height + 1
         up_to = one.base_height
     return found
+
+
+def _takes_over_from(history: History, plan: ErasurePlanned, member: int) -> bool:
+    """Whether a plan's replay takes something over from sums that hold a member's updates."""
+    before = doomed_rounds(history, plan) if methods.takes_over(plan.method) else ()
+    return any(old.final is not None and old.final.result.included >> member & 1 for old in before)
 
 
 def first_trace(
@@ -322,8 +344,8 @@ def first_trace(
 
 
 def questions(history: History, erasure: ErasureHistory) -> list[RoundHistory] | None:
-    """The rounds whose sets have to be looked into for a plan; None while the target is not known."""
-    target = target_of(history, erasure)
+    """The rounds whose sets have to be looked into for a plan; None while not all of them are known."""
+    target = last_use_of(history, erasure)
     if target is None:
         return None
     opened = erasure.opened

@@ -14,6 +14,7 @@ import json
 from collections.abc import Callable
 
 from crypto.digest import Digest
+from fl_engine.models.shards import Shards
 from fl_engine.params import Ints
 from fl_engine.unlearning.integers import squared_norm
 from fl_engine.unlearning.unlearner import length_for
@@ -34,13 +35,18 @@ def wanted(erasure: ErasureHistory) -> int:
     return 0 if plan is None or _source(plan, 0) is None else plan.rounds
 
 
-def keep(store: Store, history: History, erasure: ErasureHistory, number: int, me: int, values: Values) -> None:
-    """Keep the length for our update of replayed round `number`, unless it is: what is purged cannot tell it again."""
+def keep(
+    store: Store, history: History, erasure: ErasureHistory, number: int, me: int, shards: Shards, values: Values
+) -> None:
+    """Keep the length for our update of replayed round `number`, unless it is: what is purged cannot tell it again.
+
+    Of a study in `shards` it is made of our own shard's updates: no other's records may show in it.
+    """
     batch = erasure.opened.batch
     old, lengths = None if erasure.plan is None else _stands_for(history, erasure.plan, number), _read(store, batch)
     if old is None or old.opened.round_id.hex() in lengths:
         return
-    lengths[old.opened.round_id.hex()] = _length(old, erasure.opened.controller, me, values)
+    lengths[old.opened.round_id.hex()] = _length(old, erasure.opened.controller, me, shards, values)
     store.set_meta(_name(batch), json.dumps(lengths))
 
 
@@ -61,9 +67,10 @@ def forget(store: Store, batch: Digest) -> None:
         store.set_meta(_name(batch), "")
 
 
-def _length(one: RoundHistory, controller: int, me: int, values: Values) -> int:
+def _length(one: RoundHistory, controller: int, me: int, shards: Shards, values: Values) -> int:
     assert one.final is not None
-    untouched = [member for member in members_of(one.final.result.included) if member != controller]
+    ours = [member for member in members_of(one.final.result.included) if shards.of(member) == shards.of(me)]
+    untouched = [member for member in ours if member != controller]
     found = {}
     for member in (me,) if me in untouched else untouched:
         sent = values(one, member)

@@ -246,6 +246,8 @@ def _row(unlearner: Unlearner, found: Prospect, round_s: float | None) -> dict[s
     if decided and unlearner.name == chosen:
         assert erasure is not None
         reasons = [_verdict(erasure)]
+    elif decided and not reasons:
+        reasons = ["the erasure is decided, and not by this method"]
     return {
         "method": unlearner.name,
         "exact": unlearner.exact,
@@ -326,4 +328,6 @@ def cost_of(
     forgetting, gone = frozenset({hospital}), frozenset({hospital} if leaving else ())
     case = Case(agreed, members, forgetting, gone, first, target, past, parameters)
     cost = estimate(unlearner, case, dict.fromkeys(members, 1))
-    return replace(cost, update_bytes=4 * arithmetic.size * cost.member_rounds)
+    # Whoever does not train in a replay in shards still sends an update in each of its rounds.
+    updates = cost.rounds * len(case.remaining) if parameters else cost.member_rounds
+    return replace(cost, update_bytes=4 * arithmetic.size * updates)

@@ -23,6 +23,7 @@ from node.training import Arithmetic
 def keep(store: Store, history: History, erasure: ErasureHistory, arithmetic: Arithmetic, me: int) -> None:
     """Keep our shard's network of the last model that is replaced, where the replay does not train it.
 
+    It is a content of a kind of its own: byte for byte it may be a model of another study, which stays when it goes.
     What was kept for another erasure of the study goes: one is replayed at a time, and this one may delete it.
     """
     plan, opened = erasure.plan, erasure.opened
@@ -38,7 +39,7 @@ def keep(store: Store, history: History, erasure: ErasureHistory, arithmetic: Ar
     final = replaced[-1].final
     assert final is not None
     if store.has(final.result.model_root):
-        root = store.put("model", arithmetic.network_of(store.get(final.result.model_root), me))
+        root = store.put("shard", arithmetic.network_of(store.get(final.result.model_root), me))
         store.set_meta(_name(opened.batch), root.hex())
 
 

@@ -416,7 +416,10 @@ class Store:
         return self._blobs / name[:2] / name
 
     def put(self, kind: str, data: bytes, root: Digest | None = None) -> Digest:
-        """Keep `data` under its content address of this kind ("cipher", "model", "spec"); `root` where it is known."""
+        """Keep `data` under its content address of this kind ("cipher", "model", "shard", "spec").
+
+        `root`: where it is known.
+        """
         root = content_root(kind, data) if root is None else root
         path = self._path(root)
         if not path.exists():

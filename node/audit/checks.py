@@ -53,7 +53,7 @@ from node.store import notice_key
 from node.study import parse_canonical
 from node.training import Arithmetic, model_root
 
-KINDS = ("cipher", "model", "spec")
+KINDS = ("cipher", "model", "shard", "spec")
 
 
 @dataclass(slots=True)

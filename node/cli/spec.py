@@ -30,7 +30,12 @@ FLAGS: Final[dict[str, tuple[str, str, type, str]]] = {
     "--learning-rate": ("training", "learning_rate", float, "Step size."),
     "--method": ("training", "method", str, "Local training: fedavg, fedavg-float64, ridge."),
     "--noise": ("training", "noise", float, "Noise of a ridge head's statistics (fl_engine/ALGORITHMS.md)."),
-    "--shards": ("training", "shards", int, "Networks that members train apart: an erasure replays one of them."),
+    "--shards": (
+        "training",
+        "shards",
+        int,
+        "Networks trained apart, by members of their own; 1: none (docs/UNLEARNING.md).",
+    ),
     "--rule": ("aggregation", "rule", str, "Aggregation (mean)."),
     "--fraction-bits": ("aggregation", "fraction_bits", int, "Bits after the point of the integer grid."),
     "--max-abs": ("aggregation", "max_abs", float, "Largest absolute value of one coordinate."),

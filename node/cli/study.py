@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -306,6 +306,7 @@ def show(home: Path, study: str | None) -> None:
         ],
         "rounds_of_branch": rounds,
         "model_roots": {str(h): root for h, root in common.model_roots(history, number).items()},
+        "shards": {} if text is None else _shards(text["training"]["shards"], sorted(found.joined - found.left)),
         "success": None if text is None else success(history, number, text["success"]),
     }
     lines = [
@@ -314,6 +315,8 @@ def show(home: Path, study: str | None) -> None:
         f"joined: {', '.join(names.get(i, str(i)) for i in data['joined'])}",
         f"branch {found.active_branch} trains, branch {found.serving_branch} serves",
     ]
+    for shard, members in data["shards"].items():
+        lines.append(f"shard {shard}: {', '.join(names.get(i, str(i)) for i in members)}")
     if data["success"] is not None and history.finished(number):
         lines.append(success_line(data["success"]))
     lines += table(
@@ -330,6 +333,12 @@ def show(home: Path, study: str | None) -> None:
         ],
     )
     answer(data, lines)
+
+
+def _shards(count: int, joined: Sequence[int]) -> dict[str, list[int]]:
+    """Shard -> who trains it; empty where there is one network."""
+    numbers = range(count if count > 1 else 0)
+    return {str(shard + 1): [index for index in joined if index % count == shard] for shard in numbers}
 
 
 def _indexes(bitmap: int) -> list[int]:

@@ -65,6 +65,7 @@ def test_in_a_study_in_shards_a_part_of_the_trainings_is_left_and_updates_are_of
     assert (path.rounds, full.rounds) == (rounds, rounds)
     assert (path.member_rounds, full.member_rounds) == (2 * rounds, 8 * rounds)
     assert 4 * path.passes == full.passes
+    assert path.update_bytes == full.update_bytes, "who does not train sends an update all the same"
     assert full.update_bytes == 4 * arithmetic("small-cnn").size * 8 * rounds
 
 

@@ -20,7 +20,7 @@ from node.records import ErasurePlanned
 from node.simulate import Replay, roots, simulation
 from node.study import Study
 from node.training import Arithmetic, Total, carried_over
-from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, spec
+from tests.fakes.network import Net, SharedTrainer, dataset, network, spec
 from tests.node.test_erasing import leaf_of, reach, ready, receipt, used_in
 
 pytestmark = pytest.mark.slow  # whole networks in memory
@@ -34,15 +34,11 @@ def in_shards(rounds: int = 4, **policy: Any) -> Study:
     return spec(rounds=rounds, training=TRAINING, **policy)
 
 
-async def trained(net: Net, study: Digest) -> None:
-    """Return when every member has seen the study's last round."""
-    histories = [one.history for one in net.nodes.values()]
-    await net.until(lambda: all(study in one.studies and one.finished(study) for one in histories))
-
-
-def networks(node: WatchedNode, root: Digest, study: Digest) -> list[bytes]:
-    arithmetic = node.participant.study(study)
-    return [arithmetic.network_of(node.participant.store.get(root), member) for member in (0, 1)]
+async def networks(net: Net, at: int, root: Digest, study: Digest) -> list[bytes]:
+    """Both shards' networks of a model, once a member has it."""
+    participant = net.nodes[at].participant
+    await net.until(lambda: participant.store.has(root))
+    return [participant.study(study).network_of(participant.store.get(root), member) for member in (0, 1)]
 
 
 async def test_an_erasure_replays_its_shard_alone_and_is_the_run_without_the_record(
@@ -50,9 +46,9 @@ async def test_an_erasure_replays_its_shard_alone_and_is_the_run_without_the_rec
 ) -> None:
     async with network(tmp_path / "net", trainer, 4) as net:
         study = await net.create(in_shards(rounds=4))
-        await trained(net, study)
+        await net.finish(study)
         node = net.nodes[1]
-        old = networks(node, node.history.studies[study].head.models[4], study)
+        old = await networks(net, 1, node.history.studies[study].head.models[4], study)
         assert old[0] != old[1]
         leaf = leaf_of(node, study, "patient-1-3")
         before = trainer.trained
@@ -62,11 +58,11 @@ async def test_an_erasure_replays_its_shard_alone_and_is_the_run_without_the_rec
         assert (plan.base_height, plan.method, plan.rounds) == (0, methods.NUMBERS["sharded"], 4)
         assert trainer.trained - before == 2 * 4, "two members of the shard, four rounds"
         branch = node.history.studies[study].branches[1]
-        new = networks(node, branch.models[4], study)
+        new = await networks(net, 1, branch.models[4], study)
         assert new[0] == old[0]
         assert new[1] != old[1]
         for height in (1, 2, 3, 4):
-            assert networks(node, branch.models[height], study)[0] == old[0], "there from the first round on"
+            assert (await networks(net, 1, branch.models[height], study))[0] == old[0], "from the first round on"
         found = roots(node, study)
         for at in range(4):
             assert roots(net.nodes[at], study) == found
@@ -85,7 +81,7 @@ async def test_an_erasure_replays_its_shard_alone_and_is_the_run_without_the_rec
         checked = certificate.check(paper, net.network)
         assert (checked["method"], checked["exact"]) == ("sharded", True)
         await reach(net, asked["erasure"], "closed")
-        network_of = content_root("model", old[0])
+        network_of = content_root("shard", old[0])
         await net.until(lambda: not any(one.participant.store.holds_any(network_of) for one in net.nodes.values()))
 
 
@@ -95,17 +91,61 @@ async def test_what_was_carried_over_counts_as_used_from_the_round_that_carried_
     """A record of another shard is in its network from the first replayed round on, whatever the sets there say."""
     async with network(tmp_path / "net", trainer, 4) as net:
         study = await net.create(in_shards(rounds=3))
-        await trained(net, study)
+        await net.finish(study)
         first = await net.nodes[1].erasing.request(net.nodes[1], patient="patient-1-3")
         await ready(net, first["erasure"])
-        before = networks(net.nodes[1], net.nodes[1].history.studies[study].branches[1].models[3], study)
+        before = await networks(net, 1, net.nodes[1].history.studies[study].branches[1].models[3], study)
         second = await net.nodes[2].erasing.request(net.nodes[2], patient="patient-2-1")
         await ready(net, second["erasure"], at=2)
         plans = net.of(ErasurePlanned)
         assert [(one.base_height, one.target_height, one.method) for one in plans] == [(0, 3, 2), (0, 3, 2)]
-        after = networks(net.nodes[2], net.nodes[2].history.studies[study].branches[2].models[3], study)
+        after = await networks(net, 2, net.nodes[2].history.studies[study].branches[2].models[3], study)
         assert after[1] == before[1]
         assert after[0] != before[0]
+
+
+@pytest.mark.parametrize("method", [None, "federaser"])
+async def test_what_is_carried_after_a_record_went_out_of_use_goes_as_well(
+    tmp_path: Path, trainer: SharedTrainer, method: str | None
+) -> None:
+    """Two requests at once: the second copy is gone before the first replay carries over what it was in."""
+    async with network(tmp_path / "net", trainer, 4) as net:
+        study = await net.create(in_shards(rounds=3, evidence=["L4"]))
+        await net.finish(study)
+        old = await networks(net, 1, net.nodes[1].history.studies[study].head.models[3], study)
+        first = await net.nodes[1].erasing.request(net.nodes[1], patient="patient-1-3", method=method)
+        second = await net.nodes[2].erasing.request(net.nodes[2], patient="patient-2-1")
+        await ready(net, first["erasure"])
+        await ready(net, second["erasure"], at=2)
+        plans = {one.batch.hex(): one for one in net.of(ErasurePlanned)}
+        later = plans[second["erasure"]]
+        assert (later.base_height, later.method) == (0, methods.NUMBERS["sharded"])
+        models = net.nodes[2].history.studies[study].branches[later.branch].models
+        assert (await networks(net, 2, models[max(models)], study))[0] != old[0]
+
+
+async def test_a_kept_network_is_no_model_of_a_study_without_shards(tmp_path: Path, trainer: SharedTrainer) -> None:
+    """Byte for byte it may be one: the other study's erasure takes nothing from it, and its end nothing from there."""
+    async with network(tmp_path / "net", trainer, 4) as net:
+        studies = [await net.create(in_shards(rounds=2)), await net.create(spec("plain", rounds=2))]
+        for study in studies:
+            await net.finish(study)
+        before = await networks(net, 1, net.nodes[1].history.studies[studies[0]].head.models[2], studies[0])
+        asked = [
+            await net.nodes[at].erasing.request(
+                net.nodes[at],
+                consent=next(
+                    one.consent_id for one in net.nodes[at].desk.vault.find(f"patient-{at}-3") if one.study == study
+                ),
+            )
+            for at, study in zip((1, 3), studies, strict=True)
+        ]
+        for at, one in zip((1, 3), asked, strict=True):
+            await ready(net, one["erasure"], at=at)
+        history = net.nodes[1].history.studies[studies[0]]
+        assert (await networks(net, 1, history.branches[1].models[2], studies[0]))[0] == before[0]
+        first = net.nodes[0].history.studies[studies[1]].created.terms.initial_model
+        assert all(one.participant.store.has(first) for one in net.nodes.values())
 
 
 async def test_a_member_without_its_network_trains_its_shard_again(
@@ -113,7 +153,7 @@ async def test_a_member_without_its_network_trains_its_shard_again(
 ) -> None:
     async with network(tmp_path / "net", trainer, 4) as net:
         study = await net.create(in_shards(rounds=2))
-        await trained(net, study)
+        await net.finish(study)
         forgetful = net.nodes[0]
         monkeypatch.setattr(forgetful.erasing, "_keep_shard", lambda erasure: None)
         before = trainer.trained
