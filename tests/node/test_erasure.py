@@ -465,6 +465,31 @@ def test_behind_an_approximate_replay_nobody_who_was_in_what_it_replaced_is_take
         assert {model(1, height) for height in range(3, newest + 1)} <= doomed_models(chain.history, planned)
 
 
+@pytest.mark.parametrize("method", ["rollback", "sharded", "federaser"])
+def test_what_is_taken_over_after_a_record_went_out_of_use_has_to_go_as_well(method: str) -> None:
+    """Asked for at once: the second copy is gone before the first replay opens a round, in which nobody declares it."""
+    chain, rounds = trained()
+    uses = dict.fromkeys(rounds, True)
+    other = keccak256(b"another batch")
+    terms = plan_of(chain.history, chain.erasure(), uses, UNLEARNERS[method])
+    assert terms is not None
+    chain.plan(terms)
+    chain.request(other, controller=2, poster=2)
+    chain.steps(1, 2, batch=other)
+    takes_over = method != "rollback"
+    assert target_of(chain.history, chain.erasure(other)) == (None if takes_over else 0), (
+        "it is known when it caught up"
+    )
+    for height in range(1, terms.rounds + 1):
+        chain.round(1, height)
+    assert target_of(chain.history, chain.erasure(other)) == (terms.rounds if takes_over else 0)
+    assert questions(chain.history, chain.erasure(other)) == [], "no set of these can hold it"
+    plan = plan_of(chain.history, chain.erasure(other), {})
+    assert plan is not None
+    assert (plan.base_height, plan.method) == (0, 1 if takes_over else 0)
+    assert plan.rounds == (4 if takes_over else 0)
+
+
 def test_who_was_in_nothing_that_an_approximate_replay_replaced_is_not_in_its_lengths() -> None:
     chain = Chain()
     rounds = [chain.round(0, height, included=0b1011) for height in (1, 2)]
