@@ -1333,7 +1333,7 @@ class Erasing:
         if erasure.confirmed is None and erasure.closed is None:
             for number in range(lengths.wanted(erasure)):  # before they go; a turn each, for updates are opened
                 await node.core(self._keep_length, erasure, number)
-            await node.core(self._keep_shard, erasure)
+        await node.core(self._keep_shard, erasure)  # also after the replay: our shard may have waited for us
         condemned = await node.core(self._condemned, batch, erasure, node.now)
         if erasure.opened.controller == self._node.me:
             held = await node.core(self._vault.leaf_keys)
@@ -1426,8 +1426,10 @@ class Erasing:
 
     def _sign_purge(self, batch: Digest, stage: int) -> PurgeNotice:
         if stage == FINAL:
-            for kept in (lengths, shards):  # the replay has caught up: no round of it is trained any more
-                kept.forget(self._store, batch)
+            lengths.forget(self._store, batch)  # the replay has caught up: no round of it is trained any more
+            erasure, study = self._erasure(batch), self._erasure(batch).opened.study
+            if study in self._node.studies:
+                shards.settle(self._store, self._history, erasure, self._node.study(study), self._desk.member)
         stones = [(n.content, n.reason, n.subject) for n in self._all(TombstoneNotice, own=True) if n.subject == batch]
         return self._say(PurgeNotice(batch, self._desk.member, stage, inventory(stones), b""))
 

@@ -415,7 +415,7 @@ class Participant:
             self.me,
             self.unlearner_of(self.history, one),
             lengths.kept(self.store, self.history, one),
-            shards.kept(self.store, self.history, one),
+            shards.kept(self.store, self.history, one, arithmetic, self.me),
         )
 
     def _as_announced(self, one: RoundHistory, leaves: list[Leaf]) -> list[Leaf]:

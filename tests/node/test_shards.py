@@ -17,9 +17,10 @@ from fl_engine.unlearning import UNLEARNERS
 from node import certificate, document, methods
 from node.errors import InputError, Refused
 from node.records import ErasurePlanned
+from node.round import BelowMinimum, Train
 from node.simulate import Replay, roots, simulation
 from node.study import Study
-from node.training import Arithmetic, Total, carried_over
+from node.training import Arithmetic, Total, carried_over, model_root
 from tests.fakes.network import Net, SharedTrainer, dataset, network, spec
 from tests.node.test_erasing import leaf_of, reach, ready, receipt, used_in
 
@@ -122,6 +123,42 @@ async def test_what_is_carried_after_a_record_went_out_of_use_goes_as_well(
         assert (later.base_height, later.method) == (0, methods.NUMBERS["sharded"])
         models = net.nodes[2].history.studies[study].branches[later.branch].models
         assert (await networks(net, 2, models[max(models)], study))[0] != old[0]
+
+
+async def test_a_shard_whose_member_was_away_is_where_it_stood_when_it_comes_back(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four shards of a member each: the replay goes on without one of them, and costs it nothing that it had learnt."""
+    async with network(tmp_path / "net", trainer, 4) as net:
+        study = await net.create(spec(rounds=16, training={**TRAINING, "shards": 4}, suspend_after=15))
+        await net.until(lambda: len(net.rounds(1)) >= 4)
+
+        async def abstains(effect: Train) -> tuple[BelowMinimum]:
+            return (BelowMinimum(),)
+
+        def has_it() -> bool:
+            """Whether it has a model of a round that it was not in: its shard as it stands from now on."""
+            finals = [one.final.result for one in net.rounds(1) if one.final]
+            store = net.nodes[3].participant.store
+            return any(not one.included >> 3 & 1 and store.has(one.model_root) for one in finals)
+
+        monkeypatch.setattr(net.nodes[3], "_train_alone", abstains)
+        await net.until(has_it)
+        await net.kill(3)
+        node = net.nodes[1]
+        arithmetic, models = node.participant.study(study), node.participant.store
+        stands = arithmetic.network_of(models.get(net.rounds(1)[-1].opened.parent_model), 3)
+        asked = await node.erasing.request(node, patient="patient-1-3")
+        await ready(net, asked["erasure"])
+        plan, store = net.of(ErasurePlanned)[0], (await net.start(3)).participant.store
+        await net.finish(study)
+        line = node.history.studies[study].branches[1].models
+        await net.until(lambda: all(models.has(root) for root in line.values()))
+        stood = [model_root(arithmetic.network_of(models.get(line[height]), 3)).hex() for height in sorted(line)]
+        stands_root = model_root(stands).hex()
+        assert stands_root in stood[plan.rounds :], "after the replay, which it missed"
+        assert stood[-1] != stands_root, "and then it trained on"
+        await net.until(lambda: not store.holds_any(content_root("shard", stands)))
 
 
 async def test_a_kept_network_is_no_model_of_a_study_without_shards(tmp_path: Path, trainer: SharedTrainer) -> None:
