@@ -29,6 +29,7 @@ from crypto.statements import (
     struct_hash,
 )
 from fl_engine.errors import PolicyError
+from fl_engine.models.shards import shard_of
 from fl_engine.training import get_method
 from node import card as cards
 from node import enrolment, logbook, proof, roles
@@ -794,10 +795,10 @@ __all__ = ["AUDIT_GROUND", "Desk"]
 def _check_shards(study: Study, invited: int) -> None:
     """Refuse a study in which a shard has nobody to train it."""
     shards = study["training", "shards"]
-    empty = sorted(set(range(shards)) - {index % shards for index in members_of(invited)})
+    empty = sorted(set(range(1, shards + 1)) - {shard_of(index, shards) for index in members_of(invited)})
     if empty:
         raise Refused(
-            f"study {study.name}: training.shards = {shards}, and no invited member is of shard {empty[0] + 1} "
+            f"study {study.name}: training.shards = {shards}, and no invited member is of shard {empty[0]} "
             "(a member's shard is 1 + its index modulo their number)"
         )
 

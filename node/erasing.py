@@ -1365,9 +1365,10 @@ class Erasing:
         self._vault.note_set(notice.round_id, (key for entry in entries if (key := entry.leaf_key) in held))
 
     def _keep_length(self, erasure: ErasureHistory, number: int) -> None:
-        if self._node.me is not None:
-            arithmetic = self._node.study(erasure.opened.study)
-            lengths.keep(self._store, self._history, erasure, number, self._node.me, arithmetic.shards, self._values)
+        study, me = erasure.opened.study, self._node.me
+        if me is not None and study in self._node.studies:  # else its updates cannot be read here either, and still go
+            of = self._node.study(study).shards
+            lengths.keep(self._store, self._history, erasure, number, me, of, self._values)
 
     def _keep_shard(self, erasure: ErasureHistory) -> None:
         study, me = erasure.opened.study, self._node.me
@@ -1427,7 +1428,8 @@ class Erasing:
     def _sign_purge(self, batch: Digest, stage: int) -> PurgeNotice:
         if stage == FINAL:
             lengths.forget(self._store, batch)  # the replay has caught up: no round of it is trained any more
-            erasure, study = self._erasure(batch), self._erasure(batch).opened.study
+            erasure = self._erasure(batch)
+            study = erasure.opened.study
             if study in self._node.studies:
                 shards.settle(self._store, self._history, erasure, self._node.study(study), self._desk.member)
         stones = [(n.content, n.reason, n.subject) for n in self._all(TombstoneNotice, own=True) if n.subject == batch]

@@ -30,7 +30,7 @@ def keep(store: Store, history: History, erasure: ErasureHistory, arithmetic: Ar
     What was kept for an older line goes: no round opens there any more, and this erasure may be of what is in it.
     """
     plan, opened = erasure.plan, erasure.opened
-    if plan is None:
+    if plan is None or arithmetic.shards.count == 1:
         return
     for batch, other in history.erasures.items():
         if other.opened.study == opened.study and other.plan is not None and other.plan.branch < plan.branch:
@@ -59,7 +59,7 @@ def kept(store: Store, history: History, one: RoundHistory, arithmetic: Arithmet
     Else it is forgotten here. Whoever was away may be asked to train before it has purged: so it is kept here as well.
     """
     branch = history.studies[one.opened.study].branches[one.opened.branch]
-    if branch.parent is None:
+    if branch.parent is None or arithmetic.shards.count == 1:
         return None
     keep(store, history, history.erasures[branch.batch], arithmetic, me)
     root = store.meta(_name(branch.batch))

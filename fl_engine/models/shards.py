@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl_engine.errors import ShapeMismatch
+from fl_engine.evaluate import softmax
 from fl_engine.params import Ints, ParamSpec
 
 
@@ -28,7 +29,7 @@ class Shards:
 
     @property
     def layout(self) -> ParamSpec:
-        """Of the whole model: the tensors of shard s are called `shards.`, and as the network's with one shard."""
+        """Of the whole model: the tensors of shard s are called `shard{s}.`, and as the network's with one shard."""
         if self.count == 1:
             return self.network
         numbers = range(1, self.count + 1)
@@ -47,7 +48,7 @@ class Shards:
 
     def of(self, member: int) -> int:
         """The shard of a member, 1..S, by its index."""
-        return 1 + member % self.count
+        return shard_of(member, self.count)
 
     def part(self, model: NDArray[Any], shard: int) -> NDArray[Any]:
         """What a whole model [S * P] has of one shard, a view [P]."""
@@ -64,13 +65,15 @@ class Shards:
         return parts[0] if self.count == 1 else np.concatenate(parts)
 
 
+def shard_of(member: int, count: int) -> int:
+    """The shard of a member of so many, 1..count, by its index."""
+    return 1 + member % count
+
+
 def together(answers: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """One answer of several networks' logits [N, C]: the log of their mean probabilities; one network's stays."""
     if len(answers) == 1:
         return answers[0]
-    wide = np.stack([one.astype(np.float64) for one in answers])
-    wide -= wide.max(axis=2, keepdims=True)
-    sure = np.exp(wide)
-    sure /= sure.sum(axis=2, keepdims=True)
-    answer: NDArray[np.float32] = np.log(np.maximum(sure.mean(axis=0), np.finfo(np.float32).tiny)).astype(np.float32)
+    sure = np.mean([softmax(one) for one in answers], axis=0)
+    answer: NDArray[np.float32] = np.log(np.maximum(sure, np.finfo(np.float32).tiny)).astype(np.float32)
     return answer

@@ -10,7 +10,7 @@ from typing import Final
 
 from fl_engine.unlearning.unlearner import ALWAYS, Claim, Need, Retraining, Unlearner
 
-_RETRAINING: Final = Retraining("train", lambda replaced, parameters: replaced)
+RETRAINING: Final = Retraining("train", lambda replaced, parameters: replaced)
 
 ROLLBACK: Final = Unlearner(
     name="rollback",
@@ -18,6 +18,6 @@ ROLLBACK: Final = Unlearner(
     source="checkpoint and replay: training again without the records (Bourtoule et al., S&P 2021)",
     needs=frozenset({Need.CHECKPOINT}),
     claims=ALWAYS | {Claim.L2, Claim.L3},
-    rounds=_RETRAINING.rounds,
-    retraining=_RETRAINING,
+    rounds=RETRAINING.rounds,
+    retraining=RETRAINING,
 )

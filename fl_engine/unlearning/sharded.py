@@ -14,8 +14,8 @@ of the records taken from their checkpoints. Exact: byte-equal to `learn` withou
 them touched, a replay from the beginning takes ((T-M)/S + M) / T of the member-rounds.
 
 With M = 0 nothing is merged: the result is the shards' models side by side, which answer together. So the members of a
-network train a study that was founded in shards. Its replay is `RETRAINING`: members of the touched shard train, the
-others bring their shard in one update from where it was at the checkpoint to where it was in the end.
+network train a study that was founded in shards. Its replay is `rollback`'s, of one shard: members of the touched shard
+train, the others bring theirs in one update from where it was at the checkpoint to where it was in the end.
 
 *Limits.* Averaging networks that were trained apart costs accuracy, which the last M rounds must win back; of networks
 that stay apart each has learnt from a part of the records. No momentum crosses a shard's boundary. A batch of erasures
@@ -31,6 +31,7 @@ from fl_engine.aggregation import aggregate
 from fl_engine.errors import AggregationError, PolicyError
 from fl_engine.models.shards import Shards
 from fl_engine.params import Ints
+from fl_engine.unlearning.rollback import RETRAINING
 from fl_engine.unlearning.unlearner import (
     ALWAYS,
     Case,
@@ -38,7 +39,6 @@ from fl_engine.unlearning.unlearner import (
     Claim,
     Need,
     Result,
-    Retraining,
     Round,
     Rounds,
     Unlearner,
@@ -76,8 +76,7 @@ def _program(case: Case, running: frozenset[int], first: int) -> Rounds:
 
 
 def _merging(case: Case, running: frozenset[int], first: int, last: int) -> Rounds:
-    shards = case.whole("shards")
-    members = {s: tuple(m for m in case.remaining if shard_of(case, m) == s) for s in range(1, shards + 1)}
+    members = _members(case)
     made: dict[tuple[int, int], Checkpoint] = {}
     start = case.past.model(first - 1) if first > last + 1 else None
     if start is None:
@@ -91,8 +90,7 @@ def _merging(case: Case, running: frozenset[int], first: int, last: int) -> Roun
 
 def _apart(case: Case, running: frozenset[int], first: int) -> Rounds:
     """All rounds in shards. A shard that nobody is left in stays at its checkpoint, or at the first model."""
-    shards = _shards(case)
-    members = {s: tuple(m for m in case.remaining if shards.of(m) == s) for s in range(1, shards.count + 1)}
+    members = _members(case)
     made = yield from _each(case, {s: members[s] for s in sorted(running) if members[s]}, first, case.target)
     ends = [
         made[case.target, s].model
@@ -100,7 +98,7 @@ def _apart(case: Case, running: frozenset[int], first: int) -> Rounds:
         else _before(case, first if s in running else case.target + 1, s)
         for s in sorted(members)
     ]
-    return Result(shards.whole(ends), made)
+    return Result(_shards(case).whole(ends), made)
 
 
 def _each(
@@ -120,6 +118,12 @@ def _each(
     return made
 
 
+def _members(case: Case) -> dict[int, tuple[int, ...]]:
+    """Shard -> those of it who go on training, of every shard."""
+    shards = _shards(case)
+    return {s: tuple(m for m in case.remaining if shards.of(m) == s) for s in range(1, shards.count + 1)}
+
+
 def _shards(case: Case) -> Shards:
     return Shards(case.agreed.layout, case.whole("shards"))
 
@@ -132,8 +136,6 @@ def _merge(case: Case, ends: list[Checkpoint]) -> Ints:
     """The integer mean of the shard models, weighted by records: always the mean, whatever the study's rule."""
     return aggregate("mean", case.agreed.layout.size, [(end.model, end.records) for end in ends])
 
-
-RETRAINING: Final = Retraining("train", lambda replaced, parameters: replaced)
 
 SHARDED: Final = Unlearner(
     name="sharded",

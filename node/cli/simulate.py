@@ -86,7 +86,7 @@ def simulate(
     if replay is not None and replay.saved:
         study = _shortened(study, replay)
     without = frozenset(patient_id(one) for one in without_patient)
-    if replay is not None and unlearning is not None:
+    if replay is not None:
         replay = dataclasses.replace(replay, standing=_standing(study, replay, datasets, without))
     if missing := len(without - {patient for one in datasets for patient in one.patients}):
         raise NotFound(f"{missing} of the {len(without)} patients to leave out are in none of the data sets")

@@ -337,8 +337,10 @@ def show(home: Path, study: str | None) -> None:
 
 def _shards(count: int, joined: Sequence[int]) -> dict[str, list[int]]:
     """Shard -> who trains it; empty where there is one network."""
-    numbers = range(count if count > 1 else 0)
-    return {str(shard + 1): [index for index in joined if index % count == shard] for shard in numbers}
+    from fl_engine.models.shards import shard_of
+
+    numbers = range(1, count + 1) if count > 1 else ()
+    return {str(shard): [index for index in joined if shard_of(index, count) == shard] for shard in numbers}
 
 
 def _indexes(bitmap: int) -> list[int]:
