@@ -7,13 +7,13 @@ Rules of this file
    still in its home) is looked up anew before every step, so a crash or a lost message costs a repetition and no more.
 3. Nothing that needs others delays what the controlling hospital owes: exclusion, deletion of its copy, the due date.
 
-Theory of operation. Before every step the shell (`node/erasing.py`) collects `Facts` from the chain's history and its
-own store and hands them to `Erasure.handle`. It walks the RULES table and returns every act whose row holds and that
-is not under way; how an act went comes back as `Done` or `Failed`, and it is due again when its row still holds after
-a while. Duties that anybody may carry out (posting a plan, opening a replay) are taken in a fixed order, each member a
-little after the one before (`in_turn`), so a dead member costs seconds. What several members say at about the same time
-(purges, verdicts) is gathered and goes to the chain in one transaction of whoever has its turn; who is missing is
-waited for a while (`patience`), then the rest goes alone.
+Theory of operation. Before every step the shell (`node/erasing/shell.py`) collects `Facts` from the chain's history and
+its own store and hands them to `Erasure.handle`. It walks the RULES table and returns every act whose row holds and
+that is not under way; how an act went comes back as `Done` or `Failed`, and it is due again when its row still holds
+after a while. Duties that anybody may carry out (posting a plan, opening a replay) are taken in a fixed order, each
+member a little after the one before (`in_turn`), so a dead member costs seconds. What several members say at about the
+same time (purges, verdicts) is gathered and goes to the chain in one transaction of whoever has its turn; who is
+missing is waited for a while (`patience`), then the rest goes alone.
 
 A plan is a pure function of the chain and of one answer for each round: was an erased consent in the hospital's set?
 Members that can open the sets compute equal plans; nobody takes another's word. Clause numbers: node/PROTOCOL.md, 16.

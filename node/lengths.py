@@ -5,7 +5,7 @@ number a round. A member keeps it before it deletes the updates, and forgets it 
 learns it but by the update that it shapes.
 
 What may live here: which lengths a member keeps, and their place. What this file does not know: how an update is opened
-(`node/erasing.py`), what is trained (`node/participant.py`).
+(`node/erasing/sets.py`), what is trained (`node/participant.py`).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Unlearning methods as the network knows them: the number of each in a plan, and which ones its members carry out.
 
 What may live here: numbers, and reasons that hold in every study. What a method does is in `fl_engine/unlearning`; who
-chooses one and who votes on it is in `node/erasing.py`.
+chooses one and who votes on it is in `node/erasing/plans.py`.
 
 The members carry out a method whose rounds are the study's own but for what a member computes from its records
 (`Unlearner.retraining`): commits, validity, sums and votes are then those of any round, and nothing of the old line is

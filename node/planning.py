@@ -2,7 +2,7 @@
 
 What may live here: which rounds used a consent as far as the sets here tell, what of the old line this home still
 holds, and rows from them. Nothing is written and nothing is said. What this file does not know: who asks, how a plan is
-voted (`node/erasing.py`), what a method does (`fl_engine/unlearning`), which ones members carry out
+voted (`node/erasing/plans.py`), what a method does (`fl_engine/unlearning`), which ones members carry out
 (`node/methods.py`).
 
 `gather` reads the state of a node; `rows` takes the engine's estimate, which runs every program on zeros, and touches

@@ -9,7 +9,7 @@ ciphertext does: from then on its bytes can be read by nobody, wherever they lin
 was not written again). A tombstone is signed and kept before either: an audit of this home knows what it may not miss.
 
 What may live here: what is due, and its deletion. What this file does not know: erasures, which delete what they
-condemn by themselves (`node/erasing.py`); the vault.
+condemn by themselves (`node/erasing/purge.py`); the vault.
 """
 
 from __future__ import annotations

@@ -7,7 +7,7 @@ forget it. Nothing of the erased records is in it. Where a member has not kept i
 touched one is trained.
 
 What may live here: whether a member keeps its network, and its place. What this file does not know: how an update is
-made of it (`node/training.py`), what is trained (`node/participant.py`), when models go (`node/erasing.py`).
+made of it (`node/training.py`), what is trained (`node/participant.py`), when models go (`node/erasing/purge.py`).
 """
 
 from __future__ import annotations

@@ -71,6 +71,7 @@ PURE_NODE = (
 JOINTS = "node node.* crypto crypto.* fl_engine fl_engine.*"
 
 CRYPTO = " crypto crypto.*"
+ERASING = " node.desk node.notices node.participant node.proof node.store node.vault"
 REPORTS = " node.reports node.reports.* node.duo node.events node.trail node.validity"
 
 HOUSE = (
@@ -145,6 +146,16 @@ HOUSE = (
     # --- node: reports for people outside: no files, no clock, no network; times are only written as dates
     Row("node/reports/provenance.py", PURE_NODE + CRYPTO, "prov", banned=NO_WORLD - {"datetime"}),
     Row("node/reports/*", PURE_NODE + REPORTS + CRYPTO, "rfc8785", banned=NO_WORLD - {"datetime"}),
+    # --- node: erasures, in rooms over one book: no files, no network; a time is taken for a request, written as a date
+    Row("node/erasing/books.py", PURE_NODE + ERASING + CRYPTO, "", banned=NO_WORLD),
+    Row(
+        "node/erasing/*",
+        PURE_NODE + ERASING + " node.attestation node.card node.certificate node.enrolment node.erasing.* node.lengths "
+        "node.planning node.reports.* node.retention node.shards node.wire fl_engine.params fl_engine.unlearning"
+        + CRYPTO,
+        "structlog",
+        banned=NO_WORLD - {"datetime", "time"},
+    ),
     # --- node: the joints
     Row("node/audit/*", JOINTS, "cryptography numpy rfc8785"),
     Row("node/cli/* node/__main__.py", JOINTS, "click numpy rfc8785 segno structlog tomli_w trio"),
@@ -154,9 +165,11 @@ HOUSE = (
 ONLY_FROM = {
     "node.cli": "node/cli/* node/__main__.py",
     "node.chain": "node/chain/* node/cli/* node/founding.py node/audit/*",
+    "node.erasing": "node/erasing/* node/app.py node/duties.py",
     "fl_engine.worker": "",
 }
-"""Parts that only the named files import; everyone else starts them as a process (the training worker: everyone)."""
+"""Parts that only the named files import; everyone else asks the node for erasures, and starts the others as a process
+(the training worker: everyone)."""
 
 NODE_PROCESS = ("node.runner", "node.app", "node.round", "node.transport", "node.ledger", "node.store", "node.vault")
 """Where the walk of rule 4 begins."""
@@ -417,6 +430,9 @@ KNOWN = frozenset(
         ("node/store.py", "import pickle", "pickle runs code"),
         ("node/wire.py", "import trio", "may not import trio"),
         ("node/chain/server.py", "from eth.chains.base import MiningChain", "may not import eth"),
+        ("node/erasing/purge.py", "import socket", "may not import socket"),
+        ("node/erasing/books.py", "from node.erasing.purge import Purge", "may not import node.erasing"),
+        ("node/runner.py", "from node.erasing.purge import Purge", "only node/erasing/*"),
         ("node/anything/new.py", "import sqlalchemy", "may not import sqlalchemy"),
         ("crypto/digest.py", "from fl_engine import params", "may not import fl_engine.params"),
         ("crypto/digest.py", "from node.round import handle", "may not import node.round"),

@@ -24,7 +24,8 @@ from fl_engine.unlearning.integers import squared_norm
 from node import card as cards
 from node import certificate, document, methods
 from node.consent import Leaf
-from node.erasing import SETS_LOST, Erasing
+from node.erasing import SETS_LOST
+from node.erasing.plans import Plans
 from node.erasure import CHOICE_S, DELIVERY_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
 from node.errors import ChainUnreachable, InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory
@@ -354,14 +355,14 @@ async def test_members_refuse_a_method_that_a_hospital_insists_on_and_erase_by_t
         await net.play(spec(rounds=1))
         node, other = net.nodes[1], net.nodes[2]
 
-        def insists(erasing: Erasing, batch: Digest, erasure: ErasureHistory, now: int) -> PlanTerms | None:
-            plan = planned(erasing, batch, erasure, now)
-            if erasing is not node.erasing or plan is None:
+        def insists(plans: Plans, batch: Digest, erasure: ErasureHistory, now: int) -> PlanTerms | None:
+            plan = planned(plans, batch, erasure, now)
+            if plans is not node.erasing.plans or plan is None:
                 return plan
             return replace(plan, method=methods.NUMBERS["mode"])
 
-        planned = Erasing._planned
-        monkeypatch.setattr(Erasing, "_planned", insists)
+        planned = Plans.planned
+        monkeypatch.setattr(Plans, "planned", insists)
         asked = await node.erasing.request(node, patient="patient-1-2")
         batch = Digest.from_hex(asked["erasure"])
         await net.until(lambda: bool(other.participant.store.notices(batch, "PlanNotice")))
@@ -768,7 +769,7 @@ async def test_whose_records_are_erased_is_told_to_the_study_alone(tmp_path: Pat
         asked = await node.erasing.request(node, patient="patient-1-0")
         batch = Digest.from_hex(asked["erasure"])
         await net.until(lambda: bool(net.nodes[2].participant.store.notices(batch, "OpeningNotice")))
-        await net.until(lambda: ("opening", batch) in node.erasing._busy)
+        await net.until(lambda: batch in node.erasing.requests.shown)
         for outside in (3, 4):
             assert not net.nodes[outside].participant.store.notices(batch, "OpeningNotice")
 
@@ -916,7 +917,7 @@ async def test_a_round_that_runs_hides_no_stray_model_and_loses_none(tmp_path: P
         lose(net, Finalisation, lost)
         await net.create(spec("other", rounds=1))
         await net.until(lambda: any(not one.over and node.participant.unsettled_models() for one in net.rounds(1)))
-        assert node.erasing._stray_models(len(first)) == {stray}
+        assert node.erasing.purge._stray_models(len(first)) == {stray}
         lost[0] = False
 
 

@@ -192,7 +192,7 @@ async def test_a_member_without_its_network_trains_its_shard_again(
         study = await net.create(in_shards(rounds=2))
         await net.finish(study)
         forgetful = net.nodes[0]
-        monkeypatch.setattr(forgetful.erasing, "_keep_shard", lambda erasure: None)
+        monkeypatch.setattr(forgetful.erasing.purge, "_keep_shard", lambda erasure: None)
         before = trainer.trained
         asked = await net.nodes[1].erasing.request(net.nodes[1], patient="patient-1-3")
         await ready(net, asked["erasure"])
