@@ -163,13 +163,19 @@ def check(
     if one.level == LEVEL_LOCAL_REPLAY:
         replay.check_report(one.report, history, erasure, arithmetic, network.fingerprint, content)
     else:
-        _check_audit(one.report)
+        _check_audit(one.report, erasure.confirmed.head_model)
 
 
-def _check_audit(report: bytes) -> None:
+def _check_audit(report: bytes, model: Digest) -> None:
     try:
         found: Any = jsontext.loads(report)
     except (ValueError, RecursionError) as error:
         raise InputError(f"the report is not JSON: {error}") from None
     if not isinstance(found, dict) or found.get("level") != "L4":
         raise VerificationFailed("the report is no attack audit: `koinon erase audit --out` writes one")
+    if not found.get("findings"):
+        raise VerificationFailed("the report is of no attack: none of those it names was run")
+    if found.get("model") != model.hex():
+        raise VerificationFailed(
+            f"the report is of an attack on model {found.get('model')!s:.12}, the erasure made {model.hex()[:12]}"
+        )

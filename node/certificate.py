@@ -40,7 +40,7 @@ from node.erasure import (
     terms_of,
     verdicts_needed,
 )
-from node.errors import NotFound
+from node.errors import NotFound, VerificationFailed
 from node.history import ErasureHistory, History, RoundHistory
 from node.home import Network
 from node.issuers import Issuers, read_issuers, shows_seat, write_issuers
@@ -50,6 +50,7 @@ from node.participant import Participant
 from node.records import LEVEL_LOCAL_REPLAY, ZERO, ErasurePlanned
 from node.replay import read_report
 from node.store import Store
+from node.validity import Code
 from node.vault import Annex
 
 SCHEMA: Final = "koinon.certificate/4"
@@ -70,6 +71,8 @@ REMAINS: Final = (
     "Encrypted backups open until the keys of that day leave them, 30 days after the link is destroyed.",
 )
 _REMAINS_EARLIER: Final = (*REMAINS[:2], REMAINS[3])
+_NO_REPLAY_EARLIER: Final = "no replay: never in an included set"
+"""What `methods.NO_REPLAY` was called; it said more than a plan knows."""
 CONTACTS: Final = {
     "hospital": "the data-protection officer of the hospital named above",
     "authority": "the data-protection supervisory authority at the hospital's seat",
@@ -139,7 +142,9 @@ def make(
         and one.member != opened.controller
     ]
     votes = _signatures(store.notices(opened.batch, "PlanNotice"), lambda n: terms_of(n) == terms_of(plan))
+    # Whoever made the model counts, also where it left since: who is here, a file cannot tell.
     roster = roster_of(history, opened.study) | bitmap_of(one["member"] for one in votes)
+    roster |= 0 if head is None else head.opened.roster
     stated = {(one.stage, one.member): one.inventory for one in purges}
     purged = {member: listed for (stage, member), listed in stated.items() if stage == FINAL}
     stages = (PAIR, FINAL) if replays(plan) else (FINAL,)
@@ -373,6 +378,57 @@ def check(data: bytes, network: Network | None) -> dict[str, Any]:
     return found
 
 
+def compare(data: bytes, history: History) -> None:
+    """Compare a certificate that holds with a copy of the chain: a file alone cannot show that its erasure is there.
+
+    What was not on the chain yet when the certificate was made may have come since; what it says must be there.
+
+    Raises:
+        VerificationFailed: the first thing that it says and this chain does not have.
+    """
+    tree = json.loads(data)
+    batch = Digest.from_hex(tree["erasure"]["batch"])
+    found = history.erasures.get(batch)
+
+    def same(what: str, told: object, chain: object) -> None:
+        if told != chain:
+            raise VerificationFailed(f"certificate: {what} is {told!s:.70}, on the chain {chain!s:.70}")
+
+    if found is None or found.plan is None or found.confirmed is None:
+        state = "no such erasure" if found is None else "one that is not confirmed"
+        raise VerificationFailed(f"certificate: erasure {batch.hex()[:12]}: this copy of the chain has {state}")
+    plan, controller = found.plan, found.opened.controller
+    line = history.studies[found.opened.study].branches[line_of(history, found)]
+    same("the hospital", tree["hospital"]["name"], history.registry.members[controller].name)
+    same("epoch", tree["erasure"]["epoch"], found.epoch)
+    same("extended_to", tree["erasure"]["extended_to"], None if found.extended is None else found.extended.due_at)
+    for name, number in (("excluded", EXCLUDED), ("copy_deleted", COPY_DELETED)):
+        same(name, tree["erasure"][name], found.steps[number].hex() if number in found.steps else None)
+    for name, value in _plan(plan, tree["plan"]["votes"]).items():
+        same(f"{name} of the plan", tree["plan"][name], value)
+    same("branch", tree["branch"], found.confirmed.branch)
+    same("the model before", tree["models"]["before"], line.models[plan.target_height].hex())
+    same("the model after", tree["models"]["after"], found.confirmed.head_model.hex())
+    for one in tree["purges"]:
+        known = found.purges.get((one["stage"], one["member"]))
+        same(f"purge of member {one['member']}", one["inventory"], None if known is None else known.hex())
+    for one in tree["verdicts"]:
+        given = found.verdicts.get(one["member"])
+        same(f"verdict of member {one['member']}", one["confirmed"], None if given is None else given.confirmed)
+    spoke = bitmap_of(found.verdicts) | bitmap_of(member for _, member in found.purges)
+    if left_out := list(members_of(spoke & ~tree["roster"])):
+        raise VerificationFailed(f"certificate: its roster is without members {left_out}, who spoke on the chain")
+    for one in tree["attestations"]:
+        report = found.attested.get((one["level"], one["seat"]))
+        same(f"evidence of seat {one['seat']}", one["evidence"], None if report is None else report.hex())
+    for name, day in tree["dates"].items():
+        same(f"the day of {name}", day, _day(found.times[name]) if name in found.times else None)
+    for one in tree["blocks"]:
+        mark = found.marks.get(one["state"])
+        chain = None if mark is None else (mark.position.block, mark.block_hash.hex())
+        same(f"the block of {one['state']}", (one["number"], one["hash"]), chain)
+
+
 class _Body:
     """The signed part of a certificate on the table; each signature of others is checked on the way."""
 
@@ -403,11 +459,13 @@ class _Body:
         models = top.fields("models")
         before, base, after = models.digest("before"), models.digest("base"), models.digest("after")
         models.done()
+        agreed = self._head(after)
         plan, forks = self._plan(base)
+        if agreed is not None and forks and agreed.height > plan.base_height and agreed.branch != self.branch:
+            top.fault(f"the round is of branch {agreed.branch}, the verdicts are about branch {self.branch}")
         verdicts = self._verdicts(after)
         purges = self._purges()
         attested = self._attestations()
-        self._head(after, plan, forks)
         exceptions = self._exceptions(purges, forks)
         self._claims(plan, verdicts, purges, attested, after)
         dates, blocks = self._dates(), self._blocks()
@@ -469,7 +527,8 @@ class _Body:
             inner.fault(f"{voters.bit_count()} votes of {n} members are no quorum")
         inner.done()
         forks = plan.target_height != plan.base_height
-        if (self.method, self.exact) != (methods.name_of(plan.method), methods.is_exact(plan.method)):
+        names = (methods.name_of(plan.method), *([_NO_REPLAY_EARLIER] if plan.method == methods.NOTHING else []))
+        if self.method not in names or self.exact != methods.is_exact(plan.method):
             kind = "exact" if self.exact else "approximate"
             inner.fault(f"the plan is not of the {kind} method {self.method!r:.60}")
         if forks != (plan.method != methods.NOTHING) or forks != (plan.rounds > 0):
@@ -537,19 +596,21 @@ class _Body:
         self.top.each("attestations", one)
         return found
 
-    def _head(self, after: Digest, plan: Plan, forks: bool) -> None:
+    def _head(self, after: Digest) -> proof.RoundFound | None:
+        """The round that made the model; whoever was on its roster counts among those that had to be asked."""
         if not self.top.has("head"):
             initial = self.terms.initial_model
             if after != initial:
                 self.top.fault("the round that made the model after the erasure is missing")
-            return
+            return None
         inner = self.top.fields("head")
-        agreed = proof.check_result(inner, self.issuers, self.study, self.terms)
+        agreed = proof.check_result(inner, self.issuers, self.study, self.terms).found
         inner.done()
-        if agreed.found.model_root != after:
+        if agreed.model_root != after:
             inner.fault("this round did not make the model after the erasure")
-        if forks and agreed.found.height > plan.base_height and agreed.found.branch != self.branch:
-            inner.fault(f"the round is of branch {agreed.found.branch}, the verdicts are about branch {self.branch}")
+        if missing := list(members_of(agreed.roster & ~self.roster)):
+            inner.fault(f"members {missing} made this model, and the certificate's roster is without them")
+        return agreed
 
     def _exceptions(self, purges: dict[tuple[int, int], Digest], forks: bool) -> dict[str, Any]:
         inner = self.top.fields("exceptions")
@@ -560,9 +621,10 @@ class _Body:
         inner.done()
         stages = (PAIR, FINAL) if forks else (FINAL,)
         silent = [m for m in members_of(self.roster) if any((stage, m) not in purges for stage in stages)]
-        missing = [m for m in silent if m not in named]
-        if missing:
+        if missing := [m for m in silent if m not in named]:
             inner.fault(f"members {missing} did not attest and are not named")
+        if said := [m for m in named if m not in silent]:
+            inner.fault(f"members {said} attested, or were not asked, and are named all the same")
         if any(self.issuers.names.get(index) != name for index, name in named.items()):
             inner.fault("a member is not of the name given")
         return {"members": [{"index": m, "name": n} for m, n in sorted(named.items())], "remains": list(remains)}
@@ -650,8 +712,11 @@ def _check_annex(annex: Fields, network: Network | None, body: _Body) -> dict[st
             shown[name] = inner["rounds"]
             if name == "since" and inner["used"]:
                 annex.fault("a round since the exclusion used the consent")
+    shown["refused_since"] = [
+        one["height"] for one in shown["since"] or [] if one["reason"] == Code.CONSENT.name
+    ]  # another's consent may be meant: the hospital was left out with its whole set
     annex.done()
     return shown
 
 
-__all__ = ["EARLIER", "NOTICE", "SCHEMA", "check", "digest_of", "head_round", "make", "make_annex"]
+__all__ = ["EARLIER", "NOTICE", "SCHEMA", "check", "compare", "digest_of", "head_round", "make", "make_annex"]

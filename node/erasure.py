@@ -21,7 +21,7 @@ Members that can open the sets compute equal plans; nobody takes another's word.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import Final
@@ -34,6 +34,7 @@ from node.history import ErasureHistory, History, RoundHistory
 from node.membership import bitmap_of, faults, members_of, quorum, slack
 from node.messages import PlanNotice
 from node.records import LEVEL_ATTACK_AUDIT, LEVEL_LOCAL_REPLAY, ErasurePlanned, Position
+from node.validity import Code
 
 DUE_S: Final = 30 * 86_400
 """The statutory month, from the moment a request was received."""
@@ -74,6 +75,10 @@ L4_SENTENCE: Final = "The model of this erasure was attacked, and what that foun
 L4_DOES_NOT_SHOW: Final = (
     "What was found, which the report alone says; that a stronger attack would find nothing. Of a single patient no "
     "attack can certify anything."
+)
+_REFUSED: Final = (
+    " That is its word, which the other members do not confirm: they left {hospital} out of rounds {heights} since "
+    "then, because a consent in its set had ended."
 )
 APPROXIMATE_DOES_NOT_SHOW: Final = (
     "That the model is one that training without the records gives, or is near it: an approximate method promises "
@@ -558,6 +563,20 @@ def exclusion_evidence(history: History, study: Digest, consents: tuple[Digest, 
     return keccak256(b"koinon/excluded/1" + b"".join(sorted(parts)))
 
 
+def refused_since(history: History, erasure: ErasureHistory) -> list[int]:
+    """Heights of agreed rounds, opened since the exclusion, whose sum leaves the hospital out for a consent in its set
+    that had ended: of whom, the chain does not say.
+    """
+    if "excluded" not in erasure.marks:
+        return []
+    study, member, since = erasure.opened.study, erasure.opened.controller, erasure.marks["excluded"].position
+    return [
+        one.opened.height
+        for one in history.path(study, history.studies[study].active_branch)
+        if one.position > since and one.final and one.final.result.codes >> 4 * member & 15 == Code.CONSENT
+    ]
+
+
 def excluded_from(history: History, study: Digest, consents: tuple[Digest, ...]) -> int | None:
     """The first height whose round was opened with all of these withdrawn; None while one is not on the chain.
 
@@ -992,6 +1011,7 @@ def sentences(
     attested: Mapping[tuple[int, str], Digest],
     authorised: bool = True,
     names_line: bool = True,
+    refused: Sequence[int] = (),
 ) -> list[Claim]:
     """The claims that this evidence supports, word for word: nothing else is ever printed.
 
@@ -1007,6 +1027,7 @@ def sentences(
         attested: (level, auditor's name) -> hash of the report that the auditor signed for.
         authorised: the hospital said so; where it was removed, the others go on without its word.
         names_line: False for the wording of certificates of an earlier version.
+        refused: from `refused_since`, where the chain is at hand.
     """
     found = []
     if authorised:
@@ -1025,7 +1046,8 @@ def sentences(
         found.append(
             Claim(
                 "L1",
-                f"{start}, {hospital}'s declared data sets contain no entry for this consent.",
+                f"{start}, {hospital}'s declared data sets contain no entry for this consent."
+                + _REFUSED.format(hospital=hospital, heights=", ".join(map(str, refused))) * bool(refused),
                 (("excluded", excluded.hex()),),
                 "That training used only the declared data; past influence; a new consent of the same person; "
                 "other hospitals.",
@@ -1112,6 +1134,7 @@ def claims(
         study_name=study_name,
         first_height=first_height,
         authorised="authorised" in erasure.times,
+        refused=refused_since(history, erasure),
         batch=opened.batch,
         requests_root=opened.requests_root,
         excluded=erasure.steps.get(EXCLUDED),

@@ -9,6 +9,7 @@ no running node imports it.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -23,7 +24,7 @@ from fl_engine.data.readers import read_data_file
 from fl_engine.errors import EngineError
 from fl_engine.models import MODELS, Model
 from fl_engine.models.shards import Shards
-from fl_engine.params import Ints, ParamSpec, decode_model
+from fl_engine.params import Ints, ParamSpec, decode_model, encode_model
 from fl_engine.ring import Grid, dequantise
 from fl_engine.training.probe import ProbedNetwork
 from fl_engine.training.sgd import pin_profile
@@ -31,7 +32,7 @@ from node import hospital
 from node.errors import InputError, NotFound, Refused
 from node.history import History
 from node.hospital import Hospital
-from node.training import MAX_MODEL_BYTES
+from node.training import MAX_MODEL_BYTES, model_root
 from node.vault import Vault
 
 Decoded: TypeAlias = tuple[ParamSpec, Ints]
@@ -143,6 +144,7 @@ def _audit(
 ) -> Audit:
     pin_profile()
     shards, classes = Shards.of_layout(model[0]), _classes(model[0])
+    name = model_root(encode_model(*model)).hex()
     try:
         network = ProbedNetwork(_network_of(shards.network, asked, classes), asked.x.shape[1:], classes)
         weights, *clean = (dequantise(shards.part(ints, shard), grid) for _, ints in (model, *never))
@@ -151,12 +153,13 @@ def _audit(
         view = None if old is None else View.of_models(old, weights)
         evidence = Evidence(network, weights, view, rest, population=population)
         if len(set(asked.patients)) == 1:
-            return audit_patient(evidence, asked, others)
+            return replace(audit_patient(evidence, asked, others), model=name)
         reference = None
         if clean:
             paired = None if old is None else View.of_models(old, clean[0])
             reference = Evidence(network, clean[0], paired, rest, population=population)
-        return audit_cohort(evidence, asked, others, reference=reference, margin=margin)
+        found = audit_cohort(evidence, asked, others, reference=reference, margin=margin)
+        return replace(found, model=name)
     except EngineError as error:
         raise InputError(str(error)) from error
 

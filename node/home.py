@@ -131,6 +131,8 @@ def _seat(where: str, entry: Any) -> Seat:
 
 def parse_network(raw: dict[str, Any], where: str = "network.json") -> Network:
     """Check and type a network description."""
+    if not str(raw.get("schema")).startswith(NETWORK_SCHEMA.partition("/")[0]):
+        raise InputError(f"{where}: schema {raw.get('schema')!r:.60}: no description of a network")
     if raw.get("schema") != NETWORK_SCHEMA:
         raise LocalFault(f"{where}: schema {raw.get('schema')!r}, this koinon reads {NETWORK_SCHEMA}")
     try:

@@ -117,10 +117,14 @@ def numbered(number: int) -> Unlearner | None:
     return next((UNLEARNERS[name] for name, one in NUMBERS.items() if one == number), None)
 
 
+NO_REPLAY: Final = "no replay: in no model of the line that serves"
+"""How `NOTHING` is shown: it was in none ever, or an earlier replay went back to before its first use."""
+
+
 def name_of(number: int) -> str:
     """How a plan's method is shown; `NOTHING` and unknown numbers too."""
     if number == NOTHING:
-        return "no replay: never in an included set"
+        return NO_REPLAY
     found = numbered(number)
     return f"unknown method {number}" if found is None else found.name
 

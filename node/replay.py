@@ -46,7 +46,7 @@ def rounds_of(history: History, erasure: ErasureHistory) -> list[RoundHistory]:
     if plan is None:
         raise NotFound(f"{where} has no plan yet")
     if not replays(plan):
-        raise Refused(f"{where} replayed nothing: the consents were in no included set")
+        raise Refused(f"{where} replayed nothing: no model of the line that serves was made with these consents")
     method = methods.numbered(plan.method)
     if method is None or Claim.L3 not in method.claims:
         raise Refused(f"{where} was by {methods.name_of(plan.method)}: no such method can ever show L3")

@@ -2,8 +2,8 @@
 
 A cohort is compared with a reference that never had the records: area, area of the reference, and the gap between the
 two with its interval. One patient gets a rank among control patients and a p-value, and is never certified: the words
-are in `Verdict` and in `_PATIENT`, and there are no others. What the retained patients are exposed to is told as well,
-because unlearning may raise it.
+are in `Verdict`, `_PATIENT` and `_TOO_FEW`, and there are no others. What the retained patients are exposed to is told
+as well, because unlearning may raise it.
 
 The result is plain data; a badge is its JSON. It holds no score of any patient but the one that was asked about, whose
 badge belongs to that patient and not on a chain.
@@ -11,6 +11,7 @@ badge belongs to that patient and not on a chain.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Final
@@ -36,7 +37,7 @@ from fl_engine.attacks.inference import (
 from fl_engine.attacks.pair import learned
 from fl_engine.errors import PolicyError
 
-SCHEMA: Final = "koinon.audit-badge/1"
+SCHEMA: Final = "koinon.audit-badge/2"
 _DOES_NOT_SHOW: Final = (
     "That nothing is left; what a stronger attack would find; how far two honest trainings lie apart; that the models "
     "are those in use."
@@ -47,6 +48,10 @@ _PATIENT: Final = {
     True: "One of the attacks tells this patient from patients who were never used.",
     False: "None of these attacks told this patient from patients who were never used. That is no certificate.",
 }
+_TOO_FEW: Final = (
+    "These attacks could not have told: among {controls} controls even the first place may be chance. At least "
+    "{needed} would be needed. That is no certificate."
+)
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,8 @@ class Audit:
     """An audit's result.
 
     `kind` is `cohort` or `patient`; `skipped` attack -> what was missing. `retained`: how well the new model's losses
-    tell retained records from controls, and the same of the reference.
+    tell retained records from controls, and the same of the reference. `model`: which one was attacked, as its caller
+    names it (the hash by which a ledger knows it).
     """
 
     kind: str
@@ -85,14 +91,20 @@ class Audit:
     retained: Area | None = None
     retained_reference: Area | None = None
     needed: int = field(default_factory=smallest_cohort)
+    model: str = ""
 
     @property
     def says(self) -> str:
         """The sentence that this audit may be quoted with."""
         if self.kind == "patient":
             # Bonferroni: as many chances as attacks.
-            found = any(one.rank is not None and one.rank.p * len(self.findings) <= ALPHA for one in self.findings)
-            return _PATIENT[found]
+            ranks, chances = [one.rank for one in self.findings if one.rank is not None], len(self.findings)
+            if any(one.p * chances <= ALPHA for one in ranks):
+                return _PATIENT[True]
+            least = 2 * chances / (self.control_patients + 1)
+            if least > ALPHA:
+                return _TOO_FEW.format(controls=self.control_patients, needed=_controls_needed(chances))
+            return _PATIENT[False]
         verdicts = [one.gap.verdict.value for one in self.findings if one.gap is not None]
         if not verdicts:
             return "Areas only: without a reference that never had the records nothing follows from them."
@@ -119,6 +131,11 @@ class Audit:
             other = "" if self.retained_reference is None else f" (reference {_interval(self.retained_reference)})"
             lines.append(f"  retained patients' exposure: AUC {_interval(self.retained)}{other}")
         return "\n".join([*lines, self.says, f"Does not show: {_DOES_NOT_SHOW}"])
+
+
+def _controls_needed(chances: int) -> int:
+    """Fewest controls among whom the first place of one of so many attacks is told from chance, two-sided."""
+    return math.ceil(2 * chances / ALPHA) - 1
 
 
 def audit_cohort(

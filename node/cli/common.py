@@ -25,6 +25,22 @@ LONG_TIMEOUT_S: Final = 3600.0
 HOME = click.Path(path_type=Path, file_okay=False)
 FILE = click.Path(path_type=Path, dir_okay=False)
 
+
+class _Seconds(click.FloatRange):
+    """A while: above zero, at most ten years, and a number."""
+
+    name = "seconds"
+
+    def __init__(self) -> None:
+        super().__init__(min=0, max=10 * 366 * 86_400, min_open=True)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        found = super().convert(value, param, ctx)
+        return self.fail(f"{value!r} is no number of seconds", param, ctx) if found != found else found
+
+
+SECONDS = _Seconds()
+
 ROLES: Final = ("operator", "dpo", "clinician", "researcher", "auditor")  # `node.roles` has the tables; it loads keys
 NOUNS: Final[dict[str, tuple[str, ...]]] = {
     "audit": ("auditor", "dpo", "operator", "researcher"),

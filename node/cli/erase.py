@@ -10,7 +10,7 @@ from typing import Any, Final
 import click
 
 from node.cli import common
-from node.cli.common import FILE, acting_home, home_option, read_file, read_text, subject, subject_options
+from node.cli.common import FILE, SECONDS, acting_home, home_option, read_file, read_text, subject, subject_options
 from node.cli.output import Noun, answer, json_flag, moment, pairs, progress, table
 from node.errors import ExitCode, InputError, NotFound, Refused, TimedOut
 from node.home import open_home, reading_home, write_file
@@ -48,7 +48,7 @@ def erase() -> None:
     help="Unlearning method; see `erase plan`, which names the default.",
 )
 @click.option("--wait", is_flag=True, help="Return when the certificate is ready; steps on stderr.")
-@click.option("--timeout", type=float, help="With --wait: give up after so many seconds (exit code 7).")
+@click.option("--timeout", type=SECONDS, help="With --wait: give up after so many seconds (exit code 7).")
 @json_flag
 def request(
     home: Path,
@@ -557,23 +557,29 @@ def record(home: Path, attestation: Path) -> None:
 @erase.command("verify")
 @click.argument("certificate", type=FILE)
 @click.option("--network", type=FILE, help="network.json: whose signatures to expect.")
+@click.option("--ledger", type=common.HOME, help="A home: its copy of the chain must have what the file says.")
 @json_flag
-def verify(certificate: Path, network: Path | None) -> None:
-    """Check a certificate with nothing but the file: no network, no home.
+def verify(certificate: Path, network: Path | None, ledger: Path | None) -> None:
+    """Check a certificate with nothing but the file: no network, no home. Or compare it with a copy of the chain.
 
     Example: koinon erase verify certificate.json --network network.json
 
     Exit code 3 when anything does not hold. Without --network it checks that the file is consistent and prints the
-    fingerprint of the network it speaks of; who the issuers are is then unchecked.
+    fingerprint of the network it speaks of; who the issuers are is then unchecked. A file cannot show that its erasure
+    is on the chain, or who else is in the study: whoever has a home compares it (--ledger NET/auditor); anybody else
+    asks another hospital for `koinon audit erasure`, by the erasure's id.
     """
-    from node.certificate import check
+    from node.certificate import check, compare
     from node.home import parse_network, read_json
 
     data = read_file(certificate, "certificate", MAX_CERTIFICATE_BYTES)
     if not data.strip():
         raise InputError(f"certificate {certificate}: empty")
     known = None if network is None else parse_network(read_json(network), str(network))
-    found = check(data, known)
+    found = check(data, known if ledger is None or known is not None else common.network_of(ledger))
+    if ledger is not None:
+        compare(data, common.history_of(ledger))
+    found["ledger"] = "unchecked" if ledger is None else "checked"
     shown = {key: value for key, value in found.items() if key != "notice" and not isinstance(value, list | dict)}
     lines = [FIRST_LINE, *pairs(**shown), *_claim_lines(found.get("claims", []))]
     for name, listed in found.get("exceptions", {}).items():
@@ -590,4 +596,27 @@ def verify(certificate: Path, network: Path | None) -> None:
         f"with {one['ledger_address']}"
         for one in found["auditors"]
     ]
+    if found["annex"] is not None:
+        lines += _annex_lines(found["annex"])
+    if ledger is None:
+        lines.append(
+            "ledger unchecked: a file shows neither that its erasure is on the chain nor who else had to be asked"
+        )
     answer(found, lines)
+
+
+def _annex_lines(annex: dict[str, Any]) -> list[str]:
+    """What only the patient's copy has."""
+    rounds = [(name, one) for name in ("first_use", "since") for one in annex[name] or []]
+    return [
+        f"annex: consent {annex['consent_id']}",
+        *(["annex: no first use is shown"] if not annex["first_use"] else []),
+        *table(
+            ("annex", "branch", "round", "finding", "reason"),
+            [(name, one["branch"], one["height"], one["finding"], one["reason"] or "-") for name, one in rounds],
+        ),
+        *(
+            f"round {height}: the others left the hospital out, because a consent in its set had ended"
+            for height in annex["refused_since"]
+        ),
+    ]

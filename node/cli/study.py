@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from node.cli import common, spec
-from node.cli.common import acting_home, home_option, study_option
+from node.cli.common import SECONDS, acting_home, home_option, study_option
 from node.cli.output import Noun, answer, json_flag, moment, progress, table
 from node.errors import InputError, LocalFault, TimedOut
 from node.home import is_network_home, node_homes
@@ -36,7 +36,7 @@ def study() -> None:
 @home_option
 @spec.spec_options
 @click.option("--wait", is_flag=True, help="Return when the study has all its rounds; progress on stderr.")
-@click.option("--timeout", type=float, help="With --wait: give up after so many seconds (exit code 7).")
+@click.option("--timeout", type=SECONDS, help="With --wait: give up after so many seconds (exit code 7).")
 @json_flag
 def create(home: Path, given: spec.Given, wait: bool, timeout: float | None) -> None:
     """Put a study on the chain; every active member is invited.

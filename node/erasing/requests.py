@@ -28,7 +28,7 @@ from node import enrolment, methods
 from node.erasing.books import Books, Surroundings
 from node.erasing.decisions import Decisions
 from node.erasure import DUE_S, is_removed, roster_of
-from node.errors import CallReverted, InputError, LedgerError, NotFound, Refused
+from node.errors import CallReverted, ChainUnreachable, InputError, LedgerError, NotFound, Refused
 from node.history import ErasureHistory
 from node.membership import bitmap_of, members_of
 from node.messages import ErasureNotice, OpeningNotice, PlanNotice, VerdictNotice, WithdrawalNotice
@@ -74,7 +74,10 @@ class Requests:
             `posted` (whether the chain has taken everything) and `receipt` (signed, one for each consent).
         """
         member = self._books.member
-        if not self._books.history.registry.active >> member & 1:
+        registry = self._books.history.registry
+        if member not in registry.members:
+            raise ChainUnreachable("this node is still reading the chain: nothing was done, ask again in a moment")
+        if not registry.active >> member & 1:
             raise Refused(
                 "this hospital is no member any more and can open no erasure: hand the patient's card in at a member "
                 "(koinon consent show --cards, koinon erase request --card there)"

@@ -136,17 +136,38 @@ class Sets:
         self._books.store.set_meta(f"first-use {batch.hex()}", json.dumps(entries))
 
     def first_uses(self, batch: Digest, opening: OpeningNotice, uses: dict[Digest, bool]) -> dict[Digest, RoundHistory]:
-        """Leaf of a batch of ours -> the first agreed round whose set held it; nothing once the proofs are kept."""
+        """Leaf of a batch of ours -> the first agreed round whose set held it; nothing once the proofs are kept.
+
+        Also on a line that an earlier replay took out of service, as far as what shows it is here still.
+        """
         if self._books.store.meta(f"first-use {batch.hex()}"):
             return {}
         erasure, left, found = self._books.erasure(batch), set(opening.leaf_keys), dict[Digest, RoundHistory]()
-        for one in questions(self._books.history, erasure) or []:
+        history, member = self._books.history, erasure.opened.controller
+        line = questions(history, erasure) or []
+        serving = {one.opened.round_id for one in line}
+        agreed = [
+            one
+            for one in history.rounds.values()
+            if one.opened.study == erasure.opened.study and one.final and one.final.result.included >> member & 1
+        ]
+        before = [one for one in agreed if one.opened.round_id not in serving]
+        for one in sorted([*before, *line], key=lambda each: each.position):
             if not left or not uses.get(one.opened.round_id):
                 continue
-            used = left & (proof.leaves_of(self._books.participant, one, erasure.opened.controller) or set())
+            used = left & (proof.leaves_of(self._books.participant, one, member) or set())
+            if one.opened.round_id not in serving:
+                used = {key for key in used if self._is_shown(one, member, key)}
             found |= dict.fromkeys(used, one)
             left -= used
         return found
+
+    def _is_shown(self, one: RoundHistory, member: int, key: Digest) -> bool:
+        try:
+            proof.round_entry(self._books.history, self._books.participant, one, member, key)
+        except NotFound:
+            return False
+        return True
 
     def update(self, one: RoundHistory, member: int) -> UpdatePlain | None:
         """An update that is in a round's sum; None where it cannot be opened here any more."""

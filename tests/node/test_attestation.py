@@ -21,7 +21,10 @@ from tests.fakes.network import Net, SharedTrainer, attested, network, receipt, 
 
 pytestmark = pytest.mark.slow  # whole networks in memory
 
-BADGE = {"schema": "koinon.audit/1", "level": "L4", "says": "could not tell"}
+
+def badge_of(model: Digest, **changed: Any) -> bytes:
+    found = {"level": "L4", "says": "could not tell", "findings": [{"attack": "loss"}], "model": model.hex()}
+    return json.dumps(found | changed).encode()
 
 
 def levels(found: dict[str, Any]) -> list[str]:
@@ -65,7 +68,7 @@ def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, 
 
             await net.until(lambda: batch in node.history.erasures)
             with pytest.raises(Refused, match="not confirmed"):
-                attest(auditor, "L4", json.dumps(BADGE).encode())
+                attest(auditor, "L4", badge_of(Digest(bytes(32))))
             await net.until(lambda: net.certified(batch, 1))
             data = attested(net, batch, 1)
             one = attestation.read(data)
@@ -99,6 +102,16 @@ def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, 
                 await erasing.attested(node, resigned(net, one, level=4, report=b"{"))
             with pytest.raises(VerificationFailed, match="no attack audit"):
                 await erasing.attested(node, resigned(net, one, level=4, report=b"{}"))
+            confirmed = node.history.erasures[batch].confirmed
+            assert confirmed is not None
+            made = confirmed.head_model
+            for report, message in (
+                (badge_of(made, findings=[]), "of no attack"),
+                (badge_of(Digest(b"x" * 32)), "attack on model 787878787878, the erasure made"),
+                (b'{"level": "L4", "findings": [1]}', "attack on model None"),
+            ):
+                with pytest.raises(VerificationFailed, match=message):
+                    await erasing.attested(node, resigned(net, one, level=4, report=report))
             assert not node.history.erasures[batch].attested
 
             # the auditor, twice
@@ -112,7 +125,7 @@ def test_an_auditors_word_becomes_a_claim_and_nobody_elses_does(tmp_path: Path, 
                 await erasing.attested(node, resigned(net, one, report=one.report + b"\n"))
 
             # an attack, whose report stays with whoever made it
-            badge = attest(auditor, "L4", json.dumps(BADGE).encode())
+            badge = attest(auditor, "L4", badge_of(made))
             await erasing.attested(node, badge)
             await net.until(lambda: len(node.history.erasures[batch].attested) == 2)
             consent = next(iter(node.history.withdrawals))

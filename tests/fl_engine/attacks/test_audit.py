@@ -66,6 +66,14 @@ def test_a_patient_is_ranked_and_never_certified(planted: Any) -> None:
         audit_patient(evidence(planted, planted.never[1]), planted.outliers, planted.controls)
 
 
+def test_too_few_controls_could_not_have_told(planted: Any) -> None:
+    one = Candidates(planted.outliers.x[:1], planted.outliers.y[:1], ("one",))
+    few = Candidates(planted.controls.x[:6], planted.controls.y[:6], tuple(f"c{i}" for i in range(6)))
+    found = audit_patient(evidence(planted, planted.never[1]), one, few, attacks=("loss",))
+    assert found.says.startswith("These attacks could not have told: among 6 controls")
+    assert "At least 39" in found.says
+
+
 def test_a_planted_outlier_stands_out_while_remembered(planted: Any) -> None:
     scores = evidence(planted, planted.learned[1])
     shares = []
@@ -111,7 +119,7 @@ def test_the_badge_is_plain_json_without_names_of_patients(planted: Any) -> None
         attacks=("loss",),
     )
     badge = json.loads(json.dumps(found.to_json(), allow_nan=False))
-    assert (badge["schema"], badge["level"], badge["needed"]) == ("koinon.audit-badge/1", "L4", 572)
+    assert (badge["schema"], badge["level"], badge["needed"]) == ("koinon.audit-badge/2", "L4", 572)
     assert badge["findings"][0]["gap"]["verdict"] == "could not tell"
     assert "outlier-" not in json.dumps(badge)
     assert "control-" not in json.dumps(badge)
