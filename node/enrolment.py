@@ -1,6 +1,6 @@
 """From a register of signed forms to grants on the chain, and back from ended consents to withdrawals.
 
-What may live here: the order of acts. What this file does not know: how anything is stored (`node/vault.py`) or sent
+What may live here: the order of acts. What this file does not know: how anything is stored (`node/vault/`) or sent
 (`node/ledger.py`): it returns calls, and whoever sends them may send them again.
 
 Theory of operation. `enrol` mints a consent for every row and puts the new ones, form by form, under one anchor each:

@@ -1,7 +1,7 @@
 """Roles inside one hospital: who may give which order, by keys of their own, and which acts take two of them.
 
 What may live here: the tables, the role keys on disk, orders signed and checked, orders that wait for a second person.
-What this file does not know: what an order does (`node/runner.py`), how a vault is sealed (`node/vault.py`).
+What this file does not know: what an order does (`node/runner.py`), how a vault is sealed (`node/vault/`).
 
 Every role has a key ring in `roles/NAME.json` under a password; the home's `roles.json` holds their public addresses,
 against which the node checks every order: signed over its name, body, this run's door, a nonce and the time, so that a

@@ -124,7 +124,6 @@ HOUSE = (
     Row("node/deployment.py", PURE_NODE + " node.abi node.account node.jsonrpc node.ledger crypto crypto.*", "rlp"),
     Row("node/jsonrpc.py", PURE_NODE + " node.evidence crypto crypto.*", "rlp"),
     Row("node/store.py", PURE_NODE + " node.evidence node.wire crypto crypto.*", "cryptography"),
-    Row("node/vault.py", PURE_NODE + " node.card crypto crypto.*", "cryptography numpy"),
     Row("node/keystore.py", "node node.errors node.home crypto crypto.*", "cryptography"),
     Row("node/abi.py", PURE_NODE + " node.evidence node.refusals crypto crypto.*", "eth_abi eth_utils"),
     Row("node/evidence.py", PURE_NODE + CRYPTO, "rlp trie"),
@@ -156,6 +155,32 @@ HOUSE = (
         "structlog",
         banned=NO_WORLD - {"datetime", "time"},
     ),
+    # --- node: the vault: ciphers in three rooms, the databases in one, the network in none
+    Row(
+        "node/vault/compartment.py",
+        "node.errors",
+        "cryptography",
+        banned=NO_WORLD - {"pathlib", "sqlite3", "threading"},
+    ),
+    Row("node/vault/link.py", "node.errors node.vault.compartment", "cryptography", banned=NO_WORLD - {"threading"}),
+    Row(
+        "node/vault/copies.py",
+        "node.errors node.vault.compartment",
+        "cryptography numpy",
+        banned=NO_WORLD - {"pathlib", "threading"},
+    ),
+    Row(
+        "node/vault/consents.py",
+        PURE_NODE + " node.card node.vault.compartment" + CRYPTO,
+        "",
+        banned=NO_WORLD - {"datetime"},
+    ),
+    Row(
+        "node/vault/*",
+        PURE_NODE + " node.card node.vault.*" + CRYPTO,
+        "numpy",
+        banned=NO_WORLD - {"datetime", "pathlib", "threading", "time"},
+    ),
     # --- node: the joints
     Row("node/audit/*", JOINTS, "cryptography numpy rfc8785"),
     Row("node/cli/* node/__main__.py", JOINTS, "click numpy rfc8785 segno structlog tomli_w trio"),
@@ -166,10 +191,11 @@ ONLY_FROM = {
     "node.cli": "node/cli/* node/__main__.py",
     "node.chain": "node/chain/* node/cli/* node/founding.py node/audit/*",
     "node.erasing": "node/erasing/* node/app.py node/duties.py",
+    "node.vault.*": "node/vault/*",
     "fl_engine.worker": "",
 }
-"""Parts that only the named files import; everyone else asks the node for erasures, and starts the others as a process
-(the training worker: everyone)."""
+"""Parts that only the named files import; everyone else asks the node for erasures, the vault for what is in its rooms,
+and starts the others as a process (the training worker: everyone)."""
 
 NODE_PROCESS = ("node.runner", "node.app", "node.round", "node.transport", "node.ledger", "node.store", "node.vault")
 """Where the walk of rule 4 begins."""
@@ -253,7 +279,7 @@ def violations(path: str, source: str, modules: frozenset[str]) -> Iterator[str]
             if found.name != module_name(path) and not matches(found.name, row.own):
                 yield f"{where}: may not import {found.name} (its row allows: {row.own or 'nothing of ours'})"
             for part, users in ONLY_FROM.items():
-                if (found.name == part or found.name.startswith(part + ".")) and not matches(path, users):
+                if matches(found.name, f"{part} {part}.*") and not matches(path, users):
                     yield f"{where}: only {users or 'its own process'} may import {part}"
         elif top in sys.stdlib_module_names:
             if row.pure and top not in PURE_STDLIB:
@@ -433,6 +459,9 @@ KNOWN = frozenset(
         ("node/erasing/purge.py", "import socket", "may not import socket"),
         ("node/erasing/books.py", "from node.erasing.purge import Purge", "may not import node.erasing"),
         ("node/runner.py", "from node.erasing.purge import Purge", "only node/erasing/*"),
+        ("node/desk.py", "from node.vault.link import Link", "only node/vault/*"),
+        ("node/vault/vault.py", "from cryptography.exceptions import InvalidTag", "may not import cryptography"),
+        ("node/vault/link.py", "from node.vault.copies import Copies", "may not import node.vault.copies"),
         ("node/anything/new.py", "import sqlalchemy", "may not import sqlalchemy"),
         ("crypto/digest.py", "from fl_engine import params", "may not import fl_engine.params"),
         ("crypto/digest.py", "from node.round import handle", "may not import node.round"),

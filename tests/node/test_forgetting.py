@@ -157,7 +157,7 @@ def secrets_of(vault: Vault, patient: str) -> dict[str, bytes]:
     consent = vault._use.get("consent", found)
     assert consent is not None
     link = vault._linked_consent("test", found)
-    copy = vault._research.get("patient", consent["pseudonym"].encode())
+    copy = vault._copies._research.get("patient", consent["pseudonym"].encode())
     assert copy is not None
     hashed = ("leaf_secret", "value_salt", "request_salt", "leaf_key", "request_erasure")
     return {

@@ -38,7 +38,7 @@ def canaries(net: Net, node: WatchedNode) -> dict[str, str]:
     found[keystore.at_rest_key(ring).hex()] = "at-rest key"
     if vault is None:
         return found
-    for pseudonym, _ in vault._owners.values():
+    for pseudonym, _ in vault._copies._owners.values():
         found[pseudonym] = "pseudonym"
     for patient in vault.patient_ids():
         found[patient] = "patient"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import contextvars
 import dataclasses
+import hmac
 import inspect
 import json
 import re
@@ -23,12 +24,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from crypto.digest import Digest
 from crypto.keys import KeyRing
 from node import enrolment, keystore, roles, runner
-from node import vault as vault_module
 from node.errors import InputError, LocalFault, NotFound, Refused
 from node.home import Home, create_home
 from node.roles import ORDERS, ROLES, TWO_PERSONS, Authority, Gate, Pending, Signer
 from node.store import Store
 from node.vault import Vault
+from node.vault.consents import origin_of
+from node.vault.link import Link
 from tests.node.consent_kit import AT_REST, CANARY, NOW, SIGNED, TODAY, World, dataset
 
 DOOR = "the token of a running node"
@@ -247,7 +249,7 @@ LINK_ACTS: dict[str, Callable[[Vault, Digest], object]] = {
     "import_dataset": lambda v, c: v.import_dataset(dataset(first="newcomer")),
     "mint": lambda v, c: v.mint(
         CANARY,
-        origin=vault_module._origin(v._consent(c)),
+        origin=origin_of(v._consent(c)),
         form_id=Digest(b"\x01" * 32),
         document=b"paper",
         signed_on=SIGNED,
@@ -268,11 +270,11 @@ def test_the_node_by_itself_is_refused_whatever_leads_to_a_person(locked: Locked
 
 def test_no_key_that_the_node_has_opens_a_row_of_link(locked: Locked) -> None:
     """Not by asking the vault: by hand, with the at-rest key and everything the key file holds."""
-    shares = [key for keys in locked.vault._keys.keys.values() for key in keys.values()]
+    shares = [key for keys in locked.vault._link._keys.keys.values() for key in keys.values()]
     locked.vault.close()
     known = [AT_REST, *shares]
-    known += [vault_module.hmac.digest(key, label, "sha256") for key in known for label in (b"koinon/vault/seal/1",)]
-    known += [vault_module.hmac.digest(a, b"koinon/vault/officer/1link" + b, "sha256") for a in known for b in known]
+    known += [hmac.digest(key, label, "sha256") for key in known for label in (b"koinon/vault/seal/1",)]
+    known += [hmac.digest(a, b"koinon/vault/officer/1link" + b, "sha256") for a in known for b in known]
     with sqlite3.connect(locked.world.path / "link.db") as db:
         rows = db.execute("SELECT tag, kind, body FROM sealed").fetchall()
     assert len(rows) == 12, "six patients and six consents"
@@ -282,7 +284,7 @@ def test_no_key_that_the_node_has_opens_a_row_of_link(locked: Locked) -> None:
             with pytest.raises(InvalidTag):
                 AESGCM(key).decrypt(body[:12], body[12:], label)
     for key in known:  # nor is a patient's row found by hashing a guess of the name
-        guess = vault_module.hmac.digest(key, b"patient\0" + CANARY.encode(), "sha256")
+        guess = hmac.digest(key, b"patient\0" + CANARY.encode(), "sha256")
         assert guess not in [tag for tag, _, _ in rows]
 
 
@@ -295,7 +297,7 @@ def test_no_other_key_is_taken_for_the_officers(locked: Locked) -> None:
 
 def test_what_the_node_can_open_names_no_patient(locked: Locked) -> None:
     vault = locked.vault
-    for part in (vault._use, vault._research, vault._archive):
+    for part in (vault._use, vault._copies._research, vault._archive):
         for kind in ("person", "consent", "patient", "anchor", "meta", "decision"):
             text = json.dumps(part.all(kind))
             assert CANARY not in text
@@ -346,11 +348,11 @@ def test_a_link_destroyed_unattended_is_gone_from_the_file_and_its_key_with_the_
     assert len(gone) == 2, "the consent and its patient"
     for data in files(path).values():
         assert not any(body[12:60] in data or tag in data for tag, body in gone.items())
-    assert vault._link.owed
+    assert vault._link._part.owed
     with locked.unlocked():
         pass
     assert [act for act, _ in locked.told] == ["rekey"]
-    assert not vault._link.owed
+    assert not vault._link._part.owed
     vault.close()
     shutil.copy(tmp_path / "backup" / "link.db", path / "link.db")
     with pytest.raises(LocalFault, match="do not belong together"):
@@ -375,14 +377,14 @@ def test_a_new_officers_key_ends_the_old_one_and_keeps_what_was_suppressed_and_a
     new, vault, path = OFFICER[::-1], locked.vault, locked.world.path
     vault.suppress_consent(locked.consents[1])
     vault.archive(locked.consents[1], study_name="nuclei", decision="refused")
-    before = dict(vault._keys.keys["link"])
+    before = dict(vault._link._keys.keys["link"])
     with locked.unlocked():
         vault.admit_officer(new)
         for key in (OFFICER, new):  # a crash here: both open
             with vault.unlocked(key, locked.tell):
                 assert vault.find(CANARY)
         vault.keep_officer(new)
-    assert vault._keys.keys["link"] != before, "LINK is under a fresh share"
+    assert vault._link._keys.keys["link"] != before, "LINK is under a fresh share"
     for _ in range(2):
         with pytest.raises(Refused, match="not the key"), vault.unlocked(OFFICER, locked.tell):
             pass
@@ -447,13 +449,13 @@ def test_every_use_of_link_is_told_before_it_happens_and_none_without(locked: Lo
         pass
 
     opened: list[int] = []
-    unlock = locked.vault._link.unlock
+    unlock = locked.vault._link._part.unlock
 
     def watched(officer: bytes) -> None:
         opened.append(len(locked.told))
         unlock(officer)
 
-    locked.vault._link.unlock = watched  # type: ignore[method-assign]
+    locked.vault._link._part.unlock = watched  # type: ignore[method-assign]
 
     def refuses(act: str, consents: tuple[str, ...]) -> None:
         raise NotKept
@@ -478,18 +480,18 @@ def test_a_look_up_by_patient_is_told_with_the_consents_it_found_before_it_answe
 
 
 def test_there_is_one_way_to_link_in_the_source() -> None:
-    """LINK's compartment is named by five functions of the vault, and unlocked by one, after it has told."""
-    tree = ast.parse(inspect.getsource(vault_module))
+    """LINK's compartment is named by five functions of its room, and unlocked by one of all, after it has told."""
     users, unlockers = set(), set()
-    for function in (one for one in ast.walk(tree) if isinstance(one, ast.FunctionDef)):
-        for one in ast.walk(function):
-            if isinstance(one, ast.Attribute) and one.attr == "_link":
-                users.add(function.name)
-            if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "unlock":
-                unlockers.add(function.name)
-    assert users == {"__init__", "close", "unlocked", "_linked", "_finish"}
-    assert unlockers == {"_linked"}
-    source = inspect.getsource(Vault._linked)
+    for path in Path(inspect.getfile(Link)).parent.glob("*.py"):
+        for function in (one for one in ast.walk(ast.parse(path.read_text())) if isinstance(one, ast.FunctionDef)):
+            for one in ast.walk(function):
+                if isinstance(one, ast.Attribute) and one.attr == "_part":
+                    users.add((path.stem, function.name))
+                if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "unlock":
+                    unlockers.add((path.stem, function.name))
+    assert users == {("link", name) for name in ("__init__", "close", "keep_slots", "unlocked", "opened")}
+    assert unlockers == {("link", "opened")}
+    source = inspect.getsource(Link.opened)
     assert source.index("access.tell(act, consents)") < source.index(".unlock(")
 
 

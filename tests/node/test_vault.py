@@ -20,14 +20,13 @@ import pytest
 from crypto.commitments import binding, consent_id, leaf_key, request_id
 from crypto.digest import Digest
 from crypto.merkle import requests_root
-from node import vault as vault_module
 from node.card import withdrawal_notice
 from node.consent import last_deadline
 from node.enrolment import withdraw_calls
 from node.errors import InputError, LocalError, LocalFault, NotFound, Refused
 from node.history import History
 from node.records import ZERO, ErasureOpened, ErasureStepped, Logged, Position
-from node.vault import Vault
+from node.vault import Vault, compartment, copies
 from tests.node.consent_kit import (
     AT_REST,
     CANARY,
@@ -434,7 +433,7 @@ class Announced:
 )
 def test_a_key_that_changes_meanwhile_is_the_key_that_is_used(world: World, access: Callable[[Any], object]) -> None:
     """Whoever waits for the compartment while it is re-encrypted finds its rows, and leaves none under the old key."""
-    part: Any = world.vault._research
+    part: Any = world.vault._copies._research
     lock = part._lock = Announced()
     with ThreadPoolExecutor(1) as pool:
         with lock:
@@ -474,7 +473,7 @@ def test_a_crash_at_any_write_of_the_keys_loses_nothing(
     """Deleting writes the key file before and after each re-encryption; die instead of the n-th time."""
     one = world.enrol()[0]
     kept = world.vault.leaves(world.study)[1:]
-    real, count = vault_module._overwrite, 0
+    real, count = compartment._overwrite, 0
 
     def dying(path: Path, data: bytes) -> None:
         nonlocal count
@@ -484,7 +483,7 @@ def test_a_crash_at_any_write_of_the_keys_loses_nothing(
         real(path, data)
 
     with monkeypatch.context() as patch:
-        patch.setattr(vault_module, "_overwrite", dying)
+        patch.setattr(compartment, "_overwrite", dying)
         with pytest.raises(Crash):
             world.vault.destroy_link(one)
     vault = Vault.open(world.path, AT_REST)
@@ -503,7 +502,7 @@ def test_a_deletion_that_died_half_way_is_finished_when_the_vault_is_opened(
         raise Crash
 
     with monkeypatch.context() as patch:
-        patch.setattr(vault_module, "_shred", dying)
+        patch.setattr(copies, "shred", dying)
         with pytest.raises(Crash):
             world.vault.delete_copy(one)
     assert len(files(world.path / "data")) == 6
