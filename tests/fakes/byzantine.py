@@ -361,7 +361,7 @@ class KeepsWithdrawn(Participant):
 
 def keeps_copies(node: Any) -> None:
     """Arms a node so that no withdrawal takes a copy from its vault."""
-    node.participant.vault.delete_copy = lambda *consents: None
+    node.participant.vault.delete_copy = lambda *consents: 0
 
 
 class WrongVote(Participant):

@@ -26,7 +26,7 @@ from node import certificate, document, methods
 from node.consent import Leaf
 from node.erasing import SETS_LOST
 from node.erasing.plans import Plans
-from node.erasure import CHOICE_S, DELIVERY_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, state_of
+from node.erasure import CHOICE_S, DELIVERY_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, refused_since, state_of
 from node.errors import ChainUnreachable, InputError, NotFound, OutcomeUnknown, Refused, VerificationFailed
 from node.history import ErasureHistory
 from node.membership import LAST_CHANCES
@@ -46,6 +46,7 @@ from node.records import (
 from node.retention import DAY_S
 from node.simulate import Replay, roots, simulation
 from node.study import Study, parse_sections
+from tests.fakes import byzantine
 from tests.fakes.network import Net, SharedTrainer, WatchedNode, dataset, network, receipt, spec
 from tests.node.test_forgetting import has_forms, is_anchored
 
@@ -646,10 +647,87 @@ async def test_two_hospitals_take_turns_and_a_chain_that_is_away_delays_no_stop(
         for member, key in keys.items():
             for node in net.nodes.values():
                 assert not any(used_in(node, member, key).values())
+        by = set()
         for node, asked in ((one, first), (two, second)):
             paper = await receipt(node, Digest.from_hex(asked["consents"][0]))
-            certificate.check(document.write(paper), net.network)
+            checked = certificate.check(document.write(paper), net.network)
+            used = [(one["branch"], one["height"], one["finding"]) for one in checked["annex"]["first_use"]]
+            assert used == [(0, 1, "present")], "on the line that was replaced, whichever replay did that"
+            by.add(checked["method"])
             await reach(net, asked["erasure"], "closed", at=node.participant.me or 0)
+        assert by == {"rollback", "no replay: in no model of the line that serves"}
+
+
+async def test_a_certificate_is_compared_with_the_chain_and_its_roster_with_who_made_the_model(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    """What a file cannot show: a hospital signs whatever it likes about a batch, and its accomplices with it."""
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node, ring = net.nodes[1], net.seatings[1].ring
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        await ready(net, asked["erasure"])
+        paper = await receipt(node, Digest.from_hex(asked["consents"][0]))
+        data, history = document.write(paper), net.nodes[2].history
+        certificate.check(data, net.network)
+        certificate.compare(data, history)
+
+        def resigned(**changed: Any) -> bytes:
+            made: dict[str, Any] = json.loads(json.dumps(paper)) | changed
+            statement = Certificate(1, certificate.digest_of(made))
+            domain = net.network.contracts.domains.of(statement)
+            return document.write(made | {"signature": sign(statement, domain, ring.ledger).hex()})
+
+        with pytest.raises(VerificationFailed, match=r"members \[0, 3\] made this model"):
+            certificate.check(resigned(roster=0b0110), net.network)
+        attests = {"members": [{"index": 2, "name": "member-3"}], "remains": paper["exceptions"]["remains"]}
+        with pytest.raises(VerificationFailed, match=r"members \[2\] attested"):
+            certificate.check(resigned(exceptions=attests), net.network)
+
+        erasure, plan, models = paper["erasure"], paper["plan"], paper["models"]
+        block = paper["blocks"][0]
+        for change, message in (
+            ({"erasure": erasure | {"batch": "11" * 32}}, "no such erasure"),
+            ({"erasure": erasure | {"epoch": 9}}, "epoch is 9, on the chain 1"),
+            ({"erasure": erasure | {"extended_to": erasure["due_at"] + 1}}, "extended_to is"),
+            ({"erasure": erasure | {"excluded": "22" * 32}}, "excluded is 2222"),
+            ({"hospital": {"index": 1, "name": "another"}}, "the hospital is another"),
+            ({"plan": plan | {"target_height": 2}}, "target_height of the plan is 2, on the chain 1"),
+            ({"branch": 7}, "branch is 7, on the chain 1"),
+            ({"models": models | {"before": "33" * 32}}, "the model before is 3333"),
+            ({"models": models | {"after": "33" * 32}}, "the model after is 3333"),
+            ({"purges": [paper["purges"][0] | {"inventory": "44" * 32}]}, "purge of member 0 is 4444"),
+            ({"verdicts": [paper["verdicts"][0] | {"confirmed": False}]}, "verdict of member 0 is False"),
+            ({"roster": 0b0110}, r"its roster is without members \[0, 3\]"),
+            ({"dates": paper["dates"] | {"planned": "1999-01-01"}}, "the day of planned is 1999-01-01"),
+            (
+                {"dates": paper["dates"] | {"invented": "1999-01-01"}},
+                "the day of invented is 1999-01-01, on the chain None",
+            ),
+            ({"blocks": [block | {"number": 999}]}, f"the block of {block['state']} is"),
+            ({"attestations": [{"level": 4, "seat": 0, "evidence": "55" * 32}]}, "evidence of seat 0 is 5555"),
+        ):
+            with pytest.raises(VerificationFailed, match=message):
+                certificate.compare(resigned(**change), history)
+
+
+async def test_a_hospital_whose_sets_keep_what_was_erased_is_said_to_be_refused(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    makers, arms = {1: byzantine.KeepsWithdrawn}, {1: byzantine.keeps_copies}
+    async with network(tmp_path, trainer, 4, makers=makers, arms=arms) as net:
+        study = await net.play(spec(rounds=1))
+        node, other = net.nodes[1], net.nodes[2]
+        leaf = leaf_of(node, study, "patient-1-0")
+        asked = await node.erasing.request(node, consent=leaf.consent_id)
+        await ready(net, asked["erasure"])
+        batch = Digest.from_hex(asked["erasure"])
+        assert refused_since(other.history, other.history.erasures[batch]) == [1]
+        (word,) = [one for one in other.erasing.status(batch, other.now)["claims"] if one["level"] == "L1"]
+        assert "they left member-2 out of rounds 1 since then" in word["sentence"]
+        paper = await receipt(node, leaf.consent_id)
+        checked = certificate.check(document.write(paper), net.network)
+        assert checked["annex"]["refused_since"] == [1]
 
 
 @pytest.mark.parametrize("method", ["rollback", "federaser"])
