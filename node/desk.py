@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -255,7 +256,9 @@ class Desk:
         await self._post_grants(node, study)
         return result
 
-    def _enrol(self, study: Digest, register: bytes | None, everyone: bool, now: int) -> dict[str, Any]:
+    def _enrol(
+        self, study: Digest, register: bytes | None, everyone: bool, now: int, *, unattended: bool = False
+    ) -> dict[str, Any]:
         self._node.hear_withdrawals()
         spec = self._node.study(study).study
         names = [form["name"] for form in spec.forms]
@@ -267,9 +270,14 @@ class Desk:
         else:
             raise InputError("name a register of signed forms (--register CSV), or --all in a synthetic home")
         daily = not self.network.synthetic
-        done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now, daily=daily)
+        done = enrolment.enrol(self.vault, rows, spec, self.origin(study), now=now, daily=daily, unattended=unattended)
         self._log_enrolment(done, study, now)
-        if done.refused and not done.minted:
+        if unattended and done.refused:
+            lines = [one.line for one in done.refused]
+            log.warning(
+                "not enrolled, for a person to look at", study=study.hex()[:12], lines=lines[:20], rows=len(lines)
+            )
+        elif done.refused and not done.minted:
             raise Refused(
                 f"{len(done.refused)} rows refused; the first, line {done.refused[0].line}: {done.refused[0].why}"
             )
@@ -674,11 +682,13 @@ class Desk:
             await self.join(node, study)
 
     def _enrol_unattended(self, study: Digest, register: bytes | None, now: int) -> None:
+        # Without a register the patients are invented, and so is what they signed today.
+        enrol = partial(self._enrol, study, register, register is None, now, unattended=register is not None)
         if self._officer is None or not self.vault.needs_officer:
-            self._enrol(study, register, register is None, now)
+            enrol()
             return
         with self.vault.unlocked(self._officer(), roles.witness(self._node.store, "dpo", "unattended enrolment")):
-            self._enrol(study, register, register is None, now)
+            enrol()
 
     async def _work_withdrawals(self, node: Node) -> None:
         await node.core(self._node.hear_withdrawals)

@@ -138,11 +138,12 @@ def enrol(
     now: int,
     single: bool = False,
     daily: bool = False,
+    unattended: bool = False,
 ) -> Enrolment:
     """Mint what the register covers and keep how it will reach the chain; all of it or nothing.
 
     `now` is chain time. `single`: stored grants instead of anchors, for tests and small networks; they show on the
-    chain how many consents there are and when each was given. `daily`: see `place_due`.
+    chain how many consents there are and when each was given. `daily`: see `place_due`. `unattended`: see `Vault.mint`.
     Of a patient's rows the one signed last counts. Idempotent: rows that were enrolled before are `known`.
 
     Raises:
@@ -188,6 +189,7 @@ def enrol(
                     usable_from=_usable_from(row, form),
                     authority=row.authority,
                     review_on=row.review_on.isoformat() if row.review_on else "",
+                    unattended=unattended,
                 )
             except NotFound:
                 absent.append(row.line)

@@ -341,7 +341,7 @@ def _read_one(resource: dict[str, Any], line: int, where: str, forms: Forms, tod
     r4 = version == "R4B"
     status = resource["status"]
     says, why = _judge(resource, version, today)
-    mark = ENDS.get(status, "withdrawn" if says is Says.DENY else "")
+    mark = ENDS.get(status, "withdrawn") if says in (Says.END, Says.DENY) else ""
     dated = "dateTime" if r4 else "date"
     signed = resource.get(dated)
     if not isinstance(signed, str) or len(signed) < 10:
@@ -517,8 +517,9 @@ def _check_coding(coding: dict[str, Any], element: str, path: str) -> None:
 def _judge(resource: dict[str, Any], version: Version, today: datetime.date | None) -> tuple[Says, str]:
     """What a well-formed resource says, and why it does not grant. Without `today` no period has ended."""
     status = resource["status"]
+    elsewhere = "" if _consent(resource) else _not_research(resource, version)
     if status in ENDS:
-        return Says.END, f"status: {status}"
+        return (Says.NOTHING, f"status: {status}; {elsewhere}") if elsewhere else (Says.END, f"status: {status}")
     if status != "active":
         return Says.NOTHING, f"status: {status}"
     provisions = list(_provisions(resource, version))
@@ -532,7 +533,7 @@ def _judge(resource: dict[str, Any], version: Version, today: datetime.date | No
     else:
         decision, at, rule, period_at = resource["decision"], "decision", resource, "period"
     if decision == "deny":
-        return Says.DENY, f"{at}: deny"
+        return (Says.NOTHING, f"{at}: deny; {elsewhere}") if elsewhere else (Says.DENY, f"{at}: deny")
     for path, one, depth in provisions:
         if depth and (version == "R5" or one["type"] == "deny") and _concerns_research(one):
             return Says.DENY, f"{path}: an exception that koinon cannot keep apart from research"
@@ -543,7 +544,12 @@ def _judge(resource: dict[str, Any], version: Version, today: datetime.date | No
         return Says.NOTHING, f"{period_at}.end: has passed"
     if now and start > now[: len(start)]:
         return Says.NOTHING, f"{period_at}.start: has not come"
-    return _research(resource, version, rule)
+    if elsewhere:
+        return Says.NOTHING, elsewhere
+    actions = {(one.get("system"), one.get("code")) for concept in rule.get("action", []) for one in _codings(concept)}
+    if version == "R4B" and actions and (ACTION_SYSTEM, "use") not in actions:
+        return Says.NOTHING, "provision.action: does not permit use"
+    return Says.GRANT, ""
 
 
 def _until(resource: dict[str, Any], version: Version) -> str:
@@ -559,25 +565,26 @@ def _concerns_research(exception: dict[str, Any]) -> bool:
     )
 
 
-def _research(resource: dict[str, Any], version: Version, rule: dict[str, Any]) -> tuple[Says, str]:
-    categories = [
-        (one.get("system"), one.get("code")) for concept in resource.get("category", []) for one in _codings(concept)
-    ]
+def _not_research(resource: dict[str, Any], version: Version) -> str:
+    """Why a resource is about something else than research; empty where it may be about research.
+
+    Nothing follows from such a one: an opt-out of an exchange, or a directive about care, ends no consent to research.
+    """
     if version == "R4B":
+        rule = resource.get("provision") or {}
         scopes = {(one.get("system"), one.get("code")) for one in _codings(resource["scope"])}
         purposes = [(one.get("system"), one.get("code")) for one in rule.get("purpose", [])]
         if purposes and not any(at == REASON_SYSTEM and code in RESEARCH_PURPOSES for at, code in purposes):
-            return Says.NOTHING, "provision.purpose: not research (of v3-ActReason)"
+            return "provision.purpose: not research (of v3-ActReason)"
         if not purposes and (SCOPE_SYSTEM, "research") not in scopes:
-            return Says.NOTHING, "scope: not research (of consentscope), and no purpose says so"
-        actions = {
-            (one.get("system"), one.get("code")) for concept in rule.get("action", []) for one in _codings(concept)
-        }
-        if actions and (ACTION_SYSTEM, "use") not in actions:
-            return Says.NOTHING, "provision.action: does not permit use"
-    elif categories and not any(one in RESEARCH_CATEGORIES or one[0] not in BINDINGS for one in categories):
-        return Says.NOTHING, "category: not research"
-    return Says.GRANT, ""
+            return "scope: not research (of consentscope), and no purpose says so"
+        return ""
+    categories = [
+        (one.get("system"), one.get("code")) for concept in resource.get("category", []) for one in _codings(concept)
+    ]
+    if categories and not any(one in RESEARCH_CATEGORIES or one[0] not in BINDINGS for one in categories):
+        return "category: not research"
+    return ""
 
 
 def _patient(reference: Any, where: str) -> str:

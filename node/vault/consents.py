@@ -139,6 +139,20 @@ def already(mine: list[dict[str, Any]], refused: str, form_id: Digest, signed_on
     return None
 
 
+def left_to_people(everywhere: list[dict[str, Any]], signed_on: datetime.date) -> None:
+    """Raise `Refused` where the patient ended a consent, to whatever study, on or after the day of this signature.
+
+    Consents are to one study each, so a person may still enrol them; a node by itself does not know what was meant.
+    """
+    for old in everywhere:
+        ended = datetime.datetime.fromtimestamp(old["marked_at"], datetime.UTC).date()
+        if old["mark"] == "withdrawn" and signed_on <= ended:
+            raise Refused(
+                f"this patient ended a consent to another study on {ended}, and the form was signed on {signed_on}: "
+                "whether it still stands for this study, a person decides (koinon consent grant)"
+            )
+
+
 def new_consent(pseudonym: str, origin: Origin, form_id: Digest, document: bytes) -> tuple[dict[str, Any], Digest]:
     """The row of a consent under fresh secrets, and the salt of its document, which LINK keeps."""
     key = LedgerKey.generate()

@@ -280,6 +280,7 @@ class Vault:
         usable_from: int = 0,
         authority: str = "",
         review_on: str = "",
+        unattended: bool = False,
     ) -> Minted:
         """Make a consent: three secrets, a holder key, both statements of the card signed, the key forgotten.
 
@@ -287,12 +288,13 @@ class Vault:
         consent signed before is marked superseded; one signed later stays, and what it superseded is not made again.
         `document` is the signed form as registered, kept sealed; `now` is chain time; `usable_from` (unix seconds) the
         end of a notice period. `authority` and `review_on` (YYYY-MM-DD) are those of a representative who signed; they
-        stay here. LINK.
+        stay here. `unattended`: no person looks at it. LINK.
 
         Raises:
             NotFound: no such patient here.
             Refused: the patient is suppressed, or ended a consent in this study, refused this form, or signed another
-                one of it, on or (but for the last) after the day of this signature.
+                one of it, on or (but for the last) after the day of this signature; unattended, also where a consent to
+                another study ended so.
         """
         with self._lock, self._link.opened("enrol") as link, self._use.transaction(), link.transaction():
             if self.is_suppressed(patient_id, origin.study, now):
@@ -300,12 +302,14 @@ class Vault:
             patient = self._person_of(link, patient_id)
             if patient is None:
                 raise NotFound("this patient has no records in the vault")
-            mine = [self._consent(bytes.fromhex(one)) for one in patient["consents"]]
-            mine = [one for one in mine if one["study"] == origin.study.hex()]
+            everywhere = [self._consent(bytes.fromhex(one)) for one in patient["consents"]]
+            mine = [one for one in everywhere if one["study"] == origin.study.hex()]
             refused = patient.get("refused", {}).get(consents.refusal(origin.study, form_id), "")
             there = consents.already(mine, refused, form_id, signed_on)
             if there is not None:
                 return Minted(there, fresh=False)
+            if unattended:
+                consents.left_to_people(everywhere, signed_on)
             if not patient["copy"]:
                 raise NotFound("the records of this patient were deleted here; import them again")
             superseded = tuple(Digest.from_hex(one["consent_id"]) for one in mine if one["mark"] == "")

@@ -60,6 +60,19 @@ def anchors(world: World) -> list[Anchoring]:
     return [one for one in calls if isinstance(one, Anchoring)]
 
 
+def test_unattended_a_patient_who_ended_a_consent_to_another_study_is_left_to_people(world: World) -> None:
+    ended = world.enrol(CANARY)[0]
+    world.vault.note_withdrawal(ended, at=NOW)
+    another = dataclasses.replace(world.origin, study=Digest(b"\x77" * 32))
+    rows = register(world.vault.patient_ids())
+    done = enrol(world.vault, rows, world.spec, another, now=NOW, unattended=True)
+    (refused,) = done.refused
+    assert "to another study on 2027-01-15, and the form was signed on" in refused.why
+    assert CANARY not in refused.why
+    assert len(done.minted) == len(world.vault.patient_ids()) - 1
+    assert len(enrol(world.vault, register((CANARY,)), world.spec, another, now=NOW).minted) == 1, "a person decided"
+
+
 def test_a_register_becomes_one_padded_anchor_a_form(world: World) -> None:
     patients = world.vault.patient_ids()
     rows = register(patients[:4]) + register(patients[4:], form="second")

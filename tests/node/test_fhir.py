@@ -79,6 +79,19 @@ def r5(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+OURS = [{"system": "urn:koinon:consent", "value": "ab" * 32}]
+
+
+def not_research(base: Callable[..., dict[str, Any]], status: str = "active", decision: str = "") -> dict[str, Any]:
+    """An opt-out of an exchange, or a consent to treatment that has ended."""
+    if base is r4:
+        found = changed("provision.purpose.0.code", "TREAT")
+        found["provision"] |= {"type": decision or "permit"}
+    else:
+        found = changed("category.0.coding.0.code", "treatment", r5) | {"decision": decision or "permit"}
+    return found | {"status": status}
+
+
 def one(resource: Any, forms: Forms = FORM) -> Any:
     (found,) = read(json.dumps(resource).encode(), "consents.json", forms, today=TODAY)
     return found
@@ -256,6 +269,12 @@ def test_the_day_of_a_signature_is_in_utc() -> None:
             "",
         ),
         (changed("category.0.coding.0.code", "treatment", r5), Says.NOTHING, "category: not research", ""),
+        # What is not about research grants nothing and ends nothing.
+        (not_research(r4, decision="deny"), Says.NOTHING, "deny; provision.purpose: not research", ""),
+        (not_research(r4, status="inactive"), Says.NOTHING, "inactive; provision.purpose: not research", ""),
+        (not_research(r5, decision="deny"), Says.NOTHING, "deny; category: not research", ""),
+        (not_research(r5, status="inactive"), Says.NOTHING, "inactive; category: not research", ""),
+        (not_research(r4, status="inactive") | {"identifier": OURS}, Says.END, "status: inactive", "withdrawn"),
         # A withdrawal needs neither a decision nor somebody who agreed.
         (changed("decision", None, r5) | {"status": "inactive"}, Says.END, "status: inactive", "withdrawn"),
         (r4(status="inactive", performer=[{"reference": "Practitioner/1"}]), Says.END, "status: inactive", "withdrawn"),
