@@ -401,7 +401,7 @@ def compare(data: bytes, history: History) -> None:
     line = history.studies[found.opened.study].branches[line_of(history, found)]
     same("the hospital", tree["hospital"]["name"], history.registry.members[controller].name)
     same("epoch", tree["erasure"]["epoch"], found.epoch)
-    same("extended_to", tree["erasure"]["extended_to"], None if found.extended is None else found.extended.due_at)
+    same("extended_to", tree["erasure"].get("extended_to"), None if found.extended is None else found.extended.due_at)
     for name, number in (("excluded", EXCLUDED), ("copy_deleted", COPY_DELETED)):
         same(name, tree["erasure"][name], found.steps[number].hex() if number in found.steps else None)
     for name, value in _plan(plan, tree["plan"]["votes"]).items():
@@ -422,7 +422,9 @@ def compare(data: bytes, history: History) -> None:
         report = found.attested.get((one["level"], one["seat"]))
         same(f"evidence of seat {one['seat']}", one["evidence"], None if report is None else report.hex())
     for name, day in tree["dates"].items():
-        same(f"the day of {name}", day, _day(found.times[name]) if name in found.times else None)
+        # Of what several members do, the last so far is named: more may have come since.
+        days = None if name not in found.times else (_day(found.marks[name].timestamp), _day(found.times[name]))
+        same(f"the day of {name}", day, days if days is None else min(max(day, days[0]), days[1]))
     for one in tree["blocks"]:
         mark = found.marks.get(one["state"])
         chain = None if mark is None else (mark.position.block, mark.block_hash.hex())
