@@ -1416,6 +1416,21 @@ async def test_a_certificate_holds_across_rotations_and_refuses_the_keys_before_
             certificate.check(forged(new[2], old[1]), net.network)
 
 
+async def test_a_request_while_the_chain_is_still_read_is_told_so(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        await net.kill(1)
+        net.hold = True
+        node = await net.start(1)
+        assert not node.history.registry.members
+        with pytest.raises(ChainUnreachable, match="still reading the chain: nothing was done"):
+            await node.erasing.request(node, patient="patient-1-0")
+        net.hold = False
+        await net.until(lambda: node.ready)
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        assert asked["erasure"] is not None
+
+
 async def test_a_request_names_its_subject(tmp_path: Path, trainer: SharedTrainer) -> None:
     async with network(tmp_path, trainer, 2) as net:
         node = net.nodes[0]
