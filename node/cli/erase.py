@@ -200,7 +200,7 @@ def _plan_lines(one: dict[str, Any]) -> list[str]:
     asked = "not asked for yet" if one["state"] is None else f"{one['state'].replace('_', ' ')}, {one['erasure']}"
     lines = [f"study {one['name']} ({one['study'][:12]}), member {one['hospital']}'s patient; erasure {asked}"]
     used, unread = _heights(one["used_in"]), _heights(one["unread"])
-    lines.append(f"used in rounds {used}" if used else "used in no round of the line that serves, by sets that open here")
+    lines.append(f"used in rounds {used}" if used else "used in no round of the line that serves, by what opens here")
     if unread:
         lines.append(f"sets that cannot be opened here, so it is not known: rounds {unread}")
     lines.append(f"due {moment(one['due_at'])} UTC; requests are gathered until {moment(one['window_ends_at'])} UTC")
