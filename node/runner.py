@@ -81,6 +81,7 @@ READS = frozenset(
 """Orders that are answered from what the home keeps; no chain and no peer need answer."""
 LOCAL_FIRST = frozenset({"consent.withdraw", "consent.correct"})
 """Orders that take effect here at once and reach the chain when it answers."""
+READ_S = 10.0  # that an order waits for a node that comes up to have read its chain
 START_TIMEOUT_S = 30.0  # until a process that holds the home's lock opens its control endpoint
 
 
@@ -507,6 +508,7 @@ class Orders:
             self.under_way -= 1
 
     async def _carried_out(self, name: str, body: dict[str, Any], authority: roles.Authority) -> dict[str, Any]:
+        await self._chain_read()
         await self._two_persons(name, body, authority)
         with self._link(name, authority):
             if name == "node.rotate":
@@ -516,6 +518,15 @@ class Orders:
         if name in roles.TWO_PERSONS:
             await self._node.core(self._pending.done, name, body)
         return found
+
+    async def _chain_read(self) -> None:
+        """Wait a moment for a node that comes up to have read its chain: before, it knows no member, not even itself.
+
+        An order that stops a use is carried out without it all the same, where the chain does not come.
+        """
+        with trio.move_on_after(READ_S):
+            while not self._node.history.registry.members:  # noqa: ASYNC110 - moments
+                await trio.sleep(0.05)
 
     async def _two_persons(self, name: str, body: dict[str, Any], authority: roles.Authority) -> None:
         rule = roles.TWO_PERSONS.get(name)

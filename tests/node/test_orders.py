@@ -127,6 +127,18 @@ async def test_an_order_without_a_role_is_refused_and_status_needs_none(tmp_path
             await desk.orders.carry_out("vault.open", {})
 
 
+async def test_an_order_to_a_node_that_comes_up_waits_until_it_knows_who_it_is(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.play(spec(rounds=1))
+        await net.kill(0)
+        node = await net.start(0)
+        assert not node.history.registry.members
+        asked = await Desk(net, 0).order("dpo", "erase.request", patient="patient-0-2")
+        assert (asked["controller"], len(asked["erasures"])) == (0, 1)
+
+
 def form_name(net: Net) -> str:
     (study,) = net.nodes[0].history.studies
     return str(net.nodes[0].participant.studies[study].study.forms[0]["name"])
