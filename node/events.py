@@ -17,12 +17,12 @@ from typing import Any, Final
 from crypto.digest import Digest
 
 FILE: Final = "events.db"
-FORMAT: Final = 4
+FORMAT: Final = 5
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS event (
     block INTEGER, log INTEGER, entry INTEGER, block_hash BLOB, time INTEGER, "transaction" TEXT,
     kind TEXT, study BLOB, round BLOB, batch BLOB, consent BLOB, subject BLOB,
-    members INTEGER, any_study INTEGER, who TEXT, what TEXT, deployment INTEGER,
+    members INTEGER, study_unknown INTEGER, who TEXT, what TEXT, deployment INTEGER,
     PRIMARY KEY (block, log, entry));
 CREATE INDEX IF NOT EXISTS event_study ON event (study);
 CREATE INDEX IF NOT EXISTS event_round ON event (round);
@@ -40,8 +40,8 @@ class Event:
 
     `entry`: place inside the log, of those that say several things.
     `deployment`: which of the network's it is from, counted from 0.
-    `any_study`: the chain does not say which study it is for (the withdrawal of an anchored consent), so it is shown
-    for every one.
+    `study_unknown`: it is for a study, and the chain does not say for which (the withdrawal of an anchored consent), so
+    it is shown for every one that was there.
     """
 
     block: int
@@ -57,17 +57,22 @@ class Event:
     consent: bytes | None
     subject: bytes | None
     members: int
-    any_study: bool
+    study_unknown: bool
     who: str
     what: str
     deployment: int
 
     def row(self) -> dict[str, Any]:
         """What a list of events shows."""
-        shown = ("time", "block", "transaction", "who", "kind", "what", "deployment")
-        return {name: getattr(self, name) for name in shown}
+        return {name: getattr(self, name) for name in SHOWN}
 
 
+SHOWN: Final = ("time", "block", "transaction", "who", "kind", "what", "deployment", "study_unknown")
+"""The columns of `Event.row`, for a list that may be empty."""
+
+# Nobody can have consented to a study that nothing on the chain had named yet.
+_OF_STUDY: Final = """(study = ? OR study_unknown AND (block, log, entry) >
+    (SELECT block, log, entry FROM event WHERE study = ? ORDER BY block, log, entry LIMIT 1))"""
 _COLUMNS: Final = tuple(one.name for one in fields(Event))
 _NAMED: Final = ", ".join(f'"{name}"' for name in _COLUMNS)
 
@@ -126,7 +131,8 @@ class EventIndex:
         """Events that pass every given filter, in the chain's order.
 
         Args:
-            study: its events, no membership; withdrawals of anchored consents are shown for every study.
+            study: its events, no membership; withdrawals of anchored consents are shown for every study that the chain
+                had named before.
             member: what this member did, or what names it.
             consent: its grant, its withdrawal and entries about it that were skipped.
             batch: an erasure.
@@ -135,7 +141,7 @@ class EventIndex:
         """
         given: list[tuple[str, tuple[Any, ...]]] = []
         if study is not None:
-            given.append(("(study = ? OR any_study)", (bytes(study),)))
+            given.append((_OF_STUDY, (bytes(study), bytes(study))))
         if member is not None:
             given.append(("members >> ? & 1", (member,)))
         if consent is not None:
@@ -152,4 +158,4 @@ class EventIndex:
         values = [value for _, each in given for value in each]
         sql = f"SELECT {_NAMED} FROM event WHERE {where} ORDER BY block, log, entry"
         rows = (dict(zip(_COLUMNS, row, strict=True)) for row in self._db.execute(sql, values))
-        return [Event(**row | {"any_study": bool(row["any_study"])}) for row in rows]
+        return [Event(**row | {"study_unknown": bool(row["study_unknown"])}) for row in rows]

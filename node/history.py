@@ -740,3 +740,12 @@ STEP_STATES = {
     4: "link_destroyed",
     5: "closing",
 }
+
+
+def in_words(state: str) -> str:
+    """An erasure's state as people read it.
+
+    A hospital's copy stays where another consent of the patient, to another study, covers it; which, the chain does not
+    say. So the words are about this study, and true in both cases.
+    """
+    return "no copy serves this study" if state == "copy_deleted" else state.replace("_", " ")

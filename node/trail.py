@@ -20,7 +20,7 @@ from crypto.keys import address_text
 from node import methods
 from node.errors import InputError, NotFound
 from node.events import Event, EventIndex
-from node.history import Branch, History, RoundHistory
+from node.history import STEP_STATES, Branch, History, RoundHistory, in_words
 from node.membership import available, bitmap_of, members_of
 from node.records import (
     MAX_MEMBERS,
@@ -87,7 +87,8 @@ REFUSED_FOR: Final = {
     6: "malformed",
 }
 FAILED_FOR: Final = {1: "too few commitments", 2: "all attempts used up", 3: "too old"}
-STEPS: Final = {1: "excluded", 2: "copy deleted", 3: "certificate delivered", 4: "link destroyed", 5: "closing"}
+STEPS: Final = {step: in_words(state) for step, state in STEP_STATES.items()}
+ANCHORED: Final = ": given in an anchor, if at all; for which study, the chain does not say"
 LEVELS: Final = {3: "a local replay", 4: "an attack audit"}
 STATEMENTS: Final = {1: "commits", 2: "votes", 3: "haves"}
 
@@ -267,7 +268,9 @@ _WORDS: Final[dict[type, Teller]] = {
     Anchored: lambda r, n: _by(
         n, r.member, f"anchors consents under {_roots(r.roots)} (padded to {r.count}) on form {_short(r.form_id)}"
     ),
-    Withdrawn: lambda r, n: _Told(0, HOLDER, f"withdraws consent {r.consent_id.hex()}"),
+    Withdrawn: lambda r, n: _Told(
+        0, HOLDER, f"withdraws consent {r.consent_id.hex()}" + (ANCHORED if _study_unknown(r, n) else "")
+    ),
     StudyCreated: lambda r, n: _by(
         n,
         r.creator,
@@ -369,7 +372,7 @@ def tell(logged: Iterable[Logged]) -> Iterator[Event]:
             consent=getattr(record, "consent_id", None),
             subject=getattr(record, "subject", None),
             members=told.members,
-            any_study=_may_concern_any_study(record, names),
+            study_unknown=_study_unknown(record, names),
             who=told.who,
             what=told.what,
             deployment=one.deployment,
@@ -388,8 +391,8 @@ def trail(index: EventIndex, **filters: Any) -> list[dict[str, Any]]:
     return [one.row() for one in index.find(**filters)]
 
 
-def _may_concern_any_study(record: Record, names: _Names) -> bool:
-    """A withdrawal of an anchored consent: the chain does not say which study it was for, so every one shows it."""
+def _study_unknown(record: Record, names: _Names) -> bool:
+    """A withdrawal of a consent that no grant names: it was given in an anchor, if at all, which lists no consents."""
     return isinstance(record, Withdrawn) and names.study(record) is None
 
 

@@ -18,7 +18,7 @@ from crypto.keys import address_text, peer_id_text
 from node.audit.bundle import CONFIDENTIAL, About
 from node.audit.rounds import covered_by_purge
 from node.erasure import GROUNDS, claims, is_overdue, state_of
-from node.history import ErasureHistory, History, RoundHistory, StudyHistory
+from node.history import ErasureHistory, History, RoundHistory, StudyHistory, in_words
 from node.home import Network
 from node.membership import members_of
 from node.records import transaction_text
@@ -368,7 +368,7 @@ def _erasure(about: About, history: History, one: ErasureHistory, spec: Study | 
     late = " (overdue at the last block)" if is_overdue(one, now) else ""
     silent = "nobody" if one.closed is None else names.members(one.closed.exceptions)
     rows = [
-        (state.replace("_", " "), _moment(at), _code(transaction_text(one.marks[state].transaction)))
+        (in_words(state), _moment(at), _code(transaction_text(one.marks[state].transaction)))
         for state, at in sorted(one.times.items(), key=lambda p: p[1])
     ]
     study_name = opened.study.hex()[:12] if spec is None else spec.name
@@ -388,7 +388,7 @@ def _erasure(about: About, history: History, one: ErasureHistory, spec: Study | 
             ("opened", _moment(opened.opened_at)),
             ("due", _moment(one.due_at) + late),
             ("extended from", "-" if one.extended is None else _moment(opened.due_at)),
-            ("state", _text(state_of(one, history).value.replace("_", " "))),
+            ("state", _text(in_words(state_of(one, history).value))),
             ("refused on", "-" if one.refused is None else _text(GROUNDS.get(one.refused.ground, one.refused.ground))),
             ("members without a final attestation of their purge", silent if one.closed else "not closed yet"),
         ),

@@ -373,7 +373,14 @@ def _shown(found: Any) -> list[str]:
 
 
 def _value(name: str, value: Any) -> Any:
-    """A field for people: a time in UTC, a transaction by its first digits (--json and --csv have it whole)."""
+    """A field for people: a time in UTC, a state in words, a transaction by its first digits.
+
+    --json and --csv have times as numbers, states by their names, transactions whole.
+    """
+    from node.history import in_words
+
+    if name == "state" and isinstance(value, str):
+        return in_words(value)
     return moment(value) if name in TIMES else short(value) if name == "transaction" else value
 
 

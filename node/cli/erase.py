@@ -149,7 +149,7 @@ def wait_for_certificate(home: Path, asked: dict[str, Any], timeout_s: float | N
             continue
         if status["state"] != last:
             last = status["state"]
-            progress(f"erasure {status['erasure'][:12]}: {last.replace('_', ' ')}")
+            progress(f"erasure {status['erasure'][:12]}: {_words(last)}")
         if status.get("refused_on"):
             raise Refused(f"the hospital refused the erasure: {status['refused_on']}")
         if status.get("certificate_ready"):
@@ -157,8 +157,14 @@ def wait_for_certificate(home: Path, asked: dict[str, Any], timeout_s: float | N
         if status.get("hospital_removed") and last == "recipients_attested" and "copy_deleted" not in status["times"]:
             raise Refused("the others have done their part; of a hospital that was removed there is no certificate")
         if timeout_s is not None and time.monotonic() - begun > timeout_s:
-            raise TimedOut(f"no certificate after {timeout_s:g} s; the erasure is {last.replace('_', ' ')}")
+            raise TimedOut(f"no certificate after {timeout_s:g} s; the erasure is {_words(last)}")
         time.sleep(POLL_S)
+
+
+def _words(state: str) -> str:
+    from node.history import in_words  # a request that is only handed over waits for no numpy
+
+    return in_words(state)
 
 
 def _first_found(home: Path, bodies: list[dict[str, str]]) -> dict[str, Any] | None:
@@ -197,7 +203,7 @@ def plan(
 
 
 def _plan_lines(one: dict[str, Any]) -> list[str]:
-    asked = "not asked for yet" if one["state"] is None else f"{one['state'].replace('_', ' ')}, {one['erasure']}"
+    asked = "not asked for yet" if one["state"] is None else f"{_words(one['state'])}, {one['erasure']}"
     lines = [f"study {one['name']} ({one['study'][:12]}), member {one['hospital']}'s patient; erasure {asked}"]
     used, unread = _heights(one["used_in"]), _heights(one["unread"])
     lines.append(f"used in rounds {used}" if used else "used in no round of the line that serves, by what opens here")
@@ -267,7 +273,7 @@ def status(home: Path, patient: str | None, consent: str | None, card: Path | No
 
 
 def _status_lines(one: dict[str, Any]) -> list[str]:
-    lines = [f"erasure {one['erasure']}", f"state {one['state'].replace('_', ' ')}, due {moment(one['due_at'])} UTC"]
+    lines = [f"erasure {one['erasure']}", f"state {_words(one['state'])}, due {moment(one['due_at'])} UTC"]
     if one.get("extended_from"):
         lines.append(f"extended once, from {moment(one['extended_from'])} UTC (Art. 12(3) GDPR)")
     if one.get("overdue"):
@@ -281,7 +287,9 @@ def _status_lines(one: dict[str, Any]) -> list[str]:
         lines.append(f"method {one['method_chosen']}, chosen")
     if one.get("method_refused"):
         lines.append(f"METHOD REFUSED: {one['method_refused']}")
-    lines += table(("step", "reached (chain time, UTC)"), [(k, moment(v)) for k, v in one.get("times", {}).items()])
+    lines += table(
+        ("step", "reached (chain time, UTC)"), [(_words(k), moment(v)) for k, v in one.get("times", {}).items()]
+    )
     if one.get("hospital_removed"):
         lines.append("the hospital is no member any more: the others do their part without it; its own copy is its own")
     if one.get("copy_stays"):

@@ -95,7 +95,7 @@ def test_every_record_is_told_in_words(erased: World) -> None:
     entries = trail(index_of(erased.logged()))
     assert len(entries) == len(erased.logged())
     for entry, logged in zip(entries, erased.logged(), strict=True):
-        assert list(entry) == ["time", "block", "transaction", "who", "kind", "what", "deployment"]
+        assert list(entry) == ["time", "block", "transaction", "who", "kind", "what", "deployment", "study_unknown"]
         assert (entry["time"], entry["block"]) == (logged.timestamp, logged.position.block)
         assert entry["who"]
         assert entry["what"]
@@ -139,6 +139,30 @@ def test_a_study_filter_leaves_out_membership_and_other_studies(mixed: tuple[Wor
     assert "member-admitted" not in kinds
     assert {"study-created", "joined", "round-opened", "committed", "granted", "withdrawn"} <= kinds
     assert trail(index_of(world.logged()), study=Digest(b"\x05" * 32)) == []
+
+
+def test_a_withdrawal_of_an_unknown_study_is_marked_and_shown_where_the_study_was_there(
+    mixed: tuple[World, Digest],
+) -> None:
+    world = make_world()
+    early, late = (world.patient(name) for name in ("early", "late"))
+    world.send(Withdrawals((early[1],)))
+    study, _ = world.study()
+    world.send(Withdrawals((late[1],)))
+    index = index_of(world.logged())
+    (shown,) = trail(index, study=study, kind="withdrawn")
+    assert shown["study_unknown"] is True
+    assert shown["what"].startswith(f"withdraws consent {late[0].hex()}: given in an anchor")
+    assert len(trail(index, kind="withdrawn")) == 2, "without a study nothing is left out"
+    (known,) = trail(index_of(mixed[0].logged()), study=mixed[1], kind="withdrawn")
+    assert known["study_unknown"] is False
+    assert "anchor" not in known["what"]
+
+
+def test_a_step_says_nothing_of_a_copy_that_another_study_may_need(erased: World) -> None:
+    steps = [entry["what"] for entry in trail(index_of(erased.logged()), kind="erasure-stepped")]
+    assert any(what.endswith(": no copy serves this study") for what in steps), steps
+    assert not any("copy deleted" in what for what in steps)
 
 
 def test_an_erasure_s_records_belong_to_its_study_and_its_controller(erased: World) -> None:
