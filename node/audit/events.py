@@ -1,4 +1,4 @@
-"""A home's index of events, brought up to its newest block from the evidence it keeps; nothing needs to run."""
+"""A home's newest block, and its index of events up to that, from the evidence it keeps; nothing needs to run."""
 
 from __future__ import annotations
 
@@ -9,10 +9,22 @@ from node.abi import Codec
 from node.audit.home import Fault, HomeReader
 from node.errors import VerificationFailed
 from node.events import FILE, EventIndex
-from node.evidence import verify_block
+from node.evidence import VerifiedBlock, verify_block
 from node.follower import logged_of
 from node.home import Network, open_home, read_network
 from node.trail import tell
+
+
+def newest_block(home: Path) -> VerifiedBlock | None:
+    """The newest block of a home's copy of the chain; None where it has none that its evidence proves."""
+    try:
+        store = HomeReader(home, None)
+        try:
+            return next((verify_block(evidence) for evidence, _, _ in store.evidence(store.last_block())), None)
+        finally:
+            store.close()
+    except (Fault, VerificationFailed, ValueError):
+        return None
 
 
 def event_index(home: Path) -> EventIndex:
@@ -48,4 +60,4 @@ def _follow(index: EventIndex, store: HomeReader, network: Network) -> EventInde
     return index
 
 
-__all__ = ["event_index"]
+__all__ = ["event_index", "newest_block"]

@@ -141,10 +141,13 @@ class HomeReader(Store):
         if found != str(FORMAT):
             raise Fault("format", DATABASE, FORMAT, found)
 
-    def evidence(self) -> Iterator[tuple[BlockEvidence, bytes, int]]:
-        """Kept blocks in order, each with the hash and the timestamp it was stored under."""
-        sql = "SELECT number, hash, timestamp, header, receipts, transactions FROM blocks ORDER BY number"
-        for number, block_hash, timestamp, header, receipts, transactions in self.rows(sql):
+    def evidence(self, first: int = 0) -> Iterator[tuple[BlockEvidence, bytes, int]]:
+        """Kept blocks in order from block `first` on, each with the hash and the timestamp it was stored under."""
+        sql = (
+            "SELECT number, hash, timestamp, header, receipts, transactions FROM blocks WHERE number >= ? "
+            "ORDER BY number"
+        )
+        for number, block_hash, timestamp, header, receipts, transactions in self.rows(sql, first):
             where = f"{self.file_of('blocks')}: block {number}"
             try:
                 listed = jsontext.loads(bytes(receipts))

@@ -19,6 +19,7 @@ from node.errors import ExitCode, InputError, LocalError, NodeError, NotFound, R
 from node.home import is_network_home, open_home, write_file
 
 if TYPE_CHECKING:
+    from node.history import History
     from node.store import Store
 
 MAX_PROOF_BYTES = 64 << 20
@@ -34,6 +35,12 @@ def audit() -> None:
 
     An audit recomputes what members declared. It cannot see whether a member trained honestly.
     """
+
+
+def _history(home: Path) -> History:
+    """The chain as the home has kept it, and on standard error as of which block."""
+    common.tell_as_of(home)
+    return common.history_of(home)
 
 
 @audit.command()
@@ -61,6 +68,7 @@ def verify(home: Path | None, bundle: Path | None, network: Path | None) -> None
     elif is_network_home(home):
         report = verify_network(home, progress).to_json()
     else:
+        common.tell_as_of(home)
         report = verify_home(home, _password(home)).to_json()
     rows = [(one.get("home") or "-", one["name"], one["status"], one.get("why") or "-") for one in report["checks"]]
     lines = table(("home", "check", "status", "why"), rows)
@@ -116,7 +124,9 @@ def trail(
 
     Reads the home's copy of the chain; nothing needs to run. Consents given in anchors are not on the chain one by one.
     """
-    history = common.history_of(home)
+    from node.events import SHOWN
+
+    history = _history(home)
     number = None if study is None else common.pick_study(history, study)
     rows = _timeline(
         home,
@@ -132,7 +142,7 @@ def trail(
     if history.deployment:  # the network moved: say which deployment an entry is from
         header.append("deployment")
         shown = [[*line, row["deployment"]] for line, row in zip(shown, rows, strict=True)]
-    answer(rows, table(header, shown), rows)
+    answer(rows, table(header, shown), rows, SHOWN)
 
 
 @audit.command("open")
@@ -196,7 +206,7 @@ def round_(home: Path, study: str | None, which: str) -> None:
     """
     from node import trail as told
 
-    history = common.history_of(home)
+    history = _history(home)
     number = common.pick_study(history, study)
     found = told.round_report(history, number, int(which) if which.isdigit() and len(which) < 9 else which)
     answer(found, _shown(found))
@@ -214,13 +224,14 @@ def member(home: Path, member: str) -> None:
 
     With --csv: what it did and what names it, in the order of the chain.
     """
+    from node.events import SHOWN
     from node.reports.member import member_report
 
-    history = common.history_of(home)
+    history = _history(home)
     index = _member(member, common.names_of(history))
     found = member_report(history, index, int(time.time()))
     found["timeline"] = _timeline(home, member=index)
-    answer(found, _shown(found), found["timeline"])
+    answer(found, _shown(found), found["timeline"], SHOWN)
 
 
 @audit.command()
@@ -241,12 +252,13 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
     at rounds whose set is gone. `koinon audit prove` proves the line that trains now. With --csv: the rounds.
     """
     from node.card import parse
+    from node.events import SHOWN
     from node.home import reading_home
-    from node.reports.consent import consent_report
+    from node.reports.consent import USE, consent_report
 
     if (consent is None) == (card is None):
         raise click.UsageError("name either --consent or --card")
-    history = common.history_of(home)
+    history = _history(home)
     place: dict[str, Any] = {}
     body: dict[str, Any] = {}
     if card is not None:
@@ -268,7 +280,8 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
     lines = _shown(found)
     if found["uses_known"] and any(one["finding"] == "unknown" for one in found["uses"]):
         lines.append("CANNOT BE TOLD, where it says unknown: the set of that round is gone from this home")
-    answer(found, lines, found["uses"] if found["uses_known"] else found["timeline"])
+    rows, columns = (found["uses"], USE) if found["uses_known"] else (found["timeline"], SHOWN)
+    answer(found, lines, rows, columns)
 
 
 def _uses(home: Path, body: dict[str, Any]) -> dict[str, Any] | None:
@@ -294,16 +307,17 @@ def erasure(home: Path, erasure: str | None) -> None:
 
     An attestation is a signed word. With --csv: what was done, in the order of the chain.
     """
+    from node.events import SHOWN
     from node.reports.erasure import erasure_report, find_erasure
 
-    history = common.history_of(home)
+    history = _history(home)
     batches = list(history.erasures) if erasure is None else [find_erasure(history, erasure)]
     found = [
         {**erasure_report(history, batch, int(time.time())), "timeline": _timeline(home, batch=batch)}
         for batch in batches
     ]
     lines = [line for one in found for line in ("", *_shown(one))]
-    answer(found, lines or ["no erasure"], [row for one in found for row in one["timeline"]])
+    answer(found, lines or ["no erasure"], [row for one in found for row in one["timeline"]], SHOWN)
 
 
 @audit.command()
@@ -320,10 +334,15 @@ def disclosures(home: Path, patient: str | None, consent: str | None, card: Path
     of the erased, the archive keeps days and names. It lists what koinon sent to others; a model that was exported is
     listed where the export was recorded. Rounds of which nothing can be told any more are named.
     """
+    from node.reports.disclosures import COLUMNS
+
     body = common.subject(patient, consent, card)
-    rows = common.order(acting_home(home), "audit.disclosures", body)["rows"]
+    acting = acting_home(home)
+    common.tell_as_of(acting)
+    rows = common.order(acting, "audit.disclosures", body)["rows"]
     header = ("date", "recipient", "description", "purpose")
-    answer(rows, table(header, [[row[name] for name in header] for row in rows]) if rows else ["no disclosure"], rows)
+    lines = table(header, [[row[name] for name in header] for row in rows]) if rows else ["no disclosure"]
+    answer(rows, lines, rows, COLUMNS)
 
 
 @audit.command()
@@ -339,7 +358,7 @@ def participation(home: Path, study: str | None) -> None:
     """
     from node import trail as told
 
-    history = common.history_of(home)
+    history = _history(home)
     number = common.pick_study(history, study)
     success = common.success_of(home, history, number)
     found = {**told.participation(history, number), "success": success}
@@ -487,7 +506,7 @@ def provenance(home: Path, study: str | None, out: Path | None) -> None:
     """
     from node.reports.provenance import provenance as report
 
-    history = common.history_of(home)
+    history = _history(home)
     found = report(history, common.pick_study(history, study), common.network_of(home).contracts)
     _report(json.loads(found), found + "\n", out)
 
@@ -509,7 +528,7 @@ def record_of_processing(home: Path, study: str | None, out: Path | None, form: 
     from node.reports import processing
     from node.study import parse_canonical
 
-    history = common.history_of(home)
+    history = _history(home)
     chosen = list(history.studies) if study is None else [common.pick_study(history, study)]
     store = _store(home)
     try:
@@ -552,7 +571,7 @@ def events(home: Path, start: str | None, end: str | None, out: Path | None) -> 
 
     days = (_day(start, "--from"), _day(end, "--to"))
     acting = acting_home(home)
-    history, store = common.history_of(acting), _store(acting)
+    history, store = _history(acting), _store(acting)
     try:
         found = logbook.export(common.network_of(acting), history, store, open_home(acting).index, *days)
         waiting = len(store.log_after(found.last_event, 1 << 20))

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from node.cli.output import moment, progress
 from node.errors import InputError, NotFound, Refused, TimedOut
 from node.home import Network, is_network_home, node_homes, open_home, read_network, reading_home
 
@@ -260,6 +261,18 @@ def history_of(home: Path) -> History:
     from node import runner
 
     return runner.read_history(reading_home(home))
+
+
+def tell_as_of(home: Path) -> None:
+    """Say on standard error as of which block an answer from the home speaks: the newest of its copy of the chain.
+
+    It is said before the answer is read. A running node may add blocks in between, so no answer is of fewer than these.
+    """
+    from node.audit.events import newest_block
+
+    found = newest_block(reading_home(home))
+    if found is not None:
+        progress(f"as of block {found.number}, {moment(found.timestamp)} UTC")
 
 
 def pick_study(history: History, given: str | None) -> Digest:

@@ -7,7 +7,7 @@ from typing import Final
 import click
 
 from node.cli import audit, chain, consent, demo, erase, member, model, network, node, simulate, study
-from node.cli.output import Root, configure_logging
+from node.cli.output import Root, configure_logging, escape_what_does_not_fit
 from node.home import VERSION
 
 HELP: Final = """Hospitals train one medical-imaging model together, without a server.
@@ -53,6 +53,7 @@ for command in (
 
 def main() -> None:
     """The console script."""
+    escape_what_does_not_fit()
     koinon(prog_name="koinon")
 
 

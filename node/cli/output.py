@@ -11,7 +11,9 @@ Rules of this file:
 
 from __future__ import annotations
 
+import codecs
 import csv
+import io
 import json
 import logging
 import os
@@ -33,6 +35,13 @@ JSON_FLAG: Final = "koinon.json"
 CSV_FLAG: Final = "koinon.csv"
 ERROR_SCHEMA: Final = "koinon.error/1"
 Lines = Iterable[str]
+
+
+def escape_what_does_not_fit() -> None:
+    """Write a letter that the terminal's encoding lacks as its escape: a name from elsewhere is no reason to fail."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 # --------------------------------------------------------------------------------------------------------------------
@@ -77,20 +86,26 @@ def schema_of(context: click.Context) -> str:
     return f"koinon.{'-'.join(names)}/1"
 
 
-def answer(data: Any, lines: Lines, rows: Sequence[dict[str, Any]] = ()) -> None:
-    """Print the answer: `data` as JSON, `rows` as CSV (RFC 4180), or the lines for people."""
+def answer(data: Any, lines: Lines, rows: Sequence[dict[str, Any]] = (), columns: Sequence[str] = ()) -> None:
+    """Print the answer: `data` as JSON, `rows` under their `columns` as CSV (RFC 4180), or the lines for people."""
     context = click.get_current_context()
     if context.meta.get(CSV_FLAG):
         if wants_json():
             raise click.UsageError("name either --json or --csv")
         writer = csv.writer(sys.stdout)
-        writer.writerow(rows[0] if rows else ())
-        writer.writerows([_formula(_cell(value)) for value in row.values()] for row in rows)
+        writer.writerow(columns)
+        writer.writerows([_formula(_cell(row[name])) for name in columns] for row in rows)
     elif wants_json():
-        click.echo(json.dumps({"schema": schema_of(context), "data": data}, indent=2, ensure_ascii=False))
+        click.echo(_json({"schema": schema_of(context), "data": data}))
     else:
         for line in lines:
             click.echo(line)
+
+
+def _json(value: dict[str, Any]) -> str:
+    """An answer as JSON text, escaped in JSON's own way where standard output cannot hold all letters."""
+    unicode = codecs.lookup(sys.stdout.encoding or "utf-8").name.startswith("utf-")
+    return json.dumps(value, indent=2, ensure_ascii=not unicode)
 
 
 def _formula(cell: str) -> str:
@@ -220,7 +235,7 @@ def fail(kind: str, message: str, code: int, *, as_json: bool) -> NoReturn:
     click.echo(f"koinon: {message}", err=True)
     if as_json:
         error = {"kind": kind, "message": message, "exit_code": code}
-        click.echo(json.dumps({"schema": ERROR_SCHEMA, "error": error}, indent=2, ensure_ascii=False))
+        click.echo(_json({"schema": ERROR_SCHEMA, "error": error}))
     sys.exit(code)
 
 

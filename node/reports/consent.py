@@ -18,6 +18,8 @@ from node.records import FormRegistered, Position, transaction_text
 from node.study import BASIS, CUSTODY, ON_WITHDRAWAL
 
 NOT_KNOWN: Final = "not known here: show the card, or ask at the hospital that holds the consent"
+USE: Final = ("branch", "round", "finding", "transaction", "opened", "ended", "recipients")
+"""What is told of a round in `uses`, for a list that may be empty."""
 
 
 def form_row(form: FormRegistered) -> dict[str, Any]:

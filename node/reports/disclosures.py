@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any, Protocol
+from typing import Any, Final, Protocol
 
 from crypto.digest import Digest
 from node.history import History
 from node.reports.consent import answered_by, recipients
+
+COLUMNS: Final = ("date", "recipient", "description", "purpose", "last_date", "count", "transactions")
+"""What a row has, for a list that may be empty."""
 
 
 class Archived(Protocol):

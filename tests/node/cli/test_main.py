@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,7 +14,7 @@ import pytest
 
 from fl_engine.unlearning import UNLEARNERS
 from node.cli.main import koinon
-from node.cli.output import as_node_error, json_flag
+from node.cli.output import answer, as_node_error, csv_flag, json_flag
 from tests.node.cli.cli_kit import koinon_says
 
 SURFACE = {
@@ -270,6 +271,47 @@ def test_an_unforeseen_fault_is_one_line_that_names_the_place_and_no_value() -> 
     assert "KeyError at test_main.py" in err
     assert err.count("\n") == 1
     assert json.loads(out)["error"]["kind"] == "Unexpected"
+
+
+def test_an_answer_without_rows_has_its_header_as_csv() -> None:
+    @koinon.command("list-nothing")
+    @json_flag
+    @csv_flag
+    def _nothing() -> None:
+        answer([], ["nothing"], [], ("time", "who"))
+
+    try:
+        assert koinon_says("list-nothing", "--csv")[:2] == (0, "time,who\n")
+    finally:
+        koinon.commands.pop("list-nothing")
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "latin-1"])
+@pytest.mark.parametrize("flag", ["--json", "--csv", ""])
+def test_a_terminal_without_the_letters_of_a_name_is_no_fault(flag: str, encoding: str) -> None:
+    code = f"""
+import sys
+from node.cli.main import koinon, main
+from node.cli.output import answer, csv_flag, json_flag
+
+@koinon.command("name")
+@json_flag
+@csv_flag
+def name():
+    answer({{"name": "\\u03b1"}}, ["\\u03b1"], [{{"name": "\\u03b1"}}], ("name",))
+
+sys.argv = ["koinon", "name", *{flag!r}.split()]
+main()
+"""
+    narrow = os.environ | {"PYTHONIOENCODING": encoding}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, env=narrow, check=False)
+    assert done.returncode == 0, done.stderr
+    if flag == "--json":
+        assert json.loads(done.stdout)["data"] == {"name": "\u03b1"}
+    elif flag == "--csv" or encoding == "latin-1":
+        assert b"\\u03b1" in done.stdout
+    else:
+        assert "\u03b1".encode() in done.stdout, "click takes ASCII for a mistake and writes UTF-8"
 
 
 def test_faults_of_other_rooms_get_their_exit_codes() -> None:

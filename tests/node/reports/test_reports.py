@@ -12,7 +12,7 @@ from node.errors import InputError, NotFound
 from node.history import History
 from node.records import Grants, Position, RoundOpened, Withdrawals
 from node.reports import disclosures
-from node.reports.consent import NOT_KNOWN, consent_report
+from node.reports.consent import NOT_KNOWN, USE, consent_report
 from node.reports.erasure import erasure_report, find_erasure
 from node.reports.member import member_report
 from tests.node.audit.test_records import make_world
@@ -127,6 +127,7 @@ def test_with_a_proof_every_use_names_who_could_open_the_update(withdrawn: tuple
     assert found["uses_known"] is True
     names = [history.registry.members[i].name for i in range(4)]
     assert found["uses"][0]["recipients"] == names
+    assert tuple(found["uses"][0]) == USE
     commitment = history.rounds[first].answer_of(0)
     assert commitment is not None
     assert found["uses"][0]["transaction"] == carried(history, commitment.position)
@@ -163,7 +164,8 @@ def test_disclosures_have_one_row_a_recipient_and_leave_out_the_hospital_itself(
     assert [row["transactions"] for row in rows] == [[carried(history, commitment.position)]] * 3
     assert [row["recipient"] for row in rows] == sorted(names[1:])
     assert {row["count"] for row in rows} == {1}
-    assert all(set(row) >= {"date", "recipient", "description", "purpose"} for row in rows)
+    rows.append(disclosures.of_unknown("s", "rounds 3 of line 0"))
+    assert {tuple(row) for row in rows} == {disclosures.COLUMNS}
 
 
 def test_of_an_erased_patient_the_archive_answers_with_days_and_names() -> None:
@@ -172,3 +174,4 @@ def test_of_an_erased_patient_the_archive_answers_with_days_and_names() -> None:
     rows = disclosures.of_archive("a", [kept, never])
     assert [(row["date"], row["recipient"], row["last_date"]) for row in rows] == [("2026-01-02", "b", "2026-02-03")]
     assert rows[0]["transactions"] == []
+    assert tuple(rows[0]) == disclosures.COLUMNS

@@ -14,6 +14,8 @@ import pytest
 import trio
 from prov.model import ProvDocument, ProvEntity
 
+from node.cli.output import moment
+from node.events import SHOWN
 from node.home import node_homes
 from node.ledger import EthereumClient
 from node.logbook import DAY_S
@@ -106,6 +108,34 @@ def test_every_row_of_an_audit_leads_to_its_transaction_on_the_chain(home: Path)
         for block, transaction in places:
             receipt = client.call("eth_getTransactionReceipt", transaction)
             assert int(receipt["blockNumber"], 16) == block
+
+
+def test_every_audit_says_as_of_which_block_it_speaks(home: Path) -> None:
+    member = home / "member-1"
+    with sqlite3.connect(f"file:{member / 'node.db'}?mode=ro", uri=True) as database:
+        number, stamp = database.execute("SELECT number, timestamp FROM blocks ORDER BY number DESC").fetchone()
+    database.close()
+    line = f"as of block {number}, {moment(stamp)} UTC\n"
+    for command in (
+        ("trail",),
+        ("trail", "--csv"),
+        ("round", "--round", 1),
+        ("member", "--member", 0),
+        ("erasure",),
+        ("participation", "--json"),
+        ("consent", "--consent", "00" * 32),
+        ("verify",),
+    ):
+        code, said, words = koinon_says("audit", *command, "--home", member)
+        assert code == 0, words
+        assert line in words, command
+        assert "as of block" not in said
+
+
+def test_an_audit_of_nothing_has_its_header_as_csv(home: Path) -> None:
+    for command in (("erasure",), ("trail", "--kind", "withdrawn"), ("consent", "--consent", "00" * 32)):
+        code, said, _ = koinon_says("audit", *command, "--home", home, "--csv")
+        assert (code, said) == (0, f"{','.join(SHOWN)}\n"), command
 
 
 def test_the_audit_of_the_network_still_holds(home: Path) -> None:
