@@ -263,10 +263,11 @@ def reading_home(path: Path) -> Path:
 
 
 def create_home(path: Path, role: Literal["member", "auditor"], index: int) -> Home:
-    """Make a new node home; refuses a folder that already is one."""
+    """Make a new node home, for its owner alone whatever is written into it later; refuses a folder that is one."""
     if (path / "home.json").exists():
         raise LocalFault(f"{path} is already a node's home")
     path.mkdir(parents=True, exist_ok=True)
+    path.chmod(0o700)
     write_json(path / "home.json", {"format": FORMAT, "koinon": VERSION, "role": role, "index": index})
     return Home(path, role, index)
 

@@ -33,7 +33,7 @@ LOCKED: Final = "who is behind a consent opens with the data-protection officer'
 
 def _overwrite(path: Path, data: bytes) -> None:
     """Write `data` whole or not at all, then wipe the bytes that were there before."""
-    aside = path.with_name(path.name + ".part")
+    aside = _draft(path)
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
@@ -45,6 +45,10 @@ def _overwrite(path: Path, data: bytes) -> None:
     if old is not None:  # the name is gone, the bytes are not
         with old:
             _wipe(old.fileno())
+
+
+def _draft(path: Path) -> Path:
+    return path.with_name(path.name + ".part")
 
 
 def _wipe(descriptor: int) -> None:
@@ -143,6 +147,12 @@ class KeyFile:
         self.keys = {
             name: {int(g): bytes.fromhex(key) for g, key in generations.items()} for name, generations in tree.items()
         }
+
+    def shred_draft(self) -> None:
+        """Destroy what a crash left of a file that was being written: it may hold keys that have gone since."""
+        draft = _draft(self._path)
+        if draft.exists():
+            shred(draft)
 
 
 def _wrapping(officer: bytes) -> bytes:

@@ -25,6 +25,10 @@ from node.vault.compartment import Compartment, shred
 _ROWS_MAGIC: Final = b"koinon.rows/1\n"
 
 
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
 class Records(Protocol):
     """What `import_dataset` takes: `fl_engine.data.dataset.Dataset`, whose field descriptions apply."""
 
@@ -116,7 +120,8 @@ class Copies:
         plain = np.ascontiguousarray(x, dtype="<f4").tobytes() + np.ascontiguousarray(y, dtype="<i8").tobytes()
         nonce = os.urandom(12)
         body = _ROWS_MAGIC + nonce + AESGCM(dek).encrypt(nonce, plain, _ROWS_MAGIC + pseudonym.encode())
-        (self._data / f"{pseudonym}.bin").write_bytes(body)
+        with open(self._data / f"{pseudonym}.bin", "wb", opener=_private) as file:
+            file.write(body)
         return {"pseudonym": pseudonym, "dek": dek.hex(), "role": role, "rows": numbers}
 
     def put(self, shape: dict[str, Any], copies: list[dict[str, Any]]) -> None:

@@ -100,6 +100,7 @@ class Vault:
         """
         keys = KeyFile(path / "keys.json", at_rest_key)
         keys.read()
+        keys.shred_draft()
         return cls(path, keys, None, create=False)
 
     @classmethod

@@ -493,6 +493,35 @@ def test_a_crash_at_any_write_of_the_keys_loses_nothing(
     assert vault.rows([2], role=1)[0].shape == (1, 1, 2, 2)
 
 
+def test_keys_that_a_crash_left_beside_the_key_file_are_shredded_when_the_vault_is_opened(
+    world: World, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    one = world.enrol()[0]
+    draft = world.path / "keys.json.part"
+
+    def dying(path: Path, target: Path) -> None:
+        raise Crash
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", dying)
+        with pytest.raises(Crash):
+            world.vault.destroy_link(one)
+    os.link(draft, tmp_path / "bytes")
+    Vault.read(world.path, AT_REST).close()
+    assert draft.exists(), "a reader beside the node writes nothing"
+    Vault.open(world.path, AT_REST).close()
+    assert not draft.exists()
+    assert (tmp_path / "bytes").stat().st_size > 0
+    assert not any((tmp_path / "bytes").read_bytes())
+
+
+def test_every_file_of_the_vault_is_for_its_owner_alone(world: World) -> None:
+    world.enrol()
+    modes = {path.name: path.stat().st_mode & 0o077 for path in world.path.rglob("*")}
+    assert any(name.endswith(".bin") for name in modes)
+    assert not any(modes.values()), modes
+
+
 def test_a_deletion_that_died_half_way_is_finished_when_the_vault_is_opened(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:

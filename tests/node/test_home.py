@@ -1,0 +1,29 @@
+"""Homes: a node's is for its owner alone, whatever the process's umask would leave open."""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from node.errors import LocalFault
+from node.home import create_home
+
+
+@pytest.mark.parametrize("there", [False, True])
+def test_a_node_s_home_is_for_its_owner_alone_and_the_folder_around_it_as_it_was(tmp_path: Path, there: bool) -> None:
+    network = tmp_path / "net"
+    path = network / "member-1"
+    before = os.umask(0o022)
+    try:
+        if there:
+            path.mkdir(parents=True)
+        create_home(path, "member", 0)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE(path.stat().st_mode) == 0o700
+    assert stat.S_IMODE(network.stat().st_mode) == 0o755
+    with pytest.raises(LocalFault, match="already"):
+        create_home(path, "member", 0)
