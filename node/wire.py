@@ -538,6 +538,15 @@ def encode(message: Request | Reply | Notice) -> bytes:
     return body
 
 
+def name_fault(name: str) -> str | None:
+    """Why no notice can carry this name of a hospital or an auditor, so that no member can seat it; None: one can."""
+    try:
+        _NAME.pack(name, "name")
+    except _Fault as fault:
+        return fault.problem
+    return None
+
+
 def decode_request(body: bytes) -> Request:
     """The request in `body`; `WireError` naming the field if it is none."""
     return cast(Request, _decode(body, REQUEST_TAGS, "a request"))

@@ -154,6 +154,15 @@ def subject(
     return {} if erasure is None else {"erasure": erasure.lower().removeprefix("0x")}
 
 
+def check_name(given: str, what: str) -> None:
+    """Refuse at once a name under which the members could seat nobody."""
+    from node.wire import name_fault
+
+    fault = name_fault(given)
+    if fault is not None:
+        raise InputError(f"{what}: {fault}")
+
+
 def digest(given: str, what: str) -> Digest:
     """`hex_id`, typed."""
     from crypto.digest import Digest

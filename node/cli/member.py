@@ -61,9 +61,10 @@ def apply(home: Path, out: Path, recover: int | None) -> None:
 
     opened = open_home(home)
     settings = config.load(opened.config_path)
+    name = str(settings["node", "name"])
+    common.check_name(name, f"{opened.config_path}: node.name")
     ring = keystore.load(opened, read_password(opened, settings["node", "password_file"]))
     domains = read_network(opened.network_path).contracts.domains
-    name = str(settings["node", "name"])
     statement = Seat(opened.role, ring.peer.peer_id, ring.sealing.public, name)
     application = {
         "schema": SCHEMA if opened.role == "member" else AUDITOR_SCHEMA,

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from node.cli.common import FILE, HOME, ROLES, home_option, order, status_or_none
+from node.cli.common import FILE, HOME, ROLES, check_name, home_option, order, status_or_none
 from node.cli.output import Noun, answer, configure_logging, json_flag, moment, pairs, progress, table
 from node.errors import InputError, LocalFault, Refused
 from node.home import open_home
@@ -70,6 +70,7 @@ def init(
     from node.store import Store
     from node.vault import Vault
 
+    check_name(name, "--name")
     network = parse_network(read_json(network_file), str(network_file))
     if auditor == (data is not None):
         raise InputError("a hospital's home takes --data, an auditor's takes --auditor and none")

@@ -192,6 +192,12 @@ def test_the_largest_opening_travels_inside_an_offer():
         wire.encode(messages.Offer((opening, opening, opening)))
 
 
+@pytest.mark.parametrize("name", ["St. \n Elsewhere", "\x1b[31mred", "x" * 129, "\udc80"])
+def test_a_name_that_no_notice_can_carry_is_known_before(name: str):
+    assert wire.name_fault(name)
+    assert wire.name_fault("H\u00f4pital de l'\u00cele") is None
+
+
 def test_a_reply_to_another_request_is_refused():
     body = wire.encode(messages.KeysReply((b"wrap",)))
     with pytest.raises(WireError, match="chunk or refusal expected, 'keys' given"):

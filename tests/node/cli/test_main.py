@@ -13,8 +13,10 @@ import click
 import pytest
 
 from fl_engine.unlearning import UNLEARNERS
+from node import config
 from node.cli.main import koinon
 from node.cli.output import answer, as_node_error, csv_flag, json_flag
+from node.home import create_home
 from tests.node.cli.cli_kit import koinon_says
 
 SURFACE = {
@@ -339,6 +341,21 @@ def test_starting_the_command_line_loads_none_of_the_heavy_libraries() -> None:
     code = f"import sys, node.cli.main; print([n for n in {heavy.split()!r} if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() in ("[]", "['numpy']")
+
+
+@pytest.mark.parametrize("name", ["St. \n Elsewhere", "\x1b[31mred"])
+def test_a_name_that_members_could_not_seat_is_refused_at_once_and_shown_escaped(tmp_path: Path, name: str) -> None:
+    network = tmp_path / "network.json"
+    network.write_text("{}")
+    making = ("node", "init", "--home", tmp_path / "new", "--network", network, "--auditor", "--name", name)
+    home = create_home(tmp_path / "made", "auditor", 0)
+    config.write(home.config_path, node__name=name)
+    for command in (making, ("member", "apply", "--home", home.path, "--out", tmp_path / "application.json")):
+        code, _, err = koinon_says(*command)
+        assert code == 2
+        assert f"control characters in {name!r}" in err
+        assert name not in err
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["made", "network.json"]
 
 
 @pytest.mark.parametrize(
