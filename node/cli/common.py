@@ -282,6 +282,8 @@ def tell_as_of(home: Path) -> None:
     found = newest_block(reading_home(home))
     if found is not None:
         progress(f"as of block {found.number}, {moment(found.timestamp)} UTC")
+    elif home.is_dir():
+        progress("as of no block: this home has none whose evidence holds")
 
 
 def pick_study(history: History, given: str | None) -> Digest:

@@ -275,6 +275,12 @@ def test_an_unforeseen_fault_is_one_line_that_names_the_place_and_no_value() -> 
     assert json.loads(out)["error"]["kind"] == "Unexpected"
 
 
+def test_a_home_that_never_followed_the_chain_says_that_it_speaks_as_of_no_block(tmp_path: Path) -> None:
+    home = create_home(tmp_path / "made", "auditor", 0)
+    assert "as of no block" in koinon_says("audit", "verify", "--home", home.path)[2]
+    assert "as of" not in koinon_says("audit", "verify", "--home", tmp_path / "nowhere")[2]
+
+
 def test_an_answer_without_rows_has_its_header_as_csv() -> None:
     @koinon.command("list-nothing")
     @json_flag
