@@ -1,11 +1,12 @@
-"""Erasures in a home: condemned contents are gone, plans follow from the chain, no erased leaf came back.
+"""Erasures in a home: what was said of them is here, condemned contents are gone, plans follow from the chain, no
+erased leaf came back.
 
 What this file does not know: the steps of an erasure on the chain (`node/audit/records.py`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from crypto.blobs import SetPlain, decode_set
 from crypto.digest import Digest, hash_words
@@ -21,14 +22,109 @@ from node.audit.records import (
     round_name,
 )
 from node.audit.rounds import covered_by_purge
-from node.erasure import PAIR, doomed_models, doomed_rounds, influenced_from, is_forgotten, target_of
+from node.erasure import (
+    FINAL,
+    PAIR,
+    doomed_models,
+    doomed_rounds,
+    influenced_from,
+    inventory,
+    is_forgotten,
+    target_of,
+    terms_of,
+)
 from node.history import ErasureHistory, RoundHistory
+from node.membership import faults, quorum
 from node.messages import (
     CommitNotice,
     OpeningNotice,
+    PlanNotice,
     PurgeNotice,
+    TombstoneNotice,
+    VerdictNotice,
 )
 from node.records import ErasurePlanned
+
+
+def statements_are_here(audit: Audit) -> str | None:
+    """What the chain has of plans, purges and verdicts stands here in the words of those who said it, signed.
+
+    A home gets them as they are said. One that was away, or whoever leaves them out of a bundle, rests on the chain.
+    """
+    missing = [
+        f"{erasure_name(batch)}: {lack}"
+        for batch, erasure in audit.history.erasures.items()
+        if audit.covers(erasure.opened.study)
+        for lack in (
+            *_plan_votes(audit, batch, erasure),
+            *_purge_statements(audit, batch, erasure),
+            *_own_tombstones(audit, batch, erasure),
+            *_verdict_statements(audit, batch, erasure),
+        )
+    ]
+    return "; ".join(missing) or None
+
+
+def _plan_votes(audit: Audit, batch: Digest, erasure: ErasureHistory) -> Iterator[str]:
+    """The chain does not say who voted for a plan, only that enough did."""
+    plan = erasure.plan
+    if plan is None:
+        return
+    planners, terms = audit.chain.planners[batch], audit.history.studies[plan.study].created.terms
+    needed = quorum(planners.bit_count(), faults(planners.bit_count(), terms.f))
+    votes = {
+        one.member
+        for one in audit.store.notices(batch, "PlanNotice")
+        if isinstance(one, PlanNotice) and terms_of(one) == terms_of(plan) and planners >> one.member & 1
+    }
+    if len(votes) < needed:
+        yield f"{len(votes)} of the {needed} votes that its plan took are here"
+
+
+def _purge_statements(audit: Audit, batch: Digest, erasure: ErasureHistory) -> Iterator[str]:
+    said = {
+        (one.stage, one.member): one.inventory
+        for one in audit.store.notices(batch, "PurgeNotice")
+        if isinstance(one, PurgeNotice)
+    }
+    lacking = [key for key, listed in sorted(erasure.purges.items()) if said.get(key) != listed]
+    if lacking:
+        whose = ", ".join(f"of member {member} at stage {stage}" for stage, member in lacking)
+        yield f"{len(lacking)} of {len(erasure.purges)} purge statements on the chain are not here ({whose})"
+
+
+def _own_tombstones(audit: Audit, batch: Digest, erasure: ErasureHistory) -> Iterator[str]:
+    """Our last attestation is the hash of a list, so this one can be seen to be whole.
+
+    The others' lists are not asked for: a home takes only so many tombstones of a peer.
+    """
+    me = audit.me
+    if me is None:
+        return
+    listed = erasure.purges.get((FINAL, me), erasure.purges.get((PAIR, me)))
+    stones = [
+        (one.notice.content, one.notice.reason, one.notice.subject)
+        for one in audit.store.kept_notices("TombstoneNotice")
+        if one.member == me and isinstance(one.notice, TombstoneNotice) and one.notice.subject == batch
+    ]
+    if listed is not None and inventory(stones) != listed:
+        yield f"the {len(stones)} tombstones of this home that are here are not the list that it attested as purged"
+
+
+def _verdict_statements(audit: Audit, batch: Digest, erasure: ErasureHistory) -> Iterator[str]:
+    said = {
+        one.member: (one.branch, one.head_model, one.confirmed)
+        for one in audit.store.notices(batch, "VerdictNotice")
+        if isinstance(one, VerdictNotice)
+    }
+    lacking = [
+        member
+        for member, given in sorted(erasure.verdicts.items())
+        if said.get(member) != (given.branch, given.head_model, given.confirmed)
+    ]
+    if lacking:
+        whose = ", ".join(f"of member {member}" for member in lacking)
+        yield f"{len(lacking)} of {len(erasure.verdicts)} verdicts on the chain are not here ({whose})"
 
 
 def purges_are_carried_out(audit: Audit) -> str | None:

@@ -1,11 +1,15 @@
-"""The checks that only a bundle has: who exported it, its certificates, its page.
+"""The checks that only a bundle has: its keys and ciphertexts, who exported it, its certificates, its page.
 
 What this file does not know: the checks of a home, which a bundle passes too (`node/audit/checks.py`).
 """
 
 from __future__ import annotations
 
+import json
+
+from crypto.digest import ZERO, Digest
 from crypto.errors import CryptoError, SignatureMismatch
+from crypto.sealing import BlobKind
 from crypto.statements import Bundle, verify_any
 from node import certificate
 from node.audit import bundle
@@ -13,14 +17,39 @@ from node.audit.checks import Audit
 from node.audit.home import Fault
 from node.audit.packed import BundleReader
 from node.audit.page import page
-from node.audit.records import equal, holds
+from node.audit.records import equal, erasure_name, holds
+from node.erasure import DELIVERED
 from node.errors import NodeError, VerificationFailed
 from node.home import VERSION
+from node.messages import CommitNotice
 
 
 def _reader(audit: Audit) -> BundleReader:
     assert isinstance(audit.store, BundleReader)
     return audit.store
+
+
+def keys_are_of_ciphertexts(audit: Audit) -> str | None:
+    """A ciphertext goes with its key or not at all: neither is here without the other."""
+    reader = _reader(audit)
+    roots: dict[tuple[Digest, int, int], Digest] = {}
+    for kept in reader.kept_notices("CommitNotice"):
+        notice = kept.notice
+        if isinstance(notice, CommitNotice) and bundle.carries_commit(audit.history, notice):
+            roots[notice.round_id, notice.member, BlobKind.UPDATE] = notice.update.cipher_root
+            roots[notice.round_id, notice.member, BlobKind.SET] = notice.set.cipher_root
+    opened: set[Digest] = set()
+    for key in reader.content_keys():
+        round_id, member, kind = key
+        root = roots.get(key)
+        where = f"{bundle.KEYS}: round {round_id.hex()[:16]}, member {member}, kind {kind}"
+        holds("content key", where, "its ciphertext beside it", root is not None and reader.has(root), "none")
+        assert root is not None
+        opened.add(root)
+    for content, what, _ in reader.index():
+        paired = what != "cipher" or content in opened
+        holds("ciphertext", reader.place(content), "its key beside it", paired, "none")
+    return None
 
 
 def exporter_signed(audit: Audit) -> str | None:
@@ -55,7 +84,8 @@ def whole_chain_is_told(audit: Audit) -> str | None:
 
 
 def certificates_hold(audit: Audit) -> str | None:
-    """Every certificate in it is genuine, of this network, and of an erasure on the chain."""
+    """Every certificate in it is genuine, of this network, and of an erasure on the chain; the exporter's are here."""
+    here: set[Digest] = set()
     for batch, data in _reader(audit).certificates().items():
         where = f"certificates/{batch.hex()}.json"
         try:
@@ -64,7 +94,17 @@ def certificates_hold(audit: Audit) -> str | None:
         except VerificationFailed as error:
             raise Fault("certificate", where, "a certificate that holds", error.message) from None
         equal("erasure of a certificate", where, batch.hex(), found["erasure"])
-    return None
+        here.add(certificate.digest_of(json.loads(data)))
+    missing = [
+        erasure_name(batch)
+        for batch, erasure in audit.history.erasures.items()
+        if audit.covers(erasure.opened.study)
+        and erasure.opened.controller == audit.me
+        and erasure.steps.get(DELIVERED, ZERO) not in (ZERO, *here)
+    ]
+    if not missing:
+        return None
+    return f"{len(missing)} certificates that the exporter stated as delivered are not here ({', '.join(missing)})"
 
 
 def page_is_the_datas(audit: Audit) -> str | None:

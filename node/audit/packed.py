@@ -221,6 +221,11 @@ class BundleReader(HomeReader):
             raise Fault("content root", name, root, got)
         return data
 
+    def content_keys(self) -> Iterator[tuple[Digest, int, int]]:
+        """(round, member, kind) of every content key."""
+        for round_id, member, kind in self.rows("SELECT round_id, member, kind FROM content_keys ORDER BY 1, 2, 3"):
+            yield Digest(round_id), member, kind
+
     def certificates(self) -> dict[Digest, bytes]:
         """Certificates by erasure."""
         names = [name for name in self._places if name.startswith("certificates/")]

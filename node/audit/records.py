@@ -71,6 +71,7 @@ class Chain:
         self.history = History()
         self.contracts = contracts
         self.block_hash = block_hash
+        self.planners: dict[Digest, int] = {}  # batch -> who could vote on its plan when it was carried
 
 
 Rule = Callable[[Chain, Logged, Any], None]
@@ -514,13 +515,15 @@ def observe(chain: Chain, logged: Logged, found: dict[str, Fault]) -> None:
     record = logged.record
     try:
         # what a deployment logs after the members left it changes nothing here, but for what the fold itself takes
-        rules = RULES if logged.deployment >= chain.history.deployment else ()
-        for name, kind, rule in rules:
+        counts = logged.deployment >= chain.history.deployment
+        for name, kind, rule in RULES if counts else ():
             if isinstance(record, kind) and name not in found:
                 try:
                     rule(chain, logged, record)
                 except Fault as fault:
                     found[name] = fault
+        if counts and isinstance(record, ErasurePlanned):
+            chain.planners[record.batch] = roster_of(chain.history, record.study)
         chain.history.apply(logged)
     except Fault:
         raise

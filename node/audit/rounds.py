@@ -89,6 +89,7 @@ class _Rounds:
             except _Absent as absent:
                 if one.opened.round_id in covered and not absent.sealed:
                     audit.purged.add(one.opened.round_id)
+                    self._remaining_sets(one, one.final)
                 else:
                     for name in ("validity", "consent", "aggregation"):
                         self._outcome.skip(name, f"{round_name(one)}: {absent.why}")
@@ -193,6 +194,25 @@ class _Rounds:
                 missing = f"missing without a tombstone ({had})"
                 raise _Of("validity", Fault(f"content key of the {what}", where, blob.key_commit, missing))
             raise _Absent(f"the {what} of member {member} never came")
+
+    def _remaining_sets(self, one: RoundHistory, final: RoundFinal) -> None:
+        """Of a purged round the sets stay, but for those of the hospitals that erased: which of these, few know."""
+        audit, study = self._audit, one.opened.study
+        erasing = {
+            erasure.opened.controller
+            for erasure in audit.history.erasures.values()
+            if erasure.plan is not None and erasure.opened.study == study
+        }
+        decided = decided_set(audit.history, one, final.attempt)
+        for member, notice in commit_notices(audit, one).items():
+            root = notice.set.cipher_root
+            here = audit.store.has(root) and audit.store.has_key(one.opened.round_id, member, BlobKind.SET)
+            if here or root in audit.tombstones or not decided >> member & 1:
+                continue
+            if member in erasing and self._must_have(one, final, member) is None:
+                continue
+            why = audit.left_out(one, member, BlobKind.SET) or "it is not here, and no tombstone says why"
+            self._outcome.skip("consent", f"{round_name(one)}, set of member {member}: {why}")
 
     def _must_have(self, one: RoundHistory, final: RoundFinal, member: int) -> str | None:
         """How we know that this node held a member's blobs and keys; None if we do not."""

@@ -30,7 +30,7 @@ from node.abi import Codec
 from node.audit import bundle, checks, handed
 from node.audit.bundle import About
 from node.audit.checks import Audit, Check, record_rule
-from node.audit.erasures import erasures_are_clean, purges_are_carried_out
+from node.audit.erasures import erasures_are_clean, purges_are_carried_out, statements_are_here
 from node.audit.home import Fault, HomeReader, NotChecked, OnPurpose
 from node.audit.packed import BundleReader
 from node.audit.records import Chain, equal
@@ -66,6 +66,7 @@ CHECKS: Final[tuple[tuple[str, Check, bool], ...]] = (
     ("tombstones", checks.tombstones_hold, True),
     ("specifications", checks.studies_are_their_specs, True),
     *((name, reexecution(name), True) for name in REEXECUTED),
+    ("erasure-statements", statements_are_here, True),
     ("purges", purges_are_carried_out, True),
     ("erasures", erasures_are_clean, True),
 )
@@ -73,6 +74,7 @@ CHECKS: Final[tuple[tuple[str, Check, bool], ...]] = (
 # A bundle: the same, but no database or keystore is in it; "bundle", before all of these, compares every byte.
 BUNDLE_CHECKS: Final[tuple[tuple[str, Check, bool], ...]] = (
     *(one for one in CHECKS if one[0] not in ("store", "keystore")),
+    ("keys", handed.keys_are_of_ciphertexts, True),
     ("exporter", handed.exporter_signed, True),
     ("studies", handed.whole_chain_is_told, True),
     ("certificates", handed.certificates_hold, True),

@@ -19,7 +19,7 @@ import rfc8785
 import trio
 from click.testing import CliRunner
 
-from crypto.digest import sha256
+from crypto.digest import Digest, sha256
 from crypto.sealing import BlobKind
 from crypto.statements import Bundle, sign
 from node import keystore
@@ -29,6 +29,7 @@ from node.audit.archive import Reader, Writer, crc_and_digest
 from node.audit.export import Exported, export
 from node.audit.home import Fault, HomeReader
 from node.audit.page import NOTICE, PROMISES, page
+from node.audit.rounds import covered_by_purge
 from node.audit.verify import BUNDLE_CHECKS, Report, verify_bundle, verify_home
 from node.cli.main import koinon
 from node.errors import ExitCode, InputError
@@ -36,6 +37,8 @@ from node.evidence import verify_block
 from node.follower import logged_of
 from node.history import History
 from node.home import open_home, read_network
+from node.messages import CommitNotice
+from node.study import parse_canonical
 from node.vault import Vault
 from tests.fakes.network import receipt
 from tests.node.audit.audit_kit import (
@@ -472,6 +475,233 @@ def test_a_members_bundle_must_hold_what_the_member_voted_on(original: Path, tmp
     del members[next(name for name in members if name.startswith("contents/cipher/"))]
     report = checked(forged(members, tmp_path / "b.zip", signature=UNSIGNED))
     assert statuses(report)["validity"] == "failed"
+
+
+# --------------------------------------------------------------------------------------------------------------------
+# What an exporter leaves out, and signs for
+
+
+@pytest.fixture(scope="session")
+def closed(purged: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The erased network after its certificate was delivered and the erasure closed."""
+    net = Path(shutil.copytree(purged, tmp_path_factory.mktemp("erasure-closed") / "network"))
+
+    async def deliver(url: str) -> None:
+        async with running_nodes(net, url) as nodes:
+            with as_the_officer(net, nodes[1], 1, "erase.receipt"):
+                await receipt(nodes[1], "MRN-1-03")
+            await until(lambda: all(e.closed for node in nodes for e in node.history.erasures.values()))
+
+    with running_chain(net) as url:
+        trio.run(deliver, url)
+    return net
+
+
+def thinned(net: Path, name: str, folder: Path, leave_out: Callable[[dict[str, bytes]], object]) -> Report:
+    """The report on a home's bundle without something, its page and manifest made again and signed by the exporter."""
+    made(net, name, folder / "whole.zip")
+    before = checked(folder / "whole.zip", net)
+    assert before.ok, before.first_failure
+    assert before.complete, [one.to_json() for one in before.checks if one.status != "passed"]
+    members = parts(folder / "whole.zip")
+    leave_out(members)
+    remade(net, name, members)
+    unsigned = forged(members, folder / "unsigned.zip", signature=UNSIGNED)
+    home = open_home(net / name)
+    statement = Bundle(home.role, home.index, sha256(parts(unsigned)[bundle.MANIFEST]))
+    domains = read_network(home.network_path).contracts.domains
+    signature = sign(statement, domains.of(statement), keystore.load(home, password(net, name)).ledger)
+    report = checked(forged(members, folder / "thin.zip", signature=bundle.write_signature(signature).decode()), net)
+    assert {statuses(report)[check] for check in ("bundle", "exporter", "page")} == {"passed"}
+    return report
+
+
+def remade(net: Path, name: str, members: dict[str, bytes]) -> None:
+    """The page of these members."""
+    about, _ = bundle.read_manifest(members[bundle.MANIFEST])
+    history = history_of(net / name)
+    specs = {
+        study: parse_canonical(members[f"contents/spec/{found.created.terms.spec_hash.hex()}"])
+        for study, found in history.studies.items()
+    }
+    certificates = sum(one.startswith("certificates/") for one in members)
+    members[bundle.PAGE] = page(about, read_network(net / "network.json"), history, specs, certificates)
+
+
+def without(name: str, drop: Callable[[dict[str, Any]], bool]) -> Callable[[dict[str, bytes]], object]:
+    """Leaves out the lines of a member that `drop` says."""
+
+    def leave_out(members: dict[str, bytes]) -> None:
+        lines = members[name].splitlines(keepends=True)
+        kept = [line for line in lines if not drop(json.loads(line))]
+        assert len(kept) < len(lines)
+        members[name] = b"".join(kept)
+
+    return leave_out
+
+
+def incomplete(report: Report, check: str, why: str) -> None:
+    """Nothing is wrong, this check alone was not carried out, and it says why."""
+    assert report.ok, report.first_failure
+    assert not report.complete
+    assert {one.name: one.why for one in report.checks if one.status == "skipped"} == {check: why}
+
+
+ALL_PURGES = ", ".join(f"of member {member} at stage {stage}" for stage in (0, 1) for member in range(MEMBERS))
+
+
+def batch_name(net: Path) -> str:
+    (batch,) = history_of(net / "auditor").erasures
+    return f"erasure {batch.hex()[:16]}"
+
+
+@slow
+@pytest.mark.parametrize("name", ["member-1", "auditor"])
+@pytest.mark.parametrize(
+    "drop, why",
+    [
+        (
+            lambda one: one["kind"] == "PurgeNotice",
+            f"6 of 6 purge statements on the chain are not here ({ALL_PURGES})",
+        ),
+        (
+            lambda one: (one["kind"], one["member"], one["turn"]) == ("PurgeNotice", 1, "1"),
+            "1 of 6 purge statements on the chain are not here (of member 1 at stage 1)",
+        ),
+        (
+            lambda one: one["kind"] == "PlanNotice" and one["member"] != 1,
+            "1 of the 2 votes that its plan took are here",
+        ),
+        (
+            lambda one: one["kind"] == "VerdictNotice",
+            "2 of 2 verdicts on the chain are not here (of member 0, of member 2)",
+        ),
+    ],
+    ids="purges purge plans verdicts".split(),
+)
+def test_statements_about_an_erasure_that_are_left_out_are_counted(
+    purged: Path, tmp_path: Path, name: str, drop: Callable[[dict[str, Any]], bool], why: str
+) -> None:
+    report = thinned(purged, name, tmp_path, without(bundle.NOTICES, drop))
+    incomplete(report, "erasure-statements", f"{batch_name(purged)}: {why}")
+
+
+@slow
+def test_a_members_own_tombstones_are_the_list_that_it_attested(purged: Path, tmp_path: Path) -> None:
+    place = batch_name(purged)
+
+    def own(number: int) -> Callable[[dict[str, Any]], bool]:
+        seen: list[str] = []
+
+        def drop(one: dict[str, Any]) -> bool:
+            if one["kind"] == "TombstoneNotice" and one["member"] == 0:
+                seen.append(one["subject"])
+            return bool(seen) and one["subject"] == seen[-1] and len(seen) <= number
+
+        return drop
+
+    for number, left in ((1, 9), (99, 0)):
+        report = thinned(purged, "member-1", tmp_path, without(bundle.NOTICES, own(number)))
+        found = {one.name: one.why for one in report.checks if one.status != "passed"}
+        assert found["erasure-statements"] == (
+            f"{place}: the {left} tombstones of this home that are here are not the list that it attested as purged"
+        )
+        assert not report.complete
+
+
+@slow
+def test_a_delivered_certificate_that_is_left_out_is_named(closed: Path, tmp_path: Path) -> None:
+    def leave_out(members: dict[str, bytes]) -> None:
+        del members[next(one for one in members if one.startswith("certificates/"))]
+
+    why = f"1 certificates that the exporter stated as delivered are not here ({batch_name(closed)})"
+    incomplete(thinned(closed, "member-2", tmp_path, leave_out), "certificates", why)
+
+
+@slow
+@pytest.mark.parametrize("name", ["member-2", "auditor"])
+@pytest.mark.parametrize("number", [1, 4])
+def test_sets_that_an_erasure_left_and_a_bundle_does_not_are_counted(
+    purged: Path, tmp_path: Path, name: str, number: int
+) -> None:
+    keys = remaining(purged)
+    assert len(keys) == 4, "two rounds, of each the sets of two hospitals that erased nothing"
+    gone = keys[:number]
+
+    def leave_out(members: dict[str, bytes]) -> None:
+        for _, _, root in gone:
+            del members[f"contents/cipher/{root}"]
+        without(bundle.KEYS, lambda one: (one["round"], one["member"]) in {(r, m) for r, m, _ in gone})(members)
+
+    report = thinned(purged, name, tmp_path, leave_out)
+    (said,) = [one for one in report.checks if one.status != "passed"]
+    assert report.ok
+    assert said.name == "consent"
+    assert "it is not here, and no tombstone says why" in said.why
+    assert said.why.endswith(f"and {number - 1} more" if number > 1 else "says why")
+
+
+def remaining(net: Path) -> list[tuple[str, int, str]]:
+    """(round, member, root) of the sets of purged rounds whose hospital erased nothing."""
+    store, history = HomeReader(net / "auditor", None), history_of(net / "auditor")
+    covered = covered_by_purge(history)
+    commits = [one.notice for one in store.kept_notices("CommitNotice")]
+    found = [
+        (one.round_id.hex(), one.member, one.set.cipher_root.hex())
+        for one in commits
+        if isinstance(one, CommitNotice) and one.round_id in covered and store.has(one.set.cipher_root)
+    ]
+    store.close()
+    return found
+
+
+@slow
+@pytest.mark.parametrize("of_a_purged_round", [True, False])
+@pytest.mark.parametrize("key_stays", [True, False])
+def test_a_key_without_its_ciphertext_or_one_without_the_other_is_a_fault(
+    purged: Path, tmp_path: Path, of_a_purged_round: bool, key_stays: bool
+) -> None:
+    here = remaining(purged)
+
+    def leave_out(members: dict[str, bytes]) -> None:
+        round_id, member, root = here[0]
+        if not of_a_purged_round:
+            others = {one for one, _, _ in here}
+            last = [json.loads(line) for line in members[bundle.KEYS].splitlines()]
+            found = next(one for one in last if one["round"] not in others and one["kind"] == int(BlobKind.SET))
+            round_id, member = found["round"], found["member"]
+            root = next(
+                one.notice.set.cipher_root.hex()
+                for one in HomeReader(purged / "auditor", None).kept_notices("CommitNotice")
+                if isinstance(one.notice, CommitNotice)
+                and (one.notice.round_id.hex(), one.notice.member) == (round_id, member)
+            )
+        if key_stays:
+            del members[f"contents/cipher/{root}"]
+        else:
+            place = (round_id, member, int(BlobKind.SET))
+            without(bundle.KEYS, lambda one: (one["round"], one["member"], one["kind"]) == place)(members)
+
+    report = thinned(purged, "auditor", tmp_path, leave_out)
+    failure = next(one.failure for one in report.checks if one.name == "keys")
+    assert failure is not None
+    assert failure.what == ("content key" if key_stays else "ciphertext")
+
+
+@slow
+def test_what_is_said_about_other_studies_erasures_is_not_asked_of_a_bundle_of_one(
+    purged: Path, tmp_path: Path
+) -> None:
+    history = history_of(purged / "auditor")
+    (study,), (batch,) = history.studies, history.erasures
+    other = Digest(sha256(study))
+    made(purged, "auditor", tmp_path / "b.zip")
+    members = parts(tmp_path / "b.zip")
+    without(bundle.NOTICES, lambda one: one["subject"] == batch.hex())(members)
+    for about, why in ((study, True), (other, False)):
+        path = forged(members, tmp_path / "c.zip", lambda tree, s=about: tree.update(study=s.hex()), UNSIGNED)
+        found = next(one for one in checked(path).checks if one.name == "erasure-statements")
+        assert (found.status == "skipped") is why
 
 
 # --------------------------------------------------------------------------------------------------------------------

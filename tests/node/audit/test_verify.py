@@ -469,6 +469,15 @@ def test_votes_that_are_not_here_make_the_report_incomplete(net: Net) -> None:
     assert "0 of 2" in next(one.why for one in report.checks if one.name == "votes")
 
 
+@pytest.mark.parametrize("kind", ["PlanNotice", "PurgeNotice", "VerdictNotice"])
+def test_what_was_said_of_an_erasure_and_did_not_come_makes_the_report_incomplete(erased: Net, kind: str) -> None:
+    assert statuses(erased.verify("auditor"))["erasure-statements"] == "passed"
+    erased.sql("auditor", f"DELETE FROM notices WHERE kind = '{kind}'")
+    report = erased.verify("auditor")
+    assert report.ok
+    assert {one.name for one in report.checks if one.status == "skipped"} == {"erasure-statements"}
+
+
 # --------------------------------------------------------------------------------------------------------------------
 # The chain
 
