@@ -48,8 +48,9 @@ rounds in flight at that time are named | anyone shown the proof, offline | anyt
 person, or another hospital
 
 P5 | The model after an erasure was recomputed from a checkpoint older than this consent's first declared use, and at
-least n-1-f members other than the erasing hospital recomputed the aggregation to the same hash | anyone | honesty of
-local training; private copies
+least n-1-f members other than the erasing hospital recomputed the aggregation to the same hash | anyone with a copy of
+the chain; a certificate alone shows it of the members that it names | honesty of local training; private copies; of a
+file alone, that its erasure is on the chain and that nobody else was in the study
 
 P6 | No update leaves a node unsigned or readable by an outsider; nobody outside the registry connects | tests | that
 members cannot infer patients from updates; a former member keeps what it had

@@ -48,7 +48,7 @@ from node.vault import Vault
 
 START = 1_800_000_000  # 2027-01-15 08:00 UTC
 QUARTER_END = 1_893_456_000  # 2030-01-01
-POLL_S = 0.004
+POLL_S = 0.01
 QUIET_LOOKS = 2
 """Looks at the chain that every node must have made since anything last happened before time moves on."""
 PATIENCE_S = 180.0
