@@ -1476,16 +1476,8 @@ contract UnlearningRegistryTest is Network {
     /// forge-config: default.isolate = true
     function test_gasOfAnErasure() public {
         trained(5, 3);
-        oneErasure(0, 4, "first", false);
-        oneErasure(1, 5, "later", false);
-    }
-
-    /// @notice The same, where nothing that met the withdrawal runs any more when the patient asks for erasure.
-    /// forge-config: default.isolate = true
-    function test_gasOfAnErasureAfterAWithdrawal() public {
-        trained(5, 3);
-        oneErasure(0, 4, "first", false);
-        oneErasure(1, 5, "withdrawn before", true);
+        oneErasure(0, 4, "first");
+        oneErasure(1, 5, "later");
     }
 
     /// @notice What an auditor's evidence costs whoever carries it; no part of an erasure, which does not wait for it.
@@ -1498,24 +1490,17 @@ contract UnlearningRegistryTest is Network {
     /// @dev The opening in line 5 is one that a round's end pays, and that the end of the round in flight does not: what that
     /// end is cheaper by than another is taken off the sum.
     /// The open round `height` of `branch` ends before the plan, the next one after it; three rounds are replayed.
-    /// @param before No round that met the withdrawal runs any more: the first steps come with the opening.
-    function oneErasure(uint32 branch, uint32 height, string memory which, bool before) internal {
+    function oneErasure(uint32 branch, uint32 height, string memory which) internal {
         spent = 0;
         withdrawOne(height);
         took(which, "1 withdrawal");
         IUnlearningRegistry.OpenTerms memory terms_ = termsOf(CONTROLLER, CONTROLLER);
         terms_.requestsRoot = keccak256(abi.encode("requests", height));
         terms_.dueAt = uint64(block.timestamp + 30 days);
-        bytes32 batch = unlearning.batchOf(terms_);
-        if (before) {
-            open(terms_, stepsOf(batch, CONTROLLER, 1, 2));
-            took(which, "2 batch opened, excluded, copy deleted");
-        } else {
-            open(terms_);
-            took(which, "2 batch opened by the controller");
-            unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 1, 2));
-            took(which, "3 excluded, copy deleted");
-        }
+        bytes32 batch = open(terms_);
+        took(which, "2 batch opened by the controller");
+        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 1, 2));
+        took(which, "3 excluded, copy deleted");
         vm.warp(block.timestamp + 101);
         spent -= endedWith(model(branch, height), string.concat(which, " the last round's end, next opened"));
         PlanFor memory t = planOf(batch, branch, height - 3, model(branch, height - 3), height);

@@ -74,10 +74,10 @@ class Erasing:
 
     def __init__(self, participant: Participant, desk: Desk) -> None:
         self._books = books = Books(participant, desk)
+        self.requests = Requests(books)
         self.sets = Sets(books)
         self.archive = Archive(books, self.sets)
         self.decisions = Decisions(books, self.sets, self.archive)
-        self.requests = Requests(books, self.decisions)
         self.relays = Relays(books, self.requests)
         self.plans = Plans(books, self.sets)
         self.purge = Purge(books, self.sets)

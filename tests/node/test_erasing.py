@@ -27,13 +27,12 @@ from node.consent import Leaf
 from node.erasing import SETS_LOST
 from node.erasing.plans import Plans
 from node.erasure import CHOICE_S, DELIVERY_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, refused_since, state_of
-from node.errors import ChainUnreachable, InputError, NotFound, OutcomeUnknown, Refused, VerificationFailed
+from node.errors import ChainUnreachable, InputError, NotFound, Refused, VerificationFailed
 from node.history import ErasureHistory
 from node.membership import LAST_CHANCES
 from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
 from node.records import (
     ErasureOpened,
-    ErasureOpening,
     ErasurePlanned,
     ErasureStepped,
     Finalisation,
@@ -1106,30 +1105,6 @@ async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
         await reach(net, asked["erasure"], "closed")
         assert any(one.members >> 1 & 1 for one in net.of(PurgesAttested)), "the hospital attests like everybody"
         assert all(one.confirming == one.members for one in net.of(VerdictsGiven))
-
-
-@pytest.mark.parametrize("lost", [False, True])
-async def test_first_steps_travel_with_the_opening_where_nothing_that_met_the_withdrawal_runs(
-    tmp_path: Path, trainer: SharedTrainer, lost: bool
-) -> None:
-    """One transaction instead of two, also where its reply is lost; the copy is gone before anybody hears of it."""
-    async with network(tmp_path, trainer, 4) as net:
-        study = await net.play(spec(rounds=1))
-        node, door = net.nodes[1], net.doors[1]
-        leaf = leaf_of(node, study, "patient-1-0")
-        await node.desk.withdraw(node, consent=leaf.consent_id)
-        await net.until(lambda: leaf.consent_id in node.history.withdrawals)
-        replies = [OutcomeUnknown("the reply was lost")] if lost else []
-        door.lose = lambda call: replies.pop() if replies and isinstance(call, ErasureOpening) else None
-        asked = await node.erasing.request(node, consent=leaf.consent_id)
-        await ready(net, asked["erasure"])
-        assert not replies
-        (taken,) = [one for one in door.sent if isinstance(one, ErasureOpening)]
-        assert (taken.steps.first, len(taken.steps.evidence)) == (1, 2)
-        assert [one.first for one in net.of(ErasureStepped)] == [1]
-        assert node.history.erasures[Digest.from_hex(asked["erasure"])].times["copy_deleted"] == (
-            node.history.erasures[Digest.from_hex(asked["erasure"])].opened.opened_at
-        )
 
 
 AUTHORITY = "Data Protection Authority, 1 Example Street"
