@@ -101,9 +101,9 @@ class Audit:
             ranks, chances = [one.rank for one in self.findings if one.rank is not None], len(self.findings)
             if any(one.p * chances <= ALPHA for one in ranks):
                 return _PATIENT[True]
-            least = 2 * chances / (self.control_patients + 1)
-            if least > ALPHA:
-                return _TOO_FEW.format(controls=self.control_patients, needed=_controls_needed(chances))
+            needed = _controls_needed(chances)
+            if self.control_patients < needed:
+                return _TOO_FEW.format(controls=self.control_patients, needed=needed)
             return _PATIENT[False]
         verdicts = [one.gap.verdict.value for one in self.findings if one.gap is not None]
         if not verdicts:

@@ -125,7 +125,7 @@ def already(mine: list[dict[str, Any]], refused: str, form_id: Digest, signed_on
         if old["form_id"] == form_id.hex():
             return Digest.from_hex(old["consent_id"])
     for old in mine:
-        ended = datetime.datetime.fromtimestamp(old["marked_at"], datetime.UTC).date()
+        ended = _ended_on(old)
         if old["mark"] in ("withdrawn", "entered-in-error") and signed_on <= ended:
             raise Refused(f"this patient's consent ended on {ended}; a form signed on {signed_on} does not renew it")
     if signed_on.isoformat() <= refused:
@@ -145,12 +145,16 @@ def left_to_people(everywhere: list[dict[str, Any]], signed_on: datetime.date) -
     Consents are to one study each, so a person may still enrol them; a node by itself does not know what was meant.
     """
     for old in everywhere:
-        ended = datetime.datetime.fromtimestamp(old["marked_at"], datetime.UTC).date()
+        ended = _ended_on(old)
         if old["mark"] == "withdrawn" and signed_on <= ended:
             raise Refused(
                 f"this patient ended a consent to another study on {ended}, and the form was signed on {signed_on}: "
                 "whether it still stands for this study, a person decides (koinon consent grant)"
             )
+
+
+def _ended_on(consent: dict[str, Any]) -> datetime.date:
+    return datetime.datetime.fromtimestamp(consent["marked_at"], datetime.UTC).date()
 
 
 def new_consent(pseudonym: str, origin: Origin, form_id: Digest, document: bytes) -> tuple[dict[str, Any], Digest]:
