@@ -65,9 +65,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     // States of a fork
     uint8 private constant NO_FORK = 0;
     uint8 private constant WAITS_FOR_ROUND = 1;
-    uint8 private constant WAITS_FOR_PURGE = 2;
-    uint8 private constant REPLAYING = 3;
-    uint8 private constant WAITS_FOR_VERDICTS = 4; // a plan without a replay: the training branch stays
+    uint8 private constant REPLAYING = 2;
+    uint8 private constant WAITS_FOR_VERDICTS = 3; // a plan without a replay: the training branch stays
 
     /// @dev Where the newest branch begins, from the plan on. Once it replays, this serves.
     struct Fork {
@@ -186,7 +185,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
                 | uint256(t.maxRoundAge) << 168
         );
         s.roll = Roll.wrap(
-            uint256(t.invited) | uint256(t.purgeSeconds) << 64 | uint256(t.erasureWindow) << 96
+            uint256(t.invited) | uint256(t.erasureWindow) << 64
         );
         s.model = t.initialModel;
         s.initialModel = t.initialModel;
@@ -466,7 +465,6 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             _plant(s, branch, t.parentBranch, t.baseHeight, target - t.rounds, Trees.aim(target, t.dueAt));
         }
         (s.fork.lineage, s.fork.model) = (baseResult, t.baseModel);
-        s.course = course.withFork(round.isOpen() ? WAITS_FOR_ROUND : WAITS_FOR_PURGE);
         emit BranchCreated(
             t.study,
             branch,
@@ -478,23 +476,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             t.targetHeight,
             t.batch
         );
-    }
-
-    /// @inheritdoc ITrainingLedger
-    function openReplay(bytes32 study) external {
-        _onlyUnlearning();
-        Study storage s = _study(study);
-        Course course = s.course;
-        if (course.fork() != WAITS_FOR_PURGE) revert ForkState(study, course.fork());
-        course = course.withBranch(course.branch() + 1).withFork(REPLAYING);
-        s.course = course;
-        (, uint32 baseHeight, uint32 baseFinals) = _base(s, course.branch());
-        Round round = s.round.standing(baseHeight, baseFinals, baseHeight).closed();
-        bytes32 lineage = s.fork.lineage;
-        bytes32 model = s.fork.model;
-        (s.lineage, s.model) = (lineage, model);
-        _noteCatchUp(s, course.branch(), round.finals(), model);
-        if (!_openNext(s, study, course, round, _members(), s.conduct, lineage, model)) s.round = round;
+        if (round.isOpen()) s.course = course.withFork(WAITS_FOR_ROUND);
+        else _replay(s, t.study, course, round, _members(), s.conduct);
     }
 
     /// @inheritdoc ITrainingLedger
@@ -585,7 +568,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             return (branch, height, s.fork.lineage, s.fork.model, false, true);
         }
         (height, lineage, model) = (s.round.finalHeight(), s.lineage, s.model);
-        tainted = state == WAITS_FOR_ROUND || state == WAITS_FOR_PURGE;
+        tainted = state == WAITS_FOR_ROUND;
         inService = !tainted || block.timestamp <= _tree(s, branch + 1).dueAt();
     }
 
@@ -612,11 +595,6 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
     }
 
     /// @inheritdoc ITrainingLedger
-    function purgeSeconds(bytes32 study) external view returns (uint32) {
-        return _study(study).roll.purgeSeconds();
-    }
-
-    /// @inheritdoc ITrainingLedger
     function planTerms(bytes32 study) external view returns (uint32 erasureWindow, uint64 openedAt) {
         Study storage s = _study(study);
         erasureWindow = s.roll.erasureWindow();
@@ -625,8 +603,8 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
 
     // ------------------------------------------------------------------------------------ opening and closing
 
-    /// @dev Opens the next round on the training branch, unless the study is over, waits for joins or for a purge, or
-    /// fewer than two members would be asked.
+    /// @dev Opens the next round on the training branch, unless the study is over, waits for joins, or fewer than two
+    /// members would be asked.
     /// @return Whether one is open now; if not, nothing was written but that a replay was given up.
     function _openNext(
         Study storage s,
@@ -638,7 +616,7 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         bytes32 parentResult,
         bytes32 parentModel
     ) private returns (bool) {
-        if (round.finals() >= course.rounds() || course.fork() == WAITS_FOR_PURGE) return false;
+        if (round.finals() >= course.rounds()) return false;
         if (round.height() == 0) {
             Roll roll = s.roll;
             if (roll.invited() & members.active & ~roll.left() & ~course.joined() != 0) return false;
@@ -727,11 +705,29 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
             }
         }
         if (course.fork() == WAITS_FOR_ROUND) {
-            s.course = course.withFork(WAITS_FOR_PURGE);
-            s.round = round.closed();
+            _replay(s, study, course, round, members, conduct);
         } else if (!_openNext(s, study, course, round, members, conduct, parentResult, parentModel)) {
             s.round = round.closed();
         }
+    }
+
+    /// @dev From here on the newest branch trains, from its checkpoint.
+    function _replay(
+        Study storage s,
+        bytes32 study,
+        Course course,
+        Round round,
+        Members memory members,
+        uint256 conduct
+    ) private {
+        course = course.withBranch(course.branch() + 1).withFork(REPLAYING);
+        s.course = course;
+        (, uint32 baseHeight, uint32 baseFinals) = _base(s, course.branch());
+        round = round.standing(baseHeight, baseFinals, baseHeight).closed();
+        (bytes32 lineage, bytes32 model) = (s.fork.lineage, s.fork.model);
+        (s.lineage, s.model) = (lineage, model);
+        _noteCatchUp(s, course.branch(), baseFinals, model);
+        if (!_openNext(s, study, course, round, members, conduct, lineage, model)) s.round = round;
     }
 
     /// @dev Keeps the model with which a replay has as many finals as there were: what the verdicts are about.

@@ -26,8 +26,8 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     uint8 private constant STEP_DELIVERED = 3;
     uint8 private constant STEP_LINK_DESTROYED = 4;
     uint8 private constant STEP_CLOSED = 5;
-    uint8 private constant PAIR = 0;
-    uint8 private constant REST = 1;
+    /// @dev Stage 0 is said among members, before they get a key of the replay, and not on the chain.
+    uint8 private constant FINAL_STAGE = 1;
     /// @dev The month of Art. 12(3) GDPR, and what it may be extended by: two months.
     uint256 private constant LONGEST_MONTH = 31 days;
     uint256 private constant LONGEST_EXTENSION = 61 days;
@@ -194,33 +194,9 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
     }
 
     /// @inheritdoc IUnlearningRegistry
-    function openReplay(OpenTerms calldata t, Purges calldata purges) external {
-        (bytes32 batch, Batch b) = _known(t);
-        if (_state(b) != State.PLANNED || !b.replays()) revert WrongState(batch, _state(b));
-        bytes32 acc = _accumulated();
-        if (purges.members != 0) (b, acc) = _attest(batch, b, purges, _addresses(b), acc);
-        (uint32 roster, uint8 wished) = TRAINING.voters(t.study);
-        uint32 attested = b.pair() & roster;
-        if (attested != roster) {
-            uint256 n = roster.count();
-            uint256 least = n - Quorum.slack(n, Quorum.faults(n, wished));
-            uint256 until = uint256(b.at()) + TRAINING.purgeSeconds(t.study);
-            if (block.timestamp <= until || attested.count() < least) {
-                revert PurgeMissing(attested, roster, least, until);
-            }
-        }
-        _batches[batch] = _in(b, State.REPLAYING);
-        emit ReplayOpened(batch, b.branch());
-        _store(_rolled(acc, keccak256(abi.encode(Tags.RECORD_REPLAY_OPENED, batch, b.branch()))));
-        TRAINING.openReplay(t.study);
-    }
-
-    /// @inheritdoc IUnlearningRegistry
     function verdicts(OpenTerms calldata t, Verdicts calldata given, Purges calldata purges) external {
         (bytes32 batch, Batch b) = _known(t);
-        bool ready = _state(b) == State.REPLAYING || (_state(b) == State.PLANNED && !b.replays())
-            || (_state(b) >= State.CONFIRMED && _state(b) != State.REFUSED);
-        if (!ready) revert WrongState(batch, _state(b));
+        if (_state(b) < State.PLANNED || _state(b) == State.REFUSED) revert WrongState(batch, _state(b));
         bytes32 model = b.replays() ? TRAINING.caughtUp(t.study, b.branch()) : _planModel[batch];
         if (model == 0) revert NotCaughtUp(b.branch());
         (uint32 roster, uint8 wished) = TRAINING.voters(t.study);
@@ -272,8 +248,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
             at: b.at(),
             extendedTo: _extended[batch],
             planRoster: b.planRoster(),
-            purgedPair: b.pair(),
-            purgedRest: b.rest(),
+            purged: b.purged(),
             confirmers: b.confirmers(),
             deniers: b.deniers()
         });
@@ -328,7 +303,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
             uint32 exceptions;
             if (b.replays()) {
                 (uint32 roster,) = TRAINING.voters(t.study);
-                exceptions = (b.planRoster() | roster) & ~b.rest();
+                exceptions = (b.planRoster() | roster) & ~b.purged();
             }
             if (exceptions != 0) state = State.CLOSED_WITH_EXCEPTIONS;
             emit ErasureClosed(batch, exceptions);
@@ -379,11 +354,10 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         private
         returns (Batch, bytes32)
     {
-        if (p.stage > REST || (p.stage == PAIR && !b.replays())) revert WrongStage(batch, p.stage);
         uint256 n = p.members.count();
         if (p.inventories.length != n) revert InventoriesLength(p.inventories.length, n);
         PackedSignatures.checkLength(p.signatures, n);
-        uint32 there = p.stage == PAIR ? b.pair() : b.rest();
+        uint32 there = b.purged();
         bytes32[] memory inventories = new bytes32[](n);
         uint32 kept;
         {
@@ -398,7 +372,7 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
                     there,
                     i,
                     PackedSignatures.typed(
-                        domain, keccak256(abi.encode(Statements.PURGED, batch, i, p.stage, inventory))
+                        domain, keccak256(abi.encode(Statements.PURGED, batch, i, FINAL_STAGE, inventory))
                     ),
                     p.signatures,
                     k++
@@ -415,16 +389,16 @@ contract UnlearningRegistry is IUnlearningRegistry, Accumulator, EIP712 {
         assembly ("memory-safe") {
             mstore(inventories, n) // those that were skipped lie behind the end
         }
-        emit PurgesAttested(batch, p.stage, kept, inventories);
+        emit PurgesAttested(batch, kept, inventories);
         acc = _rolled(
             acc,
             keccak256(
                 abi.encode(
-                    Tags.RECORD_PURGES_ATTESTED, batch, p.stage, kept, keccak256(abi.encodePacked(inventories))
+                    Tags.RECORD_PURGES_ATTESTED, batch, kept, keccak256(abi.encodePacked(inventories))
                 )
             )
         );
-        return (b.withPurged(p.stage, kept), acc);
+        return (b.withPurged(kept), acc);
     }
 
     function _judge(

@@ -509,12 +509,8 @@ def _signed_by(entries: Sequence[Any]) -> dict[str, object]:
     return {"members": packed["signers"], "signatures": packed["signatures"]}
 
 
-def _purges(stage: int, entries: Sequence[Any]) -> dict[str, object]:
-    return {
-        "stage": stage,
-        "inventories": [one.inventory for one in _ascending(entries)],
-        **_signed_by(entries),
-    }
+def _purges(entries: Sequence[Any]) -> dict[str, object]:
+    return {"inventories": [one.inventory for one in _ascending(entries)], **_signed_by(entries)}
 
 
 def _entries(call: Any) -> int:
@@ -667,19 +663,10 @@ _CALLS: Final[dict[type, _Row]] = {
     records.Purges: _Row(
         "unlearning",
         "attestPurge",
-        lambda c: {**_batch(c), "purges": _purges(c.stage, c.entries)},
+        lambda c: {**_batch(c), "purges": _purges(c.entries)},
         timed=True,
         entry_gas=40_000,
         entries=_entries,
-    ),
-    records.ReplayOpening: _Row(
-        "unlearning",
-        "openReplay",
-        lambda c: {**_batch(c), "purges": _purges(0, c.purges)},
-        timed=True,
-        gas=1_500_000,
-        entry_gas=40_000,
-        entries=lambda c: len(c.purges),
     ),
     records.Verdicts: _Row(
         "unlearning",
@@ -690,7 +677,7 @@ _CALLS: Final[dict[type, _Row]] = {
                 **_signed_by(c.entries),
                 "confirming": sum(1 << one.member for one in _ascending(c.entries) if one.confirmed),
             },
-            "purges": _purges(1, c.purges),
+            "purges": _purges(c.purges),
         },
         timed=True,
         gas=1_500_000,

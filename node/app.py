@@ -371,9 +371,14 @@ class Node:
         )
 
     async def trainer_forget(self) -> None:
-        """Make the training worker forget every record it holds, and start the next one ahead of its work."""
-        if self._trainer is not None:
-            await trio.to_thread.run_sync(self._trainer.forget)
+        """Make the training worker forget records that are not in the vault any more.
+
+        One that holds such a record is ended, and the next started ahead of its work.
+        """
+        if self._trainer is None or self.participant.vault is None:
+            return
+        kept = await self._core(self.participant.vault.every_row)
+        if await trio.to_thread.run_sync(self._trainer.forget, kept):
             self.spawn(self._warm, self._trainer)
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:

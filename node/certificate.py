@@ -34,7 +34,6 @@ from node.erasure import (
     Claim,
     auditor_name,
     line_of,
-    replays,
     roster_of,
     sentences,
     terms_of,
@@ -131,7 +130,7 @@ def make(
     purges = [
         one
         for one in store.notices(opened.batch, "PurgeNotice")
-        if isinstance(one, PurgeNotice) and erasure.purges.get((one.stage, one.member)) == one.inventory
+        if isinstance(one, PurgeNotice) and one.stage == FINAL and erasure.purges.get(one.member) == one.inventory
     ]
     verdicts = [
         one
@@ -145,9 +144,7 @@ def make(
     # Whoever made the model counts, also where it left since: who is here, a file cannot tell.
     roster = roster_of(history, opened.study) | bitmap_of(one["member"] for one in votes)
     roster |= 0 if head is None else head.opened.roster
-    stated = {(one.stage, one.member): one.inventory for one in purges}
-    purged = {member: listed for (stage, member), listed in stated.items() if stage == FINAL}
-    stages = (PAIR, FINAL) if replays(plan) else (FINAL,)
+    purged = {one.member: one.inventory for one in purges}
     attested = _kept_attestations(history, store, erasure)
     earned = sentences(
         hospital=hospital,
@@ -214,9 +211,7 @@ def make(
         "head": None if head is None else proof.write_result(history, node, head),
         "exceptions": {
             "members": [
-                {"index": m, "name": history.registry.members[m].name}
-                for m in members_of(roster)
-                if any((stage, m) not in stated for stage in stages)
+                {"index": m, "name": history.registry.members[m].name} for m in members_of(roster) if m not in purged
             ],
             "remains": list(REMAINS),
         },
@@ -410,12 +405,12 @@ def compare(data: bytes, history: History) -> None:
     same("the model before", tree["models"]["before"], line.models[plan.target_height].hex())
     same("the model after", tree["models"]["after"], found.confirmed.head_model.hex())
     for one in tree["purges"]:
-        known = found.purges.get((one["stage"], one["member"]))
+        known = found.purges.get(one["member"])
         same(f"purge of member {one['member']}", one["inventory"], None if known is None else known.hex())
     for one in tree["verdicts"]:
         given = found.verdicts.get(one["member"])
         same(f"verdict of member {one['member']}", one["confirmed"], None if given is None else given.confirmed)
-    spoke = bitmap_of(found.verdicts) | bitmap_of(member for _, member in found.purges)
+    spoke = bitmap_of(found.verdicts) | bitmap_of(found.purges)
     if left_out := list(members_of(spoke & ~tree["roster"])):
         raise VerificationFailed(f"certificate: its roster is without members {left_out}, who spoke on the chain")
     for one in tree["attestations"]:
@@ -468,7 +463,7 @@ class _Body:
         verdicts = self._verdicts(after)
         purges = self._purges()
         attested = self._attestations()
-        exceptions = self._exceptions(purges, forks)
+        exceptions = self._exceptions(purges)
         self._claims(plan, verdicts, purges, attested, after)
         dates, blocks = self._dates(), self._blocks()
         contacts = top.fields("contacts")
@@ -614,14 +609,15 @@ class _Body:
             inner.fault(f"members {missing} made this model, and the certificate's roster is without them")
         return agreed
 
-    def _exceptions(self, purges: dict[tuple[int, int], Digest], forks: bool) -> dict[str, Any]:
+    def _exceptions(self, purges: dict[tuple[int, int], Digest]) -> dict[str, Any]:
         inner = self.top.fields("exceptions")
         named = dict(inner.each("members", lambda m: (m.uint("index", 5), m.take("name", str))))
         remains = tuple(inner.take("remains", list))
         if remains != (_REMAINS_EARLIER if self.earlier else REMAINS):
             inner.fault("field remains is not that of this version")
         inner.done()
-        stages = (PAIR, FINAL) if forks else (FINAL,)
+        # Before, members said on the chain of both stages what they had purged.
+        stages = (PAIR, FINAL) if any(stage == PAIR for stage, _ in purges) else (FINAL,)
         silent = [m for m in members_of(self.roster) if any((stage, m) not in purges for stage in stages)]
         if missing := [m for m in silent if m not in named]:
             inner.fault(f"members {missing} did not attest and are not named")

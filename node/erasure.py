@@ -31,7 +31,7 @@ from fl_engine.unlearning import Claim as Level
 from fl_engine.unlearning import Need, Unlearner
 from node import methods
 from node.history import ErasureHistory, History, RoundHistory
-from node.membership import bitmap_of, faults, members_of, quorum, slack
+from node.membership import bitmap_of, faults, members_of, quorum
 from node.messages import PlanNotice
 from node.records import LEVEL_ATTACK_AUDIT, LEVEL_LOCAL_REPLAY, ErasurePlanned, Position
 from node.validity import Code
@@ -86,7 +86,9 @@ APPROXIMATE_DOES_NOT_SHOW: Final = (
 )
 
 PAIR, FINAL = 0, 1
-"""Stages of a purge: before the replay, and at the end."""
+"""Stages of a purge: what a model of the replay could be compared with, which members tell each other before they get
+a key of it; and all there is, which they say on the chain.
+"""
 
 EXCLUDED, COPY_DELETED, DELIVERED, LINK_DESTROYED, CLOSED = 1, 2, 3, 4, 5
 """The controller's steps."""
@@ -113,7 +115,6 @@ class State(Enum):
     EXCLUDED = "excluded"
     COPY_DELETED = "copy_deleted"
     PLANNED = "planned"
-    PAIR_PURGED = "pair_purged"
     REPLAYING = "replaying"
     CONFIRMED = "confirmed"
     HEAD_MOVED = "head_moved"
@@ -125,9 +126,13 @@ class State(Enum):
     REFUSED = "refused"
 
 
-def _attested_by_all(erasure: ErasureHistory, history: History, stage: int) -> bool:
-    roster = roster_of(history, erasure.opened.study)
-    return all((stage, member) in erasure.purges for member in members_of(roster))
+def _attested_by_all(erasure: ErasureHistory, history: History) -> bool:
+    return all(member in erasure.purges for member in members_of(roster_of(history, erasure.opened.study)))
+
+
+def is_replaying(history: History, erasure: ErasureHistory) -> bool:
+    """Whether its branch trains, or would if there were anything left to train: the line before it has ended."""
+    return erasure.plan is not None and replays(erasure.plan) and old_line_is_quiet(history, erasure.plan)
 
 
 # The first row that holds is the state.
@@ -137,11 +142,10 @@ STATES: Final[tuple[tuple[State, Callable[[ErasureHistory, History], bool]], ...
     (State.CLOSED, lambda e, h: e.closed is not None),
     (State.LINK_DESTROYED, lambda e, h: LINK_DESTROYED in e.steps),
     (State.CERTIFICATE_DELIVERED, lambda e, h: DELIVERED in e.steps),
-    (State.RECIPIENTS_ATTESTED, lambda e, h: e.moved and _attested_by_all(e, h, FINAL)),
+    (State.RECIPIENTS_ATTESTED, lambda e, h: e.moved and _attested_by_all(e, h)),
     (State.HEAD_MOVED, lambda e, h: e.moved),
     (State.CONFIRMED, lambda e, h: e.confirmed is not None),
-    (State.REPLAYING, lambda e, h: e.replaying),
-    (State.PAIR_PURGED, lambda e, h: e.plan is not None and replays(e.plan) and _attested_by_all(e, h, PAIR)),
+    (State.REPLAYING, lambda e, h: is_replaying(h, e)),
     (State.PLANNED, lambda e, h: e.plan is not None),
     (State.COPY_DELETED, lambda e, h: COPY_DELETED in e.steps),
     (State.EXCLUDED, lambda e, h: EXCLUDED in e.steps),
@@ -606,7 +610,7 @@ class Act(Enum):
     POST_PLAN = "post-plan"
     PURGE = "purge"
     ATTEST_PAIR = "attest-pair"
-    OPEN_REPLAY = "open-replay"
+    GATHER_PURGES = "gather-purges"
     GIVE_VERDICT = "give-verdict"
     ATTEST_REST = "attest-rest"
     POST_VERDICTS = "post-verdicts"
@@ -640,9 +644,9 @@ class Facts:
         forks: the plan on the chain replays.
         quiet: every doomed round has ended.
         dirty: something doomed is in our home.
-        pair, rest: members that attested stage 0, stage 1 on the chain.
-        pair_kept, rest_kept: members whose attestation of stage 0, stage 1 is kept here.
-        purge_end: last second in which the replay waits for every attestation.
+        pair: members whose word is kept here that the old pair is purged.
+        rest, rest_kept: members that attested their purge on the chain; whose attestation is kept here.
+        purge_end: last second in which we wait for the sets that say what to purge.
         caught_up: there is a checkpoint to confirm.
         judged: our verdict is kept.
         verdicts: members whose verdict is on the chain.
@@ -675,7 +679,6 @@ class Facts:
     dirty: bool = False
     pair: int = 0
     rest: int = 0
-    pair_kept: int = 0
     rest_kept: int = 0
     purge_end: int = 0
     caught_up: bool = False
@@ -806,14 +809,13 @@ def is_clean(x: Facts, now: int) -> bool:
 
 
 def pair_not_attested(x: Facts, now: int) -> bool:
-    """Our attestation of the pair is not on the chain."""
+    """We have not said that the old pair is purged."""
     return x.took_part and x.me is not None and not x.pair >> x.me & 1
 
 
-def pair_known(x: Facts, now: int) -> bool:
-    """All are known to have attested the pair; or all but the slack are and the others were waited for."""
-    there = (x.pair | x.pair_kept) & x.roster
-    return there == x.roster or (now > x.purge_end and there.bit_count() >= x.n - slack(x.n, faults(x.n, x.f)))
+def pair_unknown(x: Facts, now: int) -> bool:
+    """Some member's word on the pair is not here, and it gets no key of ours without it."""
+    return x.roster & ~x.pair != 0
 
 
 def replay_caught_up(x: Facts, now: int) -> bool:
@@ -869,8 +871,7 @@ class Rule:
 
 S = State
 PLANNING = (S.REQUESTED, S.AUTHORISED, S.EXCLUDED, S.COPY_DELETED)  # before the last, if it is ready without it
-PURGING = (S.PLANNED, S.PAIR_PURGED)
-JUDGING = (S.PLANNED, S.PAIR_PURGED, S.REPLAYING)
+JUDGING = (S.PLANNED, S.REPLAYING)
 AFTER = (S.HEAD_MOVED, S.RECIPIENTS_ATTESTED, S.CERTIFICATE_DELIVERED, S.LINK_DESTROYED)
 OPENED = (*PLANNING, *JUDGING, S.CONFIRMED)
 LATE = (S.CLOSED, S.CLOSED_WITH_EXCEPTIONS)  # who was away purges and attests when it comes back
@@ -889,7 +890,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(PLANNING, (is_voter, turn_has_come, quorum_of_votes, window_over), Act.POST_PLAN, "16, plan", in_turn=True),
     Rule(PLANNED, (old_line_ended, is_dirty), Act.PURGE, "16, purge"),
     Rule(PLANNED, (plan_forks, old_line_ended, is_clean, pair_not_attested), Act.ATTEST_PAIR, "16, purge"),
-    Rule(PURGING, (is_voter, plan_forks, old_line_ended, pair_known), Act.OPEN_REPLAY, "16, replay", in_turn=True),
+    Rule((S.REPLAYING,), (is_voter, pair_unknown), Act.GATHER_PURGES, "16, purge", patience=GATHER_S),
     Rule(JUDGING, (is_other, has_opening, replay_caught_up, not_judged), Act.GIVE_VERDICT, "16, verified"),
     Rule(PLANNED, (replay_caught_up, old_line_ended, is_clean, rest_not_attested), Act.ATTEST_REST, "16, close"),
     Rule(JUDGED, (is_voter, verdicts_wait, all_is_said), Act.POST_VERDICTS, "16, verified", in_turn=True),
@@ -1127,7 +1128,6 @@ def claims(
     opened, confirmed, plan = erasure.opened, erasure.confirmed, erasure.plan
     if erasure.refused is not None or ("authorised" not in erasure.times and plan is None):
         return []
-    purged = {member: listed for (stage, member), listed in erasure.purges.items() if stage == FINAL}
     roster = roster_of(history, opened.study)
     return sentences(
         hospital=hospital,
@@ -1144,8 +1144,8 @@ def claims(
         method=methods.NOTHING if plan is None else plan.method,
         confirmed=sum(v.confirmed for v in erasure.verdicts.values()),
         others=((roster | bitmap_of(erasure.verdicts)) & ~(1 << opened.controller)).bit_count(),
-        purged=purged,
-        members=(roster | bitmap_of(purged)).bit_count(),
+        purged=erasure.purges,
+        members=(roster | bitmap_of(erasure.purges)).bit_count(),
         attested={
             (level, auditor_name(history.registry.auditors[seat].name, seat)): evidence
             for (level, seat), evidence in erasure.attested.items()

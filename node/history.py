@@ -62,7 +62,6 @@ from node.records import (
     Position,
     PurgesAttested,
     ReplayGivenUp,
-    ReplayOpened,
     RoundFailed,
     RoundFinal,
     RoundOpened,
@@ -205,7 +204,7 @@ class ErasureHistory:
     steps: dict[int, Digest] = field(default_factory=dict)
     plan: ErasurePlanned | None = None
     planned: Logged | None = None
-    purges: dict[tuple[int, int], Digest] = field(default_factory=dict)  # (stage, member) -> inventory
+    purges: dict[int, Digest] = field(default_factory=dict)  # member -> inventory
     verdicts: dict[int, Judged] = field(default_factory=dict)
     attested: dict[tuple[int, int], Digest] = field(default_factory=dict)  # (level, auditor's seat) -> evidence
     extended: ErasureExtended | None = None
@@ -213,7 +212,6 @@ class ErasureHistory:
     confirmed: ErasureConfirmed | None = None
     moved: bool = False
     closed: ErasureClosed | None = None
-    replaying: bool = False
 
     @property
     def opening(self) -> OpenErasure:
@@ -225,12 +223,6 @@ class ErasureHistory:
     def due_at(self) -> int:
         """When the answer is due: the extended date, where there is one."""
         return self.opened.due_at if self.extended is None else self.extended.due_at
-
-    @property
-    def waits_for_purge(self) -> bool:
-        """Whether its branch stands and nothing trains on it yet."""
-        forks = self.plan is not None and self.plan.target_height != self.plan.base_height
-        return forks and not self.replaying
 
     def reach(self, state: str, logged: Logged) -> None:
         """Note that a record brought the batch to a state."""
@@ -342,7 +334,11 @@ class History:
                 self.rounds[record.round_id] = RoundHistory(record, logged.position, logged.deployment, [logged])
                 study = self.studies[record.study]
                 study.active_branch = record.branch
-                study.branches[record.branch].rounds[record.height] = record.round_id
+                branch = study.branches[record.branch]
+                branch.rounds[record.height] = record.round_id
+                replayed = self.erasures.get(branch.batch)
+                if replayed is not None and len(branch.rounds) == 1:
+                    replayed.reach("replaying", logged)
                 self._snapshots[logged.position] = (self.consent_acc, self.registry.accumulator)
             case Committed() | Abstained() | HavePosted() | RoundFinal() | RoundFailed():
                 self._round(logged, record)
@@ -439,7 +435,6 @@ class History:
             | ErasureStepped
             | ErasurePlanned
             | PurgesAttested
-            | ReplayOpened
             | VerdictsGiven
             | ErasureConfirmed
             | HeadMoved
@@ -470,19 +465,13 @@ class History:
             case ErasurePlanned():
                 one.plan, one.planned = record, logged
                 one.reach("planned", logged)
-                if one.waits_for_purge:
+                if record.target_height != record.base_height:
                     branch = self.studies[record.study].branches[record.branch]
                     target = self.finals_at(record.study, record.branch - 1, record.target_height)
                     branch.base_finals = branch.finals = target - record.rounds
             case PurgesAttested():
-                one.purges |= {(record.stage, member): listed for member, listed in record.by_member.items()}
-                if record.stage == 0:
-                    one.reach("pair_purged", logged)
-                else:
-                    one.reach("recipients_attested", logged)
-            case ReplayOpened():
-                one.replaying = True
-                one.reach("replaying", logged)
+                one.purges |= record.by_member
+                one.reach("recipients_attested", logged)
             case VerdictsGiven():
                 one.verdicts |= {
                     member: Judged(record.branch, record.head_model, bool(record.confirming >> member & 1))
@@ -574,17 +563,17 @@ class History:
 
     def open_round(self, study: Digest) -> RoundHistory | None:
         """The study's running round, if any."""
-        for round_id in reversed(self.studies[study].head.rounds.values()):
-            one = self.rounds[round_id]
-            return None if one.over else one
+        # A round may outlast the plan that condemns it: nothing is opened on the new branch until then.
+        for branch in reversed(self.studies[study].branches.values()):
+            if branch.rounds:
+                one = self.rounds[next(reversed(branch.rounds.values()))]
+                return None if one.over else one
         return None
 
     def could_open(self, study: Digest) -> bool:
         """Whether no round is open and the ledger would open one: the rule of `resume`."""
         one = self.studies[study]
         if self.open_round(study) is not None or self.finished(study) or self.registry.successor is not None:
-            return False
-        if any(e.opened.study == study and e.waits_for_purge for e in self.erasures.values()):
             return False
         joined, active = bitmap_of(one.joined - one.left), self.registry.active
         if not one.branches[0].rounds:

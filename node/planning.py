@@ -80,7 +80,6 @@ class Prospect:
     leaving: bool
     busy: int
     window_s: int
-    purge_s: int
 
 
 def holds(
@@ -153,7 +152,6 @@ def gather(node: Participant, subject: Subject) -> Prospect:
             if not one.moved
         ),
         terms.erasure_window,
-        terms.purge_seconds,
     )
 
 
@@ -193,7 +191,7 @@ def rows(found: Prospect, now: int) -> dict[str, Any]:
     replayed = [] if found.first is None else [one.opened.height for one in found.rounds[found.first :]]
     listed = [] if found.first is None else [_row(one, found, round_s) for one in UNLEARNERS.values()]
     for row in listed:
-        done_by = None if row["seconds"] is None else round(begins + found.purge_s + row["seconds"])
+        done_by = None if row["seconds"] is None else round(begins + row["seconds"])
         row |= {"done_by": done_by, "fits": None if done_by is None else done_by <= due_at}
     return {
         "study": subject.study.hex(),
@@ -212,7 +210,6 @@ def rows(found: Prospect, now: int) -> dict[str, Any]:
         "rounds_measured": len(measured),
         "due_at": due_at,
         "window_ends_at": opened_at + found.window_s,
-        "purge_s": found.purge_s,
         "other_erasures": found.busy,
         "chosen": next((row["method"] for row in listed if row["chosen"]), None),
         "methods": listed,

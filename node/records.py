@@ -415,7 +415,6 @@ class ErasurePlanned:
 @dataclass(frozen=True, slots=True)
 class PurgesAttested:
     batch: Digest
-    stage: int  # 0 the pair, before the replay; 1 final
     members: int
     inventories: tuple[Digest, ...]  # of each member, ascending
 
@@ -424,12 +423,6 @@ class PurgesAttested:
         """Member -> what it says that it deleted."""
         indexes = (i for i in range(MAX_MEMBERS) if self.members >> i & 1)
         return dict(zip(indexes, self.inventories, strict=True))
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOpened:
-    batch: Digest
-    branch: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -516,7 +509,6 @@ Record = (
     | ErasureStepped
     | ErasurePlanned
     | PurgesAttested
-    | ReplayOpened
     | VerdictsGiven
     | ErasureConfirmed
     | HeadMoved
@@ -941,19 +933,10 @@ class PurgeEntry:
 
 @dataclass(frozen=True, slots=True)
 class Purges:
-    """Of one stage, one of a member."""
+    """Final ones, one of a member."""
 
     opening: OpenErasure
-    stage: int
     entries: tuple[PurgeEntry, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ReplayOpening:
-    """`purges` of stage 0 come along."""
-
-    opening: OpenErasure
-    purges: tuple[PurgeEntry, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -967,7 +950,7 @@ class VerdictEntry:
 
 @dataclass(frozen=True, slots=True)
 class Verdicts:
-    """One of a member; `purges` of stage 1 come along."""
+    """One of a member; `purges` come along."""
 
     opening: OpenErasure
     entries: tuple[VerdictEntry, ...]
@@ -1021,7 +1004,6 @@ Call = (
     | ErasureProgress
     | Planning
     | Purges
-    | ReplayOpening
     | Verdicts
     | EvidenceAttestation
 )

@@ -103,9 +103,7 @@ SENTENCES: Final[dict[str, str]] = {
     "WrongStep": "step {got} of the erasure comes where step {expected} is due",
     "TooEarly": "this is accepted after {until}, and it is {timestamp}",
     "RoundInFlight": "the round opened at {openedAt} may still use what was excluded at {excludedAt}",
-    "PurgeMissing": "members {attested} of {roster} purged; fewer than all do after {until}, and never below {least}",
     "NotCaughtUp": "branch {branch} has not caught up with the models it replays",
-    "WrongStage": "there is no purge of stage {stage} of erasure {batch}",
     "InventoriesLength": "there are {length} inventories for {expected} members",
     "DueTooLate": "an erasure cannot be due at {dueAt}, a month ends at {last}",
     "AlreadyExtended": "the due date of erasure {batch} was extended before, to {dueAt}",
@@ -118,16 +116,15 @@ SENTENCES: Final[dict[str, str]] = {
 
 PHASES: Final = ("no phase", "training", "reveal", "have", "vote", "failed")
 STATES: Final = (
-    "none requested authorised excluded copy_deleted planned replaying confirmed certificate_delivered link_destroyed "
+    "none requested authorised excluded copy_deleted planned confirmed certificate_delivered link_destroyed "
     "closed closed_with_exceptions refused"
 ).split()
-FORKS: Final = ("none", "waits for the open round", "waits for the purge", "replaying", "waits for the verdicts")
+FORKS: Final = ("none", "waits for the open round", "replaying", "waits for the verdicts")
 
 SETS: Final = {
     "NotOnRoster": ("strangers",),
     "WrongSet": ("expected", "got"),
     "IncludedAndInvalid": ("members",),
-    "PurgeMissing": ("attested", "roster"),
 }
 """Error -> operands that are bitmaps of members."""
 

@@ -6,7 +6,7 @@ here it is decided what that peer may have.
 
 Who may have what: chunks of ciphertexts, models and specs go to every registered peer (a ciphertext is useless without
 its key); a content key goes to the members of its round's roster and to an auditor whose `AuditAccess` covers the
-round, after the seal is final, and in a replay only to whoever attested that the old pair is purged.
+round, after the seal is final, and in a replay only to whoever told this node that the old pair is purged.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from node.doors import Bucket
 from node.duties import note_contradiction
 from node.erasure import openers_of
 from node.errors import NodeError, NotFound
-from node.history import History
+from node.history import ErasureHistory, History
 from node.messages import (
     AbstainNotice,
     Accepted,
@@ -284,8 +284,8 @@ class Server:
                 return Refusal("not-allowed", "you are not of this round's roster")
             batch = study.branches[opened.branch].batch
             erasure = history.erasures.get(batch)
-            if erasure is not None and (0, asker.member) not in erasure.purges:
-                return Refusal("not-allowed", "you have not attested that the old pair of this erasure is purged")
+            if erasure is not None and not self._has_purged(batch, erasure, asker.member):
+                return Refusal("not-yet", "you have not told this node that the old pair of this erasure is purged")
             return None
         for _, access in study.access:
             if access.seat == asker.seat and access.from_height <= opened.height <= access.to_height:
@@ -293,6 +293,11 @@ class Server:
                     return None
                 return Refusal("not-allowed", "this hospital has not opened this study to your seat on the chain")
         return Refusal("not-allowed", "no AuditAccess of your seat covers this round")
+
+    def _has_purged(self, batch: Digest, erasure: ErasureHistory, member: int) -> bool:
+        """Whether a member has said that it holds nothing more that a model of the replay could be compared with."""
+        notices = self._node.store.notices(batch, "PurgeNotice")
+        return member in erasure.purges or any(isinstance(n, PurgeNotice) and n.member == member for n in notices)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Notices

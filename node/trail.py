@@ -62,7 +62,6 @@ from node.records import (
     PurgesAttested,
     Record,
     ReplayGivenUp,
-    ReplayOpened,
     RoundFailed,
     RoundFinal,
     RoundOpened,
@@ -320,10 +319,8 @@ _WORDS: Final[dict[type, Teller]] = {
     PurgesAttested: lambda r, n: _by_members(
         n,
         r.members,
-        f"{_verb(r.members, 'attests', 'attest')} the "
-        f"{'purge before the replay' if r.stage == 0 else 'final purge'} of erasure {_short(r.batch)}",
+        f"{_verb(r.members, 'attests', 'attest')} the purge of erasure {_short(r.batch)}",
     ),
-    ReplayOpened: lambda r, n: _by_contract(f"the replay of erasure {_short(r.batch)} opens on branch {r.branch}"),
     VerdictsGiven: lambda r, n: _by_members(n, r.members, _judgement(r, n)),
     ErasureConfirmed: lambda r, n: _by_contract(f"erasure {_short(r.batch)} is confirmed on {_short(r.head_model)}"),
     HeadMoved: lambda r, n: _by_contract(f"branch {r.branch} serves from now on, by erasure {_short(r.batch)}"),

@@ -8,7 +8,7 @@ of a node that loads torch.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from typing import Any
@@ -207,7 +207,7 @@ class Trainer:
         self._worker = TrainingWorker(timeout_s) if worker is None else worker
         self._shared = worker is not None
         self._name, self._secret = name, secret
-        self._loaded: dict[str, Digest] = {}
+        self._loaded: dict[str, tuple[Digest, frozenset[int]]] = {}  # name -> (what, of which rows)
         self._stopping = False
 
     def warm(self) -> None:
@@ -343,19 +343,23 @@ class Trainer:
         self._stopping = True
         self._worker.kill()
 
-    def forget(self) -> None:
-        """Drop every record the worker holds: by ending it at once, or by unloading ours from a shared one.
+    def forget(self, kept: Set[int]) -> bool:
+        """Drop the records the worker holds, where any is none of `kept` (import row numbers); whether it did.
 
-        A call in progress fails and may be made again; it must not go on with a record that is being deleted.
+        By ending it at once, or by unloading ours from a shared one. A call in progress then fails and may be made
+        again; it must not go on with a record that is being deleted.
         """
+        if all(rows <= kept for _, rows in self._loaded.values()):
+            return False
         held, self._loaded = tuple(self._loaded), {}
         if not self._shared:
             self._worker.kill()
             self._worker.close()
-            return
+            return True
         for name in held:
             if self._worker.is_loaded(name):
                 self._worker.unload(name)
+        return True
 
     def close(self) -> None:
         """End the worker, unless others use it."""
@@ -369,7 +373,8 @@ class Trainer:
         name = f"{self._name}/{part}"
         parts = (np.array([classes], np.int64), rows, x, y)
         label = sha256(b"".join(sha256(np.ascontiguousarray(one).tobytes()) for one in parts))
-        if self._loaded.get(name) != label or not self._worker.is_loaded(name):
+        what = label, frozenset(rows.tolist())
+        if self._loaded.get(name) != what or not self._worker.is_loaded(name):
+            self._loaded[name] = what  # before it is there: what must be forgotten may be on its way
             self._worker.load(name, x, y, classes, rows)
-            self._loaded[name] = label
         return name

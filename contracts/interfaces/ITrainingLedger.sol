@@ -6,7 +6,7 @@ pragma solidity 0.8.37;
 /// branch at a time; a round asks its roster for commitments, fixes who counts, and takes the first result that a quorum
 /// of the roster signed. An erasure forks the study at an older model; the new branch then trains.
 /// Events are the audit log. Storage holds only what later calls check.
-/// Every statement is accepted from anybody who carries it; `msg.sender` means nothing, except that `fork`, `openReplay`
+/// Every statement is accepted from anybody who carries it; `msg.sender` means nothing, except that `fork`
 /// and `headMoved` come from the UnlearningRegistry. Nobody owns or stops this contract.
 /// All times are block timestamps in Unix seconds. A phase is a view of the timestamp: no transaction moves it, and the
 /// transaction that acts on a deadline is what enforces it. The table of phases heads TrainingLedger.sol.
@@ -34,7 +34,8 @@ interface ITrainingLedger {
     /// @param revealSeconds Window for attempt 0 after the seal, at least 1.
     /// @param haveSeconds Window for bitmaps of attempt 1, at least 1; attempt a has it times 2^(a-1).
     /// @param voteSeconds Window for votes of attempt 1, at least 1; attempt a has it times 2^(a-1).
-    /// @param purgeSeconds How long an erasure's replay waits for every purge before n-f suffice.
+    /// @param purgeSeconds After which members purge by an erasure's plan alone where they could not read a set. No contract
+    /// judges it.
     /// @param suspendAfter Rounds missed in a row that suspend, at most 15; zero: never.
     /// @param suspendRounds Rounds a suspension lasts, at most 14.
     /// @param maxRoundAge Seconds after which a round can only fail, more than scribe, grace and reveal together.
@@ -234,7 +235,7 @@ interface ITrainingLedger {
     /// @param height Its newest round, open or closed.
     /// @param finals Rounds of this ancestry that ended with a model.
     /// @param openRound The open round, zero when none is.
-    /// @param forkState 0 no fork, 1 waits for the open round, 2 waits for the purge, 3 replaying, 4 waits for the verdicts of a
+    /// @param forkState 0 no fork, 1 waits for the open round, 2 replaying, 3 waits for the verdicts of a
     /// plan that replays nothing.
     /// @param suspended Whom conduct so far suspends (a round's end takes one round off before the next opens).
     struct StudyView {
@@ -371,7 +372,7 @@ interface ITrainingLedger {
     error NoModel();
     /// @notice The commitments of the round have another root.
     error WrongCommitRoot(bytes32 expected, bytes32 got);
-    /// @notice Nothing opens: a round is open, the study is over, waits for joins or a purge, or has fewer than two members.
+    /// @notice Nothing opens: a round is open, the study is over, waits for joins, or has fewer than two members.
     error NothingToOpen(bytes32 study);
     /// @notice The evidence is not of `kind`.
     error BadKind(uint8 kind);
@@ -472,12 +473,10 @@ interface ITrainingLedger {
         bytes32 vs
     ) external;
 
-    /// @notice Fork a study for an erasure plan (UnlearningRegistry only).
+    /// @notice Fork a study for an erasure plan (UnlearningRegistry only). The first round of the new branch opens, and its base
+    /// model serves, from now on; where a round is open, from its end on.
     /// @return branch The new branch; the training branch when nothing has to be replayed.
     function fork(ForkTerms calldata terms, BaseProof calldata proof) external returns (uint32 branch);
-
-    /// @notice Open the first round of the new branch (UnlearningRegistry only). From then on its base model serves.
-    function openReplay(bytes32 study) external;
 
     /// @notice The plan is confirmed: the training branch's newest model serves from now on (UnlearningRegistry only).
     function headMoved(bytes32 study) external;
@@ -514,8 +513,6 @@ interface ITrainingLedger {
     /// @return roster The members.
     /// @return f The study's wish.
     function voters(bytes32 study) external view returns (uint32 roster, uint8 f);
-    /// @notice How long a replay waits for every purge, from the plan on: the study's term.
-    function purgeSeconds(bytes32 study) external view returns (uint32);
     /// @notice What a plan waits for.
     /// @return erasureWindow The study's term.
     /// @return openedAt When the open round opened, zero when none is open.

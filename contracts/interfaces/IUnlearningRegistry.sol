@@ -27,12 +27,12 @@ import {ITrainingLedger} from "./ITrainingLedger.sol";
 ///  PLANNED                  plan by a quorum, after the window                      COPY_DELETED; any state before it
 ///                                                                                   where the controller is no active member,
 ///                                                                                   which then takes no step any more
-///  REPLAYING                openReplay after the stage 0 purges                     PLANNED, when the plan forks
-///  CONFIRMED                enough verdicts; the head moves                         REPLAYING; PLANNED without a fork
+///  CONFIRMED                enough verdicts, once a replay has caught up; the       PLANNED
+///                           head moves
 ///  CERTIFICATE_DELIVERED    step 3                                                  CONFIRMED
 ///  LINK_DESTROYED           step 4                                                  CERTIFICATE_DELIVERED
 ///  CLOSED, or               step 5                                                  LINK_DESTROYED
-///  CLOSED_WITH_EXCEPTIONS   step 5 while a member's stage 1 purge is missing        LINK_DESTROYED
+///  CLOSED_WITH_EXCEPTIONS   step 5 while a member's purge is missing                LINK_DESTROYED
 ///  REFUSED                  refuse, with a ground                                   REQUESTED, AUTHORISED
 ///
 /// All times are block timestamps in Unix seconds. `msg.sender` means nothing.
@@ -45,7 +45,6 @@ interface IUnlearningRegistry {
         EXCLUDED,
         COPY_DELETED,
         PLANNED,
-        REPLAYING,
         CONFIRMED,
         CERTIFICATE_DELIVERED,
         LINK_DESTROYED,
@@ -87,13 +86,12 @@ interface IUnlearningRegistry {
         uint32 rounds;
     }
 
-    /// @notice Purges of members, each signed over Purged(batch, member, stage, inventory).
-    /// @param stage 0: the old updates concerned and the old checkpoints, before the replay reveals anything; 1: the rest.
+    /// @notice Purges of members, each signed over Purged(batch, member, 1, inventory). The same statement with stage 0, of the
+    /// old updates concerned and the old checkpoints, is made among members: it gets its maker the keys of the replay.
     /// @param members Whose; a bitmap. The entries below are in ascending order of members.
     /// @param inventories For each member, the hash of what it deleted and what remains.
     /// @param signatures For each member 64 bytes (r, vs).
     struct Purges {
-        uint8 stage;
         uint32 members;
         bytes32[] inventories;
         bytes signatures;
@@ -126,8 +124,7 @@ interface IUnlearningRegistry {
     /// @param at When it was excluded; from the plan on, when it was planned.
     /// @param extendedTo The later due date, zero when it was not extended.
     /// @param planRoster Who was on the study's roster at the plan.
-    /// @param purgedPair Members that attested stage 0.
-    /// @param purgedRest Members that attested stage 1.
+    /// @param purged Members that attested their purge.
     /// @param confirmers Members with a confirming verdict.
     /// @param deniers Members with a verdict against.
     struct BatchView {
@@ -138,8 +135,7 @@ interface IUnlearningRegistry {
         uint40 at;
         uint64 extendedTo;
         uint32 planRoster;
-        uint32 purgedPair;
-        uint32 purgedRest;
+        uint32 purged;
         uint32 confirmers;
         uint32 deniers;
     }
@@ -178,16 +174,14 @@ interface IUnlearningRegistry {
         uint32 rounds
     );
     /// @notice Members attest what they deleted: an inventory for each, ascending.
-    event PurgesAttested(bytes32 indexed batch, uint8 stage, uint32 members, bytes32[] inventories);
-    /// @notice The replay may begin; from here on the base checkpoint serves.
-    event ReplayOpened(bytes32 indexed batch, uint32 branch);
+    event PurgesAttested(bytes32 indexed batch, uint32 members, bytes32[] inventories);
     /// @notice Members recomputed the branch; those in `confirming` agree, the others deny.
     event VerdictsGiven(bytes32 indexed batch, uint32 branch, bytes32 headModel, uint32 members, uint32 confirming);
     /// @notice Enough members other than the controller confirmed.
     event ErasureConfirmed(bytes32 indexed batch, uint32 branch, bytes32 headModel);
     /// @notice The head that serves is on `branch` and clean for this batch.
     event HeadMoved(bytes32 indexed batch, bytes32 indexed study, uint32 branch);
-    /// @notice The record is closed. `exceptions`: members whose stage 1 purge is missing.
+    /// @notice The record is closed. `exceptions`: members whose purge is missing.
     event ErasureClosed(bytes32 indexed batch, uint32 exceptions);
     /// @notice The auditor in `seat` says that it holds evidence about the erasure, whose hash is `evidence`. `level` 3: an
     /// executor repeated the controller's training in the rounds of the replay, bit for bit, and this is the hash of its
@@ -218,16 +212,12 @@ interface IUnlearningRegistry {
     error ExtensionTooLate(uint64 dueAt, uint256 timestamp);
     /// @notice An extension leads to a date from `first` to `last`.
     error ExtensionOutOfBounds(uint64 dueAt, uint256 first, uint256 last);
-    /// @notice No stage of this batch is accepted: there are 0 and 1, and 0 only where the plan forks.
-    error WrongStage(bytes32 batch, uint8 stage);
     /// @notice Purges need an inventory for each member.
     error InventoriesLength(uint256 length, uint256 expected);
     /// @notice A plan is accepted after `until`.
     error TooEarly(uint256 until, uint256 timestamp);
     /// @notice A round that opened before the exclusion is open: it may be a last use.
     error RoundInFlight(uint64 openedAt, uint64 excludedAt);
-    /// @notice `attested` members purged, of a roster of `roster`; fewer do only after `until`, and never below `least`.
-    error PurgeMissing(uint32 attested, uint32 roster, uint256 least, uint256 until);
     /// @notice The replay on `branch` has not caught up.
     error NotCaughtUp(uint32 branch);
     /// @notice No auditor attests evidence of this level: there are 3 and 4, and 3 only where the plan forked.
@@ -258,7 +248,8 @@ interface IUnlearningRegistry {
     /// @notice Record steps of the controller in the order of the table, as many as are due.
     function step(OpenTerms calldata terms, uint16 member, Steps calldata steps) external;
 
-    /// @notice Fix a batch's plan by a quorum's votes and fork the study, which has no other unconfirmed plan. The
+    /// @notice Fix a batch's plan by a quorum's votes and fork the study, which has no other unconfirmed plan. The first round
+    /// of the replay opens with it, or with the end of the round that is open. The
     /// controller's steps come first, unless it is no active member: its voice is not needed for what is in the model.
     /// @param proof That the checkpoint is one; no member signs it.
     /// @param signers Bitmap of the voters, of the study's roster.
@@ -273,11 +264,6 @@ interface IUnlearningRegistry {
 
     /// @notice Bring purge attestations. Skipped and logged: DUPLICATE, BAD_SIGNATURE, UNKNOWN_MEMBER (no such index).
     function attestPurge(OpenTerms calldata terms, Purges calldata purges) external;
-
-    /// @notice Open the replay once every member of the roster attested stage 0, or n-f of them (n = 3: two) did and
-    /// purgeSeconds have passed since the plan. Whoever has not attested gets no key of the replay until it does.
-    /// @param purges Attestations that come along, as attestPurge takes them; may be none.
-    function openReplay(OpenTerms calldata terms, Purges calldata purges) external;
 
     /// @notice Bring verdicts once the replay has caught up. n-1-f confirming members other than the controller (n < 4:
     /// one) confirm the erasure. Skipped and logged: DUPLICATE, BAD_SIGNATURE (also one over another branch or model),

@@ -3,11 +3,10 @@ pragma solidity 0.8.37;
 
 /// @title Batches: an erasure batch in one word, of which the UnlearningRegistry keeps one slot each
 /// @notice Only what a later call checks; what a batch is about is what its id is the hash of, and comes along in each call.
-/// Lowest bits first: state 4 | replays 1 | alone 1 | unused 2 | branch 16 | openedAt 40 | since 32 | planRoster 32 | pair 32 |
-/// rest 32 | confirmers 32 | deniers 32. `state` counts as IUnlearningRegistry.State, `replays` says that its plan forks,
-/// `alone` that it was made without the controller's steps, `branch` is the plan's. `since` is seconds after openedAt: of the exclusion, and from the plan on of the plan. The five
-/// bitmaps are sets of members: who was on the roster at the plan, who attested the purge of stage 0, of stage 1, who
-/// confirmed, who denied.
+/// Lowest bits first: state 4 | replays 1 | alone 1 | unused 2 | branch 16 | openedAt 40 | since 32 | planRoster 32 | purged 32 |
+/// confirmers 32 | deniers 32. `state` counts as IUnlearningRegistry.State, `replays` says that its plan forks,
+/// `alone` that it was made without the controller's steps, `branch` is the plan's. `since` is seconds after openedAt: of the exclusion, and from the plan on of the plan. The four
+/// bitmaps are sets of members: who was on the roster at the plan, who attested the purge, who confirmed, who denied.
 type Batch is uint256;
 
 using Batches for Batch global;
@@ -19,10 +18,9 @@ library Batches {
     uint256 private constant AT_OPENED = 24;
     uint256 private constant AT_SINCE = 64;
     uint256 private constant AT_ROSTER = 96;
-    uint256 private constant AT_PAIR = 128;
-    uint256 private constant AT_REST = 160;
-    uint256 private constant AT_CONFIRMERS = 192;
-    uint256 private constant AT_DENIERS = 224;
+    uint256 private constant AT_PURGED = 128;
+    uint256 private constant AT_CONFIRMERS = 160;
+    uint256 private constant AT_DENIERS = 192;
 
     /// @notice A batch that is opened at this block's stamp.
     function opened(uint256 state_) internal view returns (Batch) {
@@ -54,12 +52,8 @@ library Batches {
         return uint32(Batch.unwrap(b) >> AT_ROSTER);
     }
 
-    function pair(Batch b) internal pure returns (uint32) {
-        return uint32(Batch.unwrap(b) >> AT_PAIR);
-    }
-
-    function rest(Batch b) internal pure returns (uint32) {
-        return uint32(Batch.unwrap(b) >> AT_REST);
+    function purged(Batch b) internal pure returns (uint32) {
+        return uint32(Batch.unwrap(b) >> AT_PURGED);
     }
 
     function confirmers(Batch b) internal pure returns (uint32) {
@@ -92,9 +86,9 @@ library Batches {
         );
     }
 
-    /// @notice With further members that attested a stage.
-    function withPurged(Batch b, uint8 stage, uint32 members) internal pure returns (Batch) {
-        return Batch.wrap(Batch.unwrap(b) | uint256(members) << (stage == 0 ? AT_PAIR : AT_REST));
+    /// @notice With further members that attested the purge.
+    function withPurged(Batch b, uint32 members) internal pure returns (Batch) {
+        return Batch.wrap(Batch.unwrap(b) | uint256(members) << AT_PURGED);
     }
 
     /// @notice With further verdicts.

@@ -8,7 +8,7 @@ pragma solidity 0.8.37;
 /// @notice What every end of a round reads. Written by joins, leaves and forks, and when a first member is missing.
 /// rounds 24 | f 8 | minIncluded 8 | suspendAfter 4 | suspendRounds 4 | window 24 | reveal 32 | have 32 | vote 32 |
 /// maxRoundAge 32 | joined 32 | branch 16 | fork 4 | watched 4. Times are seconds; `window` is scribe and grace together;
-/// `branch` trains; `fork` is 0 none, 1 waits for the open round, 2 waits for the purge, 3 replaying, 4 waits for the verdicts
+/// `branch` trains; `fork` is 0 none, 1 waits for the open round, 2 replaying, 3 waits for the verdicts
 /// of a plan that replays nothing; `watched` is 1 while the word of Conduct may be other than zero.
 type Course is uint256;
 
@@ -19,7 +19,7 @@ type Course is uint256;
 /// `over` says that the newest round has ended and none has opened.
 type Round is uint256;
 
-/// @notice What rounds do not read. invited 32 | left 32 | purgeSeconds 32 | erasureWindow 32.
+/// @notice What rounds do not read. invited 32 | left 32 | erasureWindow 32.
 type Roll is uint256;
 
 /// @notice Where three branches begin, the lowest number first: parent 16 | baseHeight 21 | baseFinals 21 each; above them
@@ -212,12 +212,8 @@ library Rolls {
         return uint32(Roll.unwrap(r) >> 32);
     }
 
-    function purgeSeconds(Roll r) internal pure returns (uint32) {
-        return uint32(Roll.unwrap(r) >> 64);
-    }
-
     function erasureWindow(Roll r) internal pure returns (uint32) {
-        return uint32(Roll.unwrap(r) >> 96);
+        return uint32(Roll.unwrap(r) >> 64);
     }
 
     function withLeft(Roll r, uint32 members) internal pure returns (Roll) {

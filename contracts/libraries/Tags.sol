@@ -46,7 +46,6 @@ library Tags {
     bytes32 internal constant RECORD_ERASURE_STEPPED = keccak256("koinon/record-erasure-stepped/1");
     bytes32 internal constant RECORD_ERASURE_PLANNED = keccak256("koinon/record-erasure-planned/1");
     bytes32 internal constant RECORD_PURGES_ATTESTED = keccak256("koinon/record-purges-attested/1");
-    bytes32 internal constant RECORD_REPLAY_OPENED = keccak256("koinon/record-replay-opened/1");
     bytes32 internal constant RECORD_VERDICTS_GIVEN = keccak256("koinon/record-verdicts-given/1");
     bytes32 internal constant RECORD_ERASURE_CONFIRMED = keccak256("koinon/record-erasure-confirmed/1");
     bytes32 internal constant RECORD_HEAD_MOVED = keccak256("koinon/record-head-moved/1");

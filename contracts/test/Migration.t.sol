@@ -213,16 +213,6 @@ contract MigrationTest is Network {
         bytes memory votes = signAll(7, address(unlearning), keccak256(abi.encode(Statements.PLAN, batch, p)));
         unlearning.plan(t, p, proofOf(0, 0, 0, 0, 1, type(uint32).max), 7, votes);
         same(unlearning.stateOf(batch).branch, 1, "forked below the move");
-        IUnlearningRegistry.Purges memory purges;
-        purges.members = 15;
-        purges.inventories = new bytes32[](4);
-        for (uint16 i; i < 4; ++i) {
-            (bytes32 r, bytes32 vs) = sign(
-                memberKey(i), address(unlearning), keccak256(abi.encode(Statements.PURGED, batch, i, uint8(0), bytes32(0)))
-            );
-            purges.signatures = abi.encodePacked(purges.signatures, r, vs);
-        }
-        unlearning.openReplay(t, purges);
         same(training.caughtUp(study, 1), bytes32(0), "not yet");
         finish(training.openRound(study), everyone(4), keccak256("replayed"));
         same(training.caughtUp(study, 1), keccak256("replayed"), "the failed height is no final: the voids came along");

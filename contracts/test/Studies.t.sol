@@ -280,8 +280,6 @@ contract StudiesTest is Network {
         vm.expectRevert(refusal);
         training.fork(t, proof);
         vm.expectRevert(refusal);
-        training.openReplay(study);
-        vm.expectRevert(refusal);
         training.headMoved(study);
     }
 

@@ -17,7 +17,7 @@ contract UnlearningRegistryTest is Network {
     event EntrySkipped(bytes32 indexed subject, uint16 member, uint8 reason);
     event ErasureStepped(bytes32 indexed batch, uint8 first, bytes32[] evidence);
     event ErasureExtended(bytes32 indexed batch, uint64 dueAt);
-    event PurgesAttested(bytes32 indexed batch, uint8 stage, uint32 members, bytes32[] inventories);
+    event PurgesAttested(bytes32 indexed batch, uint32 members, bytes32[] inventories);
     event VerdictsGiven(bytes32 indexed batch, uint32 branch, bytes32 headModel, uint32 members, uint32 confirming);
     event ErasureConfirmed(bytes32 indexed batch, uint32 branch, bytes32 headModel);
     event HeadMoved(bytes32 indexed batch, bytes32 indexed study, uint32 branch);
@@ -115,10 +115,6 @@ contract UnlearningRegistryTest is Network {
     }
 
     function none() internal pure returns (IUnlearningRegistry.Purges memory) {}
-
-    function openReplay(bytes32 batch) internal {
-        unlearning.openReplay(opened[batch], none());
-    }
 
     function step(bytes32 batch, uint8 number) internal {
         unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, number, number));
@@ -228,7 +224,7 @@ contract UnlearningRegistryTest is Network {
         view
         returns (IUnlearningRegistry.Purges memory e)
     {
-        (e.stage, e.members) = (stage, members);
+        e.members = members;
         e.inventories = new bytes32[](count(members));
         uint256 k;
         for (uint16 i; i < 32; ++i) {
@@ -244,8 +240,8 @@ contract UnlearningRegistryTest is Network {
         }
     }
 
-    function purge(bytes32 batch, uint32 members, uint8 stage) internal {
-        unlearning.attestPurge(opened[batch], purgesOf(batch, members, stage));
+    function purge(bytes32 batch, uint32 members) internal {
+        unlearning.attestPurge(opened[batch], purgesOf(batch, members, 1));
     }
 
     /// @notice `members` say that they come to `headModel`, or that they do not.
@@ -326,18 +322,9 @@ contract UnlearningRegistryTest is Network {
         // A round of the old branch is open: the fork waits for its end, and the head is tainted meanwhile.
         same(training.studyOf(study).forkState, 1, "waits for the round");
         headIs(0, 4, model(0, 4), true, true);
-        purge(batch, 15, 0);
-        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.ForkState.selector, study, 1));
-        unlearning.openReplay(opened[batch], none());
-        same(finish(roundId, 15, model(0, 5)), bytes32(0), "the old branch opens no more rounds");
-        headIs(0, 5, model(0, 5), true, true);
-        vm.expectRevert(abi.encodeWithSelector(ITrainingLedger.NothingToOpen.selector, study));
-        training.resume(study);
-
-        unlearning.openReplay(opened[batch], none());
-        stateIs(batch, IUnlearningRegistry.State.REPLAYING);
+        roundId = finish(roundId, 15, model(0, 5)); // the old branch opens no more rounds, the new one does
+        same(training.studyOf(study).forkState, 2, "replays");
         headIs(1, 2, model(0, 2), false, true); // the base checkpoint serves
-        roundId = training.openRound(study);
         ITrainingLedger.RoundView memory v = training.roundOf(study, roundId);
         same(v.branch, 1, "branch");
         same(v.height, 3, "heights go on from the base");
@@ -349,7 +336,7 @@ contract UnlearningRegistryTest is Network {
         roundId = finish(roundId, 15, model(1, 4));
 
         verdict(batch, 0, 1, model(1, 4), true);
-        stateIs(batch, IUnlearningRegistry.State.REPLAYING);
+        stateIs(batch, IUnlearningRegistry.State.PLANNED);
         roundId = finish(roundId, 15, model(1, 5)); // training goes on; the verdict is about height 4
         vm.expectEmit(true, false, false, true, address(unlearning));
         emit ErasureConfirmed(batch, 1, model(1, 4));
@@ -362,7 +349,7 @@ contract UnlearningRegistryTest is Network {
 
         step(batch, 3);
         step(batch, 4);
-        purge(batch, 15, 1);
+        purge(batch, 15);
         vm.expectEmit(true, false, false, true, address(unlearning));
         emit ErasureClosed(batch, 0);
         step(batch, 5);
@@ -420,8 +407,6 @@ contract UnlearningRegistryTest is Network {
         succeed(address(0xbeef), everyone(4));
         same(finish(roundId, everyone(4), model(0, 5)), 0, "no round opens after the move");
         plan(planOf(batch, 0, 1, model(0, 1), 3), everyone(4));
-        purge(batch, everyone(4), 0);
-        openReplay(batch);
         roundId = training.openRound(study);
         holds(roundId != 0, "the replay's rounds open all the same");
         roundId = finish(roundId, 7, model(1, 2));
@@ -430,7 +415,7 @@ contract UnlearningRegistryTest is Network {
             verdict(batch, i, 1, model(1, 3), true);
         }
         stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
-        purge(batch, everyone(4), 1);
+        purge(batch, everyone(4));
         unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
         stateIs(batch, IUnlearningRegistry.State.CLOSED);
         training.failRound(study, closeUnanswered(training.openRound(study)));
@@ -529,8 +514,6 @@ contract UnlearningRegistryTest is Network {
         step(batch, 2);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
         unlearning.step(opened[batch], CONTROLLER, unsigned(3, 1));
-        vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
-        unlearning.openReplay(opened[batch], none());
     }
 
     // ------------------------------------------------------------------------------------------------ plan
@@ -568,8 +551,6 @@ contract UnlearningRegistryTest is Network {
         roundId = finish(roundId, 31, model(0, 4)); // the round in flight still asks the one that was removed
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.PLANNED));
         unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 1, 1));
-        purge(batch, 23, 0);
-        openReplay(batch);
         roundId = training.openRound(study);
         for (uint256 h = 1; h <= 3; ++h) {
             roundId = finish(roundId, 23, model(1, h));
@@ -684,8 +665,6 @@ contract UnlearningRegistryTest is Network {
         (bytes32 batch, bytes32 roundId) = readyToPlan(4, 4);
         plan(planOf(batch, 0, 3, model(0, 3), 4), 7); // branch 1 from height 3
         finish(roundId, 15, model(0, 6));
-        purge(batch, 15, 0);
-        unlearning.openReplay(opened[batch], none());
         roundId = finish(training.openRound(study), 15, model(1, 4));
         verdict(batch, 0, 1, model(1, 4), true);
         verdict(batch, 1, 1, model(1, 4), true);
@@ -703,9 +682,6 @@ contract UnlearningRegistryTest is Network {
         IUnlearningRegistry.BatchView memory v = unlearning.stateOf(second);
         same(v.branch, 2, "branch");
         finish(roundId, 15, model(1, 6));
-        same(training.openRound(study), bytes32(0), "the branch before opens no more rounds");
-        purge(second, 15, 0);
-        openReplay(second);
         same(training.studyOf(study).branch, 2, "training branch");
         same(training.studyOf(study).finals, 1, "finals at the base");
         same(training.studyOf(study).height, 2, "goes on from the height of the base");
@@ -725,8 +701,6 @@ contract UnlearningRegistryTest is Network {
         plan(planOf(batch, 0, 1, model(0, 1), 5, 3), 7);
         roundId = training.openRound(study);
         finish(roundId, 15, model(0, 6));
-        purge(batch, 15, 0);
-        unlearning.openReplay(opened[batch], none());
         roundId = training.openRound(study);
         // a failed round on the new branch consumes a height as well
         training.failRound(study, closeUnanswered(roundId));
@@ -757,8 +731,6 @@ contract UnlearningRegistryTest is Network {
             abi.encodeWithSelector(ITrainingLedger.TooManyRounds.selector, 5, 4)
         );
         plan(planOf(batch, 0, 0, model(0, 0), 4, 2), 7);
-        purge(batch, 15, 0);
-        unlearning.openReplay(opened[batch], none());
         same(training.studyOf(study).finals, 2, "two rounds do what four did");
         roundId = finish(training.openRound(study), 15, model(1, 1));
         same(training.caughtUp(study, 1), bytes32(0), "not yet");
@@ -772,8 +744,6 @@ contract UnlearningRegistryTest is Network {
         (batch, roundId) = readyToPlan(4, 3);
         plan(planOf(batch, 0, 1, model(0, 1), 3), 7);
         finish(roundId, 15, model(0, 5));
-        purge(batch, 15, 0);
-        openReplay(batch);
         roundId = training.openRound(study);
     }
 
@@ -837,8 +807,6 @@ contract UnlearningRegistryTest is Network {
         vm.warp(block.timestamp + 101);
         plan(planOf(batch, 0, 1, model(0, 1), 4), 7);
         fail();
-        purge(batch, 15, 0);
-        openReplay(batch);
         fail();
         fail();
         finish(training.openRound(study), 15, model(1, 4));
@@ -884,19 +852,18 @@ contract UnlearningRegistryTest is Network {
         training.failRound(study, roundId);
         same(training.openRound(study), bytes32(0), "nobody to ask");
         same(training.caughtUp(study, 1), model(0, 1), "the checkpoint");
-        stateIs(batch, IUnlearningRegistry.State.REPLAYING); // and nobody else is there to confirm it
+        stateIs(batch, IUnlearningRegistry.State.PLANNED); // and nobody else is there to confirm it
     }
 
     function test_aReplayThatCannotBeginEndsAtItsCheckpoint() public {
         (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3);
         plan(planOf(batch, 0, 1, model(0, 1), 3), 7);
-        finish(roundId, 15, model(0, 5));
-        for (uint16 i; i < 4; ++i) {
-            if (i != 0) leaveStudy(study, i);
+        commit(roundId, 15);
+        for (uint16 i = 1; i < 4; ++i) {
+            leaveStudy(study, i);
         }
-        purge(batch, 15, 0);
         givesUp(1, model(0, 1));
-        openReplay(batch);
+        finalise(roundId, 0, 15, resultOf(15, 0, model(0, 5)), 15);
         verdict(batch, 0, 1, model(0, 1), true);
         stateIs(batch, IUnlearningRegistry.State.CONFIRMED); // by the one that is left, where the controller is gone
     }
@@ -904,13 +871,11 @@ contract UnlearningRegistryTest is Network {
     function test_taintedHeadLeavesServiceAtTheDueTime() public {
         (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3);
         plan(planOf(batch, 0, 2, model(0, 2), 3), 7);
-        finish(roundId, 15, model(0, 5));
         vm.warp(START + 30 days);
-        headIs(0, 5, model(0, 5), true, true);
+        headIs(0, 3, model(0, 3), true, true);
         vm.warp(START + 30 days + 1);
-        headIs(0, 5, model(0, 5), true, false);
-        purge(batch, 15, 0);
-        unlearning.openReplay(opened[batch], none());
+        headIs(0, 3, model(0, 3), true, false);
+        training.failRound(study, roundId); // as late as it is
         headIs(1, 2, model(0, 2), false, true); // the clean checkpoint serves
     }
 
@@ -924,8 +889,6 @@ contract UnlearningRegistryTest is Network {
         vm.warp(block.timestamp + 101);
         plan(planOf(batch, 0, 0, model(0, 0), 2), 7);
         same(training.studyOf(study).forkState, 2, "takes effect at once");
-        purge(batch, 15, 0);
-        unlearning.openReplay(opened[batch], none());
         roundId = finish(training.openRound(study), 15, model(1, 1));
         same(finish(roundId, 15, model(1, 2)), bytes32(0), "over again");
         verdict(batch, 0, 1, model(1, 2), true);
@@ -942,11 +905,6 @@ contract UnlearningRegistryTest is Network {
         holds(!v.replays && v.branch == 0, "no branch");
         same(training.openRound(study), roundId, "training goes on");
         headIs(0, 3, model(0, 3), false, true);
-        vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.PLANNED));
-        unlearning.openReplay(opened[batch], none());
-        IUnlearningRegistry.Purges memory pair = purgesOf(batch, 1, 0);
-        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStage.selector, batch, 0));
-        unlearning.attestPurge(opened[batch], pair);
         bytes32 other = openAndDelete(2); // one plan at a time, also of those that replay nothing
         finish(roundId, 15, model(0, 5));
         vm.warp(block.timestamp + 101);
@@ -966,35 +924,13 @@ contract UnlearningRegistryTest is Network {
 
     // ----------------------------------------------------------------------------------------------- purge
 
-    function test_replayWaitsForEveryPurgeOrTheWindow() public {
-        (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3);
-        plan(planOf(batch, 0, 2, model(0, 2), 3), 7);
-        uint256 until = block.timestamp + 120;
-        finish(roundId, 15, model(0, 5));
-        purge(batch, 3, 0);
-        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 3, 15, 3, until));
-        unlearning.openReplay(opened[batch], none());
-        vm.warp(until + 1);
-        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 3, 15, 3, until));
-        unlearning.openReplay(opened[batch], none());
-        vm.warp(until);
-        purge(batch, 4, 0);
-        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.PurgeMissing.selector, 7, 15, 3, until));
-        unlearning.openReplay(opened[batch], none());
-        vm.warp(until + 1);
-        unlearning.openReplay(opened[batch], none());
-        same(unlearning.stateOf(batch).purgedPair, 7, "who is missing is named");
-        purge(batch, 8, 0); // and may still attest
-        same(unlearning.stateOf(batch).purgedPair, 15, "late attestation");
-    }
-
     function test_junkPurgesHarmOnlyThemselves() public {
         (bytes32 batch,) = readyToPlan(4, 3);
         vm.expectRevert(wrongState(batch, IUnlearningRegistry.State.COPY_DELETED));
         unlearning.attestPurge(opened[batch], none());
         plan(planOf(batch, 0, 2, model(0, 2), 3), 7);
-        purge(batch, 1, 0);
-        IUnlearningRegistry.Purges memory e = purgesOf(batch, 15, 0);
+        purge(batch, 1);
+        IUnlearningRegistry.Purges memory e = purgesOf(batch, 15, 1);
         e.members |= 1 << 9;
         e.inventories = new bytes32[](5);
         for (uint256 i; i < 4; ++i) {
@@ -1008,26 +944,22 @@ contract UnlearningRegistryTest is Network {
         bytes32[] memory kept = new bytes32[](2);
         (kept[0], kept[1]) = (e.inventories[1], e.inventories[3]);
         vm.expectEmit(true, false, false, true, address(unlearning));
-        emit PurgesAttested(batch, 0, 10, kept);
+        emit PurgesAttested(batch, 10, kept);
         unlearning.attestPurge(opened[batch], e);
-        same(unlearning.stateOf(batch).purgedPair, 11, "the others count");
+        same(unlearning.stateOf(batch).purged, 11, "the others count");
         bytes32 acc = unlearning.accumulator();
-        unlearning.attestPurge(opened[batch], purgesOf(batch, 3, 0)); // all there already
+        unlearning.attestPurge(opened[batch], purgesOf(batch, 3, 1)); // all there already
         same(unlearning.accumulator(), acc, "nothing counted, nothing recorded");
     }
 
-    function test_purgesOfOneStageInTheirForm() public {
+    function test_purgesInTheirForm() public {
         (bytes32 batch,) = readyToPlan(4, 3);
         plan(planOf(batch, 0, 2, model(0, 2), 3), 7);
-        IUnlearningRegistry.Purges memory e = purgesOf(batch, 3, 1);
-        e.stage = 0; // signed for the other stage
+        IUnlearningRegistry.Purges memory e = purgesOf(batch, 3, 0); // what members say to each other before a replay
         skips(batch, 0, Skips.BAD_SIGNATURE);
         skips(batch, 1, Skips.BAD_SIGNATURE);
         unlearning.attestPurge(opened[batch], e);
-        e.stage = 2;
-        vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStage.selector, batch, 2));
-        unlearning.attestPurge(opened[batch], e);
-        e = purgesOf(batch, 3, 0);
+        e = purgesOf(batch, 3, 1);
         e.members = 7;
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.InventoriesLength.selector, 2, 3));
         unlearning.attestPurge(opened[batch], e);
@@ -1044,8 +976,6 @@ contract UnlearningRegistryTest is Network {
         (batch, roundId) = readyToPlan(n, 2);
         plan(planOf(batch, 0, 1, model(0, 1), 2), everyone(n));
         finish(roundId, everyone(n), model(0, 4));
-        purge(batch, everyone(n), 0);
-        unlearning.openReplay(opened[batch], none());
         finish(training.openRound(study), everyone(n), model(1, 2));
     }
 
@@ -1089,7 +1019,7 @@ contract UnlearningRegistryTest is Network {
         bytes32 batch = replayed(4);
         verdict(batch, 0, 1, model(1, 2), false);
         verdict(batch, 1, 1, model(1, 2), true);
-        stateIs(batch, IUnlearningRegistry.State.REPLAYING);
+        stateIs(batch, IUnlearningRegistry.State.PLANNED);
         verdict(batch, 2, 1, model(1, 2), true);
         stateIs(batch, IUnlearningRegistry.State.CONFIRMED);
         same(unlearning.stateOf(batch).deniers, 1, "on record");
@@ -1103,7 +1033,7 @@ contract UnlearningRegistryTest is Network {
             uint256 given;
             for (uint16 i; given < wanted[k]; ++i) {
                 if (i == CONTROLLER) continue;
-                stateIs(batch, IUnlearningRegistry.State.REPLAYING);
+                stateIs(batch, IUnlearningRegistry.State.PLANNED);
                 verdict(batch, i, 1, model(1, 2), true);
                 ++given;
             }
@@ -1118,9 +1048,6 @@ contract UnlearningRegistryTest is Network {
         vm.warp(block.timestamp + 101);
         plan(planOf(batch, 0, 1, model(0, 1), 3), 3);
         finish(roundId, 7, model(0, 4));
-        purge(batch, 3, 0);
-        vm.warp(block.timestamp + 121);
-        unlearning.openReplay(opened[batch], none()); // two of three, after the window
         roundId = finish(training.openRound(study), 7, model(1, 2));
         finish(roundId, 7, model(1, 3));
         verdict(batch, 0, 1, model(1, 3), true);
@@ -1137,13 +1064,13 @@ contract UnlearningRegistryTest is Network {
         vm.expectRevert(abi.encodeWithSelector(IUnlearningRegistry.WrongStep.selector, 4, 5));
         unlearning.step(opened[batch], CONTROLLER, unsigned(5, 1));
         step(batch, 4);
-        purge(batch, 11, 1);
+        purge(batch, 11);
         vm.expectEmit(true, false, false, true, address(unlearning));
         emit ErasureClosed(batch, 4);
         step(batch, 5);
         stateIs(batch, IUnlearningRegistry.State.CLOSED_WITH_EXCEPTIONS);
-        purge(batch, 4, 1); // late, and on record
-        same(unlearning.stateOf(batch).purgedRest, 15, "late purge");
+        purge(batch, 4); // late, and on record
+        same(unlearning.stateOf(batch).purged, 15, "late purge");
     }
 
     function test_requestIsProvablyInItsBatch() public {
@@ -1275,14 +1202,13 @@ contract UnlearningRegistryTest is Network {
     }
 
     function test_anExtensionDoesNotKeepATaintedModelInService() public {
-        (bytes32 batch, bytes32 roundId) = readyToPlan(4, 3);
+        (bytes32 batch,) = readyToPlan(4, 3);
         uint64 dueAt = uint64(START + 60 days);
         (bytes32 r, bytes32 vs) = extendOf(batch, CONTROLLER, dueAt);
         unlearning.extend(opened[batch], CONTROLLER, dueAt, r, vs);
         plan(planOf(batch, 0, 2, model(0, 2), 3), 7);
-        finish(roundId, 15, model(0, 5));
         vm.warp(START + 30 days + 1);
-        headIs(0, 5, model(0, 5), true, false);
+        headIs(0, 3, model(0, 3), true, false); // the round in flight never ends
     }
 
     // ---------------------------------------------------------------------------------- evidence of auditors
@@ -1353,10 +1279,10 @@ contract UnlearningRegistryTest is Network {
 
     function test_evidenceIsAttestedFromTheConfirmationOnUntoAClosedRecord() public {
         bytes32 batch = replayed(4);
-        notAttested(batch, 4, 0, wrongState(batch, IUnlearningRegistry.State.REPLAYING));
+        notAttested(batch, 4, 0, wrongState(batch, IUnlearningRegistry.State.PLANNED));
         unlearning.verdicts(opened[batch], verdictsOf(batch, 7, 1, model(1, 2), true), none());
         attest(batch, 3, 0);
-        purge(batch, 7, 1);
+        purge(batch, 7);
         for (uint8 number = 3; number <= 5; ++number) {
             step(batch, number);
         }
@@ -1466,6 +1392,7 @@ contract UnlearningRegistryTest is Network {
     // ------------------------------------------------------------------------------------------------- gas
 
     uint256 internal spent;
+    uint256 internal withdrawal; // of it
 
     function took(string memory which, string memory what) internal {
         spent += vm.snapshotGasLastCall("Erasure", string.concat("n=5 ", which, " ", what));
@@ -1476,8 +1403,16 @@ contract UnlearningRegistryTest is Network {
     /// forge-config: default.isolate = true
     function test_gasOfAnErasure() public {
         trained(5, 3);
-        oneErasure(0, 4, "first");
-        oneErasure(1, 5, "later");
+        oneErasure(0, 4, "first", false);
+        oneErasure(1, 5, "later", false);
+    }
+
+    /// @notice The same, where nothing that met the withdrawal runs any more when the patient asks for erasure.
+    /// forge-config: default.isolate = true
+    function test_gasOfAnErasureAfterAWithdrawal() public {
+        trained(5, 3);
+        oneErasure(0, 4, "first", false);
+        oneErasure(1, 5, "withdrawn before", true);
     }
 
     /// @notice What an auditor's evidence costs whoever carries it; no part of an erasure, which does not wait for it.
@@ -1487,20 +1422,27 @@ contract UnlearningRegistryTest is Network {
         vm.snapshotGasLastCall("Erasure", "an auditor's evidence");
     }
 
-    /// @dev The opening in line 5 is one that a round's end pays, and that the end of the round in flight does not: what that
-    /// end is cheaper by than another is taken off the sum.
+    /// @dev What the end of the round in flight, which opens the replay, costs more than another counts.
     /// The open round `height` of `branch` ends before the plan, the next one after it; three rounds are replayed.
-    function oneErasure(uint32 branch, uint32 height, string memory which) internal {
+    /// @param before No round that met the withdrawal runs any more: the first steps come with the opening.
+    function oneErasure(uint32 branch, uint32 height, string memory which, bool before) internal {
         spent = 0;
         withdrawOne(height);
         took(which, "1 withdrawal");
+        withdrawal = spent;
         IUnlearningRegistry.OpenTerms memory terms_ = termsOf(CONTROLLER, CONTROLLER);
         terms_.requestsRoot = keccak256(abi.encode("requests", height));
         terms_.dueAt = uint64(block.timestamp + 30 days);
-        bytes32 batch = open(terms_);
-        took(which, "2 batch opened by the controller");
-        unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 1, 2));
-        took(which, "3 excluded, copy deleted");
+        bytes32 batch = unlearning.batchOf(terms_);
+        if (before) {
+            open(terms_, stepsOf(batch, CONTROLLER, 1, 2));
+            took(which, "2 batch opened, excluded, copy deleted");
+        } else {
+            open(terms_);
+            took(which, "2 batch opened by the controller");
+            unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 1, 2));
+            took(which, "3 excluded, copy deleted");
+        }
         vm.warp(block.timestamp + 101);
         spent -= endedWith(model(branch, height), string.concat(which, " the last round's end, next opened"));
         PlanFor memory t = planOf(batch, branch, height - 3, model(branch, height - 3), height);
@@ -1510,9 +1452,7 @@ contract UnlearningRegistryTest is Network {
         forked(t, proof);
         vm.warp(block.timestamp + 1);
         spent +=
-            endedWith(model(branch, height + 1), string.concat(which, " the round in flight's end, none opened"));
-        unlearning.openReplay(opened[batch], purgesOf(batch, 31, 0));
-        took(which, "5 purges of stage 0, replay opened");
+            endedWith(model(branch, height + 1), string.concat(which, " the round in flight's end, replay opened"));
         for (uint32 h = height - 2; h <= height; ++h) {
             finish(training.openRound(study), 31, model(branch + 1, h)); // replayed
         }
@@ -1521,11 +1461,12 @@ contract UnlearningRegistryTest is Network {
             verdictsOf(batch, 23, branch + 1, model(branch + 1, height), true),
             purgesOf(batch, 31, 1)
         );
-        took(which, "6 verdicts, purges of stage 1, head moved");
+        took(which, "5 verdicts, purges, head moved");
         unlearning.step(opened[batch], CONTROLLER, stepsOf(batch, CONTROLLER, 3, 5));
-        took(which, "7 delivered, link destroyed, closed");
+        took(which, "6 delivered, link destroyed, closed");
         stateIs(batch, IUnlearningRegistry.State.CLOSED);
         vm.snapshotValue("Erasure", string.concat("n=5 ", which, " all, beside its rounds"), spent);
+        vm.snapshotValue("Erasure", string.concat("n=5 ", which, " all but the withdrawal"), spent - withdrawal);
     }
 
     /// @return gas_ Of the end of the open round, which has all five members.

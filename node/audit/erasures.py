@@ -83,13 +83,13 @@ def _plan_votes(audit: Audit, batch: Digest, erasure: ErasureHistory) -> Iterato
 
 def _purge_statements(audit: Audit, batch: Digest, erasure: ErasureHistory) -> Iterator[str]:
     said = {
-        (one.stage, one.member): one.inventory
+        one.member: one.inventory
         for one in audit.store.notices(batch, "PurgeNotice")
-        if isinstance(one, PurgeNotice)
+        if isinstance(one, PurgeNotice) and one.stage == FINAL
     }
-    lacking = [key for key, listed in sorted(erasure.purges.items()) if said.get(key) != listed]
+    lacking = [member for member, listed in sorted(erasure.purges.items()) if said.get(member) != listed]
     if lacking:
-        whose = ", ".join(f"of member {member} at stage {stage}" for stage, member in lacking)
+        whose = ", ".join(f"of member {member}" for member in lacking)
         yield f"{len(lacking)} of {len(erasure.purges)} purge statements on the chain are not here ({whose})"
 
 
@@ -101,7 +101,8 @@ def _own_tombstones(audit: Audit, batch: Digest, erasure: ErasureHistory) -> Ite
     me = audit.me
     if me is None:
         return
-    listed = erasure.purges.get((FINAL, me), erasure.purges.get((PAIR, me)))
+    said = audit.store.own_notice(batch, "PurgeNotice", PAIR)  # to the others, and not on the chain
+    listed = erasure.purges.get(me, said.inventory if isinstance(said, PurgeNotice) else None)
     stones = [
         (one.notice.content, one.notice.reason, one.notice.subject)
         for one in audit.store.kept_notices("TombstoneNotice")
@@ -135,12 +136,11 @@ def purges_are_carried_out(audit: Audit) -> str | None:
     for batch, erasure in history.erasures.items():
         if not audit.covers(erasure.opened.study):
             continue
-        for (stage, member), attested in erasure.purges.items():
-            own = audit.store.own_notice(batch, "PurgeNotice", stage) if member == audit.me else None
-            if isinstance(own, PurgeNotice):
-                where = f"{erasure_name(batch)}, our attestation of stage {stage}"
-                equal("inventory", where, own.inventory, attested)
-        if erasure.plan is not None and (PAIR, audit.me) in erasure.purges:
+        pair, own = (audit.store.own_notice(batch, "PurgeNotice", stage) for stage in (PAIR, FINAL))
+        if isinstance(own, PurgeNotice) and audit.me in erasure.purges:
+            where = f"{erasure_name(batch)}, our attestation"
+            equal("inventory", where, own.inventory, erasure.purges[audit.me])
+        if erasure.plan is not None and (pair is not None or audit.me in erasure.purges):
             _condemned_is_gone(audit, batch, erasure.plan)
     return None
 

@@ -27,7 +27,7 @@ from node.erasure import (
 )
 from node.errors import NotFound
 from node.history import STEP_STATES, History, RoundHistory
-from node.membership import LAST_CHANCES, bitmap_of, faults, least_included, members_of, quorum, slack
+from node.membership import LAST_CHANCES, bitmap_of, faults, least_included, members_of, quorum
 from node.notices import hash_of_result
 from node.participant import trust_bytes
 from node.records import (
@@ -51,7 +51,6 @@ from node.records import (
     HeadMoved,
     Logged,
     ReplayGivenUp,
-    ReplayOpened,
     RoundFailed,
     RoundFinal,
     RoundOpened,
@@ -161,6 +160,7 @@ def opened_round(chain: Chain, logged: Logged, record: RoundOpened) -> None:
         equal("previous block", where, chain.block_hash(logged.position.block - 1), record.previous_block)
     except NotFound:
         raise Fault("previous block", where, record.previous_block, "no such block is kept") from None
+    equal("branch", where, max(study.branches), record.branch)  # no line is trained on once there is a newer one
     equal("height", where, max(branch.rounds, default=branch.base_height) + 1, record.height)
     equal("parent model", where, branch.models.get(record.height - 1), record.parent_model)
     equal("parent result", where, history.lineage(record.study, record.branch), record.parent_result)
@@ -364,24 +364,6 @@ def _method_of_plan(history: History, where: str, record: ErasurePlanned) -> Non
     equal("rounds", where, methods.rounds_of(method, models), record.rounds)
 
 
-def replay_opened(chain: Chain, logged: Logged, record: ReplayOpened) -> None:
-    """A replay begins when all purged the pair, or all but the slack and the purge window is over."""
-    history = chain.history
-    erasure, where = history.erasures[record.batch], erasure_name(record.batch)
-    holds("replay", where, "a plan", erasure.planned is not None, "none")
-    assert erasure.planned is not None
-    study = erasure.opened.study
-    terms, roster = history.studies[study].created.terms, roster_of(history, study)
-    purged = bitmap_of(member for stage, member in erasure.purges if stage == 0) & roster
-    if purged == roster:
-        return
-    n = roster.bit_count()
-    least = n - slack(n, faults(n, terms.f))
-    holds("purge attestations", where, f"at least {least}", purged.bit_count() >= least, purged.bit_count())
-    until = erasure.planned.timestamp + terms.purge_seconds
-    holds("replay time", where, f"after {until}", logged.timestamp > until, logged.timestamp)
-
-
 def replay_given_up(chain: Chain, logged: Logged, record: ReplayGivenUp) -> None:
     """A replay that has not caught up is given up, once, with the model it has: after too many heights in a row without
     one, or where fewer than two members are left.
@@ -390,10 +372,10 @@ def replay_given_up(chain: Chain, logged: Logged, record: ReplayGivenUp) -> None
     where = f"study {record.study.hex()[:12]}, branch {record.branch}"
     line = study.branches[record.branch]
     erasure = history.erasures.get(line.batch)
-    holds("replay", where, "one that is open", erasure is not None and erasure.replaying, "none")
-    assert erasure is not None
-    assert erasure.plan is not None
-    holds("replay", where, "one that has not ended", checkpoint_of(history, erasure.plan) is None, "it has")
+    holds("replay", where, "one of an erasure", erasure is not None, "none")
+    # A replay that cannot begin ends with its plan, whose own record comes after what it brings about.
+    ended = erasure is not None and erasure.plan is not None and checkpoint_of(history, erasure.plan) is not None
+    holds("replay", where, "one that has not ended", not ended, "it has")
     heights = sorted(line.rounds)
     made = [history.rounds[line.rounds[height]].made_model for height in heights[-LAST_CHANCES:]]
     left = roster_of(history, record.study).bit_count()
@@ -450,7 +432,7 @@ def closed(chain: Chain, logged: Logged, record: ErasureClosed) -> None:
     if erasure.plan is None or not replays(erasure.plan):
         equal("exceptions", where, "0", f"{record.exceptions:b}")
         return
-    attested = bitmap_of(member for stage, member in erasure.purges if stage == 1)
+    attested = bitmap_of(erasure.purges)
     silent = list(members_of(roster_of(history, erasure.opened.study) & ~attested))
     named = list(members_of(record.exceptions))
     holds("exceptions", where, f"at least {silent}", set(silent) <= set(named), named)
@@ -491,7 +473,6 @@ RULES: Final[tuple[tuple[str, type, Rule], ...]] = (
     ("erasure-steps", ErasureExtended, extended),
     ("erasure-steps", ErasureStepped, stepped),
     ("erasure-steps", ErasurePlanned, planned),
-    ("erasure-steps", ReplayOpened, replay_opened),
     ("erasure-steps", ReplayGivenUp, replay_given_up),
     ("erasure-steps", VerdictsGiven, verdicts),
     ("erasure-steps", ErasureConfirmed, confirmed),

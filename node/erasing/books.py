@@ -30,7 +30,7 @@ from node.messages import (
 )
 from node.notices import statement_of
 from node.participant import Participant
-from node.records import Call, ErasureProgress, Sent, Steps
+from node.records import NO_STEPS, Call, ErasureProgress, Sent, Steps
 from node.store import Store
 from node.study import Study
 from node.vault import Vault
@@ -191,11 +191,15 @@ class Books:
         """State under one signature those of these steps that are not on the chain, which are in order."""
         erasure = self.erasure(batch)
         missing = {number: found for number, found in evidence.items() if number not in erasure.steps}
-        if not missing:
-            return
-        member, first, found = self.member, min(missing), tuple(missing.values())
-        signature = self.signed(ErasureSteps(batch, member, first, found))
-        await node.send(ErasureProgress(erasure.opening, member, Steps(first, found, signature)))
+        if missing:
+            await node.send(ErasureProgress(erasure.opening, self.member, self.signed_steps(batch, missing)))
+
+    def signed_steps(self, batch: Digest, evidence: dict[int, Digest]) -> Steps:
+        """Steps of ours under one signature."""
+        if not evidence:
+            return NO_STEPS
+        first, found = min(evidence), tuple(evidence.values())
+        return Steps(first, found, self.signed(ErasureSteps(batch, self.member, first, found)))
 
     def is_linked(self, consent: Digest) -> bool:
         """Whether a consent of ours still leads to its person."""

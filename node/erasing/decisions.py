@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import Final
 
 from crypto.digest import Digest
-from crypto.statements import Authorise, Extend, Refuse, Tombstone, struct_hash
+from crypto.statements import Authorise, Extend, OpenErasure, Refuse, Tombstone, struct_hash
 from node.erasing.archive import Archive, day
 from node.erasing.books import Books, Surroundings
 from node.erasing.sets import Sets
@@ -17,7 +17,7 @@ from node.erasure import COPY_DELETED, EXCLUDED, GROUNDS, LONGEST_EXTENSION_S, O
 from node.errors import InputError, Refused
 from node.history import ErasureHistory
 from node.messages import ERASED, TombstoneNotice
-from node.records import ErasureAuthorisation, ErasureExtension, ErasureRefusal
+from node.records import ErasureAuthorisation, ErasureExtension, ErasureRefusal, Steps
 
 MAX_REVIEW_S: Final = 14 * 86_400  # of the month that the law gives; the due date does not move
 
@@ -130,26 +130,38 @@ class Decisions:
         """Our imported copy goes, then the worker's memory of it, then we say that it is excluded and gone."""
         if self._is_considered(batch, node.now):
             return
-        study = self._books.erasure(batch).opened.study
-        evidence = await node.core(lambda: exclusion_evidence(self._books.history, study, self._books.consents(batch)))
+        taken = await self._excluded(node, batch, self._books.erasure(batch).opening)
+        if taken:
+            await self._books.state_steps(node, batch, taken)
+
+    async def first_steps(self, node: Surroundings, batch: Digest, opening: OpenErasure) -> Steps:
+        """What `exclude` would state, before a batch of ours is opened: one transaction carries both.
+
+        No step where a round that met a withdrawal is running still, or where a refusal is considered first.
+        """
+        taken = {} if self._books.desk.review_s else await self._excluded(node, batch, opening)
+        return self._books.signed_steps(batch, taken)
+
+    async def _excluded(self, node: Surroundings, batch: Digest, opening: OpenErasure) -> dict[int, Digest]:
+        """The first two steps of a batch, the second of which this takes; none while the first is not true."""
+        consents = await node.core(self._books.consents, batch)
+        evidence = await node.core(exclusion_evidence, self._books.history, opening.study, consents)
         if evidence is None:
-            return
-        notice = await node.core(self._destroy_copy, batch)
+            return {}
+        notice = await node.core(self._destroy_copy, batch, opening.requests_root)
         if self._vault_forgets:
             await node.trainer_forget()
             self._vault_forgets = False
         await node.offer(notice)
-        await self._books.state_steps(node, batch, {EXCLUDED: evidence, COPY_DELETED: struct_hash(_tombstone(notice))})
+        return {EXCLUDED: evidence, COPY_DELETED: struct_hash(_tombstone(notice))}
 
-    def _destroy_copy(self, batch: Digest) -> TombstoneNotice:
+    def _destroy_copy(self, batch: Digest, requests_root: Digest) -> TombstoneNotice:
         consents = [one for one in self._books.consents(batch) if self._books.is_linked(one)]
         for consent in consents:
             self._books.vault.suppress_consent(consent)
         self._vault_forgets |= self._books.vault.delete_copy(*consents) > 0
         # The copy has no public name; the batch's requests stand for it.
-        content = self._books.erasure(batch).opened.requests_root
-        stone = self._books.say(TombstoneNotice(self._books.member, content, ERASED, batch, b""))
-        return stone
+        return self._books.say(TombstoneNotice(self._books.member, requests_root, ERASED, batch, b""))
 
 
 def _tombstone(notice: TombstoneNotice) -> Tombstone:

@@ -23,7 +23,6 @@ from node.erasure import (
     CLOSED,
     DELIVERED,
     DELIVERY_S,
-    FINAL,
     LINK_DESTROYED,
     Act,
     excluded_from,
@@ -95,7 +94,7 @@ class Handover:
         if now > erasure.times["head_moved"] + terms.purge_seconds:
             return []
         roster = roster_of(self._books.history, erasure.opened.study)
-        return [m for m in members_of(roster) if (FINAL, m) not in erasure.purges]
+        return [m for m in members_of(roster) if m not in erasure.purges]
 
     async def receipt(self, node: Surroundings, who: Digest | str) -> tuple[dict[str, Any], Digest, Digest | None]:
         """The certificate with the patient's annex, its erasure, and whose consent that is: for `delivered`.

@@ -21,21 +21,15 @@ from node.erasing.books import Books, Surroundings
 from node.erasing.sets import Sets
 from node.erasure import (
     FINAL,
-    JUDGING,
-    PAIR,
-    PURGING,
-    State,
     doomed_models,
     doomed_rounds,
     inventory,
     out_of_use_at,
-    replays,
-    state_of,
 )
 from node.errors import NodeError
 from node.history import ErasureHistory, RoundHistory
 from node.messages import ERASED, CommitNotice, PurgeNotice, TombstoneNotice, VoteNotice
-from node.records import PurgeEntry, Purges, ReplayOpening
+from node.records import PurgeEntry, Purges
 
 log = structlog.get_logger("erasing")
 
@@ -217,16 +211,14 @@ class Purge:
         return stones
 
     async def attest(self, stage: int, node: Surroundings, batch: Digest) -> None:
-        """State under signature that it is gone. Whoever has its turn carries all of that to the chain."""
+        """State under signature that it is gone; of the final stage, whoever has its turn carries all to the chain."""
         await node.offer(await node.core(self._sign, batch, stage))
 
     async def post(self, node: Surroundings, batch: Digest) -> None:
-        """Carry the attestations that came too late for the opening of the replay or for the verdicts."""
-        erasure = self._books.erasure(batch)
-        for stage in lone_stages(state_of(erasure, self._books.history)):
-            entries = await node.core(self.entries, batch, stage)
-            if entries:
-                await node.send(Purges(erasure.opening, stage, entries))
+        """Carry the attestations that came too late for the verdicts."""
+        entries = await node.core(self.entries, batch)
+        if entries:
+            await node.send(Purges(self._books.erasure(batch).opening, entries))
 
     def _sign(self, batch: Digest, stage: int) -> PurgeNotice:
         books = self._books
@@ -241,23 +233,15 @@ class Purge:
         ]
         return books.say(PurgeNotice(batch, books.member, stage, inventory(stones), b""))
 
-    def entries(self, batch: Digest, stage: int) -> tuple[PurgeEntry, ...]:
-        """Attestations of a stage that the chain lacks."""
+    def entries(self, batch: Digest) -> tuple[PurgeEntry, ...]:
+        """Final attestations that the chain lacks."""
         erasure = self._books.erasure(batch)
-        if erasure.plan is None or (stage == PAIR and not replays(erasure.plan)):
-            return ()
         return tuple(
             PurgeEntry(n.member, n.inventory, n.signature)
             for n in self._books.about(batch, PurgeNotice)
-            if n.stage == stage and (n.stage, n.member) not in erasure.purges
+            if n.stage == FINAL and n.member not in erasure.purges
         )
 
-    async def open_replay(self, node: Surroundings, batch: Digest) -> None:
-        """Open the replay on the chain, with the attestations of its condition."""
-        entries = await node.core(self.entries, batch, PAIR)
-        await node.send(ReplayOpening(self._books.erasure(batch).opening, entries))
-
-
-def lone_stages(state: State) -> tuple[int, ...]:
-    """Stages whose attestations travel alone in a state: elsewhere the replay's opening or the verdicts carry them."""
-    return () if state in PURGING else (PAIR,) if state in JUDGING else (PAIR, FINAL)
+    async def gather(self, node: Surroundings, batch: Digest) -> None:
+        """Ask every member for the words on the pair that were offered while we or they were away."""
+        await node.pull(batch)

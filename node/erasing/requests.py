@@ -26,6 +26,7 @@ from crypto.statements import OpenErasure, Receipt, RequestErasure, struct_hash
 from node import card as cards
 from node import enrolment, methods
 from node.erasing.books import Books, Surroundings
+from node.erasing.decisions import Decisions
 from node.erasure import DUE_S, is_removed, roster_of
 from node.errors import CallReverted, ChainUnreachable, InputError, LedgerError, NotFound, Refused
 from node.history import ErasureHistory
@@ -40,8 +41,8 @@ log = structlog.get_logger("erasing")
 class Requests:
     """Takes requests in and opens batches."""
 
-    def __init__(self, books: Books) -> None:
-        self._books = books
+    def __init__(self, books: Books, decisions: Decisions) -> None:
+        self._books, self._decisions = books, decisions
         self._asked_at: object = None  # last record when forms were last asked what the end of a consent means
         self.shown: set[Digest] = set()  # batches whose opening everybody concerned was offered once
 
@@ -180,7 +181,7 @@ class Requests:
         self.note_asked(one.consent_id for one in notices if one.controller == self._books.me)
         if method is None:
             return
-        self._opening_calls()
+        self._openings()
         for batch in set(self._batches_of([one.consent_id for one in notices]).values()):
             if not self._books.store.meta(f"method {batch.hex()}"):
                 self._books.store.set_meta(f"method {batch.hex()}", method)
@@ -231,21 +232,23 @@ class Requests:
     async def open_waiting(self, node: Surroundings) -> set[Digest]:
         """Open one batch a study for every request of ours that waits; carry again what the chain has not taken.
 
-        Returns the batches of these that the chain has now.
+        Where the hospital's first steps can be taken already, they go along. Returns the batches of these that the
+        chain has now.
         """
         taken = set()
-        for call in await node.core(self._opening_calls):
-            batch = batch_id(struct_hash(call.opening))
+        for opening in await node.core(self._openings):
+            batch = batch_id(struct_hash(opening))
+            steps = await self._decisions.first_steps(node, batch, opening)
             try:
-                await node.send(call)
+                await node.send(ErasureOpening(opening, self._books.signed(opening), steps))
                 taken.add(batch)
             except CallReverted as error:  # two of our tasks had the same thought, or the study is not on this chain
                 log.info("opening", error=error.message)
                 taken |= {batch} if error.error == "BatchKnown" else set()
         return taken
 
-    def _opening_calls(self) -> list[ErasureOpening]:
-        books, me, calls = self._books, self._books.me, []
+    def _openings(self) -> list[OpenErasure]:
+        books, me, found = self._books, self._books.me, []
         if me is None or books.participant.vault is None:
             return []
         waiting: dict[Digest, list[ErasureNotice]] = {}
@@ -262,8 +265,8 @@ class Requests:
                 continue
             statement = self._statement_of(opening)
             if batch_id(struct_hash(statement)) == opening.batch:  # else a relay's, which it will carry again
-                calls.append(ErasureOpening(statement, books.signed(statement)))
-        return calls
+                found.append(statement)
+        return found
 
     def _compose(self, study: Digest, consents: list[Digest]) -> None:
         """Keep the opening of a batch of ours, from which everything else about it can be computed again."""

@@ -21,7 +21,7 @@ from node.erasing.books import Books, Surroundings
 from node.erasing.decisions import Decisions
 from node.erasing.handover import Handover
 from node.erasing.plans import Plans
-from node.erasing.purge import LOOK_AGAIN_S, Purge, lone_stages
+from node.erasing.purge import LOOK_AGAIN_S, Purge
 from node.erasing.relays import Relays
 from node.erasing.requests import Requests
 from node.erasing.sets import Sets
@@ -29,6 +29,7 @@ from node.erasing.standing import Standing
 from node.erasing.verdict import Verdict
 from node.erasure import (
     FINAL,
+    JUDGING,
     OVER,
     PAIR,
     Act,
@@ -74,10 +75,10 @@ class Erasing:
 
     def __init__(self, participant: Participant, desk: Desk) -> None:
         self._books = books = Books(participant, desk)
-        self.requests = Requests(books)
         self.sets = Sets(books)
         self.archive = Archive(books, self.sets)
         self.decisions = Decisions(books, self.sets, self.archive)
+        self.requests = Requests(books, self.decisions)
         self.relays = Relays(books, self.requests)
         self.plans = Plans(books, self.sets)
         self.purge = Purge(books, self.sets)
@@ -97,7 +98,7 @@ class Erasing:
             Act.POST_PLAN: self.plans.post,
             Act.PURGE: self.purge.carry_out,
             Act.ATTEST_PAIR: partial(self.purge.attest, PAIR),
-            Act.OPEN_REPLAY: self.purge.open_replay,
+            Act.GATHER_PURGES: self.purge.gather,
             Act.GIVE_VERDICT: self.verdict.give,
             Act.ATTEST_REST: partial(self.purge.attest, FINAL),
             Act.POST_VERDICTS: self.verdict.post,
@@ -239,18 +240,15 @@ class Erasing:
             forks=replays(erasure.plan),
             quiet=quiet,
             dirty=quiet and self.purge.is_dirty(batch, erasure, now),
-            pair=bitmap_of(m for stage, m in erasure.purges if stage == PAIR),
-            rest=bitmap_of(m for stage, m in erasure.purges if stage == FINAL),
+            pair=self._kept_purges(batch, PAIR),
+            rest=bitmap_of(erasure.purges),
             purge_end=erasure.times["planned"] + terms.purge_seconds,
-            pair_kept=self._kept_purges(batch, PAIR),
             rest_kept=self._kept_purges(batch, FINAL),
-            caught_up=checkpoint is not None and (erasure.replaying or not replays(erasure.plan)),
+            caught_up=checkpoint is not None and (quiet or not replays(erasure.plan)),
             judged=any(n.member == me for n in kept),
             verdicts=given,
-            unposted=bitmap_of(fitting) & others & ~given if state is not State.PAIR_PURGED else 0,
-            unposted_purges=bitmap_of(
-                one.member for stage in lone_stages(state) for one in self.purge.entries(batch, stage)
-            ),
+            unposted=bitmap_of(fitting) & others & ~given,
+            unposted_purges=0 if state in JUDGING else bitmap_of(one.member for one in self.purge.entries(batch)),
         )
 
     def _kept_purges(self, batch: Digest, stage: int) -> int:

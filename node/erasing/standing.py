@@ -19,7 +19,6 @@ from node.erasing.sets import Sets
 from node.erasure import (
     COPY_DELETED,
     DUE_S,
-    FINAL,
     GROUNDS,
     PAIR,
     claims,
@@ -34,6 +33,7 @@ from node.erasure import (
 from node.errors import InputError, NotFound
 from node.history import ErasureHistory
 from node.membership import members_of
+from node.messages import PurgeNotice
 from node.planning import Subject
 from node.reports.erasure import find_erasure
 
@@ -191,8 +191,8 @@ class Standing:
             "copy_stays": self._copy_stays(batch, erasure),
             "hospital_removed": is_removed(history, erasure),
             "roster": list(members_of(roster)),
-            "pair_attested": sorted(m for stage, m in erasure.purges if stage == PAIR),
-            "attested": sorted(m for stage, m in erasure.purges if stage == FINAL),
+            "pair_attested": sorted(n.member for n in self._books.about(batch, PurgeNotice) if n.stage == PAIR),
+            "attested": sorted(erasure.purges),
             "confirmed_by": sorted(m for m, v in erasure.verdicts.items() if v.confirmed),
             "certificate_ready": waiting == [] and erasure.refused is None and COPY_DELETED in erasure.steps,
             "waits_for": waiting or [],

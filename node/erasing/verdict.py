@@ -13,7 +13,7 @@ from crypto.errors import CryptoError
 from node.erasing.books import Books, Surroundings
 from node.erasing.purge import Purge
 from node.erasing.sets import Sets
-from node.erasure import FINAL, Checkpoint, checkpoint_of, included_rounds, influenced_from
+from node.erasure import Checkpoint, checkpoint_of, included_rounds, influenced_from
 from node.errors import NodeError, NotFound
 from node.history import ErasureHistory, RoundHistory
 from node.membership import members_of
@@ -107,7 +107,7 @@ class Verdict:
         """Carry the verdicts to the chain, with the attestations that are there."""
         entries = await node.core(self._entries, batch)
         if entries:
-            purges = await node.core(self._purge.entries, batch, FINAL)
+            purges = await node.core(self._purge.entries, batch)
             await node.send(Verdicts(self._books.erasure(batch).opening, entries, purges))
 
     def _entries(self, batch: Digest) -> tuple[VerdictEntry, ...]:

@@ -61,7 +61,6 @@ from node.records import (
     Record,
     Recovery,
     Removal,
-    ReplayOpening,
     Resumption,
     Revocation,
     Rotation,
@@ -299,9 +298,7 @@ class MemoryLedger:
             case Planning():
                 self._unlearning.plan(call)
             case Purges():
-                self._unlearning.attest_purge(call.opening, call.stage, call.entries)
-            case ReplayOpening():
-                self._unlearning.open_replay(call.opening, call.purges)
+                self._unlearning.attest_purge(call.opening, call.entries)
             case Verdicts():
                 self._unlearning.verdicts(call.opening, call.entries, call.purges)
             case EvidenceAttestation():

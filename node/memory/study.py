@@ -23,9 +23,8 @@ class Forking(IntEnum):
 
     NONE = 0
     WAITS_FOR_ROUND = 1
-    WAITS_FOR_PURGE = 2
-    REPLAYING = 3
-    WAITS_FOR_VERDICTS = 4  # a plan without a replay: the training branch stays
+    REPLAYING = 2
+    WAITS_FOR_VERDICTS = 3  # a plan without a replay: the training branch stays
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +76,6 @@ class ErasureTerms:
 
     roster: int
     f: int
-    purge_seconds: int
     erasure_window: int
     opened_at: int
 

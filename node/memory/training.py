@@ -354,26 +354,9 @@ class TrainingLedger(Contract):
                 t.batch,
             )
         )
-        waits = Forking.WAITS_FOR_PURGE if s.open_round == ZERO else Forking.WAITS_FOR_ROUND
-        self._studies[t.study] = replace(s, forking=waits)
+        waits = s.open_round != ZERO
+        self._studies[t.study] = replace(s, forking=Forking.WAITS_FOR_ROUND) if waits else self._replay(t.study, s)
         return branch
-
-    def open_replay(self, study: Digest) -> None:
-        """`openReplay`: the first round of the new branch."""
-        s = self._study(study)
-        if s.forking is not Forking.WAITS_FOR_PURGE:
-            refuse("ForkState", study=study, state=int(s.forking))
-        b = self._branches[study, s.branch + 1]
-        s = replace(
-            s,
-            branch=s.branch + 1,
-            height=b.base_height,
-            final_height=b.base_height,
-            finals=b.base_finals,
-            forking=Forking.REPLAYING,
-            lineage=b.base_result,
-        )
-        self._studies[study] = self._open_next(study, s)
 
     def head_moved(self, study: Digest) -> None:
         """`headMoved`: the new branch's newest model serves."""
@@ -418,7 +401,6 @@ class TrainingLedger(Contract):
         return ErasureTerms(
             roster=s.joined & self._membership.snapshot().active,
             f=s.terms.f,
-            purge_seconds=s.terms.purge_seconds,
             erasure_window=s.terms.erasure_window,
             opened_at=0 if open_round is None else open_round.opened_at,
         )
@@ -426,8 +408,8 @@ class TrainingLedger(Contract):
     # --- opening and closing
 
     def _open_next(self, study: Digest, s: Study) -> Study:
-        """Open the next round, unless the study is over, waits for joins or a purge, or has fewer than two members."""
-        if s.finals >= s.terms.rounds or s.forking is Forking.WAITS_FOR_PURGE:
+        """Open the next round, unless the study is over, waits for joins, or has fewer than two members."""
+        if s.finals >= s.terms.rounds:
             return s
         members = self._membership.round_snapshot()
         if s.height == 0 and s.terms.invited & members.active & ~s.left & ~s.joined:
@@ -487,11 +469,22 @@ class TrainingLedger(Contract):
         asked = one.roster & ~one.suspended & ~one.abstained
         conduct = s.conduct.settle(one.suspended, present, asked & ~available, s.terms)
         s = replace(s, conduct=conduct, open_round=ZERO)
-        if s.forking is Forking.WAITS_FOR_ROUND:
-            s = replace(s, forking=Forking.WAITS_FOR_PURGE)
-        else:
-            s = self._open_next(one.study, s)
-        self._studies[one.study] = s
+        waits = s.forking is Forking.WAITS_FOR_ROUND
+        self._studies[one.study] = self._replay(one.study, s) if waits else self._open_next(one.study, s)
+
+    def _replay(self, study: Digest, s: Study) -> Study:
+        """From here on the newest branch trains, from its checkpoint."""
+        b = self._branches[study, s.branch + 1]
+        s = replace(
+            s,
+            branch=s.branch + 1,
+            height=b.base_height,
+            final_height=b.base_height,
+            finals=b.base_finals,
+            forking=Forking.REPLAYING,
+            lineage=b.base_result,
+        )
+        return self._open_next(study, s)
 
     # --- round rules
 

@@ -23,7 +23,7 @@ from crypto.statements import (
     Verdict,
     struct_hash,
 )
-from node.membership import bitmap_of, faults, quorum, slack
+from node.membership import bitmap_of, faults, quorum
 from node.memory.machine import Contract, Machine, Skip, Slots, refuse
 from node.memory.membership import Membership
 from node.memory.study import ForkTerms
@@ -45,7 +45,6 @@ from node.records import (
     Planning,
     PurgeEntry,
     PurgesAttested,
-    ReplayOpened,
     Steps,
     VerdictEntry,
     VerdictsGiven,
@@ -61,17 +60,17 @@ class State(IntEnum):
     EXCLUDED = 3
     COPY_DELETED = 4
     PLANNED = 5
-    REPLAYING = 6
-    CONFIRMED = 7
-    CERTIFICATE_DELIVERED = 8
-    LINK_DESTROYED = 9
-    CLOSED = 10
-    CLOSED_WITH_EXCEPTIONS = 11
-    REFUSED = 12
+    CONFIRMED = 6
+    CERTIFICATE_DELIVERED = 7
+    LINK_DESTROYED = 8
+    CLOSED = 9
+    CLOSED_WITH_EXCEPTIONS = 10
+    REFUSED = 11
 
 
 LONGEST_MONTH: Final = 31 * 86_400
 LONGEST_EXTENSION: Final = 61 * 86_400
+FINAL_STAGE: Final = 1  # stage 0 is said among members
 
 Entry = TypeVar("Entry", PurgeEntry, VerdictEntry)
 
@@ -99,8 +98,7 @@ class Batch:
     plan_model: Digest = ZERO
     branch: int = 0
     plan_roster: int = 0
-    purged_pair: int = 0
-    purged_all: int = 0
+    purged: int = 0
     confirmers: int = 0
     deniers: int = 0
 
@@ -266,41 +264,17 @@ class UnlearningRegistry(Contract):
             )
         )
 
-    def attest_purge(self, t: OpenErasure, stage: int, entries: Sequence[PurgeEntry]) -> None:
+    def attest_purge(self, t: OpenErasure, entries: Sequence[PurgeEntry]) -> None:
         """`attestPurge`: a batch; entries that do not count are skipped and logged."""
         batch, b = self._known(t)
         if b.state < State.PLANNED or b.state is State.REFUSED:
             _wrong_state(batch, b.state)
-        self._batches[batch] = self._attest(batch, b, stage, entries)
-
-    def open_replay(self, t: OpenErasure, purges: Sequence[PurgeEntry]) -> None:
-        """`openReplay`: by anyone, when the pair is purged or has been waited for."""
-        batch, b = self._known(t)
-        if b.state is not State.PLANNED or not b.replays:
-            _wrong_state(batch, b.state)
-        if purges:
-            b = self._attest(batch, b, 0, purges)
-        terms = self._training.erasure_terms(t.study)
-        attested = b.purged_pair & terms.roster
-        if attested != terms.roster:
-            n = terms.roster.bit_count()
-            least = n - slack(n, faults(n, terms.f))
-            until = b.planned_at + terms.purge_seconds
-            if self.machine.timestamp <= until or attested.bit_count() < least:
-                refuse("PurgeMissing", attested=attested, roster=terms.roster, least=least, until=until)
-        self._batches[batch] = replace(b, state=State.REPLAYING)
-        self.record(ReplayOpened(batch, b.branch))
-        self._training.open_replay(t.study)
+        self._batches[batch] = self._attest(batch, b, entries)
 
     def verdicts(self, t: OpenErasure, entries: Sequence[VerdictEntry], purges: Sequence[PurgeEntry]) -> None:
         """`verdicts`: a batch; enough confirmations by others than the controller move the head."""
         batch, b = self._known(t)
-        ready = (
-            b.state is State.REPLAYING
-            or (b.state is State.PLANNED and not b.replays)
-            or (b.state >= State.CONFIRMED and b.state is not State.REFUSED)
-        )
-        if not ready:
+        if b.state < State.PLANNED or b.state is State.REFUSED:
             _wrong_state(batch, b.state)
         model = self._training.caught_up(t.study, b.branch) if b.replays else b.plan_model
         if model == ZERO:
@@ -309,7 +283,7 @@ class UnlearningRegistry(Contract):
         others = terms.roster & ~(1 << t.controller)
         b = self._judge(batch, b, entries, others, model)
         if purges:
-            b = self._attest(batch, b, 1, purges)
+            b = self._attest(batch, b, purges)
         n = terms.roster.bit_count()
         least = verdicts_needed(n, others.bit_count(), faults(n, terms.f))
         confirmed = b.state < State.CONFIRMED and (b.confirmers & others).bit_count() >= least
@@ -357,27 +331,24 @@ class UnlearningRegistry(Contract):
         if state is State.CLOSED:
             exceptions = 0
             if b.replays:
-                exceptions = (b.plan_roster | self._training.erasure_terms(t.study).roster) & ~b.purged_all
+                exceptions = (b.plan_roster | self._training.erasure_terms(t.study).roster) & ~b.purged
             if exceptions:
                 state = State.CLOSED_WITH_EXCEPTIONS
             self.record(ErasureClosed(batch, exceptions))
         return replace(b, state=state)
 
-    def _attest(self, batch: Digest, b: Batch, stage: int, entries: Sequence[PurgeEntry]) -> Batch:
-        if stage > 1 or (stage == 0 and not b.replays):
-            refuse("WrongStage", batch=batch, stage=stage)
-        there, kept = b.purged_pair if stage == 0 else b.purged_all, {}
+    def _attest(self, batch: Digest, b: Batch, entries: Sequence[PurgeEntry]) -> Batch:
+        kept = {}
         for e in _ascending(entries):
-            reason = self._fault(b, there, e.member, Purged(batch, e.member, stage, e.inventory), e.signature)
+            reason = self._fault(b, b.purged, e.member, Purged(batch, e.member, FINAL_STAGE, e.inventory), e.signature)
             if reason is not None:
                 self.skip(batch, e.member, reason)
             else:
                 kept[e.member] = e.inventory
         if not kept:
             return b
-        self.record(PurgesAttested(batch, stage, bitmap_of(kept), tuple(kept.values())))
-        now = there | bitmap_of(kept)
-        return replace(b, purged_pair=now) if stage == 0 else replace(b, purged_all=now)
+        self.record(PurgesAttested(batch, bitmap_of(kept), tuple(kept.values())))
+        return replace(b, purged=b.purged | bitmap_of(kept))
 
     def _judge(self, batch: Digest, b: Batch, entries: Sequence[VerdictEntry], others: int, model: Digest) -> Batch:
         there, kept, confirming = b.confirmers | b.deniers, 0, 0

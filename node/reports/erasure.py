@@ -11,10 +11,10 @@ from typing import Any
 
 from crypto.digest import Digest
 from node import methods
-from node.erasure import FINAL, GROUNDS, PAIR, is_overdue, is_removed, replays, roster_of, state_of, was_given_up
+from node.erasure import GROUNDS, is_overdue, is_removed, replays, roster_of, state_of, was_given_up
 from node.errors import InputError, NotFound
 from node.history import ErasureHistory, History
-from node.membership import members_of
+from node.membership import bitmap_of, members_of
 from node.records import transaction_text
 
 
@@ -49,7 +49,7 @@ def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
     one = history.erasures[batch]
     opened, plan = one.opened, one.plan
     names = {index: member.name for index, member in history.registry.members.items()}
-    asked = roster_of(history, opened.study) | sum(1 << m for m in {member for _, member in one.purges})
+    asked = roster_of(history, opened.study) | bitmap_of(one.purges)
     return {
         "erasure": batch.hex(),
         "study": opened.study.hex(),
@@ -84,8 +84,7 @@ def erasure_report(history: History, batch: Digest, now: int) -> dict[str, Any]:
             {
                 "member": index,
                 "name": names[index],
-                "before_replay": _attested(one, PAIR, index),
-                "all": _attested(one, FINAL, index),
+                "purged": one.purges[index].hex() if index in one.purges else None,
             }
             for index in members_of(asked)
         ],
@@ -114,8 +113,3 @@ def clock(one: ErasureHistory, now: int) -> dict[str, Any]:
         "overdue": is_overdue(one, now),
         "days_left": None if over or one.moved else (one.due_at - now) // 86_400,
     }
-
-
-def _attested(one: ErasureHistory, stage: int, member: int) -> str | None:
-    found = one.purges.get((stage, member))
-    return None if found is None else found.hex()

@@ -28,7 +28,7 @@ from prov.model import PROV, PROV_ROLE, PROV_TYPE, ProvDocument
 
 from crypto.digest import Digest
 from node import methods
-from node.erasure import doomed_rounds
+from node.erasure import doomed_rounds, is_replaying
 from node.errors import NotFound
 from node.history import ErasureHistory, History, RoundHistory
 from node.membership import members_of
@@ -75,7 +75,7 @@ class _Lineage:
         self._erasures = [
             (batch, one)
             for batch, one in history.erasures.items()
-            if one.opened.study == study and one.plan is not None and one.replaying
+            if one.opened.study == study and one.plan is not None and is_replaying(history, one)
         ]
 
     def write(self) -> None:
@@ -216,7 +216,7 @@ class _Lineage:
             "method": methods.name_of(one.plan.method),
             "exact": methods.is_exact(one.plan.method),
         }
-        self._activity(activity, "ErasureReplay", one.times["replaying"], one.times.get("head_moved"), attributes)
+        self._activity(activity, "ErasureReplay", one.times.get("replaying"), one.times.get("head_moved"), attributes)
         self._associated(activity, self._contract("unlearning"), "arbiter")
         self._associated(activity, self._member(one.opened.controller), "controller")
         for index, verdict in sorted(one.verdicts.items()):

@@ -175,6 +175,10 @@ class Copies:
                     x[place], y[place] = some_x[offset[number]], some_y[offset[number]]
             return x, y
 
+    def every_row(self) -> frozenset[int]:
+        """Every row number, of any role."""
+        return frozenset(self._owners)
+
     def row_numbers(self, role: int) -> tuple[int, ...]:
         """Every row number of that role, ascending."""
         return tuple(sorted(number for number, (_, own) in self._owners.items() if own == role))

@@ -233,6 +233,10 @@ class Vault:
         """Every row number of that role that is here, ascending, whatever its consents say."""
         return self._copies.row_numbers(role)
 
+    def every_row(self) -> frozenset[int]:
+        """Every row number that is here, of any role."""
+        return self._copies.every_row()
+
     def patient_ids(self) -> tuple[str, ...]:
         """The patients, in import order (LINK). For the data-protection desk alone; never print or log them."""
         with self._link.opened("list persons") as link:

@@ -124,9 +124,9 @@ class SharedTrainer(Trainer):
     def stop(self) -> None:
         """A training of milliseconds is let run out; its outcome is thrown away all the same."""
 
-    def forget(self) -> None:
+    def forget(self, kept: Set[int]) -> bool:
         with self._one:
-            super().forget()
+            return super().forget(kept)
 
     def close(self) -> None:
         """The worker outlives the node."""

@@ -72,7 +72,6 @@ from node.records import (
     PurgesAttested,
     Record,
     ReplayGivenUp,
-    ReplayOpened,
     Result,
     RoundFailed,
     RoundFinal,
@@ -566,14 +565,15 @@ def test_every_state_is_reached_and_shown_in_order() -> None:
     look(ErasureAuthorised(BATCH))
     for step in (1, 2):
         look(ErasureStepped(BATCH, step, (ZERO,)))
+    running = chain.open(0, 2)
     chain.plan(PlanTerms(0, 0, TERMS.initial_model, ZERO, 1, 1, 1))
     look()
-    look(PurgesAttested(BATCH, 0, 15, (ZERO,) * 4))
-    look(ReplayOpened(BATCH, 1))
+    chain.end(running, 0, 2)
+    look()
     look(VerdictsGiven(BATCH, 1, model(1, 1), 0b0101, 0b0101))
     look(ErasureConfirmed(BATCH, 1, model(1, 1)))
     look(HeadMoved(BATCH, STUDY, 1))
-    look(PurgesAttested(BATCH, 1, 15, (ZERO,) * 4))
+    look(PurgesAttested(BATCH, 15, (ZERO,) * 4))
     look(ErasureStepped(BATCH, 3, (ZERO,)))
     look(ErasureStepped(BATCH, 4, (ZERO,)))
     look(ErasureStepped(BATCH, 5, (ZERO,)), ErasureClosed(BATCH, 0))
@@ -588,7 +588,6 @@ def test_every_state_is_reached_and_shown_in_order() -> None:
 def test_a_replay_that_was_given_up_is_confirmed_with_what_it_has_and_its_claim_says_so() -> None:
     chain, _ = trained(3)
     plan = chain.plan(PlanTerms(0, 1, model(0, 1), ZERO, 3, 1, 2))
-    chain.add(ReplayOpened(BATCH, 1))
     for height in (2, 3, 4):
         chain.fail(1, height)
         assert checkpoint_of(chain.history, plan) is None
@@ -719,26 +718,20 @@ def acts(facts: Facts, now: int = 100) -> tuple[Act, ...]:
         (replace(BASE, state=State.PLANNED, forks=True, dirty=True, answered=True), ()),
         (replace(BASE, state=State.PLANNED, forks=True, quiet=True, dirty=True, answered=True), (Act.PURGE,)),
         (replace(BASE, state=State.PLANNED, forks=True, quiet=True, answered=True), (Act.ATTEST_PAIR,)),
-        (replace(BASE, state=State.PLANNED, forks=True, quiet=True, pair=0b0111, purge_end=100), ()),
-        (replace(BASE, state=State.PLANNED, forks=True, quiet=True, pair=0b0111, purge_end=99), (Act.OPEN_REPLAY,)),
-        (replace(BASE, state=State.PAIR_PURGED, forks=True, quiet=True, pair=15, purge_end=500), (Act.OPEN_REPLAY,)),
+        (replace(BASE, state=State.REPLAYING, forks=True, quiet=True, pair=0b0010), ()),
         (
             replace(BASE, state=State.REPLAYING, me=2, opening=True, answered=True, caught_up=True, pair=15),
             (Act.GIVE_VERDICT,),
         ),
-        (replace(BASE, state=State.REPLAYING, opening=True, answered=True, caught_up=True), ()),
-        (  # every pair attestation is here, none is on the chain: they travel with the opening of the replay
-            replace(BASE, state=State.PLANNED, forks=True, quiet=True, pair_kept=15, pair=2, purge_end=500),
-            (Act.OPEN_REPLAY,),
-        ),
+        (replace(BASE, state=State.REPLAYING, opening=True, answered=True, caught_up=True, pair=15), ()),
         (  # the final attestation is signed with the verdict, and waits for the others'
-            replace(BASE, state=State.REPLAYING, quiet=True, answered=True, caught_up=True, unposted=0b0001),
+            replace(BASE, state=State.REPLAYING, quiet=True, answered=True, caught_up=True, unposted=1, pair=15),
             (Act.ATTEST_REST,),
         ),
         (
             replace(
                 BASE, state=State.REPLAYING, quiet=True, dirty=True, caught_up=True, unposted=0b1100, verdicts=1,
-                rest=2, rest_kept=0b1101,
+                rest=2, rest_kept=0b1101, pair=15,
             ),
             (Act.PURGE, Act.POST_VERDICTS),
         ),
@@ -790,22 +783,32 @@ def test_members_stand_in_for_each_other_in_order() -> None:
     assert ranks == [3, 0, 1, 2], "the controller first, then upward in a circle"
     for member in range(4):
         machine = Erasure(BATCH)
-        facts = replace(BASE, me=member, state=State.PAIR_PURGED, forks=True, quiet=True, pair=15, answered=True)
+        facts = replace(BASE, me=member, state=State.CONFIRMED, rest=15, unposted=0b1101, answered=True)
         wait = STAND_IN_S * ranks[member]
         if wait:
             assert machine.handle(Looked(facts), 100) == ()
             assert machine.handle(Looked(facts), 100 + wait - 1) == ()
-        assert machine.handle(Looked(facts), 100 + wait) == (Act.OPEN_REPLAY,)
+        assert machine.handle(Looked(facts), 100 + wait) == (Act.POST_VERDICTS,)
 
 
 def test_what_several_say_waits_for_who_is_missing_and_then_goes_alone() -> None:
-    machine, others = Erasure(BATCH), replace(BASE, state=State.REPLAYING, caught_up=True, rest=15, judged=True)
+    others = replace(BASE, state=State.REPLAYING, caught_up=True, pair=15, rest=15, judged=True)
+    machine = Erasure(BATCH)
     some = replace(others, unposted=0b0001)
     assert machine.handle(Looked(some), 100) == ()
     assert machine.handle(Looked(some), 100 + GATHER_S - 1) == ()
     assert machine.handle(Looked(replace(others, unposted=0b1101)), 101) == (Act.POST_VERDICTS,), "nobody is missing"
     machine.handle(Failed(Act.POST_VERDICTS, 102), 102)
     assert machine.handle(Looked(some), 100 + GATHER_S) == (Act.POST_VERDICTS,), "one is away: the rest goes alone"
+
+
+def test_a_word_on_the_pair_that_is_missing_is_asked_for_and_holds_nothing_up() -> None:
+    machine, some = Erasure(BATCH), replace(BASE, state=State.REPLAYING, forks=True, quiet=True, pair=0b0111)
+    assert machine.handle(Looked(some), 100) == ()
+    assert machine.handle(Looked(some), 100 + GATHER_S) == (Act.GATHER_PURGES,)
+    machine.handle(Done(Act.GATHER_PURGES), 100 + GATHER_S)
+    assert machine.handle(Looked(some), 100 + GATHER_S + AGAIN_S) == (Act.GATHER_PURGES,), "until it is here"
+    assert Erasure(BATCH).handle(Looked(replace(some, pair=15)), 500) == ()
 
 
 def test_attestations_that_no_other_call_carries_go_alone_in_turn() -> None:

@@ -59,7 +59,7 @@ SIDE = 14
 CONTROLS = 200
 
 
-def study_spec(name: str, *, rounds: int, epochs: int, batch: int, rate: float) -> Study:
+def study_spec(name: str, *, rounds: int, epochs: int, batch: int, rate: float, erasure_window: int = 0) -> Study:
     """A study of small pictures with short windows."""
     return parse_sections(
         {
@@ -72,7 +72,7 @@ def study_spec(name: str, *, rounds: int, epochs: int, batch: int, rate: float) 
             "training": {"local_epochs": epochs, "batch_size": batch, "learning_rate": rate},
             "aggregation": {},
             "windows": {"scribe_s": 60, "grace_s": 10, "reveal_s": 60, "have_s": 60, "vote_s": 60, "purge_s": 60},
-            "policy": {"min_consents": 2},
+            "policy": {"min_consents": 2, "erasure_window_s": erasure_window},
             "forms": [{"name": "f", "text_sha256": "ab" * 32, "custody": "synthetic", "valid_to": QUARTER_END}],
         }
     )
@@ -485,7 +485,9 @@ def attack(
 
 async def test_the_pair_attack_finds_nobody_in_what_members_still_hold(tmp_path: Path) -> None:
     data, trainer = pair_data(), CarelessTrainer()
-    specs = {name: study_spec(name, rounds=1, epochs=1, batch=6, rate=0.05) for name in (*CAREFUL, *BAD)}
+    # Every withdrawal is on the chain before the first plan: in a replay it would hold its hospital's update back.
+    settings = {"rounds": 1, "epochs": 1, "batch": 6, "rate": 0.05, "erasure_window": 120}
+    specs = {name: study_spec(name, **settings) for name in (*CAREFUL, *BAD)}
     studies: dict[str, Digest] = {}
     try:
         async with network(tmp_path / "net", trainer, 3, data=data, auto_join=False) as net:

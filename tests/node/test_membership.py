@@ -120,8 +120,8 @@ def test_a_record_hash_is_the_abi_encoding_under_its_own_tag_with_dynamic_fields
 def test_lists_and_long_names_are_hashed_as_solidity_has_them() -> None:
     confirmed = VerdictsGiven(STUDY, 2, OTHER, 3, 1)
     assert record_hash(confirmed) == hash_words("record-verdicts-given", STUDY, 2, OTHER, 3, 1)
-    purged = PurgesAttested(STUDY, 1, 5, (OTHER, STUDY))
-    assert record_hash(purged) == hash_words("record-purges-attested", STUDY, 1, 5, keccak256(OTHER + STUDY))
+    purged = PurgesAttested(STUDY, 5, (OTHER, STUDY))
+    assert record_hash(purged) == hash_words("record-purges-attested", STUDY, 5, keccak256(OTHER + STUDY))
     assert record_hash(ErasureClosed(STUDY, 5)) == hash_words("record-erasure-closed", STUDY, 5)
 
 

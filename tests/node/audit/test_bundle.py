@@ -547,7 +547,7 @@ def incomplete(report: Report, check: str, why: str) -> None:
     assert {one.name: one.why for one in report.checks if one.status == "skipped"} == {check: why}
 
 
-ALL_PURGES = ", ".join(f"of member {member} at stage {stage}" for stage in (0, 1) for member in range(MEMBERS))
+ALL_PURGES = ", ".join(f"of member {member}" for member in range(MEMBERS))
 
 
 def batch_name(net: Path) -> str:
@@ -562,11 +562,11 @@ def batch_name(net: Path) -> str:
     [
         (
             lambda one: one["kind"] == "PurgeNotice",
-            f"6 of 6 purge statements on the chain are not here ({ALL_PURGES})",
+            f"3 of 3 purge statements on the chain are not here ({ALL_PURGES})",
         ),
         (
             lambda one: (one["kind"], one["member"], one["turn"]) == ("PurgeNotice", 1, "1"),
-            "1 of 6 purge statements on the chain are not here (of member 1 at stage 1)",
+            "1 of 3 purge statements on the chain are not here (of member 1)",
         ),
         (
             lambda one: one["kind"] == "PlanNotice" and one["member"] != 1,

@@ -28,9 +28,7 @@ from node.records import (
     HavePosted,
     Ledger,
     Logged,
-    PurgesAttested,
     ReplayGivenUp,
-    ReplayOpened,
     RoundFailed,
     RoundFinal,
     RoundOpened,
@@ -72,7 +70,7 @@ def erasure_world() -> World:
 
 SCENARIOS: list[Callable[[World], Any]] = [
     test_erasure.test_an_erasure_from_plan_to_close,
-    test_erasure.test_a_replay_opens_without_the_silent_after_the_purge_window,
+    test_erasure.test_purges_count_once_and_junk_harms_only_itself,
     test_erasure.test_a_replay_that_nobody_trains_ends_at_its_checkpoint,
     test_erasure.test_a_replay_is_given_up_with_the_model_it_has,
     test_erasure.test_a_removed_hospital_holds_up_no_plan,
@@ -198,16 +196,20 @@ def test_a_failure_before_its_time_is_found(failed: World) -> None:
     assert fold(failed.ledger, logged)["phases"].got == "training"
 
 
-def test_a_replay_without_enough_purges_is_found(erased: World) -> None:
-    logged = [one for one in erased.logged() if not (isinstance(one.record, PurgesAttested) and one.record.stage == 0)]
-    assert "purge attestations" in str(fold(erased.ledger, logged)["erasure-steps"])
-    assert any(isinstance(one.record, ReplayOpened) for one in logged)
+def test_a_round_of_a_line_that_was_left_is_found(erased: World) -> None:
+    logged = erased.logged()
+    place = next(i for i, one in enumerate(logged) if isinstance(one.record, BranchCreated))
+    last = max(i for i, one in enumerate(logged[:place]) if isinstance(one.record, RoundOpened))
+    early = replace(logged[place], position=replace(logged[last - 1].position, entry=9))
+    moved = [*logged[:last], early, *logged[last:place], *logged[place + 1 :]]
+    found = fold(erased.ledger, moved)["rounds-opened"]
+    assert (found.what, found.expected, found.got) == ("branch", "1", "0")
 
 
 def test_a_replay_that_is_given_up_too_early_is_found(given_up: World) -> None:
     logged = given_up.logged()
     place = next(i for i, one in enumerate(logged) if isinstance(one.record, ReplayGivenUp))
-    first = next(i for i, one in enumerate(logged) if isinstance(one.record, ReplayOpened))
+    first = next(i for i, one in enumerate(logged) if isinstance(one.record, RoundOpened) and one.record.branch == 1)
     early = replace(logged[place], position=replace(logged[first].position, entry=1))
     moved = [*logged[: first + 1], early, *logged[first + 1 : place], *logged[place + 1 :]]
     assert "3 heights without a model" in str(fold(given_up.ledger, moved)["erasure-steps"])

@@ -95,7 +95,7 @@ def test_a_patient_who_was_used_from_the_first_round_on(member: Path) -> None:
     assert replay["seconds"] == ROUNDS * found["round_seconds"]
     assert replay["levels"] == ["L0", "L1", "L2", "L3", "L4"]
     terms = history.studies[number].created.terms
-    assert replay["done_by"] == round(found["now"] + terms.erasure_window + terms.purge_seconds + replay["seconds"])
+    assert replay["done_by"] == round(found["now"] + terms.erasure_window + replay["seconds"])
     assert replay["fits"] is True
 
 

@@ -62,8 +62,6 @@ from node.records import (
     PurgesAttested,
     Removal,
     ReplayGivenUp,
-    ReplayOpened,
-    ReplayOpening,
     RoundFailure,
     RoundFinal,
     RoundOpened,
@@ -151,11 +149,10 @@ class Erasure:
             return BaseProof(ZERO, ZERO, ())
         return history.base_proof(self.study, parent, base)
 
-    def purge(self, members: Iterable[int], stage: int = 0) -> Sent:
-        entries = tuple(self.purge_entry(member, stage) for member in members)
-        return self.world.send(Purges(self.statement, stage, entries))
+    def purge(self, members: Iterable[int]) -> Sent:
+        return self.world.send(Purges(self.statement, tuple(self.purge_entry(member) for member in members)))
 
-    def purge_entry(self, member: int, stage: int) -> PurgeEntry:
+    def purge_entry(self, member: int, stage: int = 1) -> PurgeEntry:
         inventory = word(f"inventory {member}")
         return PurgeEntry(member, inventory, self.world.sign(member, Purged(self.batch, member, stage, inventory)))
 
@@ -306,7 +303,7 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     before = world.ledger.accumulators()[2]
     base = finals[0].result.model_root
 
-    # Plan: the branch is registered; the open round ends first, then nothing opens until the purge.
+    # Plan: the branch is registered; its first round opens with the end of the round that is open.
     sent = erasure.plan(1, base, 3)
     branch = one_of(sent, BranchCreated)
     second = next(one for one in world.all(RoundOpened) if one.height == 2)
@@ -314,34 +311,8 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     assert branch == BranchCreated(erasure.study, 1, 0, 1, base, base_result, SEED, 3, erasure.batch)
     assert one_of(sent, ErasurePlanned) == ErasurePlanned(erasure.batch, erasure.study, 1, 0, 1, base, SEED, 3, 1, 2)
     last = world.finish(opened.round_id)
-    assert kinds(last) == ["RoundFinal"]
-
-    # Purge of the pair, with junk that harms only itself.
-    erasure.purge([0])
-    entries = (
-        erasure.purge_entry(2, 0),
-        erasure.purge_entry(0, 0),
-        replace(erasure.purge_entry(1, 0), signature=JUNK),
-        replace(erasure.purge_entry(0, 0), member=8),
-    )
-    sent = world.send(Purges(erasure.statement, 0, entries))
-    assert records_of(sent, PurgesAttested) == [PurgesAttested(erasure.batch, 0, 0b0100, (word("inventory 2"),))]
-    assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(0, 1), (1, 2), (8, 3)]
-    with pytest.raises(CallReverted) as no_stage:
-        erasure.purge([1], stage=2)
-    assert (no_stage.value.error, no_stage.value.operands) == ("WrongStage", {"batch": erasure.batch, "stage": 2})
-    with pytest.raises(CallReverted) as missing:
-        world.send(ReplayOpening(erasure.statement))
-    assert missing.value.error == "PurgeMissing"
-    assert (missing.value.operands["attested"], missing.value.operands["least"]) == (0b0101, 3)
-
-    # Replay: rounds of the new branch from the base, until its finals are those of the target.
-    rest = (erasure.purge_entry(3, 0), erasure.purge_entry(1, 0))
-    sent = world.send(ReplayOpening(erasure.statement, rest))
-    listed = (word("inventory 1"), word("inventory 3"))
-    assert one_of(sent, PurgesAttested) == PurgesAttested(erasure.batch, 0, 0b1010, listed)
-    assert one_of(sent, ReplayOpened) == ReplayOpened(erasure.batch, 1)
-    replay = one_of(sent, RoundOpened)
+    assert kinds(last) == ["RoundFinal", "RoundOpened"]
+    replay = one_of(last, RoundOpened)
     assert (replay.branch, replay.height, replay.parent_result, replay.parent_model) == (1, 2, base_result, base)
     sent = world.finish(replay.round_id)
     with pytest.raises(CallReverted) as early:
@@ -349,7 +320,7 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     assert (early.value.error, early.value.operands) == ("NotCaughtUp", {"branch": 1})
     with pytest.raises(CallReverted) as undelivered:
         erasure.step(3)
-    assert undelivered.value.operands["state"] == State.REPLAYING
+    assert undelivered.value.operands["state"] == State.PLANNED
     sent = world.finish(one_of(sent, RoundOpened).round_id)
     head = one_of(sent, RoundFinal)
     assert (head.branch, head.height) == (1, 3)
@@ -367,7 +338,7 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     sent = erasure.verdicts([0], 1, model, confirmed=False)
     assert [(one.member, one.reason) for one in records_of(sent, EntrySkipped)] == [(0, 1)]
     erasure.verdicts([2], 1, model, confirmed=False)
-    purges = tuple(erasure.purge_entry(member, 1) for member in (0, 1, 3))
+    purges = tuple(erasure.purge_entry(member) for member in (0, 1, 3))
     sent = world.send(Verdicts(erasure.statement, (erasure.verdict_entry(1, 1, model),), purges))
     assert kinds(sent) == ["VerdictsGiven", "PurgesAttested", "ErasureConfirmed", "HeadMoved"]
     assert one_of(sent, ErasureConfirmed) == ErasureConfirmed(erasure.batch, 1, model)
@@ -389,7 +360,6 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
         if type(logged.record).__name__ in (
             "ErasurePlanned",
             "PurgesAttested",
-            "ReplayOpened",
             "VerdictsGiven",
             "ErasureConfirmed",
             "HeadMoved",
@@ -401,17 +371,24 @@ def test_an_erasure_from_plan_to_close(world: World) -> None:
     assert world.ledger.accumulators()[2] == follow
 
 
-def test_a_replay_opens_without_the_silent_after_the_purge_window(world: World) -> None:
-    erasure, finals, opened = ready_for_plan(world)
-    erasure.plan(1, finals[0].result.model_root, 3)
-    planned_at = world.ledger.head().timestamp
-    world.finish(opened.round_id)
-    erasure.purge([0, 1, 3])
+def test_purges_count_once_and_junk_harms_only_itself(world: World) -> None:
+    erasure, finals, _ = ready_for_plan(world)
     with pytest.raises(CallReverted) as early:
-        world.send(ReplayOpening(erasure.statement))
-    assert early.value.operands["until"] == planned_at + 200
-    world.pass_time(planned_at + 200)
-    assert kinds(world.send(ReplayOpening(erasure.statement))) == ["ReplayOpened", "RoundOpened"]
+        erasure.purge([0])
+    assert early.value.error == "WrongState"
+    erasure.plan(1, finals[0].result.model_root, 3)
+    erasure.purge([0])
+    entries = (
+        erasure.purge_entry(2),
+        erasure.purge_entry(0),
+        replace(erasure.purge_entry(1), signature=JUNK),
+        erasure.purge_entry(3, stage=0),  # what it said to the other members
+        replace(erasure.purge_entry(0), member=8),
+    )
+    sent = world.send(Purges(erasure.statement, entries))
+    assert records_of(sent, PurgesAttested) == [PurgesAttested(erasure.batch, 0b0100, (word("inventory 2"),))]
+    skipped = [(one.member, one.reason) for one in records_of(sent, EntrySkipped)]
+    assert skipped == [(0, 1), (1, 2), (3, 2), (8, 3)]
 
 
 def test_one_plan_a_study_at_a_time(world: World) -> None:
@@ -420,8 +397,7 @@ def test_one_plan_a_study_at_a_time(world: World) -> None:
     other.step(1)
     other.step(2)
     erasure.plan(1, finals[0].result.model_root, 3)
-    sent = world.finish(opened.round_id)
-    assert kinds(sent) == ["RoundFinal"]
+    world.finish(opened.round_id)
     world.advance(301)
     with pytest.raises(CallReverted) as active:
         other.plan(1, finals[0].result.model_root, 3)
@@ -433,9 +409,6 @@ def test_a_consent_never_included_needs_no_replay(world: World) -> None:
     sent = erasure.plan(3, finals[2].result.model_root, 3)
     assert kinds(sent) == ["ErasurePlanned"]
     assert one_of(sent, ErasurePlanned).branch == 0
-    with pytest.raises(CallReverted) as no_replay:
-        world.send(ReplayOpening(erasure.statement))
-    assert no_replay.value.operands["state"] == State.PLANNED
     other = opened_batch(world, erasure.study, controller=1)
     other.step(1, 2)
     # Training goes on meanwhile, and the verdicts are about the checkpoint.
@@ -460,9 +433,9 @@ def test_a_plan_between_rounds_takes_over_at_once(make_world: WorldMaker) -> Non
     erasure.step(2)
     world.advance(301)
     initial = word("initial model")
-    erasure.plan(0, initial, 2)
-    erasure.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    sent = erasure.plan(0, initial, 2)
+    assert kinds(sent) == ["BranchCreated", "RoundOpened", "ErasurePlanned"]
+    replay = one_of(sent, RoundOpened)
     assert (replay.branch, replay.height, replay.parent_model) == (1, 1, initial)
     second = one_of(world.finish(replay.round_id), RoundOpened)
     sent = world.finish(second.round_id)
@@ -485,10 +458,9 @@ def test_a_method_of_fewer_rounds_has_done_as_much_of_the_study_at_its_end(make_
     with pytest.raises(CallReverted) as many:
         erasure.plan(0, initial, 3, rounds=4)
     assert (many.value.error, many.value.operands) == ("TooManyRounds", {"rounds": 4, "finals": 3})
-    planned = one_of(erasure.plan(0, initial, 3, rounds=1), ErasurePlanned)
+    sent = erasure.plan(0, initial, 3, rounds=1)
+    planned, replay = one_of(sent, ErasurePlanned), one_of(sent, RoundOpened)
     assert (planned.method, planned.rounds) == (3, 1)
-    erasure.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
     sent = world.finish(replay.round_id)
     model, last = one_of(sent, RoundFinal).result.model_root, one_of(sent, RoundOpened)
     assert "HeadMoved" in kinds(erasure.verdicts([0, 1], 1, model)), "one round stood for three"
@@ -501,9 +473,7 @@ def test_a_method_of_fewer_rounds_has_done_as_much_of_the_study_at_its_end(make_
 def test_a_second_erasure_forks_from_the_branch_that_then_trains(world: World) -> None:
     erasure, finals, opened = ready_for_plan(world)
     erasure.plan(1, finals[0].result.model_root, 2)
-    world.finish(opened.round_id)
-    erasure.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    replay = one_of(world.finish(opened.round_id), RoundOpened)
     sent = world.finish(replay.round_id)
     head = one_of(sent, RoundFinal).result.model_root
     erasure.verdicts([0, 1], 1, head)
@@ -519,18 +489,14 @@ def test_a_second_erasure_forks_from_the_branch_that_then_trains(world: World) -
     assert gone.value.error == "NotOnAncestry"
     sent = other.plan(0, word("initial model"), 3, parent=0)
     assert one_of(sent, BranchCreated).branch == 2
-    world.finish(following.round_id)
-    other.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(other.statement)), RoundOpened)
+    replay = one_of(world.finish(following.round_id), RoundOpened)
     assert (replay.branch, replay.height, replay.parent_model) == (2, 1, word("initial model"))
 
 
 def test_a_replay_steps_over_rounds_that_fail(world: World) -> None:
     erasure, finals, opened = ready_for_plan(world)
     erasure.plan(1, finals[0].result.model_root, 2)
-    world.finish(opened.round_id)
-    erasure.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    replay = one_of(world.finish(opened.round_id), RoundOpened)
     world.pass_time(replay.opened_at + 1_020)
     sent = world.send(RoundFailure(replay.study, replay.round_id))
     again = one_of(sent, RoundOpened)
@@ -582,9 +548,7 @@ def test_a_replay_that_nobody_trains_ends_at_its_checkpoint(world: World) -> Non
     erasure, finals, opened = ready_for_plan(world)
     base = finals[0].result.model_root
     erasure.plan(1, base, 3)
-    world.finish(opened.round_id)
-    erasure.purge([0, 1, 2, 3])
-    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    replay = one_of(world.finish(opened.round_id), RoundOpened)
     for _ in range(2):
         sent = untrained(world, replay)
         assert "ReplayGivenUp" not in kinds(sent)
@@ -604,9 +568,7 @@ def test_a_replay_that_nobody_trains_ends_at_its_checkpoint(world: World) -> Non
 def test_a_replay_is_given_up_with_the_model_it_has(world: World) -> None:
     erasure, finals, opened = ready_for_plan(world)
     erasure.plan(1, finals[0].result.model_root, 3)
-    world.finish(opened.round_id)
-    erasure.purge([0, 1, 2, 3])
-    sent = world.finish(one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened).round_id)
+    sent = world.finish(one_of(world.finish(opened.round_id), RoundOpened).round_id)
     model = one_of(sent, RoundFinal).result.model_root
     for _ in range(3):
         sent = untrained(world, one_of(sent, RoundOpened))
@@ -620,11 +582,9 @@ def test_a_replay_is_given_up_with_the_model_it_has(world: World) -> None:
 def test_a_replay_of_fewer_than_two_members_ends_at_its_checkpoint(make_world: WorldMaker) -> None:
     world, erasure = of_two(make_world)
     initial = word("initial model")
-    erasure.plan(0, initial, 1, voters=(0, 1))
-    erasure.purge([0, 1])
     world.send(Leaving(erasure.study, 1, world.sign(1, Leave(erasure.study, 1))))
-    sent = world.send(ReplayOpening(erasure.statement))
-    assert kinds(sent) == ["ReplayOpened", "ReplayGivenUp"]
+    sent = erasure.plan(0, initial, 1, voters=(0,))
+    assert kinds(sent) == ["BranchCreated", "ReplayGivenUp", "ErasurePlanned"]
     assert checkpoint(world, erasure) == Checkpoint(1, 0, initial, ())
     assert "HeadMoved" in kinds(erasure.verdicts([0], 1, initial))
 
@@ -642,9 +602,7 @@ def test_a_removed_hospital_holds_up_no_plan(world: World) -> None:
     with pytest.raises(CallReverted) as late:
         erasure.step(1)
     assert late.value.error == "WrongState"
-    world.finish(following.round_id)
-    erasure.purge([0, 1, 2])
-    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    replay = one_of(world.finish(following.round_id), RoundOpened)
     assert replay.roster == 0b0111
     sent = finish_without_the_last(world, replay)
     assert "HeadMoved" in kinds(erasure.verdicts([0, 1, 2], 1, one_of(sent, RoundFinal).result.model_root))
@@ -658,9 +616,7 @@ def test_a_removed_hospital_closes_what_it_has_deleted(world: World) -> None:
     erasure, _, opened = ready_for_plan(world)
     world.send(Removal(3, world.votes([0, 1, 2], Remove(1, 3, world.keys[3].address))))
     erasure.plan(0, word("initial model"), 3)
-    world.finish(opened.round_id)
-    erasure.purge([0, 1, 2])
-    sent = world.send(ReplayOpening(erasure.statement))
+    sent = world.finish(opened.round_id)
     for _ in range(3):
         replay = one_of(sent, RoundOpened)
         sent = finish_without_the_last(world, replay)
@@ -670,9 +626,7 @@ def test_a_removed_hospital_closes_what_it_has_deleted(world: World) -> None:
 
 def test_below_four_members_one_other_verifies(make_world: WorldMaker) -> None:
     world, erasure = of_two(make_world)
-    erasure.plan(0, word("initial model"), 1, voters=(0, 1))
-    erasure.purge([0, 1])
-    replay = one_of(world.send(ReplayOpening(erasure.statement)), RoundOpened)
+    replay = one_of(erasure.plan(0, word("initial model"), 1, voters=(0, 1)), RoundOpened)
     final = one_of(world.finish(replay.round_id), RoundFinal)
     assert "HeadMoved" in kinds(erasure.verdicts([0], 1, final.result.model_root))
 
@@ -760,11 +714,9 @@ def confirmed_erasure(world: World, replays: bool = True) -> Erasure:
         erasure.verdicts([0, 1], 0, model)
         return erasure
     erasure.plan(2, finals[1].result.model_root, 3)
-    world.finish(opened.round_id)
-    purges = tuple(erasure.purge_entry(member, 0) for member in range(4))
-    replay = one_of(world.send(ReplayOpening(erasure.statement, purges)), RoundOpened)
+    replay = one_of(world.finish(opened.round_id), RoundOpened)
     before = erasure.attestation(3)
-    assert refused(world, before) == ("WrongState", {"batch": erasure.batch, "state": State.REPLAYING})
+    assert refused(world, before) == ("WrongState", {"batch": erasure.batch, "state": State.PLANNED})
     erasure.verdicts([0, 1], 1, one_of(world.finish(replay.round_id), RoundFinal).result.model_root)
     return erasure
 
