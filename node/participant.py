@@ -51,7 +51,16 @@ from node.errors import LocalError, LocalFault, NotFound
 from node.history import Branch, History, Known, RoundHistory
 from node.keystore import current_ring
 from node.membership import members_of
-from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, TombstoneNotice, VoteNotice
+from node.messages import (
+    AbstainNotice,
+    CloseNotice,
+    CommitNotice,
+    HaveNotice,
+    Notice,
+    PurgeNotice,
+    TombstoneNotice,
+    VoteNotice,
+)
 from node.notices import commit_of, hash_of_result, statement_of
 from node.records import ZERO, Result, RoundOpened
 from node.round import (
@@ -375,12 +384,15 @@ class Participant:
         """Select records whose consents pass the gate now; None when they are fewer than the study's minimum.
 
         Raises:
-            NotFound: the parent model is not here yet.
+            NotFound: the parent model is not here yet, or what a replay replaces is here still.
         """
         if self.vault is None or self.me is None:
             raise LocalError("this node has no data to train on")
         one = self.history.rounds[round_id]
         opened = one.opened
+        batch = self.history.studies[opened.study].branches[opened.branch].batch
+        if batch in self.history.erasures and not self.has_purged(batch, self.me):
+            raise NotFound("what this replay replaces is not purged here yet")  # and what is kept of it, not yet kept
         arithmetic = self.study(opened.study)
         terms = self.history.studies[opened.study].created.terms
         deadline = last_deadline(terms, opened.opened_at)
@@ -417,6 +429,14 @@ class Participant:
             lengths.kept(self.store, self.history, one),
             shards.kept(self.store, self.history, one, arithmetic, self.me),
         )
+
+    def has_purged(self, batch: Digest, member: int) -> bool:
+        """Whether a member has said that it holds nothing more that a model of the replay could be compared with.
+
+        To us, or on the chain, where it says it of everything.
+        """
+        said = (one for one in self.store.notices(batch, "PurgeNotice") if isinstance(one, PurgeNotice))
+        return member in self.history.erasures[batch].purges or any(one.member == member for one in said)
 
     def _as_announced(self, one: RoundHistory, leaves: list[Leaf]) -> list[Leaf]:
         """Of these leaves what our commit of the round before announced; all where there was none."""

@@ -26,7 +26,7 @@ from node.doors import Bucket
 from node.duties import note_contradiction
 from node.erasure import openers_of
 from node.errors import NodeError, NotFound
-from node.history import ErasureHistory, History
+from node.history import History
 from node.messages import (
     AbstainNotice,
     Accepted,
@@ -283,8 +283,7 @@ class Server:
             if not opened.roster >> asker.member & 1:
                 return Refusal("not-allowed", "you are not of this round's roster")
             batch = study.branches[opened.branch].batch
-            erasure = history.erasures.get(batch)
-            if erasure is not None and not self._has_purged(batch, erasure, asker.member):
+            if batch in history.erasures and not self._node.has_purged(batch, asker.member):
                 return Refusal("not-yet", "you have not told this node that the old pair of this erasure is purged")
             return None
         for _, access in study.access:
@@ -293,11 +292,6 @@ class Server:
                     return None
                 return Refusal("not-allowed", "this hospital has not opened this study to your seat on the chain")
         return Refusal("not-allowed", "no AuditAccess of your seat covers this round")
-
-    def _has_purged(self, batch: Digest, erasure: ErasureHistory, member: int) -> bool:
-        """Whether a member has said that it holds nothing more that a model of the replay could be compared with."""
-        notices = self._node.store.notices(batch, "PurgeNotice")
-        return member in erasure.purges or any(isinstance(n, PurgeNotice) and n.member == member for n in notices)
 
     # ----------------------------------------------------------------------------------------------------------------
     # Notices

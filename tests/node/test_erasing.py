@@ -1065,8 +1065,37 @@ async def test_a_node_without_the_specification_signs_no_plan_until_it_has_it(
         await net.until(lambda: 3 in node.history.erasures[batch].purges)
 
 
+async def test_who_has_not_said_that_the_old_pair_is_purged_trains_no_replay_and_gets_no_key_of_it(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=2))
+        slow, purge = net.nodes[3], net.nodes[3].erasing.purge
+        monkeypatch.setattr(purge, "is_dirty", lambda *about: True)
+        monkeypatch.setattr(purge, "_purge_here", lambda *about: [])
+        old = slow.history.studies[study].branches[0].models[2]
+        asked = await net.nodes[1].erasing.request(net.nodes[1], patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await ready(net, asked["erasure"])
+        await net.until(lambda: slow.history.erasures[batch].moved)
+        replayed = list(slow.history.studies[study].branches[1].rounds.values())
+        assert len(replayed) == 2
+        for round_id in replayed:
+            assert slow.history.rounds[round_id].commits.keys() == {0, 1, 2}
+            assert not any(slow.participant.store.key(round_id, member, BlobKind.UPDATE) for member in range(4))
+            assert net.nodes[0].participant.store.key(round_id, 2, BlobKind.UPDATE) is not None
+        assert slow.participant.store.has(old)
+        assert net.nodes[0].erasing.status(batch, net.nodes[0].now)["pair_attested"] == [0, 1, 2]
+
+        monkeypatch.undo()
+        purge.clean.clear()
+        await net.until(lambda: 3 in net.nodes[0].history.erasures[batch].purges)
+        assert not slow.participant.store.has(old)
+        await net.until(lambda: slow.participant.store.has(slow.history.studies[study].branches[1].models[2]))
+
+
 @pytest.mark.parametrize("method", ["rollback", "federaser"])
-async def test_a_member_that_is_away_is_waited_for_then_named_and_attests_when_it_comes_back(
+async def test_a_member_that_is_away_is_named_and_attests_when_it_comes_back(
     method: str, tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, 4) as net:
