@@ -415,6 +415,18 @@ COUNTED: Final = (
 """What is counted over the rounds for each member."""
 
 
+PART: Final = (
+    "member",
+    "name",
+    *COUNTED[:5],
+    "voted",
+    *COUNTED[5:],
+    "missed",
+    "transaction",
+)
+"""What is told of a member's part in a round."""
+
+
 def participation(history: History, study: Digest) -> dict[str, Any]:
     """Each member's part in each round of a study, all branches, in the order the rounds opened.
 

@@ -197,19 +197,20 @@ def _moment(given: str, flag: str) -> int:
 @study_option
 @click.option("--round", "which", required=True, metavar="R", help="Its number on the training branch, or its id.")
 @json_flag
+@csv_flag
 def round_(home: Path, study: str | None, which: str) -> None:
     """Show one round: who was asked, who committed, who was included, who was left out and by which rule.
 
     Example: koinon audit round --home NET --round 3
 
-    `no_commit`, `abstained` and `unavailable` are facts, not guilt.
+    `no_commit`, `abstained` and `unavailable` are facts, not guilt. With --csv: the members.
     """
     from node import trail as told
 
     history = _history(home)
     number = common.pick_study(history, study)
     found = told.round_report(history, number, int(which) if which.isdigit() and len(which) < 9 else which)
-    answer(found, _shown(found))
+    answer(found, _shown(found), found["members"], told.PART)
 
 
 @audit.command()
@@ -349,12 +350,14 @@ def disclosures(home: Path, patient: str | None, consent: str | None, card: Path
 @home_option
 @study_option
 @json_flag
+@csv_flag
 def participation(home: Path, study: str | None) -> None:
     """Show for every member how many rounds it was asked, committed, included, and what it missed.
 
     Example: koinon audit participation --home NET
 
     It says who was there, not who was good, and whether the study's own rules allow to call it a success.
+    With --csv: every member in every round, of all branches.
     """
     from node import trail as told
 
@@ -371,7 +374,9 @@ def participation(home: Path, study: str | None) -> None:
         for miss in one["missed"]:
             lines.append(f"{one['name']} missed round {miss['height']} of branch {miss['branch']}: {miss['missed']}")
     lines.append("the specification is not here" if success is None else told.success_line(success))
-    answer(found, lines)
+    places = ("branch", "height", "state")
+    rows = [{name: one[name] for name in places} | part for one in found["rounds"] for part in one["members"]]
+    answer(found, lines, rows, (*places, *told.PART))
 
 
 def _shown(found: Any) -> list[str]:

@@ -110,6 +110,23 @@ def test_every_row_of_an_audit_leads_to_its_transaction_on_the_chain(home: Path)
             assert int(receipt["blockNumber"], 16) == block
 
 
+def test_the_parts_of_members_are_rows_too(home: Path) -> None:
+    parts = data_of("audit", "round", "--home", home, "--round", 1)["members"]
+    code, said, _ = koinon_says("audit", "round", "--home", home, "--round", 1, "--csv")
+    shown = list(csv.DictReader(io.StringIO(said)))
+    assert code == 0
+    assert [row.keys() for row in shown] == [one.keys() for one in parts]
+    assert [row["transaction"] for row in shown] == [one["transaction"] for one in parts]
+    told = data_of("audit", "participation", "--home", home)
+    code, said, _ = koinon_says("audit", "participation", "--home", home, "--csv")
+    shown = list(csv.DictReader(io.StringIO(said)))
+    assert code == 0
+    assert len(shown) == sum(len(one["members"]) for one in told["rounds"])
+    for total in told["totals"]:
+        mine = [row for row in shown if row["member"] == str(total["member"])]
+        assert sum(row["included"] == "yes" for row in mine) == total["included"] > 0
+
+
 def test_every_audit_says_as_of_which_block_it_speaks(home: Path) -> None:
     member = home / "member-1"
     with sqlite3.connect(f"file:{member / 'node.db'}?mode=ro", uri=True) as database:
