@@ -24,6 +24,7 @@ from crypto.keys import KeyRing
 from crypto.statements import Seat, sign
 from fl_engine.data.dataset import Dataset
 from fl_engine.unlearning import Unlearner
+from fl_engine.worker_client import TrainingWorker
 from node import exchange, keystore
 from node.app import Node
 from node.attestation import attest
@@ -101,7 +102,7 @@ class SharedTrainer(Trainer):
     """One real worker for all members of all tests: it is the same code on the same numbers, and torch loads once."""
 
     def __init__(self, secret: bytes = bytes(32)) -> None:
-        super().__init__(600.0, secret=secret)
+        super().__init__(600.0, TrainingWorker(600.0), secret=secret)
         self._one = threading.RLock()
         self.trained = 0
 
@@ -128,12 +129,9 @@ class SharedTrainer(Trainer):
         with self._one:
             return super().forget(kept)
 
-    def close(self) -> None:
-        """The worker outlives the node."""
-
     def end(self) -> None:
-        """End the worker."""
-        super().close()
+        """End the worker, which outlives every node."""
+        self._worker.close()
 
 
 class WatchedNode(Node):
