@@ -443,9 +443,13 @@ class Node:
                 self.metrics.chain_errors += 1
                 log.warning(_KIND_OF_FAULT.get(type(error), "ledger"), error=error.message)
                 await trio.sleep(1.0)
-            await trio.sleep(min(self._poll_s, LOOK_PAUSE_S))  # a peer may say that there is news as often as it likes
-            with trio.move_on_after(max(0.0, self._poll_s - LOOK_PAUSE_S)):
-                await self._news.wait()
+            await self._pause()
+
+    async def _pause(self) -> None:
+        """Let some time pass between two looks at the chain, less where there is news."""
+        await trio.sleep(min(self._poll_s, LOOK_PAUSE_S))  # a peer may say that there is news as often as it likes
+        with trio.move_on_after(max(0.0, self._poll_s - LOOK_PAUSE_S)):
+            await self._news.wait()
 
     async def _send_again(self) -> None:
         try:

@@ -1,15 +1,17 @@
 """A network in memory whose time belongs to the test: real nodes, real keys, one training worker, a clock that jumps.
 
 The clock moves only when no node has anything under way, so an honest node is never late however slow the machine is,
-and a window of minutes takes no time at all. Members may be replaced by those of `tests/fakes/byzantine.py`, a member's
-ledger may lose replies or be out of reach, and every line between two members may be cut.
+and a window of minutes takes no time at all. What is under way is counted, never guessed from real time: tasks that can
+run, calls in threads, effects, looks at the chain that are due. Members may be replaced by those of
+`tests/fakes/byzantine.py`, a member's ledger may lose replies or be out of reach, and every line between two members
+may be cut.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence, Set
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence, Set
+from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 import trio
 from numpy.typing import NDArray
+from trio.testing import wait_all_tasks_blocked
 
 from crypto.digest import ZERO, Digest
 from crypto.keys import KeyRing
@@ -30,6 +33,7 @@ from node.app import Node
 from node.attestation import attest
 from node.audit.home import HomeReader
 from node.desk import Desk
+from node.doors import DEFAULT_LIMITS, Bell
 from node.errors import ChainUnreachable, TimedOut
 from node.executor import Executor, local_replay
 from node.follower import Follower
@@ -49,9 +53,15 @@ from node.vault import Vault
 
 START = 1_800_000_000  # 2027-01-15 08:00 UTC
 QUARTER_END = 1_893_456_000  # 2030-01-01
-POLL_S = 0.01
+POLL_S = 0.02
+"""Real seconds after which a node looks at the chain though nothing happened that its network knows of."""
+MOMENT_S = 0.001
+"""Real seconds between two questions of the network and the test: is anything under way, is it there yet?"""
 QUIET_LOOKS = 2
-"""Looks at the chain that every node must have made since anything last happened before time moves on."""
+"""Looks at the chain that every node must have made since anything last happened before time moves on: the first reads
+what is new, the second finds that it is final."""
+LIMITS = replace(DEFAULT_LIMITS, requests_per_s=1000.0, request_burst=4000.0)
+"""By real seconds, in which a network in memory does what others do in minutes."""
 PATIENCE_S = 180.0
 """Real seconds after which a test that waits for something gives up."""
 
@@ -134,12 +144,46 @@ class SharedTrainer(Trainer):
         self._worker.close()
 
 
+class Threads:
+    """Counts the calls that are in threads, whoever makes them."""
+
+    def __init__(self) -> None:
+        """None is."""
+        self.busy = 0
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count those made by `trio.to_thread.run_sync`."""
+        run_sync = trio.to_thread.run_sync
+
+        async def count(*arguments: Any, **options: Any) -> Any:
+            self.busy += 1
+            try:
+                return await run_sync(*arguments, **options)
+            finally:
+                self.busy -= 1
+
+        trio.to_thread.run_sync = count
+        try:
+            yield
+        finally:
+            trio.to_thread.run_sync = run_sync
+
+
 class WatchedNode(Node):
-    """The real node, counting what it has under way."""
+    """The real node, counting what it has under way; its network tells it when to look at the chain."""
 
     under_way = 0
     looks = 0
     happened = 0
+
+    def __init__(self, *arguments: Any, moment: Callable[[], object]) -> None:
+        """`moment` differs as soon as anything has happened in the network."""
+        super().__init__(*arguments)
+        self._moment = moment
+        self._last_moment: object = None
+        self._looks_since = 0
+        self.look_again = Bell()
 
     async def _perform(self, round_id: Digest, effect: Effect) -> None:
         self.under_way += 1
@@ -158,8 +202,20 @@ class WatchedNode(Node):
             self.under_way -= 1
 
     async def _look(self) -> None:
+        moment = self._moment()
         await super()._look()
         self.looks += 1
+        self._looks_since = self._looks_since + 1 if moment == self._last_moment else 1
+        self._last_moment = moment
+
+    async def _pause(self) -> None:
+        with trio.move_on_after(POLL_S):
+            await self.look_again.wait()
+
+    @property
+    def behind(self) -> bool:
+        """Whether anything happened that it has not looked at."""
+        return self._last_moment != self._moment() or self._looks_since < QUIET_LOOKS
 
 
 class Door:
@@ -234,6 +290,7 @@ class Net:
     seatings: list[Seating]
     trainer: SharedTrainer
     nursery: trio.Nursery
+    threads: Threads
     nodes: dict[int, WatchedNode] = field(default_factory=dict)
     doors: dict[int, Door] = field(default_factory=dict)
     scopes: dict[int, trio.CancelScope] = field(default_factory=dict)
@@ -242,6 +299,8 @@ class Net:
     """Nodes that ended by an error, which nobody may cause."""
     hold: bool = False
     """Time stands still while this is set."""
+    still: Bell = field(default_factory=Bell)
+    """Rings when nothing is under way any more, before time moves on."""
 
     # --- nodes
 
@@ -289,12 +348,15 @@ class Net:
         desk = Desk(participant, self.network, auto_join=seating.auto_join, register=None)
         seating.peer_id = self._registered(participant).peer.peer_id
         transport = MemoryTransport(
-            self.peers, seating.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0)
+            self.peers, seating.peer_id, lambda: Hello(contracts.chain_id, contracts.membership, 0), LIMITS
         )
         door = self.doors.setdefault(seating.index, Door(self.ledger))
         addresses = {one.peer_id: "memory" for one in (*self.network.founders, *self.network.auditors)}
         trainer = self.trainer if vault is not None else None
-        node = WatchedNode(participant, door, transport, trainer, Follower(door, store, None), addresses, desk, POLL_S)
+        follower = Follower(door, store, None)
+        node = WatchedNode(
+            participant, door, transport, trainer, follower, addresses, desk, POLL_S, moment=self._moment
+        )
         seating.arm(node)
         return node
 
@@ -347,31 +409,37 @@ class Net:
     # --- time
 
     async def drive(self) -> None:
-        """Let a second pass whenever nothing is under way at any node."""
+        """Let a second pass whenever nothing is under way at any node and whoever waits (`until`) has seen it."""
+        seen: object = None
         while True:
-            before = self._activity()
-            looks = {i: node.looks for i, node in self._awake()}
-            await self._until_looked(looks)
-            if not self.hold and before == self._activity() and not any(n.under_way for _, n in self._awake()):
+            await wait_all_tasks_blocked()
+            awake = [node for _, node in self._awake()]
+            behind = [node for node in awake if node.behind]
+            for node in behind:
+                node.look_again.ring()
+            if behind or self.threads.busy or any(node.under_way for node in awake):
+                await trio.sleep(MOMENT_S)
+            elif seen != self._moment():
+                seen = self._moment()
+                self.still.ring()
+            elif self.hold:
+                await trio.sleep(MOMENT_S)
+            else:
                 self.clock.now = max(self.clock.now, self.ledger.head().time) + 1
 
     def _awake(self) -> list[tuple[int, WatchedNode]]:
         return [(i, node) for i, node in self.nodes.items() if i not in self.frozen]
 
-    def _activity(self) -> tuple[int, int, tuple[int, ...]]:
+    def _moment(self) -> tuple[int, int, int, tuple[int, ...]]:
         happened = sum(node.happened for node in self.nodes.values())
-        return self.ledger.head().number, happened, tuple(sorted(self.nodes))
-
-    async def _until_looked(self, before: Mapping[int, int]) -> None:
-        while any(i in before and node.looks < before[i] + QUIET_LOOKS for i, node in self._awake()):  # noqa: ASYNC110
-            await trio.sleep(POLL_S / 2)
-        await trio.sleep(POLL_S / 2)
+        return self.clock.now, self.ledger.head().number, happened, tuple(sorted(self.nodes))
 
     async def until(self, condition: Callable[[], bool], real_s: float = PATIENCE_S, *, ends: bool = False) -> None:
         """Wait until a condition holds; a node that ends by an error fails the test, unless it is meant to (`ends`)."""
         with trio.move_on_after(real_s):
             while not condition():
-                await trio.sleep(POLL_S / 2)
+                with trio.move_on_after(MOMENT_S):
+                    await self.still.wait()
                 for index, error in self.broken.items():
                     if not ends:
                         raise AssertionError(f"node {index} ended") from error
@@ -476,17 +544,19 @@ async def network(
         )
         for i, ring in enumerate(rings)
     ]
-    pause, exchange.KEY_PAUSE_S = exchange.KEY_PAUSE_S, 0.005  # real seconds, and here nothing takes any
-    async with trio.open_nursery() as nursery:
-        net = Net(clock, ledger, MemoryNetwork(), described, seatings, trainer, nursery)
-        for index in range(len(rings)) if start is None else start:
-            await net.start(index)
-        nursery.start_soon(net.drive)
-        try:
-            yield net
-        finally:
-            exchange.KEY_PAUSE_S = pause
-            nursery.cancel_scope.cancel()
+    pause, exchange.KEY_PAUSE_S = exchange.KEY_PAUSE_S, MOMENT_S  # real seconds, and here nothing takes any
+    threads = Threads()
+    with threads.counted():
+        async with trio.open_nursery() as nursery:
+            net = Net(clock, ledger, MemoryNetwork(), described, seatings, trainer, nursery, threads)
+            for index in range(len(rings)) if start is None else start:
+                await net.start(index)
+            nursery.start_soon(net.drive)
+            try:
+                yield net
+            finally:
+                exchange.KEY_PAUSE_S = pause
+                nursery.cancel_scope.cancel()
 
 
 def attested(net: Net, batch: Digest, at: int) -> bytes:
