@@ -15,7 +15,7 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import trio
@@ -51,6 +51,7 @@ from node.study import Study, parse_sections
 from node.training import Arithmetic, LocalTraining, Trainer
 from node.vault import Vault
 
+T = TypeVar("T")
 START = 1_800_000_000  # 2027-01-15 08:00 UTC
 QUARTER_END = 1_893_456_000  # 2030-01-01
 POLL_S = 0.02
@@ -184,6 +185,11 @@ class WatchedNode(Node):
         self._last_moment: object = None
         self._looks_since = 0
         self.look_again = Bell()
+
+    async def _core(self, function: Callable[..., T], *arguments: Any) -> T:
+        """In this thread: threads of several nodes wait for their turn at the interpreter longer than they work."""
+        async with self._core_turn:
+            return function(*arguments)
 
     async def _perform(self, round_id: Digest, effect: Effect) -> None:
         self.under_way += 1
