@@ -612,7 +612,7 @@ class Node:
             try:
                 machine.restore([event], self._now)
             except (PeerError, LocalError) as error:  # what is kept was genuine; that does not make it sensible
-                log.error("not restored", round=round_id.hex()[:8], event=type(event).__name__, error=error.message)
+                log.error("not restored", round=round_id.hex()[:8], of=type(event).__name__, error=error.message)
         if not machine.sound:
             log.error("the chain's endpoint hides records: nothing is signed in this round", round=round_id.hex()[:8])
         if events:
@@ -690,7 +690,7 @@ class Node:
                 self.metrics.peer_errors += 1
                 log.warning("notice dropped", round=round_id.hex()[:8], error=error.message)
             except LocalError as error:
-                log.error("round", round=round_id.hex()[:8], event=type(event).__name__, error=error.message)
+                log.error("round", round=round_id.hex()[:8], of=type(event).__name__, error=error.message)
         return effects
 
     async def _perform(self, round_id: Digest, effect: Effect) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog.testing
 import trio
 
 from crypto.digest import Digest
@@ -51,6 +52,7 @@ from node.records import (
     RoundOpened,
     Withdrawn,
 )
+from node.round import Effect, Event, Round, Tick
 from node.simulate import roots
 from node.trail import participation, tell, trail
 from node.training import LocalTraining
@@ -849,3 +851,19 @@ async def test_what_fails_and_is_tried_again_is_told_in_the_status_until_it_work
             assert not node.status()["faults"]
     finally:
         trainer.end()
+
+
+async def test_an_event_that_a_machine_refuses_is_logged_and_ends_no_node(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(machine: Round, event: Event, now: int) -> list[Effect]:
+        raise LocalError("a second commit of ours")
+
+    async with network(tmp_path, trainer, 3) as net:
+        await net.play(spec())
+        node = net.nodes[0]
+        (round_id,) = node.participant.rounds
+        with monkeypatch.context() as broken, structlog.testing.capture_logs() as told:
+            broken.setattr(Round, "handle", refuses)
+            assert node._handle(round_id, (Tick(),)) == []
+        assert [(one["of"], one["error"]) for one in told] == [("Tick", "a second commit of ours")]
