@@ -170,6 +170,9 @@ async def test_a_store_from_a_backup_says_nothing_new_about_a_round_it_answered(
                 for m in (0, 2, 3)
             )
         )
+        # A home that has heard nothing at all in a round cannot tell that it was there before.
+        store = net.nodes[VICTIM].participant.store
+        await net.until(lambda: any(n.member != VICTIM for n in store.notices(first, "CommitNotice")))  # type: ignore[union-attr]
         kept = net.nodes[VICTIM].participant.store.home / "node.db"
         await net.kill(VICTIM)
         with closing(sqlite3.connect(kept)) as database, database:
