@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from typing import Any
 
 import pytest
@@ -14,6 +15,16 @@ from xdist.scheduler import LoadFileScheduling
 settings.register_profile("default", deadline=None, derandomize=True, max_examples=100, database=None)
 settings.register_profile("explore", deadline=None, max_examples=5000)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "default"))
+
+
+MEMORY = "/dev/shm"
+ROOM_BYTES = 4 << 30
+
+
+def pytest_configure() -> None:
+    """Let homes of tests lie in memory, where there is room: on a disk every commit of a store waits milliseconds."""
+    if os.path.isdir(MEMORY) and shutil.disk_usage(MEMORY).free >= ROOM_BYTES:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 
 NETWORKS = {
