@@ -192,6 +192,7 @@ class Node:
         self._now = 0
         self._active: dict[Digest, None] = {}  # rounds whose machines are stepped, oldest first
         self._unready: set[Digest] = set()  # opened rounds whose study's spec is not here yet
+        self._before_us: set[Digest] = set()  # rounds that were open before we followed the chain
         self._busy: set[object] = set()
         self._settled: set[Digest] = set()  # models that are here, or purged for good
         self._not_before: dict[Digest, int] = {}  # study or round -> chain time of the next try for what it lacks
@@ -586,6 +587,8 @@ class Node:
             self._busy.discard(mark)
 
     async def _open_machines(self) -> None:
+        if not self.ready:
+            self._before_us = set(self._unready)
         for round_id in list(self._unready):
             one = self.history.rounds[round_id]
             if one.opened.study not in self.participant.studies:
@@ -615,7 +618,7 @@ class Node:
                 log.error("not restored", round=round_id.hex()[:8], of=type(event).__name__, error=error.message)
         if not machine.sound:
             log.error("the chain's endpoint hides records: nothing is signed in this round", round=round_id.hex()[:8])
-        if events:
+        if events or round_id in self._before_us:  # what we said in it may be in another copy of this home alone
             machine.restore([Restarted()], self._now)
         self._active[round_id] = None
         log.info("round opened", round=round_id.hex()[:8], height=machine.facts.opened.height)
