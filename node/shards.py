@@ -56,12 +56,11 @@ def kept(store: Store, history: History, one: RoundHistory, arithmetic: Arithmet
     """The network that our shard is brought to in a round; None: it is trained, also where none was kept.
 
     It is while the replay runs, and after it where nobody of our shard took part: the shard is still at the checkpoint.
-    Else it is forgotten here. Whoever was away may be asked to train before it has purged: so it is kept here as well.
+    Else it is forgotten here.
     """
     branch = history.studies[one.opened.study].branches[one.opened.branch]
     if branch.parent is None or arithmetic.shards.count == 1:
         return None
-    keep(store, history, history.erasures[branch.batch], arithmetic, me)
     root = store.meta(_name(branch.batch))
     if not root or not store.has(Digest.from_hex(root)):
         return None

@@ -159,7 +159,7 @@ async def run_erasure(home: Path, url: str, member: int, patient: str) -> Digest
 
         def over(node: Node) -> bool:
             erasure = node.history.erasures.get(batch)
-            return erasure is not None and erasure.moved and len([1 for s, _ in erasure.purges if s == 1]) == MEMBERS
+            return erasure is not None and erasure.moved and len(erasure.purges) == MEMBERS
 
         await until(lambda: all(over(node) for node in nodes))
         study = nodes[0].history.erasures[batch].opened.study

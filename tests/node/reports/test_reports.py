@@ -64,7 +64,7 @@ def test_an_erasure_s_states_come_in_order_with_their_times_and_everybody_s_atte
         assert one["transaction"] == f"0x{erased.erasures[batch].marks[one['state']].transaction.hex()}"
     assert found["state"] == "closed_with_exceptions"
     assert found["exceptions"] == [erased.registry.members[2].name]
-    assert [one["member"] for one in found["recipients"] if one["all"] is None] == [2]
+    assert [one["member"] for one in found["recipients"] if one["purged"] is None] == [2]
     assert found["clock"]["overdue"] is False, "the head moved before it was due"
     json.dumps(found)
 
