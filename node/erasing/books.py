@@ -91,7 +91,7 @@ class Surroundings(Protocol):
         ...
 
     async def trainer_forget(self) -> None:
-        """Drop every record the training worker holds."""
+        """Drop the records that are not in the vault any more from the training worker."""
         ...
 
     def spawn(self, function: Callable[..., Awaitable[None]], *arguments: Any) -> None:

@@ -100,3 +100,18 @@ def test_a_study_of_other_classes_on_the_same_records_is_trained_and_evaluated_t
         update = trainer.train(found, rows, x, y, found.initial(), bytes(32), 0)
         assert update.records == 8
         assert trainer.predict(found, rows, x, found.initial()).shape == (8, classes)
+
+
+@pytest.mark.slow  # a training worker
+def test_a_deletion_reaches_the_worker_only_where_it_holds_a_record_that_went(trainer: SharedTrainer) -> None:
+    trainer.forget(frozenset())  # what other tests left
+    rows, y = np.arange(4, 12), np.arange(8) % 2
+    x = np.random.default_rng(1).random((8, 6), dtype=np.float32)
+    found = Arithmetic(parse_sections({**TINY, "data": {"input_shape": [6], "classes": 2}}))
+    trainer.train(found, rows, x, y, found.initial(), bytes(32), 0)
+    (name,) = trainer._loaded
+    assert not trainer.forget(frozenset(range(20)) - {3}), "a record of another study"
+    assert trainer._worker.is_loaded(name)
+    assert trainer.forget(frozenset(range(20)) - {5})
+    assert not trainer._worker.is_loaded(name)
+    assert trainer.train(found, rows[2:], x[2:], y[2:], found.initial(), bytes(32), 0).records == 6
