@@ -192,7 +192,7 @@ class Node:
         self._now = 0
         self._active: dict[Digest, None] = {}  # rounds whose machines are stepped, oldest first
         self._unready: set[Digest] = set()  # opened rounds whose study's spec is not here yet
-        self._before_us: set[Digest] = set()  # rounds that were open before we followed the chain
+        self._before_us: set[Digest] = set()  # rounds that opened before we followed the chain, or while it was away
         self._busy: set[object] = set()
         self._settled: set[Digest] = set()  # models that are here, or purged for good
         self._not_before: dict[Digest, int] = {}  # study or round -> chain time of the next try for what it lacks
@@ -769,6 +769,8 @@ class Node:
     async def _parent_model(self, round_id: Digest) -> None:
         opened = self.history.rounds[round_id].opened
         length = self.participant.studies[opened.study].model_length()
+        if not await self._core(self._may_have, opened.parent_model):
+            raise NotFound("what this replay replaces is not purged here yet")
         await self._exchange.content(opened.parent_model, "model", length)
 
     async def _train(self, effect: Train) -> tuple[Event, ...]:
@@ -946,6 +948,8 @@ class Node:
                     continue
                 if any(r.opened.height == height and not r.over for r in self.history.rounds.values()):
                     continue
+                if not await self._core(self._may_have, root):
+                    continue
                 self._busy.add(mark)
                 assert self._nursery is not None
                 self._nursery.start_soon(self._fetch_model, root, arithmetic.model_length(), mark)
@@ -972,6 +976,9 @@ class Node:
             log.info("openings not here yet", round=round_id.hex()[:8], error=error.message)
         finally:
             self._busy.discard(mark)
+
+    def _may_have(self, model: Digest) -> bool:
+        return self.participant.me is None or self.participant.may_have(self.participant.me, model)
 
     def _has_or_purged(self, root: Digest) -> bool:
         return self.participant.store.has(root) or self._server.purged(root)
@@ -1000,9 +1007,9 @@ class Node:
         """Push a notice to one member; whether it took the request."""
         return await self._exchange.offer(notice, [self._exchange.peer_of(member)]) > 0
 
-    async def pull(self, subject: Digest) -> None:
-        """Ask every active member for its notices about a subject and take them in."""
-        answers = await self._exchange.pull(subject, self.history.registry.active)
+    async def pull(self, subject: Digest, members: int = 0) -> None:
+        """Ask these members (bitmap; none: every active one) for their notices about a subject and take them in."""
+        answers = await self._exchange.pull(subject, members or self.history.registry.active)
         for notices in answers.values():
             for notice in notices:
                 if notice_key(notice)[0] == subject:  # what nobody asked for is not kept on the quiet

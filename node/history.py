@@ -337,7 +337,7 @@ class History:
                 branch = study.branches[record.branch]
                 branch.rounds[record.height] = record.round_id
                 replayed = self.erasures.get(branch.batch)
-                if replayed is not None and len(branch.rounds) == 1:
+                if replayed is not None and replayed.plan is not None and len(branch.rounds) == 1:
                     replayed.reach("replaying", logged)
                 self._snapshots[logged.position] = (self.consent_acc, self.registry.accumulator)
             case Committed() | Abstained() | HavePosted() | RoundFinal() | RoundFailed():
@@ -469,6 +469,8 @@ class History:
                     branch = self.studies[record.study].branches[record.branch]
                     target = self.finals_at(record.study, record.branch - 1, record.target_height)
                     branch.base_finals = branch.finals = target - record.rounds
+                    if branch.rounds:  # the first one opened in this transaction, and was told before
+                        one.reach("replaying", logged)
             case PurgesAttested():
                 one.purges |= record.by_member
                 one.reach("recipients_attested", logged)

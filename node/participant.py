@@ -57,12 +57,11 @@ from node.messages import (
     CommitNotice,
     HaveNotice,
     Notice,
-    PurgeNotice,
     TombstoneNotice,
     VoteNotice,
 )
 from node.notices import commit_of, hash_of_result, statement_of
-from node.records import ZERO, Result, RoundOpened
+from node.records import ZERO, Position, Result, RoundOpened
 from node.round import (
     Aggregated,
     Event,
@@ -193,6 +192,7 @@ class Participant:
     _refused: set[tuple[Digest, str]] = field(default_factory=set)  # what the log says of the gate since we started
     _heard: int = 0  # withdrawals of the chain that were looked at
     _made: dict[Digest, frozenset[Digest]] = field(default_factory=dict)  # round -> models made for it, while it runs
+    _replayed: tuple[Position | None, dict[Digest, Digest]] = (None, {})  # as of then: model of a replay -> its erasure
     _sums: dict[Digest, _Sum] = field(default_factory=dict)  # by round, at most MAX_SUMS; of the thread of long work
 
     def __post_init__(self) -> None:
@@ -262,7 +262,7 @@ class Participant:
     def read_anew(self, history: History) -> None:
         """Go on from another reading of the chain: machines and studies follow from it, what we did stays."""
         self.history = history
-        self._heard = 0
+        self._heard, self._replayed = 0, (None, {})
         self.rounds.clear()
         self.studies.clear()
         for use in self._use.values():
@@ -390,8 +390,8 @@ class Participant:
             raise LocalError("this node has no data to train on")
         one = self.history.rounds[round_id]
         opened = one.opened
-        batch = self.history.studies[opened.study].branches[opened.branch].batch
-        if batch in self.history.erasures and not self.has_purged(batch, self.me):
+        batch = self.replay_of(round_id)
+        if batch is not None and not self.has_purged(batch, self.me):
             raise NotFound("what this replay replaces is not purged here yet")  # and what is kept of it, not yet kept
         arithmetic = self.study(opened.study)
         terms = self.history.studies[opened.study].created.terms
@@ -430,13 +430,36 @@ class Participant:
             shards.kept(self.store, self.history, one, arithmetic, self.me),
         )
 
+    def replay_of(self, round_id: Digest) -> Digest | None:
+        """The erasure whose line a round is on; None: it is on a study's first one."""
+        opened = self.history.rounds[round_id].opened
+        batch = self.history.studies[opened.study].branches[opened.branch].batch
+        return batch if batch in self.history.erasures else None
+
     def has_purged(self, batch: Digest, member: int) -> bool:
         """Whether a member has said that it holds nothing more that a model of the replay could be compared with.
 
-        To us, or on the chain, where it says it of everything.
+        On the chain, where it says it of everything, or to us.
         """
-        said = (one for one in self.store.notices(batch, "PurgeNotice") if isinstance(one, PurgeNotice))
-        return member in self.history.erasures[batch].purges or any(one.member == member for one in said)
+        if member in self.history.erasures[batch].purges:
+            return True
+        return any(getattr(one, "member", None) == member for one in self.store.notices(batch, "PurgeNotice"))
+
+    def may_have(self, member: int, model: Digest) -> bool:
+        """Whether a model may come to a member: one made in a replay, agreed or not yet, only after its word."""
+        if self._replayed[0] != self.history.last:
+            made = {
+                self.history.rounds[round_id].final.result.model_root: branch.batch  # type: ignore[union-attr]
+                for study in self.history.studies.values()
+                for branch in study.branches.values()
+                for round_id in branch.rounds.values()
+                if branch.batch in self.history.erasures and self.history.rounds[round_id].made_model
+            }
+            self._replayed = self.history.last, made
+        batch = self._replayed[1].get(model)
+        if batch is None:
+            batch = next((self.replay_of(one) for one, made in list(self._made.items()) if model in made), None)
+        return batch is None or self.has_purged(batch, member)
 
     def _as_announced(self, one: RoundHistory, leaves: list[Leaf]) -> list[Leaf]:
         """Of these leaves what our commit of the round before announced; all where there was none."""

@@ -6,7 +6,8 @@ here it is decided what that peer may have.
 
 Who may have what: chunks of ciphertexts, models and specs go to every registered peer (a ciphertext is useless without
 its key); a content key goes to the members of its round's roster and to an auditor whose `AuditAccess` covers the
-round, after the seal is final, and in a replay only to whoever told this node that the old pair is purged.
+round, after the seal is final. To a member neither a key nor a model of a replay goes before its word that the old pair
+is purged.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from typing import Final
 
 import structlog
 
@@ -75,6 +77,7 @@ EXTRA_BURST = 256.0
 """Notices of one peer that belong to no round, batch or study of this chain: votes of governance, cards, tombstones.
 Such a notice can be made up without end, is kept, and a card is carried to the chain at our cost."""
 PRIVATE = (WithdrawalNotice, ErasureNotice, OpeningNotice)
+UNPURGED: Final = Refusal("not-yet", "you have not told this node that the old pair of this erasure is purged")
 """Notices that are handed to whom they concern and never to whoever asks."""
 
 
@@ -170,6 +173,10 @@ class Server:
             match request:
                 case Hello():
                     return self._hello(request)
+                case GetMap() | GetChunk() if asker.member is not None and not self._node.may_have(
+                    asker.member, request.root
+                ):
+                    return UNPURGED
                 case GetMap():
                     return self._map(request)
                 case GetChunk():
@@ -282,10 +289,8 @@ class Server:
         if asker.member is not None:
             if not opened.roster >> asker.member & 1:
                 return Refusal("not-allowed", "you are not of this round's roster")
-            batch = study.branches[opened.branch].batch
-            if batch in history.erasures and not self._node.has_purged(batch, asker.member):
-                return Refusal("not-yet", "you have not told this node that the old pair of this erasure is purged")
-            return None
+            batch = self._node.replay_of(round_id)
+            return None if batch is None or self._node.has_purged(batch, asker.member) else UNPURGED
         for _, access in study.access:
             if access.seat == asker.seat and access.from_height <= opened.height <= access.to_height:
                 if asker.seat is not None and self._node.audit_open(opened.study, asker.seat):

@@ -17,7 +17,7 @@ import numpy as np
 import rfc8785
 from numpy.typing import NDArray
 
-from crypto.digest import Digest, content_root, sha256
+from crypto.digest import ZERO, Digest, content_root, sha256
 from fl_engine.aggregation import get_rule
 from fl_engine.errors import AggregationError, EngineError, RangeExceeded, WorkerFailed
 from fl_engine.models import get_model, initial_model
@@ -349,7 +349,7 @@ class Trainer:
         By ending it at once, or by unloading ours from a shared one. A call in progress then fails and may be made
         again; it must not go on with a record that is being deleted.
         """
-        if all(rows <= kept for _, rows in self._loaded.values()):
+        if all(rows <= kept for _, rows in tuple(self._loaded.values())):
             return False
         held, self._loaded = tuple(self._loaded), {}
         if not self._shared:
@@ -374,7 +374,10 @@ class Trainer:
         parts = (np.array([classes], np.int64), rows, x, y)
         label = sha256(b"".join(sha256(np.ascontiguousarray(one).tobytes()) for one in parts))
         what = label, frozenset(rows.tolist())
-        if self._loaded.get(name) != what or not self._worker.is_loaded(name):
-            self._loaded[name] = what  # before it is there: what must be forgotten may be on its way
+        there = self._loaded.get(name, (ZERO, frozenset()))
+        if there != what or not self._worker.is_loaded(name):
+            # Until it is there, what must be forgotten may be there still or on its way; after a fault, either.
+            self._loaded[name] = ZERO, there[1] | what[1]
             self._worker.load(name, x, y, classes, rows)
+            self._loaded[name] = what
         return name

@@ -34,8 +34,8 @@ interface ITrainingLedger {
     /// @param revealSeconds Window for attempt 0 after the seal, at least 1.
     /// @param haveSeconds Window for bitmaps of attempt 1, at least 1; attempt a has it times 2^(a-1).
     /// @param voteSeconds Window for votes of attempt 1, at least 1; attempt a has it times 2^(a-1).
-    /// @param purgeSeconds After which members purge by an erasure's plan alone where they could not read a set. No contract
-    /// judges it.
+    /// @param purgeSeconds How long members wait after a plan for sets that they could not read before they purge by the plan
+    /// alone, and after the verdicts for each other's purges before the certificate is made. No contract judges it.
     /// @param suspendAfter Rounds missed in a row that suspend, at most 15; zero: never.
     /// @param suspendRounds Rounds a suspension lasts, at most 14.
     /// @param maxRoundAge Seconds after which a round can only fail, more than scribe, grace and reveal together.

@@ -45,7 +45,7 @@ FLAGS: Final[dict[str, tuple[str, str, type, str]]] = {
     "--reveal-seconds": ("windows", "reveal_s", int, "Time to fetch keys and updates."),
     "--have-seconds": ("windows", "have_s", int, "Time to say what is held."),
     "--vote-seconds": ("windows", "vote_s", int, "Time to vote."),
-    "--purge-seconds": ("windows", "purge_s", int, "Time to read sets before a purge goes by the plan alone."),
+    "--purge-seconds": ("windows", "purge_s", int, "Time for an erasure's purges, in its plan and its certificate."),
     "--f": ("policy", "f", int, "Faulty members to bear."),
     "--min-consents": ("policy", "min_consents", int, "Consents below which a member abstains."),
     "--max-records-per-consent": ("policy", "max_records_per_consent", int, "Records of one consent in a round."),

@@ -82,8 +82,8 @@ class Surroundings(Protocol):
         """Push a notice to one member."""
         ...
 
-    async def pull(self, subject: Digest) -> None:
-        """Take in what members know about a subject."""
+    async def pull(self, subject: Digest, members: int = 0) -> None:
+        """Take in what these members (bitmap; none: every one) know about a subject."""
         ...
 
     async def fetch_set(self, notice: CommitNotice) -> None:

@@ -50,7 +50,6 @@ class Decisions:
 
     def __init__(self, books: Books, sets: Sets, archive: Archive) -> None:
         self._books, self._sets, self._archive = books, sets, archive
-        self._vault_forgets = False  # a copy is gone that the training worker may still have in memory
 
     async def refuse(self, node: Surroundings, erasure: Digest, ground: int, authority: str) -> str:
         """Refuse a batch of ours on a legal ground (`erasure.GROUNDS`); the consents stay withdrawn.
@@ -149,9 +148,7 @@ class Decisions:
         if evidence is None:
             return {}
         notice = await node.core(self._destroy_copy, batch, opening.requests_root)
-        if self._vault_forgets:
-            await node.trainer_forget()
-            self._vault_forgets = False
+        await node.trainer_forget()
         await node.offer(notice)
         return {EXCLUDED: evidence, COPY_DELETED: struct_hash(_tombstone(notice))}
 
@@ -159,7 +156,7 @@ class Decisions:
         consents = [one for one in self._books.consents(batch) if self._books.is_linked(one)]
         for consent in consents:
             self._books.vault.suppress_consent(consent)
-        self._vault_forgets |= self._books.vault.delete_copy(*consents) > 0
+        self._books.vault.delete_copy(*consents)
         # The copy has no public name; the batch's requests stand for it.
         return self._books.say(TombstoneNotice(self._books.member, requests_root, ERASED, batch, b""))
 

@@ -25,9 +25,11 @@ from node.erasure import (
     doomed_rounds,
     inventory,
     out_of_use_at,
+    roster_of,
 )
 from node.errors import NodeError
 from node.history import ErasureHistory, RoundHistory
+from node.membership import bitmap_of
 from node.messages import ERASED, CommitNotice, PurgeNotice, TombstoneNotice, VoteNotice
 from node.records import PurgeEntry, Purges
 
@@ -243,5 +245,9 @@ class Purge:
         )
 
     async def gather(self, node: Surroundings, batch: Digest) -> None:
-        """Ask every member for the words on the pair that were offered while we or they were away."""
-        await node.pull(batch)
+        """Ask the members whose word on the pair is not here for it: we or they were away when it was offered."""
+        books = self._books
+        said = bitmap_of(n.member for n in books.about(batch, PurgeNotice))
+        missing = roster_of(books.history, books.erasure(batch).opened.study) & ~said
+        if missing:
+            await node.pull(batch, missing)

@@ -21,6 +21,7 @@ import structlog
 
 from crypto.commitments import batch_id, request_id
 from crypto.digest import ZERO, Digest
+from crypto.errors import CryptoError
 from crypto.merkle import requests_root
 from crypto.statements import OpenErasure, Receipt, RequestErasure, struct_hash
 from node import card as cards
@@ -28,11 +29,11 @@ from node import enrolment, methods
 from node.erasing.books import Books, Surroundings
 from node.erasing.decisions import Decisions
 from node.erasure import DUE_S, is_removed, roster_of
-from node.errors import CallReverted, ChainUnreachable, InputError, LedgerError, NotFound, Refused
+from node.errors import CallReverted, ChainUnreachable, InputError, LedgerError, NodeError, NotFound, Refused
 from node.history import ErasureHistory
 from node.membership import bitmap_of, members_of
 from node.messages import ErasureNotice, OpeningNotice, PlanNotice, VerdictNotice, WithdrawalNotice
-from node.records import ErasureOpening
+from node.records import NO_STEPS, ErasureOpening
 from node.wire import MAX_OPENING_REQUESTS
 
 log = structlog.get_logger("erasing")
@@ -238,7 +239,11 @@ class Requests:
         taken = set()
         for opening in await node.core(self._openings):
             batch = batch_id(struct_hash(opening))
-            steps = await self._decisions.first_steps(node, batch, opening)
+            try:
+                steps = await self._decisions.first_steps(node, batch, opening)
+            except (NodeError, CryptoError, OSError) as error:  # what fails here holds up no request
+                log.warning("first steps", error=str(error)[:300])
+                steps = NO_STEPS
             try:
                 await node.send(ErasureOpening(opening, self._books.signed(opening), steps))
                 taken.add(batch)

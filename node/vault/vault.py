@@ -266,7 +266,7 @@ class Vault:
                     for patient in gone:
                         self._use.put("person", patient["pseudonym"].encode(), patient)
                 self._use.checkpoint()
-                self._finish()
+            self._finish()  # also what an interrupted call has begun
             return len({patient["pseudonym"] for patient in gone})
 
     # ----------------------------------------------------------------------------------------------------------------

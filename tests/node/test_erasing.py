@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+from collections.abc import Set
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
@@ -30,7 +31,7 @@ from node.erasure import CHOICE_S, DELIVERY_S, DUE_S, RELAY_S, PlanTerms, doomed
 from node.errors import ChainUnreachable, InputError, NotFound, OutcomeUnknown, Refused, VerificationFailed
 from node.history import ErasureHistory
 from node.membership import LAST_CHANCES
-from node.messages import CommitNotice, OpeningNotice, TombstoneNotice
+from node.messages import CommitNotice, GetChunk, GetMap, OpeningNotice, Refusal, TombstoneNotice
 from node.records import (
     ErasureOpened,
     ErasureOpening,
@@ -886,12 +887,13 @@ async def test_a_copy_that_another_study_needs_stays_and_no_training_is_ended_fo
         first = await net.play(spec(rounds=1))
         second = await net.create(spec("second", rounds=1))
         await net.finish(second)
-        node, forgotten = net.nodes[1], []
+        node, forgotten, forget = net.nodes[1], [], trainer.forget
 
-        async def forgets() -> None:
-            forgotten.append(net.clock())
+        def forgets(kept: Set[int]) -> bool:
+            forgotten.extend([net.clock()] * forget(kept))
+            return bool(forgotten)
 
-        monkeypatch.setattr(node, "trainer_forget", forgets)
+        monkeypatch.setattr(trainer, "forget", forgets)
         withdrawn, erased = leaf_of(node, first, "patient-1-1"), leaf_of(node, first, "patient-1-3")
         await node.desk.withdraw(node, consent=withdrawn.consent_id)
         asked = await node.erasing.request(node, consent=erased.consent_id)
@@ -1084,7 +1086,10 @@ async def test_who_has_not_said_that_the_old_pair_is_purged_trains_no_replay_and
             assert slow.history.rounds[round_id].commits.keys() == {0, 1, 2}
             assert not any(slow.participant.store.key(round_id, member, BlobKind.UPDATE) for member in range(4))
             assert net.nodes[0].participant.store.key(round_id, 2, BlobKind.UPDATE) is not None
+        new = [slow.history.studies[study].branches[1].models[height] for height in (1, 2)]
         assert slow.participant.store.has(old)
+        assert not any(slow.participant.store.has(model) for model in new)
+        await asks_in_vain(slow, new[1])
         assert net.nodes[0].erasing.status(batch, net.nodes[0].now)["pair_attested"] == [0, 1, 2]
 
         monkeypatch.undo()
@@ -1092,6 +1097,16 @@ async def test_who_has_not_said_that_the_old_pair_is_purged_trains_no_replay_and
         await net.until(lambda: 3 in net.nodes[0].history.erasures[batch].purges)
         assert not slow.participant.store.has(old)
         await net.until(lambda: slow.participant.store.has(slow.history.studies[study].branches[1].models[2]))
+
+
+async def asks_in_vain(node: WatchedNode, model: Digest) -> None:
+    """Everybody has this model and gives it to others; `node` is refused it, whatever it thinks that it may have."""
+    for member, peer in node.history.registry.members.items():
+        if member != node.participant.me:
+            for request in (GetMap(model), GetChunk(model, 0)):
+                reply = await node._transport.request(peer.peer_id, request, 5.0)
+                assert isinstance(reply, Refusal)
+                assert "that the old pair of this erasure is purged" in reply.reason
 
 
 @pytest.mark.parametrize("method", ["rollback", "federaser"])
