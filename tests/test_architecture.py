@@ -19,6 +19,7 @@ import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -231,6 +232,7 @@ def house_files() -> dict[str, str]:
     return {path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8") for path in found}
 
 
+@cache
 def imports_of(path: str, source: str, modules: frozenset[str]) -> list[Import]:
     """Every import in a source, wherever it stands in the file."""
     package = module_name(path) if path.endswith("__init__.py") else module_name(path).rpartition(".")[0]

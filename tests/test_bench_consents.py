@@ -7,9 +7,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.mark.slow  # a real chain
 def test_a_small_enrolment_is_one_transaction_and_is_confirmed() -> None:
     command = [sys.executable, ROOT / "scripts/bench/consents", "--patients", "100", "--json"]
     ran = subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)

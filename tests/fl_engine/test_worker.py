@@ -19,6 +19,8 @@ from fl_engine.training import Hyperparameters, TrainingData, get_method
 from fl_engine.training.sgd import Network, pin_profile
 from fl_engine.worker_client import TrainingWorker
 
+pytestmark = pytest.mark.slow  # training workers
+
 ROOT = Path(__file__).resolve().parents[2]
 GRID = Grid()
 MLP = get_model("mlp")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -86,6 +87,7 @@ presence = st.sets(st.integers(0, PATIENTS - 1))
 rounds = st.lists(st.tuples(masks, presence), min_size=1, max_size=4)
 
 
+@pytest.mark.slow  # many histories
 @settings(max_examples=100, deadline=None)
 @given(
     hospitals=st.lists(st.integers(0, MEMBERS - 1), min_size=PATIENTS, max_size=PATIENTS),

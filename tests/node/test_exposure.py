@@ -160,6 +160,7 @@ def erased_records(tmp_path: Path) -> dict[str, Path]:
     return found
 
 
+@pytest.mark.slow  # a whole network
 def test_a_home_gives_the_models_of_its_erasure(purged: Path, erased_records: dict[str, Path], tmp_path: Path) -> None:
     home = purged / "member-2"
     history = read_history(home)

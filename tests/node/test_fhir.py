@@ -593,6 +593,7 @@ def test_an_export_imported_again_changes_nothing(tmp_path: Path, version: Versi
     assert world.vault.holdings() == before
 
 
+@pytest.mark.slow  # processes
 def test_the_library_is_loaded_by_nobody_who_does_not_read_fhir() -> None:
     code = "import sys, node.cli.main, node.runner; sys.exit(any(m.startswith('fhir') for m in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -17,6 +17,8 @@ from node.retention import DAY_S, LEAST_S, Retention
 from node.store import Store
 from tests.fakes.network import Net, SharedTrainer, network, spec
 
+pytestmark = pytest.mark.slow  # whole networks in memory
+
 ROUNDS = 3
 MEMBERS = 3
 

@@ -1075,6 +1075,7 @@ def test_up_to_the_slack_of_members_may_die_at_any_time(n: int, seed: int) -> No
     world.assert_nobody_signed_twice()
 
 
+@pytest.mark.slow  # many runs
 @FEW
 @given(st.integers(4, 7), SEEDS)
 def test_members_that_never_open_what_they_committed_are_unavailable_and_stop_nobody(n: int, seed: int) -> None:
@@ -1319,6 +1320,7 @@ def search(forward: bool) -> tuple[int, list[State], list[State]]:
     return len(seen), stuck, split
 
 
+@pytest.mark.slow  # every run
 def test_every_run_of_four_with_one_liar_ends_final_and_nobody_is_split() -> None:
     states, stuck, split = search(forward=True)
     assert states > 1_000

@@ -31,6 +31,7 @@ libc.fflush(None)
 """
 
 
+@pytest.mark.slow  # a process
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only the GNU C library has arenas")
 def test_threads_take_memory_from_one_place() -> None:
     found = subprocess.run([sys.executable, "-c", ARENAS], check=True, capture_output=True, text=True).stdout

@@ -18,6 +18,8 @@ from node import supervisor
 from node.errors import LocalFault
 from node.supervisor import Running, Supervisor
 
+pytestmark = pytest.mark.slow  # processes that are started and killed
+
 LIMIT_S = 30.0
 
 # Takes the lock of its home as a node does, says that it runs, and waits for a signal.

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+import pytest
 
 from fl_engine.aggregation import aggregate
 from fl_engine.evaluate import evaluate
@@ -35,6 +36,7 @@ def integer_fedavg(members: Sequence[Member]) -> Ints:
     return ints
 
 
+@pytest.mark.slow  # three trainings
 def test_integers_are_within_two_points_of_floats_and_better_than_any_hospital_alone(hospitals, test_records):
     def accuracy(weights: np.ndarray) -> float:
         logits = predict(CNN, weights, test_records)

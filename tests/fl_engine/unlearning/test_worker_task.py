@@ -48,6 +48,7 @@ def request(method: Unlearner, task: Task, member: int, beacon: bytes) -> dict[s
     return whole
 
 
+@pytest.mark.slow  # a training worker
 @pytest.mark.parametrize("name", [name for name in UNLEARNERS if name not in ("sharded", "ridge")])
 def test_a_worker_gives_the_same_bits(learned: Learned, network: Any, name: str) -> None:
     case, hospitals = learned.erasing({1: [3, 4, 5]})

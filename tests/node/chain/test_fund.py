@@ -10,6 +10,8 @@ from node.chain.genesis import create_genesis
 from node.errors import ChainUnreachable, InputError, LedgerError, NotFound
 from tests.node.chain.chain_kit import ChainProcess
 
+pytestmark = pytest.mark.slow  # chains in processes of their own
+
 NEWCOMER = b"\x42" * 20
 
 

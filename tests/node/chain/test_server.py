@@ -33,6 +33,8 @@ from tests.node.chain.chain_kit import (
     word,
 )
 
+pytestmark = pytest.mark.slow  # chains in processes of their own
+
 
 def post(url: str, body: bytes, **headers: str) -> tuple[int, bytes]:
     request = urllib.request.Request(url, data=body, headers={"Content-Type": "application/json"} | headers)

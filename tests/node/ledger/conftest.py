@@ -138,7 +138,7 @@ def codec() -> Codec:
 @pytest.fixture(
     params=[
         "memory",
-        "embedded",
+        pytest.param("embedded", marks=pytest.mark.slow),
         pytest.param("anvil", marks=pytest.mark.slow),
         pytest.param("timed", marks=pytest.mark.slow),
     ]

@@ -21,6 +21,8 @@ from node.records import Abstentions, Call, Commits, Committed, Haves, RoundFail
 from tests.node.ledger.conftest import START, Chain, world_on
 from tests.node.ledger.world import JUNK, World, founding, word
 
+pytestmark = pytest.mark.slow  # two ledgers, of which one is a real EVM
+
 N = 4
 STEPS = 60
 

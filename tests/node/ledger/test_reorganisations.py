@@ -22,6 +22,8 @@ from tests.node.ledger.conftest import Chain
 from tests.node.ledger.test_endpoints import Reader, reader, world
 from tests.node.ledger.world import World, kinds
 
+pytestmark = pytest.mark.slow  # another Ethereum client
+
 ReaderMaker = Callable[..., Reader]
 
 

@@ -248,6 +248,7 @@ async def test_bytes_that_nobody_has_read_are_few_on_all_streams_together():
         assert full.event_shutting_down.is_set() is closes
 
 
+@pytest.mark.slow  # seconds of a flood
 async def test_a_flood_of_frames_is_read_slowly_and_content_is_not(autojump_clock):
     class Endless:
         """The same frame again and again, read in its pieces."""
