@@ -57,7 +57,7 @@ def test_an_erasure_s_states_come_in_order_with_their_times_and_everybody_s_atte
     (batch,) = erased.erasures
     found = erasure_report(erased, batch, erased.erasures[batch].opened.due_at + 1)
     states = [one["state"] for one in found["times"]]
-    expected = ["excluded", "planned", "head_moved", "closed_with_exceptions"]
+    expected = ["excluded", "planned", "replaying", "head_moved", "closed_with_exceptions"]
     assert [one for one in states if one in expected] == expected
     assert [one["block"] for one in found["times"]] == sorted(one["block"] for one in found["times"])
     for one in found["times"]:
@@ -67,6 +67,15 @@ def test_an_erasure_s_states_come_in_order_with_their_times_and_everybody_s_atte
     assert [one["member"] for one in found["recipients"] if one["purged"] is None] == [2]
     assert found["clock"]["overdue"] is False, "the head moved before it was due"
     json.dumps(found)
+
+
+def test_a_replay_that_opens_in_its_plans_transaction_comes_after_the_plan() -> None:
+    found = make_world()
+    test_erasure.test_a_plan_between_rounds_takes_over_at_once(lambda n: found)
+    history = folded(found)
+    (batch,) = history.erasures
+    states = [one["state"] for one in erasure_report(history, batch, 0)["times"]]
+    assert states.index("replaying") == states.index("planned") + 1
 
 
 def test_an_erasure_that_is_due_and_has_not_moved_the_head_is_overdue() -> None:
