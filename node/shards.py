@@ -75,12 +75,15 @@ def kept(store: Store, history: History, one: RoundHistory, arithmetic: Arithmet
 
 
 def settle(store: Store, history: History, erasure: ErasureHistory, arithmetic: Arithmetic, me: int) -> None:
-    """The replay is over: our network is forgotten, unless its shard is still at the checkpoint and waits for it."""
+    """The replay is over: our network is forgotten, unless its shard is still at the checkpoint and waits for it.
+
+    Whoever comes back and has no model of the replay yet keeps it until it trains, and can tell.
+    """
     root, plan = store.meta(_name(erasure.opened.batch)), erasure.plan
     reached = None if plan is None else checkpoint_of(history, plan)
     if root and store.has(Digest.from_hex(root)) and plan is not None and reached is not None:
         network = store.get(Digest.from_hex(root))
-        if _is_behind(store, plan.base_model, reached.model, network, arithmetic, me):
+        if not store.has(reached.model) or _is_behind(store, plan.base_model, reached.model, network, arithmetic, me):
             return
     forget(store, erasure.opened.batch)
 
