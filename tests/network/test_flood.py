@@ -36,13 +36,13 @@ from tests.network.chaos import SIDE, scans
 from tests.network.chaos import SPEC as IMAGES
 
 log = logging.getLogger(__name__)
-pytestmark = [pytest.mark.network, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.network, pytest.mark.timeout(700)]
 
 LIAR = "member-4"
 HONEST = tuple(name for name in NAMES if name != LIAR)
 ROUNDS = 15
 WINDOWS = {"scribe_s": 8, "grace_s": 3, "reveal_s": 8, "have_s": 8, "vote_s": 8, "purge_s": 10}
-PATIENCE_S = 300.0
+PATIENCE_S = 540.0
 LOG_BYTES = 40_000
 """What a node may write in a flooded study: some 250 lines."""
 TOLD = sorted({counter for _, counter in (*MEMBERS, *STRANGERS) if counter is not None})
