@@ -51,15 +51,7 @@ from node.errors import LocalError, LocalFault, NotFound
 from node.history import Branch, History, Known, RoundHistory
 from node.keystore import current_ring
 from node.membership import members_of
-from node.messages import (
-    AbstainNotice,
-    CloseNotice,
-    CommitNotice,
-    HaveNotice,
-    Notice,
-    TombstoneNotice,
-    VoteNotice,
-)
+from node.messages import AbstainNotice, CloseNotice, CommitNotice, HaveNotice, Notice, TombstoneNotice, VoteNotice
 from node.notices import commit_of, hash_of_result, statement_of
 from node.records import ZERO, Position, Result, RoundOpened
 from node.round import (
@@ -449,11 +441,12 @@ class Participant:
         """Whether a model may come to a member: one made in a replay, agreed or not yet, only after its word."""
         if self._replayed[0] != self.history.last:
             made = {
-                self.history.rounds[round_id].final.result.model_root: branch.batch  # type: ignore[union-attr]
+                one.final.result.model_root: branch.batch
                 for study in self.history.studies.values()
                 for branch in study.branches.values()
-                for round_id in branch.rounds.values()
-                if branch.batch in self.history.erasures and self.history.rounds[round_id].made_model
+                if branch.batch in self.history.erasures
+                for one in map(self.history.rounds.__getitem__, branch.rounds.values())
+                if one.final is not None and one.made_model
             }
             self._replayed = self.history.last, made
         batch = self._replayed[1].get(model)

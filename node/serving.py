@@ -77,8 +77,9 @@ EXTRA_BURST = 256.0
 """Notices of one peer that belong to no round, batch or study of this chain: votes of governance, cards, tombstones.
 Such a notice can be made up without end, is kept, and a card is carried to the chain at our cost."""
 PRIVATE = (WithdrawalNotice, ErasureNotice, OpeningNotice)
-UNPURGED: Final = Refusal("not-yet", "you have not told this node that the old pair of this erasure is purged")
 """Notices that are handed to whom they concern and never to whoever asks."""
+UNPURGED: Final = Refusal("not-yet", "you have not told this node that the old pair of this erasure is purged")
+"""The answer to a member that asks for a key or a model of a replay before its word."""
 
 
 class Standing(Enum):

@@ -890,8 +890,9 @@ async def test_a_copy_that_another_study_needs_stays_and_no_training_is_ended_fo
         node, forgotten, forget = net.nodes[1], [], trainer.forget
 
         def forgets(kept: Set[int]) -> bool:
-            forgotten.extend([net.clock()] * forget(kept))
-            return bool(forgotten)
+            did = forget(kept)
+            forgotten.extend([net.clock()] * did)
+            return did
 
         monkeypatch.setattr(trainer, "forget", forgets)
         withdrawn, erased = leaf_of(node, first, "patient-1-1"), leaf_of(node, first, "patient-1-3")
