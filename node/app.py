@@ -201,6 +201,7 @@ class Node:
         self._restarting = True
         self._fault: LedgerError | None = None  # why the last look at the chain failed
         self._training_fault = ""  # why the last training failed
+        self._warmed = False  # whether the worker was started ahead of its work
         self._looked: tuple[Head, int] | None = None  # at what the last look that acted was
         self._news = trio.Event()  # something is on the chain that we have not read: look now
         self._words: dict[bytes, Bucket] = {}  # peer -> how often it may still say that there is news
@@ -326,8 +327,6 @@ class Node:
             await nursery.start(self._transport.run)
             task_status.started(())
             nursery.start_soon(self._beat)
-            if self._trainer is not None:
-                nursery.start_soon(self._warm, self._trainer)
             try:
                 await self._follow()
             finally:
@@ -341,6 +340,13 @@ class Node:
         while True:
             self._beaten = time.monotonic()
             await trio.sleep(BEAT_S)
+
+    def _warm_up(self) -> None:
+        """Start the worker once a study is under way, ahead of its first round; before, a node needs no torch."""
+        if self._trainer is not None and not self._warmed:
+            self._warmed = any(not self.history.finished(study) for study in self.history.studies)
+            if self._warmed:
+                self.spawn(self._warm, self._trainer)
 
     async def _warm(self, trainer: Trainer) -> None:
         try:
@@ -518,6 +524,7 @@ class Node:
         self._fault = None
         self._head, self._now, self._looked = head, max(self._now, head.time), (head, final_time)
         self._refresh_peers()
+        self._warm_up()
         self._open_studies()
         if self._restarting:
             self._restarting = False

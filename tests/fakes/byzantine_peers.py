@@ -207,7 +207,10 @@ async def offers_without_end(aim: Aim) -> None:
     """Offers full of notices, far ahead of their answers, until it is told to stop and a little longer."""
     offer = message(Offer((AbstainNotice(ROOT, 1, bytes(65)),) * MAX_OFFERED))
     async with connection(aim) as (bare, _, target):
-        streams = [await bare.new_stream(target, [PROTOCOL]) for _ in range(6)]
+        streams = [await bare.new_stream(target, [PROTOCOL])]
+        with suppress(Exception):  # those of a connection before this one may still count
+            for _ in range(5):
+                streams.append(await bare.new_stream(target, [PROTOCOL]))
 
         async def ask(stream: Any) -> None:
             with suppress(Exception):
@@ -220,7 +223,7 @@ async def offers_without_end(aim: Aim) -> None:
         async with trio.open_nursery() as nursery:
             for stream in streams:
                 nursery.start_soon(ask, stream)
-            with trio.move_on_after(30):
+            with trio.move_on_after(10):
                 await told.wait()
                 await trio.sleep(1)
             nursery.cancel_scope.cancel()

@@ -69,3 +69,34 @@ async def test_a_peer_is_heard_now_and_then_however_often_it_tells_of_news_or_as
                     rested.setattr(Bucket, "open", lambda bucket: True)
                     node._server.answer(liar, Pull(Digest(bytes(32))), net.clock.now)
         assert [one["member"] for one in told if "used up its share" in one["event"]] == [1]
+
+
+async def test_a_node_has_no_worker_before_there_is_a_study_and_has_it_before_the_first_round(tmp_path: Path) -> None:
+    trainer = SharedTrainer()
+    worker = trainer._worker
+    try:
+        async with network(tmp_path, trainer, 3) as net:
+            await net.until(lambda: all(node.ready for node in net.nodes.values()))
+            await pass_by(net, 10)
+            assert worker.pid is None
+            study = await net.create(spec(rounds=1))
+            await net.until(lambda: worker.pid is not None)
+            assert not trainer.trained
+            await net.finish(study)
+            assert trainer.trained == 3
+    finally:
+        trainer.end()
+
+
+async def test_a_node_that_comes_back_after_the_last_study_has_ended_starts_no_worker(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with network(tmp_path, trainer, 3) as net:
+        await net.play(spec(rounds=1))
+        await net.kill(0)
+        warmed: list[None] = []
+        monkeypatch.setattr(SharedTrainer, "warm", lambda _: warmed.append(None))
+        node = await net.start(0)
+        await net.until(lambda: node.ready)
+        await pass_by(net, 10)
+        assert not warmed
