@@ -173,6 +173,10 @@ contract TrainingLedger is ITrainingLedger, EIP712 {
         _checkTerms(t, members.active);
         _checkSigner(members.pointer, t.member, structHash, r, vs);
         _begin(s, t);
+        // Read by nobody before a plan overwrites it: a study's slots are paid for by who makes it, and not by the hospital
+        // whose patient is the first to ask for erasure.
+        s.fork = Fork({lineage: t.specHash, model: t.initialModel});
+        s.trees[0] = Trees.UNPLANTED;
         emit StudyCreated(study, t);
     }
 

@@ -225,6 +225,8 @@ library Trees {
     uint256 internal constant BRANCHES = 3;
     uint256 private constant BITS = 58;
     uint256 private constant AT_TARGET = BRANCHES * BITS;
+    /// @notice No branch yet. The bit is in no field: it keeps the slot, and goes with the first branch.
+    Tree internal constant UNPLANTED = Tree.wrap(1 << 255);
 
     /// @notice Where a branch begins.
     function base(Tree t, uint256 branch) internal pure returns (uint32 parent, uint32 height, uint32 finals) {

@@ -33,6 +33,12 @@ contract GasTest is Network {
         round(32, 22, "n=32");
     }
 
+    function test_gasOfAStudy() public {
+        found(5);
+        createStudy(terms(5));
+        vm.snapshotGasLastCall("Study", "n=5 created");
+    }
+
     function test_gasOfTheSlowPath() public {
         bytes32 roundId = start(5);
         roundId = finish(roundId, 31, keccak256("model 1"));
