@@ -4,7 +4,7 @@ A network is founded on generated scans, its lines are proxies (`links`), studie
 a list of faults, each with its time, victim, kind and length: killed, killed after a named write, frozen, cut off from
 the peers or the chain or both; members, the scribe, the chain, the auditor. Afterwards everything is healed, studies
 are waited for, and the whole is audited: see `Chaos.audit`. The same seed gives the same faults at the same times; what
-they meet depends on the machine.
+they meet depends on the machine. Beside them patients ask for erasure, also at times of the seed.
 
 Costs are told in the protocol's own windows, read from the chain, so that a slow machine does not blur them.
 """
@@ -31,11 +31,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rfc8785
 
 from crypto.digest import Digest
+from crypto.sealing import BlobKind
 from fl_engine.data.dataset import Dataset
 from node import control
 from node.cli.common import order
+from node.erasure import doomed_models, doomed_rounds
 from node.errors import NodeError
 from node.founding import Plan, found_network
 from node.history import History, RoundHistory
@@ -53,7 +56,8 @@ ROOT = Path(__file__).resolve().parents[2]
 SIDE = 16
 TICK_S = 0.2
 RECOVERY_S = 180.0  # a healed process answers and follows the chain within this
-PATIENCE_S = 300.0  # all studies are over within this, once everything is healed
+PATIENCE_S = 300.0  # all studies and erasures are over within this, once everything is healed
+LEAST_CONSENTS = 5  # of its eight that a hospital keeps in a study: fewer are too few batches to be erasable
 NODE_MIB, WORKER_MIB = 400, 800
 WINDOWS = {"scribe_s": 15, "grace_s": 4, "reveal_s": 8, "have_s": 8, "vote_s": 8, "purge_s": 10}
 WARM_S = WINDOWS["scribe_s"] + WINDOWS["grace_s"]  # a member that comes up misses the commit window it comes up in
@@ -170,6 +174,44 @@ def schedule(seed: int, seconds: float, longest_s: float) -> list[Fault]:
 
 
 # --------------------------------------------------------------------------------------------------------------------
+# Patients
+
+
+@dataclass
+class Asked:
+    """A request for erasure: `at` and `pick` from the seed, the rest as it happened."""
+
+    at: float
+    pick: int
+    hospital: str = ""
+    consent: str = ""
+    taken: bool = False
+    told: dict[str, Any] = field(default_factory=dict)  # the last status
+
+    def to_json(self) -> dict[str, Any]:
+        """For the report."""
+        times = self.told.get("times", {})
+        return {
+            "at_s": round(self.at, 1),
+            "hospital": self.hospital,
+            "state": self.told.get("state"),
+            "rounds_replayed": (self.told.get("plan") or {}).get("rounds"),
+            "seconds": times["closed"] - times["requested"] if "closed" in times else None,
+        }
+
+
+def requests(seed: int, seconds: float, apart_s: float) -> list[Asked]:
+    """The requests of a seed, on average `apart_s` after one another; none where that is 0."""
+    draw = random.Random(f"patients {seed}")
+    found: list[Asked] = []
+    now = draw.uniform(0.3, 0.8) * apart_s
+    while apart_s and now < seconds:
+        found.append(Asked(now, draw.randrange(1 << 16)))
+        now += draw.uniform(0.5, 1.5) * apart_s
+    return found
+
+
+# --------------------------------------------------------------------------------------------------------------------
 # The run
 
 
@@ -183,9 +225,11 @@ class Chaos:
     members: int = 5
     rounds: int = 4
     longest_s: float = 60.0
+    patient_s: float = 60.0  # between two requests for erasure, on average; 0: nobody asks
     say: Callable[[str], None] = lambda line: None
     studies: list[Digest] = field(default_factory=list)
     faults: list[Fault] = field(default_factory=list)
+    asked: list[Asked] = field(default_factory=list)
     broken: list[str] = field(default_factory=list)
     over: list[str] = field(default_factory=list)  # rounds that lost more than the faults they met may cost
     late: list[str] = field(default_factory=list)  # who was hurt by nothing but a slow machine
@@ -230,12 +274,16 @@ class Chaos:
         """Let the schedule happen while studies run."""
         self._next_study()
         waiting = list(due)
+        self.asked = requests(self.seed, self.seconds, self.patient_s)
         while self._elapsed < self.seconds or self._active:
             self._watch()
             if self._elapsed < self.seconds:
                 self._next_study()
                 while waiting and waiting[0].at <= self._elapsed:
                     self._begin(waiting.pop(0))
+                for one in self.asked:
+                    if not one.taken and one.at <= self._elapsed:
+                        self._ask(one)
             for fault in list(self._active):
                 self._advance(fault)
             time.sleep(TICK_S)
@@ -269,6 +317,59 @@ class Chaos:
                     self.studies.append(Digest.from_hex(found["study"]))
                     self.say(f"[{self._elapsed:6.1f} s] study {found['study'][:8]} created at {name}")
                     return
+
+    # --- patients
+
+    def _ask(self, one: Asked) -> None:
+        """A patient asks at a hospital that is open, once the newest study has a model; again until it is answered."""
+        history = self._history()
+        study = self.studies[-1] if self.studies else None
+        if study not in history.studies or self._of("chain"):
+            return
+        open_now = [name for name in self._healthy() if name != "auditor"]
+        if one.hospital and one.hospital not in open_now:
+            return
+        if not open_now or not history.studies[study].head.finals:
+            return
+        hospital = one.hospital or open_now[one.pick % len(open_now)]
+        with suppress(NodeError, OSError):
+            if not one.consent:
+                rows = order(self.net.homes[hospital], "consent.list", {"study": study.hex()}, 10.0)["consents"]
+                left = [row["consent_id"] for row in rows if row["state"] == "active"]
+                if len(left) <= LEAST_CONSENTS:
+                    return
+                one.hospital, one.consent = hospital, left[one.pick % len(left)]
+            order(self.net.homes[hospital], "erase.request", {"consent": one.consent}, 10.0)
+            one.taken = True
+            self.say(f"[{self._elapsed:6.1f} s] erasure of {one.consent[:8]} asked for at {hospital}")
+
+    def _erased(self, one: Asked, timeout_s: float) -> None:
+        """Wait for a request's certificate, fetch it, check it, and wait until the erasure is closed."""
+        home, whose = self.net.homes[one.hospital], {"consent": one.consent}
+
+        def status() -> dict[str, Any]:
+            one.told = order(home, "erase.status", whose, 10.0)
+            return one.told
+
+        if not one.taken:  # the answer was lost; asking again changes nothing
+            order(home, "erase.request", whose, 10.0)
+            one.taken = True
+        wait(lambda: status()["certificate_ready"], f"the certificate of {one.consent[:8]}", timeout_s)
+        found = order(home, "erase.receipt", whose, 30.0)
+        paper = self.home / f"{one.consent}.json"
+        paper.write_bytes(rfc8785.dumps(found["certificate"]))
+        network = str(home / "network.json")  # as the hospital has it: its lines are proxies
+        arguments = ["erase", "verify", str(paper), "--network", network]
+        done = subprocess.run(
+            [sys.executable, "-m", "node.cli.main", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
+        )
+        if done.returncode != 0:
+            self.broken.append(f"certificate of {one.consent[:8]}: {done.stderr[-500:]}")
+        order(home, "erase.delivered", {"erasure": found["erasure"], "consent": found["consent"]}, 30.0)
+        whose = {"erasure": found["erasure"]}
+        wait(lambda: status()["state"].startswith("closed"), f"the close of {found['erasure'][:8]}", 60.0)
+        if one.told["state"] != "closed":
+            self.broken.append(f"erasure {found['erasure'][:8]} of {one.hospital} is {one.told['state']}: {one.told}")
 
     def _history(self) -> History:
         """The chain as the node that has read most of it keeps it."""
@@ -421,6 +522,12 @@ class Chaos:
 
     def _settle(self) -> None:
         deadline = time.monotonic() + PATIENCE_S
+        self.asked = [one for one in self.asked if one.consent]
+        for one in self.asked:
+            try:
+                self._erased(one, max(1.0, deadline - time.monotonic()))
+            except (AssertionError, NodeError, OSError) as error:
+                self.broken.append(f"erasure of {one.consent[:8]} at {one.hospital}: {error}; {one.told}")
         for study in self.studies:
             try:
                 self.net.agree(study, max(1.0, deadline - time.monotonic()))
@@ -434,7 +541,7 @@ class Chaos:
         store = Store(self.net.homes["auditor"], bytes(32))
         try:
             found = []
-            for one in history.path(study, 0):
+            for one in history.path(study, history.studies[study].active_branch):
                 if one.final is None:
                     continue
                 notices = [n for n in store.notices(one.opened.round_id, "CommitNotice") if isinstance(n, CommitNotice)]
@@ -468,7 +575,7 @@ class Chaos:
         Every statement, round and model again from every home (`koinon audit verify`); heads and models agree; no
         honest member ever contradicted itself; who is told to have been absent was hurt at that time or had signed
         nothing, and who was away all the time is not told to have been there; no round lost more than its windows;
-        memory.
+        no home keeps a model or a key of what was erased; memory.
         """
         done = subprocess.run(
             [sys.executable, "-m", "node.cli.main", "audit", "verify", "--home", str(self.home), "--json"],
@@ -483,7 +590,8 @@ class Chaos:
         if done.returncode != 0:
             self.broken.append(f"audit verify ended with {done.returncode}: {told.get('first_failure') or done.stderr}")
         history = self._history()
-        finals = sum(1 for one in history.rounds.values() if one.final is not None)
+        gone = {id(r) for one in history.erasures.values() if one.plan for r in doomed_rounds(history, one.plan)}
+        finals = sum(1 for one in history.rounds.values() if one.final is not None and id(one) not in gone)
         if self.verified < finals:
             skipped = [f"{one.get('home')} {one['name']}: {one['why']}" for one in told.get("checks", ())]
             self.broken.append(f"{self.verified} of {finals} agreed rounds verified; {[s for s in skipped if s][:3]}")
@@ -499,12 +607,43 @@ class Chaos:
         for study in self.studies:
             if study in history.studies:
                 self._participation(history, study)
+        self._purged(history)
         self._costs(history)
         self._logs()
         for name, parts in self.peak.items():
             for part, mib in parts.items():
                 if mib > (NODE_MIB if part == "process" else WORKER_MIB):
                     self.broken.append(f"{name}'s {part} needed {mib} MiB")
+
+    def _purged(self, history: History) -> None:
+        """No home keeps a model of a replaced line, or can open an update of it. Sets of other hospitals stay."""
+        for name in self.net.names:
+            store = Store(self.net.homes[name], bytes(32))
+            try:
+                for batch, erasure in history.erasures.items():
+                    if erasure.plan is None or erasure.closed is None:
+                        continue
+                    rounds = {one.opened.round_id for one in doomed_rounds(history, erasure.plan)}
+                    models = [root.hex()[:8] for root in doomed_models(history, erasure.plan) if store.holds_any(root)]
+                    query = "SELECT round_id FROM content_keys WHERE kind = ?"
+                    keys = [one for (one,) in store.query(query, int(BlobKind.UPDATE)) if one in rounds]
+                    if models or keys:
+                        what = f"models {models} and {len(keys)} keys of updates"
+                        self.broken.append(f"{name} keeps of erasure {batch.hex()[:8]}: {what}")
+            finally:
+                store.close()
+
+    @staticmethod
+    def _erasing(history: History, one: RoundHistory) -> bool:
+        """Whether an erasure of its study was under way while a round ran: who purges, reads sets or lost a record that
+        it had trained on may be late in it, or out of it, by rule."""
+        first, last = one.opened.opened_at, one.ended_at or math.inf
+        return any(
+            erasure.opened.study == one.opened.study
+            and erasure.times["requested"] - WARM_S <= last
+            and first <= erasure.times.get("head_moved", math.inf)
+            for erasure in history.erasures.values()
+        )
 
     def _felt(self, name: str, first: float, last: float) -> list[Fault]:
         return [one for one in self.faults if one.victim in (name, "chain") and one.overlaps(first, last)]
@@ -520,6 +659,8 @@ class Chaos:
                 hurt = self._felt(name, earliest, ended + 1)
                 others = [f for f in self.faults if f.overlaps(earliest, ended + 1)]
                 where = f"round {row['height']} of {study.hex()[:8]}"
+                if self._erasing(history, one):
+                    continue
                 if part["missed"] == "commit" and not hurt:
                     self.broken.append(
                         f"{where}: {name} is told to have missed its commit and nothing had happened to it"
@@ -570,7 +711,12 @@ class Chaos:
             borne = "chain" not in faulty and len(faulty) <= slack(n, faults(n, 1)) and left > self.members // 2
             where = f"round {one.opened.height} of {one.opened.study.hex()[:8]}"
             late = any(told.startswith(where) for told in self.late)
-            if borne and not late and (one.failed is not None or "extension" in lost):
+            if (
+                borne
+                and not late
+                and not self._erasing(history, one)
+                and (one.failed is not None or "extension" in lost)
+            ):
                 self.over.append(f"{where} lost {lost or 'everything'} to {sorted(faulty) or 'nobody'}")
         typical = statistics.median(quiet or [one["seconds"] for one in self.rounds_seen] or [0])
         for fault in self.faults:
@@ -607,6 +753,7 @@ class Chaos:
             "audit_complete": self.complete,
             "quiet_round_s": self.quiet_s,
             "faults": [fault.to_json() for fault in self.faults],
+            "erasures": [one.to_json() for one in self.asked],
             "peak_mib": self.peak,
         }
 
@@ -640,6 +787,8 @@ def lines(report: dict[str, Any]) -> list[str]:
         cost = f"{one['recovered_after_s']:5.1f}s {one['cost_s']:5.1f}s  {one['phase']:22}"
         after = f"  (after '{one['after']}')" if one["after"] else ""
         found.append(f"{when} {cost} {', '.join(one['windows_lost']) or '-'}{after}")
+    for told in report["erasures"]:
+        found.append(f"{told['at_s']:6.1f}s  erasure at {told['hospital']}: {told['state']}, {told['seconds']} s")
     peaks = (f"{name} {'/'.join(str(mib) for mib in parts.values())}" for name, parts in report["peak_mib"].items())
     found += ["", *(f"late on this machine, hurt by nothing: {one}" for one in report["late"])]
     found += [f"peak MiB (process/worker): {', '.join(peaks)}", ""]
@@ -657,6 +806,9 @@ def main() -> int:
     parser.add_argument("--members", type=int, default=5)
     parser.add_argument("--rounds", type=int, default=4, help="of each study; studies run back to back")
     parser.add_argument("--longest", type=float, default=60.0, metavar="SECONDS", help="of one fault")
+    parser.add_argument(
+        "--patients", type=float, default=60.0, metavar="SECONDS", help="between two requests for erasure; 0: none"
+    )
     parser.add_argument("--keep", type=Path, metavar="HOME", help="keep the network home here (default: delete it)")
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
@@ -670,6 +822,7 @@ def main() -> int:
             members=given.members,
             rounds=given.rounds,
             longest_s=given.longest,
+            patient_s=given.patients,
             say=lambda line: sys.stderr.write(line + "\n"),
         )
         report = run.run()
