@@ -495,7 +495,7 @@ class Orders:
         try:
             authority = self._gate.check(name, body, envelope, door)
         except Refused as error:
-            if roles.needs_link(name, body) or name.startswith(("consent.", "erase.")):
+            if roles.needs_link(name, body) or name.startswith(("audit.", "consent.", "erase.")):
                 await self._node.core(self._log_refusal, name, body, envelope, error.message)
             raise
         if name == "node.approve":

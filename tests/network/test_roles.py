@@ -57,6 +57,7 @@ def test_an_order_in_a_role_that_may_not_give_it_ends_with_5(home: Path) -> None
         assert f"not for the {role}" in error["message"]
     koinon("model", "show", "--home", home, "--role", "operator", expect=5)
     koinon("study", "join", "--home", home, "--role", "operator", expect=5)
+    koinon("audit", "disclosures", "--home", home, "--consent", "ab" * 32, "--role", "operator", expect=5)
 
 
 def test_who_is_behind_a_consent_takes_the_dpos_own_password(home: Path, tmp_path: Path) -> None:
@@ -175,3 +176,4 @@ def test_no_file_no_log_and_no_process_names_a_patient_and_every_look_is_in_the_
     assert ("dpo", "consent.export", "permitted") in acts
     assert ("operator", "consent.cards", "refused") in acts
     assert ("nobody", "consent.list", "refused") in acts
+    assert ("operator", "audit.disclosures", "refused") in acts
