@@ -25,6 +25,7 @@ from node.erasure import (
     doomed_rounds,
     inventory,
     out_of_use_at,
+    questions,
     roster_of,
 )
 from node.errors import NodeError
@@ -76,6 +77,9 @@ class Purge:
         waited = now > erasure.times["planned"] + terms.purge_seconds
         until = out_of_use_at(history, erasure)
         assert until is not None
+        # Whatever is not asked for is read where it lies, or never: only sets that count are fetched, and waited for.
+        was_read = books.store.meta(f"uses {batch.hex()}") is not None
+        asked = {one.opened.round_id for one in questions(history, erasure) or ()}
         for round_id, one in history.rounds.items():
             if one.opened.study != plan.study:
                 continue
@@ -84,7 +88,8 @@ class Purge:
             never_posted = early and controller not in one.commits
             # What nobody could look into goes where no model that stays was made of it.
             made = one.made_model and one.final is not None and one.final.result.included >> controller & 1
-            unread = waited and round_id not in uses and (round_id in doomed or (early and not made))
+            given_up = waited or (was_read and round_id not in asked)
+            unread = given_up and round_id not in uses and (round_id in doomed or (early and not made))
             used = uses.get(round_id) or (unread and controller in one.commits)
             if used:  # a sum of it that was voted on and not agreed has a model too
                 candidates |= {vote.result.model_root for vote in books.about(round_id, VoteNotice)}

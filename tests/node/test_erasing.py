@@ -27,7 +27,18 @@ from node import certificate, document, methods
 from node.consent import Leaf
 from node.erasing import SETS_LOST
 from node.erasing.plans import Plans
-from node.erasure import CHOICE_S, DELIVERY_S, DUE_S, RELAY_S, PlanTerms, doomed_rounds, refused_since, state_of
+from node.erasing.purge import LOOK_AGAIN_S
+from node.erasure import (
+    CHOICE_S,
+    DELIVERY_S,
+    DUE_S,
+    RELAY_S,
+    PlanTerms,
+    doomed_rounds,
+    inventory,
+    refused_since,
+    state_of,
+)
 from node.errors import ChainUnreachable, InputError, NotFound, OutcomeUnknown, Refused, VerificationFailed
 from node.history import ErasureHistory
 from node.membership import LAST_CHANCES
@@ -836,6 +847,32 @@ async def test_a_failed_round_leaves_neither_model_nor_update_not_even_where_nob
         await net.until(lambda: not any(blobs_of(one, number, 1) for one in net.nodes.values()))
         await net.until(lambda: not any(one.participant.store.has(model) for one in net.nodes.values()))
         await net.until(lambda: 3 in node.history.erasures[Digest.from_hex(asked["erasure"])].purges)
+
+
+async def test_what_a_member_attested_as_purged_is_all_that_it_purges(tmp_path: Path, trainer: SharedTrainer) -> None:
+    """Also of rounds that opened after the copy was gone and before the plan: nobody is asked what is in their sets."""
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.create(spec(rounds=6, erasure_window_s=10))
+        await net.until(lambda: len(net.rounds(1)) >= 2)
+        node = net.nodes[1]
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await ready(net, asked["erasure"])
+        erasure = node.history.erasures[batch]
+        assert erasure.plan is not None
+        doomed = doomed_rounds(node.history, erasure.plan)
+        late = [one.opened.round_id for one in doomed if one.opened.opened_at > erasure.times["copy_deleted"]]
+        assert late
+        until = erasure.times["planned"] + node.history.studies[study].created.terms.purge_seconds + LOOK_AGAIN_S
+        await net.until(lambda: node.now > until + LOOK_AGAIN_S)
+        for member, one in net.nodes.items():
+            assert not any(blobs_of(one, number, 1) for number in late)
+            stones = [
+                (n.content, n.reason, n.subject)
+                for n in one.erasing._books.all_of(TombstoneNotice, own=True)
+                if n.subject == batch
+            ]
+            assert inventory(stones) == node.history.erasures[batch].purges[member]
 
 
 async def test_whose_records_are_erased_is_told_to_the_study_alone(tmp_path: Path, trainer: SharedTrainer) -> None:
