@@ -808,6 +808,11 @@ def is_clean(x: Facts, now: int) -> bool:
     return not x.dirty and (x.answered or not x.opening or now > x.purge_end)
 
 
+def all_is_gone(x: Facts, now: int) -> bool:
+    """As before, and no set can still turn out to be condemned: without the opening none was read yet."""
+    return not x.dirty and (x.answered or now > x.purge_end)
+
+
 def pair_not_attested(x: Facts, now: int) -> bool:
     """We have not said that the old pair is purged, without which no model of the replay comes here."""
     return x.me is not None and not x.pair >> x.me & 1
@@ -892,7 +897,7 @@ RULES: Final[tuple[Rule, ...]] = (
     Rule(PLANNED, (plan_forks, old_line_ended, is_clean, pair_not_attested), Act.ATTEST_PAIR, "16, purge"),
     Rule((S.REPLAYING,), (is_voter, pair_unknown), Act.GATHER_PURGES, "16, purge", patience=GATHER_S),
     Rule(JUDGING, (is_other, has_opening, replay_caught_up, not_judged), Act.GIVE_VERDICT, "16, verified"),
-    Rule(PLANNED, (replay_caught_up, old_line_ended, is_clean, rest_not_attested), Act.ATTEST_REST, "16, close"),
+    Rule(PLANNED, (replay_caught_up, old_line_ended, all_is_gone, rest_not_attested), Act.ATTEST_REST, "16, close"),
     Rule(JUDGED, (is_voter, verdicts_wait, all_is_said), Act.POST_VERDICTS, "16, verified", in_turn=True),
     Rule(JUDGED, (is_voter, verdicts_wait), Act.POST_VERDICTS, "16, verified", in_turn=True, patience=GATHER_S),
     Rule(PLANNED, (purges_wait,), Act.POST_PURGES, "16, purge", in_turn=True, patience=GATHER_S),

@@ -1170,6 +1170,26 @@ async def test_a_member_that_is_away_is_named_and_attests_when_it_comes_back(
             assert not awake.participant.store.meta(f"lengths {asked['erasure']}"), "none is kept once it is over"
 
 
+async def test_who_comes_back_without_the_opening_attests_when_nothing_can_be_condemned_any_more(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    """It does not know whose records are erased: a set that holds them goes once it is too late to be told."""
+    async with network(tmp_path, trainer, 4) as net:
+        tree = json.loads(spec(rounds=1).canonical)
+        tree["windows"]["purge_s"] = 600
+        study = await net.play(parse_sections(tree))
+        node = net.nodes[1]
+        leaf = leaf_of(node, study, "patient-1-0")
+        await net.kill(3)
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await reach(net, asked["erasure"], "head_moved")
+        late = await net.start(3)
+        await net.until(lambda: 3 in node.history.erasures[batch].purges)
+        assert late.erasing._books.opening(batch) is None
+        assert not any(used_in(late, 1, leaf.leaf_key).values())
+
+
 @pytest.mark.parametrize("crash_at", ["authorised", "copy_deleted", "planned", "replaying", "head_moved"])
 async def test_a_hospital_that_crashes_anywhere_goes_on_where_it_was(
     crash_at: str, tmp_path: Path, trainer: SharedTrainer
