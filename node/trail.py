@@ -13,11 +13,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from crypto.digest import Digest
 from crypto.keys import address_text
 from node import methods
+from node.erasure import GROUNDS
 from node.errors import InputError, NotFound
 from node.events import Event, EventIndex
 from node.history import STEP_STATES, Branch, History, RoundHistory, in_words
@@ -148,6 +150,10 @@ class _Names:
 
 def _round_name(branch: int, height: int) -> str:
     return f"round {height}" if branch == 0 else f"round {height} of branch {branch}"
+
+
+def _moment(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
 
 
 def _short(value: bytes) -> str:
@@ -305,12 +311,14 @@ _WORDS: Final[dict[type, Teller]] = {
     ),
     EntrySkipped: _skipped,
     ErasureOpened: lambda r, n: _by(
-        n, r.poster, f"opens erasure {_short(r.batch)}, controlled by {n.member(r.controller)}, due at {r.due_at}"
+        n, r.poster, f"opens erasure {_short(r.batch)}, controlled by {n.member(r.controller)}, due {_moment(r.due_at)}"
     ),
     ErasureAuthorised: lambda r, n: _by_controller(n, r.batch, f"authorises erasure {_short(r.batch)}"),
-    ErasureRefused: lambda r, n: _by_controller(n, r.batch, f"refuses erasure {_short(r.batch)} on ground {r.ground}"),
+    ErasureRefused: lambda r, n: _by_controller(
+        n, r.batch, f"refuses erasure {_short(r.batch)}: {GROUNDS.get(r.ground, r.ground)}"
+    ),
     ErasureExtended: lambda r, n: _by_controller(
-        n, r.batch, f"extends erasure {_short(r.batch)} once, to be due at {r.due_at} (Art. 12(3) GDPR)"
+        n, r.batch, f"extends erasure {_short(r.batch)} once, to be due {_moment(r.due_at)} (Art. 12(3) GDPR)"
     ),
     ErasureStepped: lambda r, n: _by_controller(
         n, r.batch, f"erasure {_short(r.batch)}: {', '.join(STEPS.get(step, f'step {step}') for step in r.steps)}"

@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import replace
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -17,7 +18,10 @@ from node.notices import hash_of_result
 from node.records import (
     Abstained,
     Committed,
+    ErasureExtended,
+    ErasureOpened,
     ErasurePlanned,
+    ErasureRefused,
     Finalisation,
     Grants,
     Logged,
@@ -163,6 +167,18 @@ def test_a_step_says_nothing_of_a_copy_that_another_study_may_need(erased: World
     steps = [entry["what"] for entry in trail(index_of(erased.logged()), kind="erasure-stepped")]
     assert any(what.endswith(": no copy serves this study") for what in steps), steps
     assert not any("copy deleted" in what for what in steps)
+
+
+def test_an_erasure_s_due_date_and_the_ground_of_a_refusal_are_told_in_words(erased: World) -> None:
+    logged = erased.logged()
+    at, opened = next((i, one) for i, one in enumerate(logged) if isinstance(one.record, ErasureOpened))
+    batch, due = opened.record.batch, int(datetime(2027, 1, 15, 9, 30, tzinfo=UTC).timestamp())
+    records = [replace(opened.record, due_at=due), ErasureExtended(batch, due), ErasureRefused(batch, 5)]
+    of = [replace(opened, position=replace(opened.position, entry=i), record=one) for i, one in enumerate(records)]
+    told = [event.what for event in tell([*logged[:at], *of])][-3:]
+    assert told[0].endswith(", due 2027-01-15 09:30:00 UTC")
+    assert "once, to be due 2027-01-15 09:30:00 UTC" in told[1]
+    assert told[2].endswith(": establishment, exercise or defence of legal claims (Art. 17(3)(e) GDPR)")
 
 
 def test_an_erasure_s_records_belong_to_its_study_and_its_controller(erased: World) -> None:
