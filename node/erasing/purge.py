@@ -41,10 +41,14 @@ LOOK_AGAIN_S: Final = 30  # chain seconds after which a clean home is searched a
 
 @dataclass(frozen=True, slots=True)
 class _Condemned:
-    """What must go from this home: content roots, and content keys as (round, member, kind)."""
+    """What must go from this home: content roots, content keys as (round, member, kind), and models of no record.
+
+    The last are no erasure's, and may come after its members have attested what went: they get no tombstone of it.
+    """
 
     contents: frozenset[Digest]
     keys: frozenset[tuple[Digest, int, int]]
+    strays: frozenset[Digest] = frozenset()
 
 
 class Purge:
@@ -71,8 +75,9 @@ class Purge:
                 keys.add((one.opened.round_id, notice.member, int(BlobKind.UPDATE)))
             for vote in books.about(one.opened.round_id, VoteNotice):
                 candidates.add(vote.result.model_root)  # a set that was voted on and not agreed has a model too
+        strays: set[Digest] = set()
         if plan.study in books.participant.studies:
-            contents |= self._stray_models(books.participant.studies[plan.study].model_length())
+            strays = self._stray_models(books.participant.studies[plan.study].model_length())
         uses, terms = self._sets.uses(batch), history.studies[plan.study].created.terms
         waited = now > erasure.times["planned"] + terms.purge_seconds
         until = out_of_use_at(history, erasure)
@@ -98,7 +103,7 @@ class Purge:
                     contents |= {notice.update.cipher_root, notice.set.cipher_root}
                     keys |= {(round_id, controller, int(kind)) for kind in BlobKind}
         contents |= candidates - self._clean_models(erasure.opened.study, doomed)
-        return _Condemned(frozenset(contents), frozenset(keys))
+        return _Condemned(frozenset(contents), frozenset(keys), frozenset(strays - contents))
 
     def _clean_models(self, study: Digest, doomed: set[Digest]) -> set[Digest]:
         """Model roots that stay: the study's first one, and what no doomed round made, in any study.
@@ -133,7 +138,9 @@ class Purge:
             return False
         condemned = self._condemned(batch, erasure, now)
         store = self._books.store
-        if any(store.holds_any(root) for root in condemned.contents) or any(store.key(*key) for key in condemned.keys):
+        if any(store.holds_any(root) for root in condemned.contents | condemned.strays) or any(
+            store.key(*key) for key in condemned.keys
+        ):
             return True
         self.clean[batch] = (known, now)
         return False
@@ -214,6 +221,8 @@ class Purge:
                 if self._books.me is not None and store.has(root):
                     stones.append(self._books.say(TombstoneNotice(self._books.me, root, ERASED, batch, b"")))
                 store.remove(root)
+        for root in sorted(condemned.strays):
+            store.remove(root)
         store.log(float(now), "purged", {"erasure": batch.hex(), "contents": len(stones), "keys": len(condemned.keys)})
         return stones
 

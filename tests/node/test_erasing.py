@@ -800,6 +800,11 @@ def blobs_of(node: WatchedNode, round_id: Digest, member: int) -> set[str]:
     return found | {f"key {kind.name}" for kind in BlobKind if store.key(round_id, member, int(kind)) is not None}
 
 
+def stones_of(node: WatchedNode, batch: Digest) -> list[tuple[Digest, int, Digest]]:
+    stones = node.erasing._books.all_of(TombstoneNotice, own=True)
+    return [(one.content, one.reason, one.subject) for one in stones if one.subject == batch]
+
+
 async def test_what_never_came_to_the_chain_goes_with_the_rest(tmp_path: Path, trainer: SharedTrainer) -> None:
     """The request comes while the hospital's commit is signed and not posted: the round holds an abstention instead."""
     async with network(tmp_path, trainer, 4, auditor=True) as net:
@@ -867,12 +872,30 @@ async def test_what_a_member_attested_as_purged_is_all_that_it_purges(tmp_path: 
         await net.until(lambda: node.now > until + LOOK_AGAIN_S)
         for member, one in net.nodes.items():
             assert not any(blobs_of(one, number, 1) for number in late)
-            stones = [
-                (n.content, n.reason, n.subject)
-                for n in one.erasing._books.all_of(TombstoneNotice, own=True)
-                if n.subject == batch
-            ]
-            assert inventory(stones) == node.history.erasures[batch].purges[member]
+            assert inventory(stones_of(one, batch)) == node.history.erasures[batch].purges[member]
+
+
+async def test_a_stray_model_gets_no_tombstone_of_an_erasure_whose_purge_was_attested_before(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        lost = [False]
+        lose(net, Finalisation, lost)
+        await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await ready(net, asked["erasure"])
+        await net.until(lambda: len(node.history.erasures[batch].purges) == 4)
+        lost[0] = True
+        await net.create(spec("other", rounds=1))
+        await net.until(lambda: any(one.failed is not None for one in net.rounds(1)))
+        lost[0] = False
+        number = next(one.opened.round_id for one in net.rounds(1) if one.failed is not None)
+        (model,) = {n.result.model_root for n in node.participant.store.notices(number, "VoteNotice") if n.member == 1}
+        await net.until(lambda: not any(one.participant.store.has(model) for one in net.nodes.values()))
+        for member, one in net.nodes.items():
+            assert inventory(stones_of(one, batch)) == node.history.erasures[batch].purges[member]
 
 
 async def test_whose_records_are_erased_is_told_to_the_study_alone(tmp_path: Path, trainer: SharedTrainer) -> None:
