@@ -615,8 +615,9 @@ class Desk:
                 raise
             except NodeError as error:
                 done = False
+                if self.faults.get(name) != error.message:  # it is tried again every few seconds
+                    log.info("later", duty=duty.__name__, error=error.message)
                 self.faults[name] = error.message
-                log.info("later", duty=duty.__name__, error=error.message)
         # What an order changed meanwhile is looked at after the short pause; what the duties changed is theirs.
         _, changes, studies = self._state()
         done &= self._again_at > 0 and (changes, studies) == seen[1:]

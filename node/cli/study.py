@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from node.history import History, StudyHistory
 
 POLL_S: Final = 0.5
+JOINING_S: Final = 10.0  # that members take to join without a word about it
+WHY_NOT_JOINED: Final = "`koinon node status` there says what keeps a member out"
 
 
 @click.group(cls=Noun)
@@ -118,7 +120,9 @@ def wait_for(
         if not (home / "control.json").exists():
             raise LocalFault(f"the node of {home} does not run: start it, then watch with `koinon study show`")
         if timeout_s is not None and time.monotonic() - begun > timeout_s:
-            raise TimedOut(f"the study is not finished after {timeout_s:g} s")
+            away = common.members_text(_awaited(history, found[0]), common.names_of(history)) if found else "nobody"
+            why = "" if away == "nobody" else f": its first round waits for {away} to join; {WHY_NOT_JOINED}"
+            raise TimedOut(f"the study is not finished after {timeout_s:g} s{why}")
         time.sleep(poll_s)
 
 
@@ -129,6 +133,7 @@ class Watch:
         self._following = common.Following(home)
         self._print = say
         self._said: set[tuple[bytes, str]] = set()
+        self._begun = time.monotonic()
 
     def refresh(self) -> History:
         """What the home knows now."""
@@ -138,6 +143,10 @@ class Watch:
         """Say what is new in a study."""
         history = self._following.history
         names = common.names_of(history)
+        away = _awaited(history, number)
+        if away and time.monotonic() > self._begun + JOINING_S:
+            text = f"the first round waits for {common.members_text(away, names)} to join"
+            self._say(number, f"awaits {away}", text)
         for branch in history.studies[number].branches.values():
             where = f"round {{}} of branch {branch.number}" if branch.number else "round {}"
             for height, round_id in sorted(branch.rounds.items()):
@@ -225,6 +234,17 @@ def list_(home: Path) -> None:
     )
 
 
+def _awaited(history: History, number: Digest) -> int:
+    """Members, as a bitmap, that the first round waits for: all who were invited, as far as they are members still."""
+    found = history.studies[number]
+    if any(branch.rounds for branch in found.branches.values()):
+        return 0
+    away = found.created.terms.invited & history.registry.active
+    for index in found.joined | found.left:
+        away &= ~(1 << index)
+    return away
+
+
 def _summary(history: History, number: Digest, found: StudyHistory) -> dict[str, Any]:
     running = history.open_round(number)
     state = "finished" if history.finished(number) else "waiting" if running is None else "training"
@@ -236,6 +256,7 @@ def _summary(history: History, number: Digest, found: StudyHistory) -> dict[str,
         "creator": found.created.creator,
         "joined": sorted(found.joined - found.left),
         "left": sorted(found.left),
+        "awaited": _indexes(_awaited(history, number)),
         "branches": len(found.branches),
         "active_branch": found.active_branch,
         "serving_branch": found.serving_branch,
@@ -313,6 +334,7 @@ def show(home: Path, study: str | None) -> None:
         f"study {number.hex()}",
         f"name {data['name'] or 'not known here'}; {data['state']}; {data['finals']} of {data['rounds']} final rounds",
         f"joined: {', '.join(names.get(i, str(i)) for i in data['joined'])}",
+        *_waits(data["awaited"], names),
         f"branch {found.active_branch} trains, branch {found.serving_branch} serves",
     ]
     for shard, members in data["shards"].items():
@@ -333,6 +355,13 @@ def show(home: Path, study: str | None) -> None:
         ],
     )
     answer(data, lines)
+
+
+def _waits(awaited: Sequence[int], names: Mapping[int, str]) -> list[str]:
+    if not awaited:
+        return []
+    away = ", ".join(names.get(i, str(i)) for i in awaited)
+    return [f"not joined: {away}. The first round waits for everybody who was invited; {WHY_NOT_JOINED}"]
 
 
 def _shards(count: int, joined: Sequence[int]) -> dict[str, list[int]]:

@@ -16,6 +16,7 @@ from crypto.statements import Domains, Leave, sign
 from node import card as cards
 from node import exchange, keystore
 from node.app import Node
+from node.cli.study import _summary
 from node.desk import Desk
 from node.errors import ChainUnreachable, InputError, LocalError, OutcomeUnknown
 from node.events import EventIndex
@@ -805,12 +806,14 @@ def test_a_member_whose_dpo_attends_joins_by_itself_once_its_patients_are_enroll
                 lambda: study in node.participant.studies and node.history.studies[study].joined == {0, 1, 2}
             )
             assert not net.rounds(0), "the study waits for it"
+            assert _summary(node.history, study, node.history.studies[study])["awaited"] == [3]
             opened = node.participant.vault
             assert opened is not None
             with opened.unlocked(officer, lambda act, consents: None):
                 await node.desk.grant(node, study, None, True)
             await net.finish(study)
             assert result(net.rounds(0)[0]).included == 0b1111
+            assert _summary(node.history, study, node.history.studies[study])["awaited"] == []
 
     trio.run(play)
 
@@ -841,8 +844,13 @@ async def test_what_fails_and_is_tried_again_is_told_in_the_status_until_it_work
             await net.until(lambda: node.ready)
             with monkeypatch.context() as patched:
                 patched.setattr(Desk, "_work_audit", _work_audit)
-                await net.until(lambda: bool(node.status()["faults"]))
-                assert node.status()["faults"] == ["audit: register, line 1: unknown column 'patient'"]
+                with structlog.testing.capture_logs() as told:
+                    await net.until(lambda: bool(node.status()["faults"]))
+                    assert node.status()["faults"] == ["audit: register, line 1: unknown column 'patient'"]
+                    tries, end = node.desk._again_at, net.clock.now + 10
+                    await net.until(lambda: net.clock.now >= end)
+                assert node.desk._again_at > tries
+                assert len([one for one in told if one.get("duty") == "_work_audit"]) == len(net.nodes), "told once"
             await net.until(lambda: not node.status()["faults"])
             study = await net.create(spec(rounds=1))
             await net.until(lambda: any("the disk of the worker is full" in one for one in node.status()["faults"]))
