@@ -36,6 +36,13 @@ def model_at(node: Node, study: Digest, height: int | None) -> tuple[int, Digest
     return chosen, models[chosen]
 
 
+def _where(node: Node, study: Digest, height: int, root: Digest) -> dict[str, Any]:
+    """Which model it is. `replaying`: an erasure trains its branch again, and what served before is deleted."""
+    found = node.history.studies[study]
+    replaying = found.active_branch != found.serving_branch
+    return {"branch": found.active_branch, "round": height, "model_root": root.hex(), "replaying": replaying}
+
+
 def _own_test(node: Node, study: Digest) -> tuple[Any, Any, list[str]]:
     vault = node.participant.vault
     if vault is None:
@@ -83,8 +90,7 @@ async def evaluate(node: Node, study: Digest, height: int | None, path: Path | N
     return {
         **found.to_json(),
         "n": len(y),
-        "model_root": root.hex(),
-        "round": chosen,
+        **_where(node, study, chosen, root),
         "data": "own test records" if path is None else f"{path.name} (outside consent coverage)",
     }
 
@@ -93,4 +99,4 @@ async def export(node: Node, study: Digest, height: int | None) -> dict[str, Any
     """A model's bytes with its name on the ledger."""
     chosen, root = model_at(node, study, height)
     model = await node.core(node.participant.store.get, root)
-    return {"model": model.hex(), "model_root": root.hex(), "round": chosen, "study": study.hex()}
+    return {"model": model.hex(), "study": study.hex(), **_where(node, study, chosen, root)}

@@ -95,6 +95,14 @@ def evaluate(home: Path, study: str | None, height: int | None, data: Path | Non
     answer(found, _metric_lines(found))
 
 
+def _replay_lines(found: dict[str, Any]) -> list[str]:
+    if not found["replaying"]:
+        return []
+    branch, height = found["branch"], found["round"]
+    text = f"NOTE: branch {branch} is being trained again for an erasure; the models that it replaces are deleted, and "
+    return [f"{text}this one is of its round {height}, not of its end"]
+
+
 def _metric_lines(found: dict[str, Any]) -> list[str]:
     rows = []
     for name in ("accuracy", "balanced_accuracy", "auc"):
@@ -103,6 +111,7 @@ def _metric_lines(found: dict[str, Any]) -> list[str]:
         rows.append((name.replace("_", " "), shown, "" if not bounds else f"{bounds[0]:.4f} to {bounds[1]:.4f}"))
     lines = table(("metric", "value", "95 % (patients)"), rows)
     lines.append(f"{found['n']} records, round {found['round']}, model {found['model_root']}")
+    lines += _replay_lines(found)
     if found.get("data"):
         lines.append(f"data: {found['data']}")
     return lines
@@ -127,7 +136,7 @@ def export(home: Path, study: str | None, height: int | None, out: Path, recipie
     data = bytes.fromhex(found.pop("model"))
     write_file(out, data)
     found = {**found, "file": str(out), "bytes": len(data)}
-    answer(found, pairs(**found))
+    answer(found, [*pairs(**found), *_replay_lines(found)])
 
 
 @model.command()

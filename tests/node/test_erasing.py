@@ -40,6 +40,7 @@ from node.erasure import (
     state_of,
 )
 from node.errors import ChainUnreachable, InputError, NotFound, OutcomeUnknown, Refused, VerificationFailed
+from node.evaluation import export
 from node.history import ErasureHistory
 from node.membership import LAST_CHANCES
 from node.messages import CommitNotice, GetChunk, GetMap, OpeningNotice, Refusal, TombstoneNotice
@@ -1255,6 +1256,20 @@ async def test_first_steps_travel_with_the_opening_where_nothing_that_met_the_wi
         assert node.history.erasures[Digest.from_hex(asked["erasure"])].times["copy_deleted"] == (
             node.history.erasures[Digest.from_hex(asked["erasure"])].opened.opened_at
         )
+
+
+async def test_a_model_that_is_taken_during_a_replay_says_so(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        study = await net.play(spec(rounds=2))
+        node = net.nodes[1]
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await net.until(lambda: "replaying" in node.history.erasures.get(batch, _Nothing).times)
+        taken = await export(node, study, None)
+        assert (taken["branch"], taken["round"], taken["replaying"]) == (1, 0, True)
+        await net.until(lambda: "head_moved" in node.history.erasures[batch].times)
+        taken = await export(node, study, None)
+        assert (taken["branch"], taken["round"], taken["replaying"]) == (1, 2, False)
 
 
 AUTHORITY = "Data Protection Authority, 1 Example Street"
