@@ -455,7 +455,10 @@ class Desk:
         before = [one for one in named or mine if one.signed_on <= day]
         if not mine:
             return [], "nothing is held of this patient under this form"
-        return [one.consent_id for one in before], "" if before else "what is held was signed later"
+        # FHIR's inactive is "terminated or replaced": what a newer form replaced is not withdrawn by it as well
+        replaced = {one.consent_id for one in before if (entry["mark"], one.mark) == ("withdrawn", "superseded")}
+        ended = [one.consent_id for one in before if one.consent_id not in replaced]
+        return ended, "" if before else "what is held was signed later"
 
     def held(self, study: Digest, now: int) -> list[dict[str, Any]]:
         """Every consent of the study with its patient and its document: for the hospital's own records."""

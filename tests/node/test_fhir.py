@@ -19,7 +19,7 @@ from crypto.commitments import doc_commit
 from crypto.digest import Digest, sha256
 from node.desk import Desk
 from node.errors import InputError
-from node.fhir import Forms, Held, Says, Version, read, read_document, write
+from node.fhir import FORM_SYSTEM, Forms, Held, Says, Version, read, read_document, write
 from node.participant import Participant
 from node.store import Store
 from tests.node.consent_kit import AT_REST, CANARY, MEMBER, NOW, World, dataset, study_spec
@@ -591,6 +591,28 @@ def test_an_export_imported_again_changes_nothing(tmp_path: Path, version: Versi
     told = taken(desk, world.study, *resources)
     assert (told["granted"], told["known"], told["ended"], told["refused"]) == (0, 1, [], [])
     assert world.vault.holdings() == before
+
+
+@pytest.mark.parametrize("version", ["R4B", "R5"])
+def test_what_a_newer_form_replaced_is_not_withdrawn_by_its_inactive_version(tmp_path: Path, version: Version) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+    policy = {"coding": [{"system": FORM_SYSTEM, "code": "second"}]}
+    taken(desk, world.study, r4(dateTime="2026-04-01"))
+    (row,) = read(json.dumps(r4(dateTime="2026-06-01", policyRule=policy)).encode(), "f", Forms(), today=TODAY)
+    keys = ("line", "where", "patient_id", "form", "signed_on", "signer", "verified_by", "until")
+    desk._take_in(world.study, [{k: getattr(row, k) for k in keys} | {"document": row.document.decode()}], [], NOW)
+    resources = []
+    for held in desk.held(world.study, NOW):
+        kept = read_document(held.pop("document").encode(), held["form"])
+        resources.append(write(Held(**held, signer=kept.signer, verified_by=kept.verified_by), version))
+    assert sorted(entry["status"] for entry in resources) == ["active", "inactive"]
+    before = world.vault.holdings()
+    told = taken(desk, world.study, next(one for one in resources if one["status"] == "inactive"))
+    assert (told["ended"], told["nothing_ended"]) == ([], [])
+    assert world.vault.holdings() == before
+    told = taken(desk, world.study, r4(dateTime="2026-04-01", status="entered-in-error"))
+    assert len(told["ended"]) == 1, "it can still turn out never to have been lawful"
 
 
 @pytest.mark.slow  # processes
