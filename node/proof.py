@@ -232,15 +232,19 @@ def standing(node: Participant, one: RoundHistory, member: int) -> CommitNotice 
 def findings(history: History, node: Participant, study: Digest, hospital: int, key: Digest) -> list[dict[str, Any]]:
     """In which rounds, on every line, the leaf `key` was in the set that a hospital committed to: what a proof would
     say, without its evidence; included or not. By the sets, and by what the hospital noted of its own that are gone.
+    Notes lose the leaves of erased consents: that one is not in them says nothing, unless its consent is here.
 
     Returns:
         {round_id, branch, height, finding: present, absent or unknown} of every round it committed in, as they opened.
     """
     found = []
+    here = node.vault.leaf_keys() if node.vault is not None and hospital == node.me else frozenset()
     for one in history.rounds.values():
         if one.opened.study != study or hospital not in one.commits:
             continue
-        opened, leaves = one.opened, leaves_of(node, one, hospital)
+        opened, leaves = one.opened, _set_of(node, one, hospital)
+        if leaves is None and key in here:
+            leaves = _noted(node, one, hospital)
         finding = UNKNOWN if leaves is None else PRESENT if key in leaves else ABSENT
         place = {"round_id": opened.round_id.hex(), "branch": opened.branch, "height": opened.height}
         found.append({**place, "finding": finding})
@@ -249,12 +253,21 @@ def findings(history: History, node: Participant, study: Digest, hospital: int, 
 
 def leaves_of(node: Participant, one: RoundHistory, hospital: int) -> Set[Digest] | None:
     """The leaves of a hospital's set, of the set itself or of what it noted of it; None where neither is here."""
+    leaves = _set_of(node, one, hospital)
+    return _noted(node, one, hospital) if leaves is None else leaves
+
+
+def _set_of(node: Participant, one: RoundHistory, hospital: int) -> Set[Digest] | None:
     notice = standing(node, one, hospital)
-    if notice is not None:
-        try:
-            return {entry.leaf_key for entry in node.open_set(notice).entries}
-        except NodeError:
-            pass  # purged, or its retention is over
+    if notice is None:
+        return None
+    try:
+        return {entry.leaf_key for entry in node.open_set(notice).entries}
+    except NodeError:
+        return None  # purged, or its retention is over
+
+
+def _noted(node: Participant, one: RoundHistory, hospital: int) -> Set[Digest] | None:
     ours = node.vault is not None and hospital == node.me
     return node.vault.noted_set(one.opened.round_id) if ours and node.vault is not None else None
 

@@ -23,7 +23,7 @@ from fl_engine.params import view_ints
 from fl_engine.unlearning import UNLEARNERS
 from fl_engine.unlearning.integers import squared_norm
 from node import card as cards
-from node import certificate, document, methods
+from node import certificate, document, methods, proof
 from node.consent import Leaf
 from node.erasing import SETS_LOST
 from node.erasing.plans import Plans
@@ -1007,6 +1007,9 @@ async def test_an_erasure_takes_nothing_from_the_account_of_disclosures(tmp_path
         await receipt(node, gone.consent_id)
         await net.until(lambda: state(net, 1, asked["erasure"]).startswith("closed"))
         assert gone.leaf_key not in (vault.noted_set(first) or {gone.leaf_key}), "its leaf goes with its link"
+        by_card = proof.findings(node.history, node.participant, study, 1, gone.leaf_key)
+        shown = [one["finding"] for one in sorted(by_card, key=lambda one: (one["branch"], one["height"]))]
+        assert shown == ["unknown"] * 2 + ["absent"] * 2, "a note without it no longer says that it was not there"
         assert told(stays.consent_id, "present") == both
         (kept,) = vault.archived("patient-1-0")
         assert kept.first_use_on
