@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import json
 
+from crypto.commitments import key_commit
 from crypto.digest import ZERO, Digest
 from crypto.errors import CryptoError, SignatureMismatch
-from crypto.sealing import BlobKind
+from crypto.sealing import BlobCommit, BlobKind
 from crypto.statements import Bundle, verify_any
 from node import certificate
 from node.audit import bundle
@@ -30,22 +31,27 @@ def _reader(audit: Audit) -> BundleReader:
 
 
 def keys_are_of_ciphertexts(audit: Audit) -> str | None:
-    """A ciphertext goes with its key or not at all: neither is here without the other."""
+    """A ciphertext goes with its key or not at all: neither is without the other, and the key is the committed one.
+
+    The other checks open what they execute again: not the sets of a round whose updates an erasure purged.
+    """
     reader = _reader(audit)
-    roots: dict[tuple[Digest, int, int], Digest] = {}
+    blobs: dict[tuple[Digest, int, int], BlobCommit] = {}
     for kept in reader.kept_notices("CommitNotice"):
         notice = kept.notice
         if isinstance(notice, CommitNotice) and bundle.carries_commit(audit.history, notice):
-            roots[notice.round_id, notice.member, BlobKind.UPDATE] = notice.update.cipher_root
-            roots[notice.round_id, notice.member, BlobKind.SET] = notice.set.cipher_root
+            blobs[notice.round_id, notice.member, BlobKind.UPDATE] = notice.update
+            blobs[notice.round_id, notice.member, BlobKind.SET] = notice.set
     opened: set[Digest] = set()
     for key in reader.content_keys():
         round_id, member, kind = key
-        root = roots.get(key)
+        blob = blobs.get(key)
         where = f"{bundle.KEYS}: round {round_id.hex()[:16]}, member {member}, kind {kind}"
-        holds("content key", where, "its ciphertext beside it", root is not None and reader.has(root), "none")
-        assert root is not None
-        opened.add(root)
+        beside = blob is not None and reader.has(blob.cipher_root)
+        holds("content key", where, "its ciphertext beside it", beside, "none")
+        assert blob is not None
+        equal("content key", where, blob.key_commit, key_commit(reader.content_key(*key) or b"", *key))
+        opened.add(blob.cipher_root)
     for content, what, _ in reader.index():
         paired = what != "cipher" or content in opened
         holds("ciphertext", reader.place(content), "its key beside it", paired, "none")

@@ -689,6 +689,23 @@ def test_a_key_without_its_ciphertext_or_one_without_the_other_is_a_fault(
 
 
 @slow
+def test_a_wrong_key_of_a_set_that_an_erasure_left_is_found(purged: Path, tmp_path: Path) -> None:
+    round_id, member, _ = remaining(purged)[0]
+
+    def change(members: dict[str, bytes]) -> None:
+        lines = [json.loads(line) for line in members[bundle.KEYS].splitlines()]
+        for one in lines:
+            if (one["round"], one["member"], one["kind"]) == (round_id, member, int(BlobKind.SET)):
+                one["key"] = "00" * 32
+        members[bundle.KEYS] = b"".join(rfc8785.dumps(one) + b"\n" for one in lines)
+
+    report = thinned(purged, "auditor", tmp_path, change)
+    failure = next(one.failure for one in report.checks if one.name == "keys")
+    assert failure is not None
+    assert (failure.what, report.ok) == ("content key", False)
+
+
+@slow
 def test_what_is_said_about_other_studies_erasures_is_not_asked_of_a_bundle_of_one(
     purged: Path, tmp_path: Path
 ) -> None:
