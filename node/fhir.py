@@ -318,7 +318,10 @@ def _instant(text: str, where: str) -> datetime.datetime:
         found = None
     if found is None or found.tzinfo is None:
         raise InputError(f"{where}: not a moment with its offset from UTC")
-    return found.astimezone(datetime.UTC)
+    try:
+        return found.astimezone(datetime.UTC)
+    except OverflowError:  # the first and the last day of the calendar
+        raise InputError(f"{where}: beyond the calendar in UTC") from None
 
 
 def _day_of(text: str, where: str) -> str:
@@ -546,8 +549,9 @@ def _judge(resource: dict[str, Any], version: Version, today: datetime.date | No
         return Says.NOTHING, f"{period_at}.start: has not come"
     if elsewhere:
         return Says.NOTHING, elsewhere
-    actions = {(one.get("system"), one.get("code")) for concept in rule.get("action", []) for one in _codings(concept)}
-    if version == "R4B" and actions and (ACTION_SYSTEM, "use") not in actions:
+    listed = rule.get("action", []) if version == "R4B" else []
+    actions = {(one.get("system"), one.get("code")) for concept in listed for one in _codings(concept)}
+    if listed and (ACTION_SYSTEM, "use") not in actions:
         return Says.NOTHING, "provision.action: does not permit use"
     return Says.GRANT, ""
 
@@ -592,12 +596,16 @@ def _patient(reference: Any, where: str) -> str:
     identifier = reference.get("identifier") or {}
     if identifier.get("value"):
         return _text(identifier["value"], f"{where}.identifier.value")
-    parts = str(reference.get("reference", "")).split("/")
-    if "_history" in parts:
-        parts = parts[: parts.index("_history")]
+    parts = _parts(reference)
     if len(parts) < 2 or parts[-2] != "Patient" or not parts[-1]:
         raise InputError(f"{where}: neither an identifier nor a reference of the form Patient/ID")
     return _text(parts[-1], f"{where}.reference")
+
+
+def _parts(reference: Any) -> list[str]:
+    """The parts of a reference's path, without the version that it may name."""
+    parts = str(reference.get("reference", "")).split("/")
+    return parts[: parts.index("_history")] if "_history" in parts else parts
 
 
 def _text(value: Any, where: str) -> str:
@@ -623,8 +631,8 @@ def _signer(resource: dict[str, Any], version: Version, where: str) -> str:
         identifier = one.get("identifier") or {}
         if identifier.get("system") == SIGNER_SYSTEM:
             return _text(identifier.get("value", ""), f"{where}: {element}[{i}].identifier.value")
-        reference = str(one.get("reference", ""))
-        kind = one.get("type") or (reference.split("/")[-2] if "/" in reference else "")
+        parts = _parts(one)
+        kind = one.get("type") or (parts[-2] if len(parts) > 1 else "")
         if kind == "Patient":
             return "patient"
         if kind == "RelatedPerson":

@@ -123,6 +123,11 @@ def test_an_active_permit_is_a_line_of_the_register() -> None:
     assert found.verified_by == "Practitioner/keller"
 
 
+@pytest.mark.parametrize("place", ["RelatedPerson/m", "https://x.example/r4/RelatedPerson/m/_history/2"])
+def test_a_signer_may_be_named_with_server_and_version(place: str) -> None:
+    assert one(r4(performer=[{"reference": place}])).signer == "legal representative"
+
+
 def test_the_document_is_the_rfc_8785_form_of_the_resource() -> None:
     resource = r4()
     spelled = json.dumps(dict(reversed(resource.items())), indent=3).encode()
@@ -256,6 +261,7 @@ def test_the_day_of_a_signature_is_in_utc() -> None:
         (r5(period={"end": "2026-12"}), Says.NOTHING, "period.end: has passed", ""),
         (changed("provision.purpose.0.code", "TREAT"), Says.NOTHING, "provision.purpose: not research", ""),
         (changed("provision.action.0.coding.0.code", "collect"), Says.NOTHING, "does not permit use", ""),
+        (changed("provision.action", [{"text": "use it"}]), Says.NOTHING, "does not permit use", ""),
         (changed("verification.0.verified", False), Says.NOTHING, "nobody has verified it", ""),
         (changed("verification", None), Says.NOTHING, "nobody has verified it", ""),
         (changed("decision", None, r5), Says.NOTHING, "decision: missing", ""),
@@ -324,6 +330,8 @@ def test_an_exception_that_does_not_touch_research_takes_nothing_away() -> None:
         (changed("dateTime", None), "dateTime"),
         (changed("dateTime", "2026-12"), "dateTime"),
         (changed("dateTime", CANARY), "dateTime"),
+        (changed("dateTime", "0001-01-01T00:00:00+14:00"), "dateTime"),
+        (changed("dateTime", "9999-12-31T23:59:59-12:00"), "dateTime"),
         (r4(meta={"lastUpdated": CANARY}), "meta.lastUpdated"),
         (changed("patient", None), "patient"),
         (r4(patient={"display": CANARY}), "patient"),
