@@ -256,6 +256,24 @@ class Desk:
         await self._post_grants(node, study)
         return result
 
+    def lift(self, study: Digest, register: bytes, patient: str, now: int) -> None:
+        """Let an erased patient be enrolled again, by the form in this register, signed after they asked for it.
+
+        Raises:
+            InputError: no register. NotFound: no line of this patient in it. Refused: no form signed since.
+        """
+        spec = self._node.study(study).study
+        names = [form["name"] for form in spec.forms]
+        rows = parse_register(register, "register", forms=names, today=enrolment.today(now))
+        signed = max((row.signed_on.isoformat() for row in rows if row.patient_id == patient), default="")
+        if not signed:
+            raise NotFound("register: no line for this patient")
+        erased = [one for one in self.vault.archived(patient) if one.decision == "erased"]
+        asked = max((one.requested_on for one in erased if one.study_name == spec.name), default="")
+        if signed <= asked:
+            raise Refused(f"this patient asked for erasure on {asked}; a form signed on {signed} does not undo it")
+        self.vault.lift_suppression(patient, study)
+
     def _enrol(
         self, study: Digest, register: bytes | None, everyone: bool, now: int, *, unattended: bool = False
     ) -> dict[str, Any]:

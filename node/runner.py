@@ -629,7 +629,7 @@ class Orders:
         register = str(body["register"]).encode() if body.get("register") is not None else None
         study = self._study(body)
         if body.get("lift") is not None and register is not None:
-            await self._node.core(self._desk.vault.lift_suppression, str(body["lift"]), study)
+            await self._node.core(self._desk.lift, study, register, str(body["lift"]), self._node.now)
         return await self._desk.grant(self._node, study, register, bool(body.get("all")))
 
     async def _withdraw(self, body: dict[str, Any]) -> dict[str, Any]:

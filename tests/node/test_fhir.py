@@ -18,7 +18,7 @@ import rfc8785
 from crypto.commitments import doc_commit
 from crypto.digest import Digest, sha256
 from node.desk import Desk
-from node.errors import InputError
+from node.errors import InputError, NotFound, Refused
 from node.fhir import FORM_SYSTEM, Forms, Held, Says, Version, read, read_document, write
 from node.participant import Participant
 from node.store import Store
@@ -564,6 +564,29 @@ def test_an_older_form_does_not_replace_a_newer_consent(tmp_path: Path) -> None:
     told = imports(r4(id="c-3", dateTime="2026-03-01"), FORM)
     assert "signed another form on 2026-06-01" in told["refused"][0]["why"]
     assert held() == {"2026-04-01": "superseded", "2026-06-01": ""}
+
+
+def test_a_suppression_is_lifted_by_a_form_signed_after_the_erasure_was_asked_for(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+
+    def register(signed_on: str) -> bytes:
+        return f"patient_id,form,signed_on,signer,verified_by\n{CANARY},main,{signed_on},patient,dr\n".encode()
+
+    taken(desk, world.study, r4(dateTime="2026-04-01"))
+    (one,) = world.vault.find(CANARY)
+    name = desk._node.study(world.study).study.name
+    world.vault.archive(one.consent_id, study_name=name, decision="erased", requested_on="2026-06-01")
+    world.vault.suppress_consent(one.consent_id)
+    for signed_on in ("2026-04-01", "2026-06-01"):
+        with pytest.raises(Refused, match="asked for erasure on 2026-06-01"):
+            desk.lift(world.study, register(signed_on), CANARY, NOW)
+    for broken, fault in ((b"no register", InputError), (register("2026-07-01").replace(b"ZZ", b"YY"), NotFound)):
+        with pytest.raises(fault):
+            desk.lift(world.study, broken, CANARY, NOW)
+    assert world.vault.is_suppressed(CANARY, world.study, NOW)
+    desk.lift(world.study, register("2026-06-02"), CANARY, NOW)
+    assert not world.vault.is_suppressed(CANARY, world.study, NOW)
 
 
 def test_an_import_is_logged_and_anchored_as_a_register_is(tmp_path: Path) -> None:
