@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from crypto.digest import Digest
+from node.duo import codes_of
 from node.erasure import in_flight
 from node.history import History, RoundHistory
 from node.membership import members_of
@@ -27,6 +28,7 @@ def form_row(form: FormRegistered) -> dict[str, Any]:
     return {
         "form_id": form.form_id.hex(),
         "purposes": form.purposes,
+        "duo": " ".join(codes_of(form.purposes)),
         "custody": _word(CUSTODY, form.custody),
         "basis": _word(BASIS, form.basis),
         "valid_to": form.valid_to,

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import pytest
 
 from crypto.digest import Digest
+from node.duo import codes_of
 from node.errors import InputError, NotFound
 from node.history import History
 from node.records import Grants, Position, RoundOpened, Withdrawals
@@ -109,6 +110,7 @@ def test_a_withdrawn_consent_names_the_round_it_met_and_what_became_of_the_hospi
     assert found["study"] == study.hex()
     assert found["hospital"]["index"] == 0
     assert found["form"]["custody"] in ("hospital-attested", "patient-signed", "synthetic")
+    assert found["form"]["duo"] == " ".join(codes_of(found["form"]["purposes"])) != ""
     assert found["withdrawal"]["time"] == history.withdrawals[consent][0].at
     assert [(one["round"], one["hospital"]) for one in found["in_flight"]] == [(2, "abstained")]
     granted, ended = history.grants[consent].position, history.withdrawals[consent][1]
