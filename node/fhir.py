@@ -51,6 +51,7 @@ CATEGORY_SYSTEM: Final = _TERMS + "consentcategorycodes"
 ACT_CODE_SYSTEM: Final = _TERMS + "v3-ActCode"
 REASON_SYSTEM: Final = _TERMS + "v3-ActReason"
 ACTION_SYSTEM: Final = _TERMS + "consentaction"
+VERIFICATION_SYSTEM: Final = _TERMS + "consentverification"
 LOINC: Final = "http://loinc.org"
 LOINC_CONSENT: Final = "59284-0"
 
@@ -63,6 +64,7 @@ BINDINGS: Final[dict[str, dict[str, frozenset[str]]]] = {
     ACT_CODE_SYSTEM: {
         "category": frozenset("ICOL IDSCL INFA INFAO INFASO IRDSCL RESEARCH RSDID RSREID".split()),
     },
+    VERIFICATION_SYSTEM: {"verificationType": frozenset(("family", "validation"))},
     ACTION_SYSTEM: {"action": frozenset("collect access use disclose correct".split())},
     REASON_SYSTEM: {
         "purpose": frozenset(
@@ -81,7 +83,6 @@ STATUS: Final[dict[str, frozenset[str]]] = {
     "R5": frozenset("draft active inactive not-done entered-in-error unknown".split()),
 }
 PROVISION_TYPES: Final = frozenset(("permit", "deny"))
-VERIFICATION_TYPES: Final = frozenset(("family", "validation"))
 
 RESEARCH_PURPOSES: Final = frozenset(
     "HRESCH BIORCH CLINTRCH CLINTRCHNPC CLINTRCHPC PRECLINTRCH DSRCH POARCH TRANSRCH".split()
@@ -465,8 +466,8 @@ def _check_codes(resource: dict[str, Any], version: Version, where: str) -> None
     for i, one in enumerate(resource.get("verification", [])):
         if type(one.get("verified")) is not bool:
             raise InputError(f"{where}: verification[{i}].verified: neither true nor false")
-        for coding in _codings(one.get("verificationType") or {}):
-            known(coding.get("code"), VERIFICATION_TYPES, f"verification[{i}].verificationType")
+        place = f"{where}: verification[{i}].verificationType"
+        _check_concept(one.get("verificationType") or {}, "verificationType", place)
     for path, provision, depth in _provisions(resource, version):
         if version == "R4B":
             known(provision.get("type"), PROVISION_TYPES, f"{path}.type")

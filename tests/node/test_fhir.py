@@ -128,6 +128,16 @@ def test_a_signer_may_be_named_with_server_and_version(place: str) -> None:
     assert one(r4(performer=[{"reference": place}])).signer == "legal representative"
 
 
+def test_how_it_was_verified_may_be_coded_by_the_house() -> None:
+    def verified(system: str) -> dict[str, Any]:
+        kind = {"coding": [{"system": system, "code": "by-telephone"}]}
+        return changed("verification.0.verificationType", kind, r5)
+
+    assert one(verified("https://x.example/how")).says is Says.GRANT
+    with pytest.raises(InputError, match=r"verification\[0\].verificationType"):
+        one(verified("http://terminology.hl7.org/CodeSystem/consentverification"))
+
+
 def test_the_document_is_the_rfc_8785_form_of_the_resource() -> None:
     resource = r4()
     spelled = json.dumps(dict(reversed(resource.items())), indent=3).encode()
