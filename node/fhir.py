@@ -537,7 +537,12 @@ def _judge(resource: dict[str, Any], version: Version, today: datetime.date | No
     else:
         decision, at, rule, period_at = resource["decision"], "decision", resource, "period"
     if decision == "deny":
-        return (Says.NOTHING, f"{at}: deny; {elsewhere}") if elsewhere else (Says.DENY, f"{at}: deny")
+        if elsewhere:
+            return Says.NOTHING, f"{at}: deny; {elsewhere}"
+        for path, one, depth in provisions:
+            if depth and (version == "R5" or one["type"] == "permit") and _concerns_research(one):
+                return Says.NOTHING, f"{path}: permits some of what {at} denies; which, koinon does not read"
+        return Says.DENY, f"{at}: deny"
     for path, one, depth in provisions:
         if depth and (version == "R5" or one["type"] == "deny") and _concerns_research(one):
             return Says.DENY, f"{path}: an exception that koinon cannot keep apart from research"

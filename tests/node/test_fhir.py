@@ -79,6 +79,7 @@ def r5(**changes: Any) -> dict[str, Any]:
     } | changes
 
 
+ACT_REASON = "http://terminology.hl7.org/CodeSystem/v3-ActReason"
 OURS = [{"system": "urn:koinon:consent", "value": "ab" * 32}]
 
 
@@ -263,6 +264,26 @@ def test_the_day_of_a_signature_is_in_utc() -> None:
             ),
             Says.DENY,
             r"provision\[0\]",
+            "withdrawn",
+        ),
+        # Denied but for what is permitted one by one: whether research is, no code says that koinon reads.
+        (
+            r4(provision={**r4()["provision"], "type": "deny", "provision": [{"type": "permit"}]}),
+            Says.NOTHING,
+            r"provision.provision\[0\]: permits some of what provision.type denies",
+            "",
+        ),
+        (r5(decision="deny", provision=[{}]), Says.NOTHING, r"provision\[0\]: permits some of what decision", ""),
+        (
+            r4(
+                provision={
+                    **r4()["provision"],
+                    "type": "deny",
+                    "provision": [{"type": "permit", "purpose": [{"system": ACT_REASON, "code": "TREAT"}]}],
+                }
+            ),
+            Says.DENY,
+            "provision.type: deny",
             "withdrawn",
         ),
         (changed("provision.period.end", "2027-01-14"), Says.NOTHING, "provision.period.end: has passed", ""),
