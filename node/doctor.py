@@ -412,7 +412,12 @@ CHECKS: Final = (
         "an endpoint lags, lies or is down: ask its operator; see docs/CLIENTS.md",
     ),
     Check("clock", ("chain",), clock, "synchronise this machine's clock (chrony, systemd-timesyncd)"),
-    Check("synchronisation", ("chain",), synchronisation, "wait; if it stays behind, the chain's client is halted"),
+    Check(
+        "synchronisation",
+        ("chain",),
+        synchronisation,
+        "wait; if it stays behind, the chain's client is halted; if the node disputes it, name another in chain.url",
+    ),
     Check(
         "seat",
         ("keys", "contracts"),

@@ -534,8 +534,9 @@ class Orders:
             return
         if rule.synthetic_exempt and self._opened.network.synthetic:
             return
-        if name == "consent.import":  # nobody is asked to approve what cannot be carried out
-            await self._node.core(self._check_import, body)
+        check = {"consent.import": self._check_import, "erase.refuse": self._check_refusal}.get(name)
+        if check is not None:  # nobody is asked to approve what cannot be carried out
+            await self._node.core(check, body)
         try:
             await self._node.core(self._pending.need, name, body, authority.role, _summary(name, body))
         except Refused as waits:
@@ -552,6 +553,10 @@ class Orders:
 
     def _check_import(self, body: dict[str, Any]) -> None:
         self._desk.check_import(self._study(body), list(body["rows"]), list(body["ends"]), self._node.now)
+
+    def _check_refusal(self, body: dict[str, Any]) -> None:
+        batch = Digest.from_hex(str(body["erasure"]))
+        self._node.erasing.refusable(batch, int(body["ground"]), str(body["authority"]))
 
     @contextmanager
     def _link(self, name: str, authority: roles.Authority) -> Iterator[None]:

@@ -57,6 +57,19 @@ class Decisions:
         The decision is in ARCHIVE before it is on the chain. Returns the notice for the patient (Art. 12(4) GDPR),
         which names `authority`, where they may complain.
         """
+        found = self.refusable(erasure, ground, authority)
+        await node.core(self._archive_refusal, erasure, found, ground, authority)
+        statement = Refuse(erasure, self._books.member, ground)
+        await node.send(ErasureRefusal(found.opening, self._books.member, ground, self._books.signed(statement)))
+        return refusal_notice(self._books.desk.hospital, erasure, ground, authority)
+
+    def refusable(self, erasure: Digest, ground: int, authority: str) -> ErasureHistory:
+        """A batch that we may refuse now on this ground.
+
+        Raises:
+            InputError: no ground of the law, or no authority.
+            NotFound: no such erasure. Refused: not ours, or too late.
+        """
         if not authority.strip() or len(authority) > 400 or not authority.isprintable():
             raise InputError("the complaint authority: one line of at most 400 characters, which the notice will name")
         if ground not in GROUNDS:
@@ -67,10 +80,7 @@ class Decisions:
         state = state_of(found, self._books.history)
         if state not in (State.REQUESTED, State.AUTHORISED):
             raise Refused(f"erasure {erasure.hex()[:12]} is {state.value}: it can be refused until it is excluded")
-        await node.core(self._archive_refusal, erasure, found, ground, authority)
-        statement = Refuse(erasure, self._books.member, ground)
-        await node.send(ErasureRefusal(found.opening, self._books.member, ground, self._books.signed(statement)))
-        return refusal_notice(self._books.desk.hospital, erasure, ground, authority)
+        return found
 
     def _archive_refusal(self, batch: Digest, erasure: ErasureHistory, ground: int, authority: str) -> None:
         text = f"{GROUNDS[ground]}; complaint authority named: {authority}"

@@ -109,6 +109,7 @@ class Erasing:
         # What people and peers ask for, at the room that does it.
         self.request, self.relayed = self.requests.request, self.relays.relayed
         self.refuse, self.extend = self.decisions.refuse, self.decisions.extend
+        self.refusable = self.decisions.refusable
         self.receipt, self.delivered = self.handover.receipt, self.handover.delivered
         self.attested, self.waits_for = self.handover.attested, self.handover.waits_for
         self.status, self.subjects = self.standing.status, self.standing.subjects

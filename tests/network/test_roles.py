@@ -91,19 +91,10 @@ def test_a_token_of_the_control_file_alone_gives_no_order_and_a_copied_signature
         control.ask(path, "consent.list", {}, 60.0, lambda token: envelope)
 
 
-def test_a_refusal_waits_for_a_second_person_also_where_all_is_synthetic(home: Path) -> None:
+def test_nobody_is_asked_to_approve_a_refusal_of_no_erasure(home: Path) -> None:
     words = ("--erasure", "ab" * 32, "--ground", "legal-claims", "--authority", "Authority, Street 1")
-    error = koinon("erase", "refuse", "--home", home, *words, expect=5)
-    assert "waits for the clinician" in error["message"]
-    (one,) = koinon("node", "pending", "--home", home)
-    assert (one["order"], one["second"], one["approved_by"]) == ("erase.refuse", "clinician", None)
-    for role in ("dpo", "operator"):
-        koinon("node", "approve", "--home", home, "--order", one["order_id"], "--role", role, expect=5)
-    koinon("erase", "refuse", "--home", home, *words, expect=5)
-    koinon("node", "approve", "--home", home, "--order", one["order_id"], "--role", "clinician")
-    koinon("erase", "refuse", "--home", home, *words, expect=4)  # it was carried out, and there is no such erasure
-    other = ("--erasure", "cd" * 32, "--ground", "legal-claims", "--authority", "Authority, Street 1")
-    koinon("erase", "refuse", "--home", home, *other, expect=5)
+    koinon("erase", "refuse", "--home", home, *words, expect=4)
+    assert koinon("node", "pending", "--home", home) == []
 
 
 def test_the_dpo_gets_a_new_key_with_the_operators_word_and_the_old_one_ends(home: Path, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from typing import Any, cast
 
 import pytest
 
+from crypto.digest import Digest
 from crypto.keys import seal_keystore
 from node import config, roles
 from node.errors import InputError, NotFound, Refused
@@ -98,17 +99,28 @@ async def test_exports_and_refusals_take_two_and_withdrawals_one(tmp_path: Path,
     async with network(tmp_path, trainer, 2) as net:
         await net.create(spec(rounds=1))
         await net.until(lambda: bool(net.rounds(1)))
-        desk = Desk(net, 0)
+        desk, node = Desk(net, 0), net.nodes[0]
+        with pytest.raises(NotFound):
+            await desk.order("dpo", "erase.refuse", erasure="ab" * 32, ground=5, authority="DPA")
+        assert not (await desk.order("dpo", "node.pending"))["orders"], "nobody is asked to approve what cannot be"
+        node.desk.review_s = 10_000
+        batch = (await desk.order("dpo", "erase.request", patient="patient-0-3"))["erasure"]
+        await net.until(lambda: Digest.from_hex(batch) in node.history.erasures)
+        refusal = {"erasure": batch, "ground": 5, "authority": "DPA"}
         for role, name, second, body in (
             ("clinician", "model.export", "dpo", {"study": None, "round": 9}),
-            ("dpo", "erase.refuse", "clinician", {"erasure": "ab" * 32, "ground": 5, "authority": "DPA"}),
+            ("dpo", "erase.refuse", "clinician", refusal),
         ):
             with pytest.raises(Refused, match=f"waits for the {second}"):
                 await desk.order(role, name, **cast(dict[str, Any], body))
             order = (await desk.order(role, "node.pending"))["orders"][-1]["order_id"]
+            with pytest.raises(Refused, match=f"the {second}'s to approve"):
+                await desk.order("operator", "node.approve", order=order)
             await desk.order(second, "node.approve", order=order)
-            with pytest.raises(NotFound):  # carried out now: there is no such model, no such erasure
-                await desk.order(role, name, **cast(dict[str, Any], body))
+        with pytest.raises(NotFound):  # carried out now, and there is no such model
+            await desk.order("clinician", "model.export", study=None, round=9)
+        assert "DPA" in (await desk.order("dpo", "erase.refuse", **refusal))["notice"]
+        await net.until(lambda: node.history.erasures[Digest.from_hex(batch)].refused is not None)
         told = await desk.order("dpo", "consent.withdraw", patient="patient-0-1")
         assert len(told["consents"]) == 1
         asked = await desk.order("dpo", "erase.request", patient="patient-0-2")
