@@ -174,7 +174,7 @@ def enrol(
                 refused.append(RowRefusal(row.line, f"form {row.form}: {barred[row.form]}"))
                 continue
             if form["broad"] and row.notified_on is None:
-                why = f"form {row.form} is broad: the patient has to be told of this study first (column notified_on)"
+                why = f"form {row.form} is broad: the patient has to be told of this study first (notified_on)"
                 refused.append(RowRefusal(row.line, why))
                 continue
             try:

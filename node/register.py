@@ -121,15 +121,15 @@ def _lines(data: bytes, file: str) -> Iterator[tuple[int, list[str]]]:
 def check_rows(
     entries: Sequence[Mapping[str, Any]], *, forms: Collection[str], today: datetime.date
 ) -> tuple[RegisterRow, ...]:
-    """`parse_register` for forms that did not come as CSV: of each `line`, `where` it stands in words, the columns, and
-    `document` (text).
+    """`parse_register` for forms that did not come as CSV: of each `line`, `where` it stands in words, the columns,
+    `document` (text), and `notified_on` where the patient was told.
     """
-    rows, places = [], {}
+    rows, places, columns = [], {}, (*COLUMNS, "notified_on")
     for entry in entries:
-        cells = [str(entry[name]).strip() for name in COLUMNS]
+        cells = [str(entry.get(name, "") if name in OPTIONAL else entry[name]).strip() for name in columns]
         line, where = int(entry["line"]), str(entry["where"])
         places[line] = where
-        rows.append(replace(_row(cells, COLUMNS, where, line, forms, today), document=str(entry["document"]).encode()))
+        rows.append(replace(_row(cells, columns, where, line, forms, today), document=str(entry["document"]).encode()))
     _check_repeats(rows, places)
     return tuple(rows)
 

@@ -301,8 +301,11 @@ def withdraw_left(consent_id: str, hospital: int, home: Path) -> None:
 @click.option("--fhir", type=FILE, required=True, help="Consents: one resource, a Bundle, or NDJSON; R4B and R5.")
 @click.option("--form", metavar="NAME", help="The study's form that all of them stand for.")
 @click.option("--map", "mapping", multiple=True, metavar="KEY=NAME", help="Policy (system|code, URI) to form; repeat.")
+@click.option("--notified-on", metavar="DAY", help="Broad forms: the day on which all these patients were told of it.")
 @json_flag
-def import_(home: Path, study: str | None, fhir: Path, form: str | None, mapping: tuple[str, ...]) -> None:
+def import_(
+    home: Path, study: str | None, fhir: Path, form: str | None, mapping: tuple[str, ...], notified_on: str | None
+) -> None:
     """Enrol and end what FHIR Consents say.
 
     \b
@@ -313,7 +316,7 @@ def import_(home: Path, study: str | None, fhir: Path, form: str | None, mapping
     refused and ends what is held; what ends nothing here is named. A form signed before such an end does not grant. A
     resource that is broken refuses the whole file (exit code 2), one that does not grant is left out (exit code 5). The
     consent is bound to the resource's RFC 8785 bytes. It does not read actors and data restrictions: the form has to
-    say the same.
+    say the same. Nor does a resource say when a patient was told that a broad form is now used for this study.
     """
     from node.fhir import MAX_FHIR_BYTES, Says, read
 
@@ -333,6 +336,7 @@ def import_(home: Path, study: str | None, fhir: Path, form: str | None, mapping
                 "signer": one.signer,
                 "verified_by": one.verified_by,
                 "until": one.until,
+                "notified_on": notified_on or "",
                 "document": one.document.decode(),
             }
             for one in found

@@ -494,13 +494,13 @@ def desk_of(world: World, path: Path) -> Desk:
     return Desk(participant, world.network, auto_join=False, register=None)
 
 
-def taken(desk: Desk, study: Digest, *resources: dict[str, Any]) -> dict[str, Any]:
+def taken(desk: Desk, study: Digest, *resources: dict[str, Any], notified_on: str = "") -> dict[str, Any]:
     """Import as the command line does, without the chain."""
     lines = b"\n".join(json.dumps(entry).encode() for entry in resources)
     found = read(lines, "f", FORM, today=TODAY)
     row = ("line", "where", "patient_id", "form", "signed_on", "signer", "verified_by", "until")
     rows = [
-        {key: getattr(entry, key) for key in row} | {"document": entry.document.decode()}
+        {key: getattr(entry, key) for key in row} | {"document": entry.document.decode(), "notified_on": notified_on}
         for entry in found
         if entry.says is Says.GRANT
     ]
@@ -520,6 +520,18 @@ def test_an_import_binds_the_consent_to_the_resource_and_is_idempotent(tmp_path:
     salt = bytes.fromhex(world.vault._linked_consent("test", consent)["doc_salt"])
     assert world.vault.card(consent).doc_commit == doc_commit(salt, sha256(rfc8785.dumps(r4())))
     assert taken(desk, world.study, r4())["known"] == 1
+
+
+def test_a_broad_form_is_granted_where_the_day_of_its_notice_is_named(tmp_path: Path) -> None:
+    world = World.found(tmp_path, study_spec(side=8, broad=True, notice_days=14), dataset(side=8))
+    desk = desk_of(world, tmp_path)
+    (refused,) = taken(desk, world.study, r4())["refused"]
+    assert "has to be told of this study first (notified_on)" in refused["why"]
+    with pytest.raises(InputError, match="notified_on '14 March' is not a day"):
+        taken(desk, world.study, r4(), notified_on="14 March")
+    assert taken(desk, world.study, r4(), notified_on=TODAY.isoformat())["granted"] == 1
+    (leaf,) = world.vault.leaves(world.study)
+    assert leaf.usable_from > NOW
 
 
 def test_inactive_withdraws_what_was_signed_no_later_and_entered_in_error_corrects(tmp_path: Path) -> None:
