@@ -242,7 +242,7 @@ def member(home: Path, member: str) -> None:
 @json_flag
 @csv_flag
 def consent(home: Path, consent: str | None, card: Path | None) -> None:
-    """Tell one consent's whole story: its form, the rounds that used its records, who received them, its withdrawal.
+    """Tell one consent's whole story: form, rounds that used its records, who received them, withdrawal, erasure.
 
     \b
     Examples: koinon audit consent --home NET/member-1 --consent ID
@@ -276,8 +276,12 @@ def consent(home: Path, consent: str | None, card: Path | None) -> None:
         held = common.order(reading_home(home), "consent.list", {})["consents"]
         forms = [one["form_id"] for one in held if one["consent_id"] == number.hex()]
         place["form"] = common.digest(forms[0], "form") if forms else None
-    found = consent_report(history, number, **place, uses=None if told is None else told["rounds"])
+    uses, erasure = (None, None) if told is None else (told["rounds"], told["erasure"])
+    batch = None if erasure is None else common.digest(erasure, "erasure")
+    found = consent_report(history, number, **place, uses=uses, erasure=batch)
     found["timeline"] = _timeline(home, consent=number)
+    if batch is not None:
+        found["timeline"] = sorted([*found["timeline"], *_timeline(home, batch=batch)], key=lambda row: row["block"])
     lines = _shown(found)
     if found["uses_known"] and any(one["finding"] == "unknown" for one in found["uses"]):
         lines.append("CANNOT BE TOLD, where it says unknown: the set of that round is gone from this home")

@@ -108,6 +108,7 @@ class Erasing:
         }
         # What people and peers ask for, at the room that does it.
         self.request, self.relayed = self.requests.request, self.relays.relayed
+        self.batch_of = self.requests.batch_of
         self.refuse, self.extend = self.decisions.refuse, self.decisions.extend
         self.refusable = self.decisions.refusable
         self.receipt, self.delivered = self.handover.receipt, self.handover.delivered

@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from crypto.digest import Digest
 from node.duo import codes_of
-from node.erasure import in_flight
+from node.erasure import in_flight, state_of
 from node.history import History, RoundHistory
 from node.membership import members_of
 from node.records import FormRegistered, Position, transaction_text
@@ -60,6 +60,7 @@ def consent_report(
     hospital: int | None = None,
     form: Digest | None = None,
     uses: Sequence[Mapping[str, Any]] | None = None,
+    erasure: Digest | None = None,
 ) -> dict[str, Any]:
     """Everything that can be said of one consent.
 
@@ -68,13 +69,14 @@ def consent_report(
         consent: its id.
         study, hospital, form: of the consent, where a card or a vault says so; a single grant says it itself.
         uses: rounds of `proof.findings`; None where nobody here can open the sets.
+        erasure: the one that it is in, as far as is known here: the chain names no consent in an erasure.
 
     Returns:
-        {consent_id, study, hospital, form, granted, withdrawal, in_flight, uses, uses_known}. `granted` is None for a
-        consent in an anchor: the chain does not list those. `in_flight`: the rounds that ran when the withdrawal came,
-        each with what became of the hospital's part. `uses`: the rounds of every line of the study that the hospital
-        committed in, each with the finding and who could open its update. `transaction`: what carried the grant, the
-        withdrawal and, in a round, the hospital's commitment or abstention.
+        {consent_id, study, hospital, form, granted, withdrawal, in_flight, erasure, uses, uses_known}. `granted` is
+        None for a consent in an anchor: the chain does not list those. `in_flight`: the rounds that ran when the
+        withdrawal came, each with what became of the hospital's part. `uses`: the rounds of every line of the study
+        that the hospital committed in, each with the finding and who could open its update. `transaction`: what carried
+        the grant, the withdrawal and, in a round, the hospital's commitment or abstention.
     """
     grant, ended = history.grants.get(consent), history.withdrawals.get(consent)
     if grant is not None:
@@ -95,6 +97,7 @@ def consent_report(
             for each in ([study] if study is not None else list(history.studies))
             for one in in_flight(history, each, ended[1])
         ],
+        "erasure": None if erasure is None else _erasure(history, erasure),
         "uses_known": uses is not None,
         "uses": NOT_KNOWN if uses is None else [_use(history, one, hospital) for one in uses],
     }
@@ -108,6 +111,18 @@ def answered_by(one: RoundHistory, hospital: int | None) -> str | None:
     """Hash of the transaction that carried a hospital's answer in a round: its commitment or its abstention."""
     answer = None if hospital is None else one.answer_of(hospital)
     return None if answer is None else transaction_text(answer.transaction)
+
+
+def _erasure(history: History, batch: Digest) -> dict[str, Any]:
+    """Where an erasure stands; `koinon audit erasure` has all of it."""
+    one = history.erasures[batch]
+    return {
+        "erasure": batch.hex(),
+        "state": state_of(one, history).value,
+        "opened": one.opened.opened_at,
+        "due": one.due_at,
+        "ended": one.times.get("closed", one.times.get("closed_with_exceptions")),
+    }
 
 
 def _use(history: History, found: Mapping[str, Any], hospital: int | None) -> dict[str, Any]:

@@ -104,8 +104,11 @@ async def test_exports_and_refusals_take_two_and_withdrawals_one(tmp_path: Path,
             await desk.order("dpo", "erase.refuse", erasure="ab" * 32, ground=5, authority="DPA")
         assert not (await desk.order("dpo", "node.pending"))["orders"], "nobody is asked to approve what cannot be"
         node.desk.review_s = 10_000
-        batch = (await desk.order("dpo", "erase.request", patient="patient-0-3"))["erasure"]
+        asked = await desk.order("dpo", "erase.request", patient="patient-0-3")
+        batch = asked["erasure"]
         await net.until(lambda: Digest.from_hex(batch) in node.history.erasures)
+        (consent,) = asked["consents"]
+        assert (await desk.order("dpo", "audit.uses", consent=consent))["erasure"] == batch
         refusal = {"erasure": batch, "ground": 5, "authority": "DPA"}
         for role, name, second, body in (
             ("clinician", "model.export", "dpo", {"study": None, "round": 9}),

@@ -121,6 +121,20 @@ def test_a_withdrawn_consent_names_the_round_it_met_and_what_became_of_the_hospi
     assert found["in_flight"][0]["transaction"] == carried(history, abstention.position)
 
 
+def test_the_erasure_that_a_consent_is_in_is_told_where_it_is_known(erased: History) -> None:
+    (batch,) = erased.erasures
+    assert consent_report(erased, Digest(bytes(32)))["erasure"] is None
+    found = consent_report(erased, Digest(bytes(32)), erasure=batch)["erasure"]
+    one = erased.erasures[batch]
+    assert found == {
+        "erasure": batch.hex(),
+        "state": "closed_with_exceptions",
+        "opened": one.opened.opened_at,
+        "due": one.due_at,
+        "ended": one.times["closed_with_exceptions"],
+    }
+
+
 def test_without_a_proof_the_uses_of_a_consent_are_not_known_here_and_not_none(
     withdrawn: tuple[History, Digest, Digest],
 ) -> None:
