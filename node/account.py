@@ -10,6 +10,8 @@ Rules of this file:
 4. A transaction that blocks pass by is signed again with its nonce and a higher fee: only one of them can be mined.
 5. What was mined is remembered for a while longer, because a reorganisation can take it out of the chain again. It is
    handed in again before its nonce is given to anything else, and whenever something waits behind the gap it left.
+6. A gap that nothing remembered here can fill (another process's transaction was in it) is filled with a transfer of
+   nothing to ourselves, once blocks have passed by what waits behind it: else it would wait for ever.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ BUMP_BLOCKS: Final = 3
 MOST_FEE: Final = 8
 """Higher fees end at this many times what the client suggests: a halted chain must not drive them up for ever."""
 
+TRANSFER_GAS: Final = 21_000
 _ATTEMPTS: Final = 8
 _EVER: Final = 1 << 62
 _REBROADCAST_S: Final = 1.0
@@ -82,6 +85,10 @@ class SentStore(Protocol):
         """What was mined in blocks (after, upto] and is still remembered, in the order it was signed."""
         ...
 
+    def waiting(self) -> Sequence[tuple[bytes, Digest]]:
+        """What is kept of calls whose fate is not settled, in the order it was signed."""
+        ...
+
     def moved(self, transaction: Digest, block: int) -> None:
         """A remembered transaction is, or can be, in this block now."""
         ...
@@ -113,6 +120,10 @@ class MemorySentStore:
         """What was mined in some blocks."""
         found = self._sent.items()
         return [(raw, one) for one, (_, raw, block) in found if block is not None and after < block <= upto]
+
+    def waiting(self) -> Sequence[tuple[bytes, Digest]]:
+        """What was not mined yet."""
+        return [(raw, one) for one, (_, raw, block) in self._sent.items() if block is None]
 
     def moved(self, transaction: Digest, block: int) -> None:
         """Note the block."""
@@ -319,6 +330,19 @@ class SendingAccount:
             if first <= _Terms.of(raw).nonce < before:
                 self._broadcast(raw, transaction)
 
+    def _close_gap(self, before: int) -> None:
+        """Fill the first nonce below `before` that the client has nothing for, with what we have for it or nothing."""
+        with self._lock:  # nobody takes a nonce meanwhile
+            free = self.nonce()
+            if free >= before:
+                return
+            for raw, transaction in (*self._store.mined(-1, _EVER), *self._store.waiting()):
+                if _Terms.of(raw).nonce == free:
+                    self._broadcast(raw, transaction)
+                    return
+            raw, transaction = self._sign(self.address, b"", TRANSFER_GAS, free, 0, self._fee())
+            self._broadcast(raw, transaction)
+
     def _sign(
         self, to: bytes | None, data: bytes, gas: int, nonce: int, value: int, fee: dict[str, int]
     ) -> tuple[bytes, Digest]:
@@ -413,6 +437,7 @@ class SendingAccount:
                     passed_from = height if passed_from < 0 else passed_from
                     if height - passed_from >= BUMP_BLOCKS:
                         passed_from = height
+                        self._close_gap(_Terms.of(sent[-1][0]).nonce)
                         self._replace(key, to, data, value, sent)
             except (ChainUnreachable, RpcError) as error:
                 last_fault = error.message

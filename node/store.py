@@ -664,6 +664,11 @@ class SentTransactions:
         )
         return [(raw, Digest(transaction)) for raw, transaction in rows]
 
+    def waiting(self) -> Sequence[tuple[bytes, Digest]]:
+        """What is kept of calls whose fate is not settled, in the order it was signed."""
+        rows = self._store.query("SELECT raw, hash FROM sent WHERE block IS NULL ORDER BY rowid")
+        return [(raw, Digest(transaction)) for raw, transaction in rows]
+
     def moved(self, transaction: Digest, block: int) -> None:
         """The transaction is, or can be, in this block now."""
         self._store.execute("UPDATE sent SET block = ? WHERE hash = ?", block, transaction)

@@ -10,10 +10,13 @@ from eth_account.typed_transactions import TypedTransaction
 from hexbytes import HexBytes
 
 from crypto.commitments import study_id
+from crypto.keys import LedgerKey, address_text
 from crypto.statements import struct_hash
 from node.abi import Codec
 from node.account import BUMP_BLOCKS, MemorySentStore, SendingAccount
+from node.errors import OutcomeUnknown
 from node.follower import Reorganised
+from node.jsonrpc import quantity
 from node.ledger import EthereumClient, EthereumLedger
 from node.records import StudyCreation, Withdrawals
 from node.store import SentTransactions, Store
@@ -24,6 +27,7 @@ from tests.node.ledger.world import World, kinds
 
 pytestmark = pytest.mark.slow  # another Ethereum client
 
+ONE, OTHER = bytes.fromhex("11" * 20), bytes.fromhex("22" * 20)
 ReaderMaker = Callable[..., Reader]
 
 
@@ -115,6 +119,38 @@ def test_what_is_said_before_a_reorganisation_is_noticed_takes_no_nonce_of_what_
     node.look()
     assert study_id(struct_hash(terms)) in node.history.studies
     assert consent in node.history.withdrawals
+
+
+def test_what_waits_behind_a_nonce_that_nobody_here_remembers_is_mined(chain: Chain) -> None:
+    """Another process of the account sent the first and is gone; a reorganisation takes it out with the second."""
+    client, key = chain.client(), LedgerKey.generate()
+    rpc(chain, "anvil_setBalance", address_text(key.address), hex(10**20))
+
+    def sleep(seconds: float) -> None:
+        mine(chain, 1)
+
+    def account(store: MemorySentStore, timeout_s: float = 20.0) -> SendingAccount:
+        return SendingAccount(client, key, store, mine_timeout_s=timeout_s, sleep=sleep)
+
+    def transfer(by: SendingAccount, value: int) -> dict[str, Any]:
+        return by.transact(ONE, b"", lambda: 21_000, value=value)
+
+    ours = MemorySentStore()
+    before = quantity(client.block("latest")["number"])
+    transfer(account(MemorySentStore()), 1)
+    transfer(account(ours), 2)
+    rpc(chain, "evm_setAutomine", False)
+    try:
+        with pytest.raises(OutcomeUnknown):
+            SendingAccount(client, key, ours, mine_timeout_s=0.0).transact(OTHER, b"", lambda: 21_000)
+        rpc(chain, "anvil_reorg", quantity(client.block("latest")["number"]) - before, [])
+    finally:
+        rpc(chain, "evm_setAutomine", True)
+    assert quantity(client.call("eth_getTransactionCount", address_text(key.address), "latest")) == 0
+    receipt = account(ours).transact(OTHER, b"", lambda: 21_000)
+    assert quantity(receipt["status"]) == 1
+    assert quantity(client.call("eth_getTransactionCount", address_text(key.address), "latest")) == 3
+    assert quantity(client.call("eth_getBalance", address_text(ONE), "latest")) == 2, "ours, and nothing else"
 
 
 def test_a_reorganisation_during_a_restart_is_noticed_at_the_first_look(
