@@ -844,13 +844,15 @@ async def test_what_fails_and_is_tried_again_is_told_in_the_status_until_it_work
             await net.until(lambda: node.ready)
             with monkeypatch.context() as patched:
                 patched.setattr(Desk, "_work_audit", _work_audit)
-                with structlog.testing.capture_logs() as told:
-                    await net.until(lambda: bool(node.status()["faults"]))
-                    assert node.status()["faults"] == ["audit: register, line 1: unknown column 'patient'"]
-                    tries, end = node.desk._again_at, net.clock.now + 10
-                    await net.until(lambda: net.clock.now >= end)
+                told = structlog.testing.CapturingLogger()
+                patched.setattr("node.desk.log", told)
+                await net.until(lambda: bool(node.status()["faults"]))
+                assert node.status()["faults"] == ["audit: register, line 1: unknown column 'patient'"]
+                tries, end = node.desk._again_at, net.clock.now + 10
+                await net.until(lambda: net.clock.now >= end)
                 assert node.desk._again_at > tries
-                assert len([one for one in told if one.get("duty") == "_work_audit"]) == len(net.nodes), "told once"
+                of_it = [one for one in told.calls if one.kwargs.get("duty") == "_work_audit"]
+                assert len(of_it) == len(net.nodes), "once each"
             await net.until(lambda: not node.status()["faults"])
             study = await net.create(spec(rounds=1))
             await net.until(lambda: any("the disk of the worker is full" in one for one in node.status()["faults"]))
