@@ -25,7 +25,7 @@ from node.records import Contracts
 
 FORMAT = 1
 NETWORK_SCHEMA = "koinon.network/1"
-VERSION = "0.3.0"
+VERSION = "0.3.1"
 MAX_JSON_BYTES = 1 << 20
 
 
