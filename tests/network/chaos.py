@@ -74,6 +74,7 @@ classes = 2
 name = "small-cnn"
 [training]
 batch_size = 4
+learning_rate = {rate}
 [windows]
 {windows}
 [policy]
@@ -304,6 +305,7 @@ class Chaos:
         text = SPEC.format(
             name=f"chaos-{number}",
             rounds=self.rounds,
+            rate=round(0.05 + number / 1000, 3),  # else two studies make the same models, and those of another stay
             least=self.members // 2 + 1,
             side=SIDE,
             windows=windows,

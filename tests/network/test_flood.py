@@ -113,6 +113,7 @@ def test_a_member_that_floods_stops_nobody(net: Processes) -> None:
     text = IMAGES.format(
         name="flooded",
         rounds=ROUNDS,
+        rate=0.05,
         least=3,
         side=SIDE,
         windows="\n".join(f"{name} = {value}" for name, value in WINDOWS.items()),
