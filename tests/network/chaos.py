@@ -46,6 +46,7 @@ from node.membership import faults, members_of, scribes, slack
 from node.messages import CommitNotice
 from node.store import Store
 from node.trail import participation
+from node.validity import Code
 from tests.fakes.network import QUARTER_END
 from tests.network import memory
 from tests.network.bench import Processes, free_ports, wait
@@ -237,6 +238,7 @@ class Chaos:
     peak: dict[str, dict[str, int]] = field(default_factory=dict)
     rounds_seen: list[dict[str, Any]] = field(default_factory=list)
     verified: int = 0
+    verifiable: int = 0  # agreed rounds that no erasure has condemned
     complete: bool = False
     quiet_s: float = 0.0  # what a round takes that nothing hurts
 
@@ -360,11 +362,8 @@ class Chaos:
         found = order(home, "erase.receipt", whose, 30.0)
         paper = self.home / f"{one.consent}.json"
         paper.write_bytes(rfc8785.dumps(found["certificate"]))
-        network = str(home / "network.json")  # as the hospital has it: its lines are proxies
-        arguments = ["erase", "verify", str(paper), "--network", network]
-        done = subprocess.run(
-            [sys.executable, "-m", "node.cli.main", *arguments], capture_output=True, text=True, check=False, cwd=ROOT
-        )
+        # The network as the hospital has it: its lines are proxies.
+        done = _koinon("erase", "verify", paper, "--network", home / "network.json")
         if done.returncode != 0:
             self.broken.append(f"certificate of {one.consent[:8]}: {done.stderr[-500:]}")
         order(home, "erase.delivered", {"erasure": found["erasure"], "consent": found["consent"]}, 30.0)
@@ -579,21 +578,16 @@ class Chaos:
         nothing, and who was away all the time is not told to have been there; no round lost more than its windows;
         no home keeps a model or a key of what was erased; memory.
         """
-        done = subprocess.run(
-            [sys.executable, "-m", "node.cli.main", "audit", "verify", "--home", str(self.home), "--json"],
-            capture_output=True,
-            text=True,
-            check=False,
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-        )
+        done = _koinon("audit", "verify", "--home", self.home, "--json")
         told = json.loads(done.stdout)["data"] if done.stdout else {}
         self.verified, self.complete = told.get("rounds_verified", 0), bool(told.get("complete"))
         if done.returncode != 0:
             self.broken.append(f"audit verify ended with {done.returncode}: {told.get('first_failure') or done.stderr}")
         history = self._history()
-        gone = {id(r) for one in history.erasures.values() if one.plan for r in doomed_rounds(history, one.plan)}
-        finals = sum(1 for one in history.rounds.values() if one.final is not None and id(one) not in gone)
+        plans = [one.plan for one in history.erasures.values() if one.plan is not None]
+        gone = {one.opened.round_id for plan in plans for one in doomed_rounds(history, plan)}
+        finals = sum(one.final is not None and number not in gone for number, one in history.rounds.items())
+        self.verifiable = finals
         if self.verified < finals:
             skipped = [f"{one.get('home')} {one['name']}: {one['why']}" for one in told.get("checks", ())]
             self.broken.append(f"{self.verified} of {finals} agreed rounds verified; {[s for s in skipped if s][:3]}")
@@ -619,16 +613,19 @@ class Chaos:
 
     def _purged(self, history: History) -> None:
         """No home keeps a model of a replaced line, or can open an update of it. Sets of other hospitals stay."""
+        condemned = [
+            (batch, {r.opened.round_id for r in doomed_rounds(history, one.plan)}, doomed_models(history, one.plan))
+            for batch, one in history.erasures.items()
+            if one.plan is not None and one.closed is not None
+        ]
+        query = "SELECT round_id FROM content_keys WHERE kind = ?"
         for name in self.net.names:
             store = Store(self.net.homes[name], bytes(32))
             try:
-                for batch, erasure in history.erasures.items():
-                    if erasure.plan is None or erasure.closed is None:
-                        continue
-                    rounds = {one.opened.round_id for one in doomed_rounds(history, erasure.plan)}
-                    models = [root.hex()[:8] for root in doomed_models(history, erasure.plan) if store.holds_any(root)]
-                    query = "SELECT round_id FROM content_keys WHERE kind = ?"
-                    keys = [one for (one,) in store.query(query, int(BlobKind.UPDATE)) if one in rounds]
+                opens = [one for (one,) in store.query(query, int(BlobKind.UPDATE))]
+                for batch, rounds, made in condemned:
+                    models = [root.hex()[:8] for root in made if store.holds_any(root)]
+                    keys = [one for one in opens if one in rounds]
                     if models or keys:
                         what = f"models {models} and {len(keys)} keys of updates"
                         self.broken.append(f"{name} keeps of erasure {batch.hex()[:8]}: {what}")
@@ -661,15 +658,15 @@ class Chaos:
                 hurt = self._felt(name, earliest, ended + 1)
                 others = [f for f in self.faults if f.overlaps(earliest, ended + 1)]
                 where = f"round {row['height']} of {study.hex()[:8]}"
-                if self._erasing(history, one):
-                    continue
-                if part["missed"] == "commit" and not hurt:
+                erasing = self._erasing(history, one)
+                if part["missed"] == "commit" and not (hurt or erasing):
                     self.broken.append(
                         f"{where}: {name} is told to have missed its commit and nothing had happened to it"
                     )
-                if part["missed"] == "data" and not (hurt or others):
+                if part["missed"] == "data" and not (hurt or others or erasing):
                     self.broken.append(f"{where}: {name} is told to be unavailable and nothing had happened")
-                if part["invalid"] is not None or part["contradicted"]:
+                withdrawn = erasing and part["invalid"] == Code.CONSENT.name  # of a record in a set that was sealed
+                if (part["invalid"] is not None and not withdrawn) or part["contradicted"]:
                     self.broken.append(f"{where}: {name} is honest and told to be {part['invalid'] or 'contradicted'}")
                 away = [f for f in hurt if f.victim == name and f.kind in ("kill", "freeze", "offline")]
                 if part["committed"] and any(f.began < earliest and f.ended > ended + 1 for f in away):
@@ -751,6 +748,7 @@ class Chaos:
             "rounds": self.rounds_seen,
             "rounds_final": sum(1 for one in self.rounds_seen if one["state"] == "final"),
             "rounds_failed": sum(1 for one in self.rounds_seen if one["state"] == "failed"),
+            "rounds_verifiable": self.verifiable,
             "rounds_verified": self.verified,
             "audit_complete": self.complete,
             "quiet_round_s": self.quiet_s,
@@ -758,6 +756,18 @@ class Chaos:
             "erasures": [one.to_json() for one in self.asked],
             "peak_mib": self.peak,
         }
+
+
+def _koinon(*arguments: object) -> subprocess.CompletedProcess[str]:
+    """A command, in a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "node.cli.main", *map(str, arguments)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
 
 
 def _windows_lost(history: History, one: RoundHistory) -> list[str]:

@@ -24,20 +24,20 @@ ROW = {"form": "f", "signed_on": "2026-01-01", "signer": "patient", "verified_by
 class Desk:
     """Somebody at a node, in any role."""
 
-    def __init__(self, net: Net, index: int) -> None:
+    def __init__(self, net: Net, index: int, *, synthetic: bool = False) -> None:
         seating = net.seatings[index]
         home = create_home(seating.home, "member", index)
         home.keystore_path.write_bytes(seal_keystore(seating.ring, "any", log_n=10))
         roles.create(home.path)
         config.write(home.config_path)
-        real = dataclasses.replace(net.network, synthetic=False)
+        described = dataclasses.replace(net.network, synthetic=synthetic)
         node = net.nodes[index]
         settings = config.load(home.config_path, {})
         lock = HomeLock(home.path)
         lock.release()  # the test ends the node
         # The node's ledger is in memory and no order of these tests asks another: there is no Ethereum client to name.
         ledger, ring = cast(Any, None), node.participant.ring
-        self.opened = Opened(home, real, settings, node.participant.store, node, ledger, ring, lock)
+        self.opened = Opened(home, described, settings, node.participant.store, node, ledger, ring, lock)
         self.orders = Orders(self.opened)
 
     async def order(self, role: str, name: str, **body: Any) -> dict[str, Any]:
@@ -95,39 +95,55 @@ async def test_grants_of_an_import_wait_for_the_clinician_and_its_ends_for_nobod
         assert alone["known"] == 1, "one grant is one person's"
 
 
-async def test_exports_and_refusals_take_two_and_withdrawals_one(tmp_path: Path, trainer: SharedTrainer) -> None:
+async def test_exports_take_two_and_withdrawals_one(tmp_path: Path, trainer: SharedTrainer) -> None:
     async with network(tmp_path, trainer, 2) as net:
         await net.create(spec(rounds=1))
         await net.until(lambda: bool(net.rounds(1)))
-        desk, node = Desk(net, 0), net.nodes[0]
+        desk = Desk(net, 0)
+        export = {"study": None, "round": 9}
+        with pytest.raises(Refused, match="waits for the dpo"):
+            await desk.order("clinician", "model.export", **export)
+        order = (await desk.order("clinician", "node.pending"))["orders"][-1]["order_id"]
+        await desk.order("dpo", "node.approve", order=order)
+        with pytest.raises(NotFound):  # carried out now: there is no such model
+            await desk.order("clinician", "model.export", **export)
+        told = await desk.order("dpo", "consent.withdraw", patient="patient-0-1")
+        assert len(told["consents"]) == 1
+        asked = await desk.order("dpo", "erase.request", patient="patient-0-2")
+        assert asked["controller"] == 0
+
+
+async def test_a_refusal_waits_for_a_second_person_also_where_all_is_synthetic(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 2) as net:
+        await net.create(spec(rounds=1))
+        await net.until(lambda: bool(net.rounds(1)))
+        desk, node = Desk(net, 0, synthetic=True), net.nodes[0]
         with pytest.raises(NotFound):
             await desk.order("dpo", "erase.refuse", erasure="ab" * 32, ground=5, authority="DPA")
         assert not (await desk.order("dpo", "node.pending"))["orders"], "nobody is asked to approve what cannot be"
         node.desk.review_s = 10_000
         asked = await desk.order("dpo", "erase.request", patient="patient-0-3")
-        batch = asked["erasure"]
-        await net.until(lambda: Digest.from_hex(batch) in node.history.erasures)
+        batch = Digest.from_hex(asked["erasure"])
+        await net.until(lambda: batch in node.history.erasures)
         (consent,) = asked["consents"]
-        assert (await desk.order("dpo", "audit.uses", consent=consent))["erasure"] == batch
-        refusal = {"erasure": batch, "ground": 5, "authority": "DPA"}
-        for role, name, second, body in (
-            ("clinician", "model.export", "dpo", {"study": None, "round": 9}),
-            ("dpo", "erase.refuse", "clinician", refusal),
-        ):
-            with pytest.raises(Refused, match=f"waits for the {second}"):
-                await desk.order(role, name, **cast(dict[str, Any], body))
-            order = (await desk.order(role, "node.pending"))["orders"][-1]["order_id"]
-            with pytest.raises(Refused, match=f"the {second}'s to approve"):
-                await desk.order("operator", "node.approve", order=order)
-            await desk.order(second, "node.approve", order=order)
-        with pytest.raises(NotFound):  # carried out now, and there is no such model
-            await desk.order("clinician", "model.export", study=None, round=9)
+        assert (await desk.order("dpo", "audit.uses", consent=consent))["erasure"] == batch.hex()
+        refusal = {"erasure": batch.hex(), "ground": 5, "authority": "DPA"}
+        with pytest.raises(Refused, match="waits for the clinician"):
+            await desk.order("dpo", "erase.refuse", **refusal)
+        (one,) = (await desk.order("operator", "node.pending"))["orders"]
+        assert (one["order"], one["second"], one["approved_by"]) == ("erase.refuse", "clinician", None)
+        for role in ("dpo", "operator"):
+            with pytest.raises(Refused, match="the clinician's to approve"):
+                await desk.order(role, "node.approve", order=one["order_id"])
+        with pytest.raises(Refused, match="waits for the clinician"):
+            await desk.order("dpo", "erase.refuse", **refusal)
+        await desk.order("clinician", "node.approve", order=one["order_id"])
+        with pytest.raises(Refused, match="waits for the clinician"):
+            await desk.order("dpo", "erase.refuse", **{**refusal, "authority": "another"})
         assert "DPA" in (await desk.order("dpo", "erase.refuse", **refusal))["notice"]
-        await net.until(lambda: node.history.erasures[Digest.from_hex(batch)].refused is not None)
-        told = await desk.order("dpo", "consent.withdraw", patient="patient-0-1")
-        assert len(told["consents"]) == 1
-        asked = await desk.order("dpo", "erase.request", patient="patient-0-2")
-        assert asked["controller"] == 0
+        await net.until(lambda: node.history.erasures[batch].refused is not None)
 
 
 async def test_an_order_without_a_role_is_refused_and_status_needs_none(tmp_path: Path, trainer: SharedTrainer) -> None:
