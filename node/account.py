@@ -336,7 +336,7 @@ class SendingAccount:
             free = self.nonce()
             if free >= before:
                 return
-            for raw, transaction in (*self._store.mined(-1, _EVER), *self._store.waiting()):
+            for raw, transaction in self._store.waiting():  # what was mined went in again (`_fill_gap`)
                 if _Terms.of(raw).nonce == free:
                     self._broadcast(raw, transaction)
                     return

@@ -718,23 +718,18 @@ class Orders:
         if "patient" in who:
             raise InputError("this is about a consent: name it, or show its card")
         if "consent" in who:
-            study = self._desk.vault.annex(who["consent"]).study
-            found = self._desk.findings(who["consent"])
-            erasure = self._erasure_of(who["consent"])
-            return {"study": study.hex(), "hospital": self._desk.member, "rounds": found, "erasure": erasure}
-        card = cards.parse(who["card"])
-        cards.check_network(card, self._opened.network)
-        study, hospital = card.origin.study, card.origin.member
-        if study not in self._node.history.studies:
-            raise NotFound(f"study {study.hex()[:12]} is not on the chain, as far as it is read here")
-        found = proof.findings(self._node.history, self._node.participant, study, hospital, card.leaf_key)
-        erasure = self._erasure_of(card.consent_id)
+            consent, hospital = who["consent"], self._desk.member
+            study, found = self._desk.vault.annex(consent).study, self._desk.findings(consent)
+        else:
+            card = cards.parse(who["card"])
+            cards.check_network(card, self._opened.network)
+            consent, study, hospital = card.consent_id, card.origin.study, card.origin.member
+            if study not in self._node.history.studies:
+                raise NotFound(f"study {study.hex()[:12]} is not on the chain, as far as it is read here")
+            found = proof.findings(self._node.history, self._node.participant, study, hospital, card.leaf_key)
+        batch = self._node.erasing.batch_of(consent)  # as far as openings that are kept here tell
+        erasure = None if batch is None or batch not in self._node.history.erasures else batch.hex()
         return {"study": study.hex(), "hospital": hospital, "rounds": found, "erasure": erasure}
-
-    def _erasure_of(self, consent: Digest) -> str | None:
-        """The erasure that a consent is in, as far as openings that are kept here tell."""
-        batch = self._node.erasing.batch_of(consent)
-        return None if batch is None or batch not in self._node.history.erasures else batch.hex()
 
     def _account(self, body: dict[str, Any]) -> list[dict[str, Any]]:
         """To whom updates computed from a patient's records went: by the sets, and by the archive for the erased."""

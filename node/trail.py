@@ -152,8 +152,12 @@ def _round_name(branch: int, height: int) -> str:
     return f"round {height}" if branch == 0 else f"round {height} of branch {branch}"
 
 
-def _moment(seconds: int) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+def moment(seconds: int) -> str:
+    """A chain time in words; also one beyond the calendar, for a chain that was handed over may say anything."""
+    try:
+        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    except (OverflowError, OSError, ValueError):
+        return f"{seconds} s after 1970"
 
 
 def _short(value: bytes) -> str:
@@ -311,14 +315,14 @@ _WORDS: Final[dict[type, Teller]] = {
     ),
     EntrySkipped: _skipped,
     ErasureOpened: lambda r, n: _by(
-        n, r.poster, f"opens erasure {_short(r.batch)}, controlled by {n.member(r.controller)}, due {_moment(r.due_at)}"
+        n, r.poster, f"opens erasure {_short(r.batch)}, controlled by {n.member(r.controller)}, due {moment(r.due_at)}"
     ),
     ErasureAuthorised: lambda r, n: _by_controller(n, r.batch, f"authorises erasure {_short(r.batch)}"),
     ErasureRefused: lambda r, n: _by_controller(
         n, r.batch, f"refuses erasure {_short(r.batch)}: {GROUNDS.get(r.ground, r.ground)}"
     ),
     ErasureExtended: lambda r, n: _by_controller(
-        n, r.batch, f"extends erasure {_short(r.batch)} once, to be due {_moment(r.due_at)} (Art. 12(3) GDPR)"
+        n, r.batch, f"extends erasure {_short(r.batch)} once, to be due {moment(r.due_at)} (Art. 12(3) GDPR)"
     ),
     ErasureStepped: lambda r, n: _by_controller(
         n, r.batch, f"erasure {_short(r.batch)}: {', '.join(STEPS.get(step, f'step {step}') for step in r.steps)}"

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import html
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime
 from typing import Any, Final
 
 from crypto.digest import Digest
@@ -23,7 +22,7 @@ from node.home import Network
 from node.membership import members_of
 from node.records import transaction_text
 from node.study import Study
-from node.trail import FAILED_FOR, participation
+from node.trail import FAILED_FOR, moment, participation
 
 NOTICE: Final = (
     "Nobody can prove that a model has forgotten a person. koinon shows which steps were carried out and who checked "
@@ -99,13 +98,6 @@ def _code(value: bytes | str) -> str:
     return f"<code>{_text(value.hex() if isinstance(value, bytes) else value)}</code>"
 
 
-def _moment(seconds: int) -> str:
-    try:
-        return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-    except (OverflowError, OSError, ValueError):
-        return f"{seconds} s after 1970"
-
-
 def _paragraph(*parts: str, kind: str = "") -> str:
     mark = f' class="{kind}"' if kind else ""
     return f"<p{mark}>{' '.join(parts)}</p>"
@@ -160,7 +152,7 @@ def _head(about: About, network: Network, certificates: int) -> list[str]:
             "this page again and compares it.",
         ),
         _facts(
-            ("exported", f"{_moment(about.exported_at)}, by the exporter's clock"),
+            ("exported", f"{moment(about.exported_at)}, by the exporter's clock"),
             ("exported by", f"{_text(about.name)} ({about.role} {about.index})"),
             ("is about", _text(study)),
             ("holds", _text(about.holds.replace("-", " "))),
@@ -170,7 +162,7 @@ def _head(about: About, network: Network, certificates: int) -> list[str]:
             ("invented patients only", _text(network.synthetic)),
             ("chain", f"id {contracts.chain_id}, genesis block {_code(network.genesis_hash)}"),
             ("contracts", " ".join(_code(address_text(one)) for one in places)),
-            ("last block in it", f"{number}, {_moment(timestamp)}, {_code(block_hash)}"),
+            ("last block in it", f"{number}, {moment(timestamp)}, {_code(block_hash)}"),
             ("made by", f"koinon {_text(about.koinon)}"),
         ),
         _paragraph("Nothing that happened after the last block is in it. Times below are block times."),
@@ -196,7 +188,7 @@ def _seats(history: History) -> list[str]:
             _code(address_text(one.ledger)),
             _peer(one.peer_id),
             "all" if not any(one.study) else _code(one.study),
-            _moment(one.term_end) if one.term_end else "no end",
+            moment(one.term_end) if one.term_end else "no end",
         )
         for one in history.registry.auditors.values()
     ]
@@ -222,7 +214,7 @@ def _study(history: History, study: StudyHistory, spec: Study | None, names: _Na
             _CUSTODY.get(one.custody, str(one.custody)),
             _BASIS.get(one.basis, str(one.basis)),
             f"{one.purposes:#x}",
-            _moment(one.valid_to),
+            moment(one.valid_to),
             _ON_WITHDRAWAL.get(one.on_withdrawal, str(one.on_withdrawal)),
             _code(one.text_hash),
         )
@@ -232,7 +224,7 @@ def _study(history: History, study: StudyHistory, spec: Study | None, names: _Na
         (
             _text(seat.name if (seat := history.registry.auditors.get(record.seat)) else f"auditor {record.seat}"),
             f"{record.from_height} to {'the last' if record.to_height == 2**32 - 1 else record.to_height}",
-            _moment(logged.timestamp),
+            moment(logged.timestamp),
         )
         for logged, record in study.access
     ]
@@ -269,7 +261,7 @@ def _rounds(history: History, study: Digest, names: _Names) -> list[str]:
         rows.append(
             (
                 f"{row['height']}" + (f" of branch {row['branch']}" if row["branch"] else ""),
-                _moment(one.opened.opened_at),
+                moment(one.opened.opened_at),
                 _named(parts, "asked"),
                 _named(parts, "committed"),
                 _named(parts, "included"),
@@ -325,7 +317,7 @@ def _withdrawals(about: About, history: History) -> list[str]:
             (
                 str(position.block),
                 _code(transaction_text(history.transactions[position])),
-                _moment(record.at),
+                moment(record.at),
                 "a consent given in an anchor" if grant is None else _code(grant.study.hex()[:12]),
                 *((_code(consent) if consent in about.consents else "not shown",) if about.consents else ()),
             )
@@ -346,7 +338,7 @@ def _withdrawals(about: About, history: History) -> list[str]:
                 (
                     _code(consent),
                     "not granted singly" if grant is None else f"granted in block {grant.position.block}",
-                    "no" if withdrawn is None else _moment(withdrawn[0].at),
+                    "no" if withdrawn is None else moment(withdrawn[0].at),
                 )
             )
         found.append(_table(("consent", "grant", "withdrawn"), named, "Consents that the exporter named"))
@@ -369,7 +361,7 @@ def _erasure(about: About, history: History, one: ErasureHistory, spec: Study | 
     late = " (overdue at the last block)" if is_overdue(one, now) else ""
     silent = "nobody" if one.closed is None else names.members(one.closed.exceptions)
     rows = [
-        (in_words(state), _moment(at), _code(transaction_text(one.marks[state].transaction)))
+        (in_words(state), moment(at), _code(transaction_text(one.marks[state].transaction)))
         for state, at in sorted(one.times.items(), key=lambda p: p[1])
     ]
     study_name = opened.study.hex()[:12] if spec is None else spec.name
@@ -386,9 +378,9 @@ def _erasure(about: About, history: History, one: ErasureHistory, spec: Study | 
         _facts(
             ("hospital that must answer", names.member(opened.controller)),
             ("study", _text(study_name)),
-            ("opened", _moment(opened.opened_at)),
-            ("due", _moment(one.due_at) + late),
-            ("extended from", "-" if one.extended is None else _moment(opened.due_at)),
+            ("opened", moment(opened.opened_at)),
+            ("due", moment(one.due_at) + late),
+            ("extended from", "-" if one.extended is None else moment(opened.due_at)),
             ("state", _text(in_words(state_of(one, history).value))),
             ("refused on", "-" if one.refused is None else _text(GROUNDS.get(one.refused.ground, one.refused.ground))),
             ("members without a final attestation of their purge", silent if one.closed else "not closed yet"),

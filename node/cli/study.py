@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -120,9 +120,10 @@ def wait_for(
         if not (home / "control.json").exists():
             raise LocalFault(f"the node of {home} does not run: start it, then watch with `koinon study show`")
         if timeout_s is not None and time.monotonic() - begun > timeout_s:
-            away = common.members_text(_awaited(history, found[0]), common.names_of(history)) if found else "nobody"
-            why = "" if away == "nobody" else f": its first round waits for {away} to join; {WHY_NOT_JOINED}"
-            raise TimedOut(f"the study is not finished after {timeout_s:g} s{why}")
+            text = f"the study is not finished after {timeout_s:g} s"
+            if found and (away := _awaited(history, found[0])):
+                text += f": {_waits_for(away, common.names_of(history))}; {WHY_NOT_JOINED}"
+            raise TimedOut(text)
         time.sleep(poll_s)
 
 
@@ -145,8 +146,7 @@ class Watch:
         names = common.names_of(history)
         away = _awaited(history, number)
         if away and time.monotonic() > self._begun + JOINING_S:
-            text = f"the first round waits for {common.members_text(away, names)} to join"
-            self._say(number, f"awaits {away}", text)
+            self._say(number, f"awaits {away}", _waits_for(away, names))
         for branch in history.studies[number].branches.values():
             where = f"round {{}} of branch {branch.number}" if branch.number else "round {}"
             for height, round_id in sorted(branch.rounds.items()):
@@ -236,13 +236,16 @@ def list_(home: Path) -> None:
 
 def _awaited(history: History, number: Digest) -> int:
     """Members, as a bitmap, that the first round waits for: all who were invited, as far as they are members still."""
+    from node.membership import bitmap_of
+
     found = history.studies[number]
     if any(branch.rounds for branch in found.branches.values()):
         return 0
-    away = found.created.terms.invited & history.registry.active
-    for index in found.joined | found.left:
-        away &= ~(1 << index)
-    return away
+    return found.created.terms.invited & history.registry.active & ~bitmap_of(found.joined | found.left)
+
+
+def _waits_for(awaited: int, names: dict[int, str]) -> str:
+    return f"the first round waits for {common.members_text(awaited, names)} to join"
 
 
 def _summary(history: History, number: Digest, found: StudyHistory) -> dict[str, Any]:
@@ -330,11 +333,12 @@ def show(home: Path, study: str | None) -> None:
         "shards": {} if text is None else _shards(text["training"]["shards"], sorted(found.joined - found.left)),
         "success": None if text is None else success(history, number, text["success"]),
     }
+    awaited = _awaited(history, number)
     lines = [
         f"study {number.hex()}",
         f"name {data['name'] or 'not known here'}; {data['state']}; {data['finals']} of {data['rounds']} final rounds",
         f"joined: {', '.join(names.get(i, str(i)) for i in data['joined'])}",
-        *_waits(data["awaited"], names),
+        *([f"{_waits_for(awaited, names)}; {WHY_NOT_JOINED}"] if awaited else []),
         f"branch {found.active_branch} trains, branch {found.serving_branch} serves",
     ]
     for shard, members in data["shards"].items():
@@ -355,13 +359,6 @@ def show(home: Path, study: str | None) -> None:
         ],
     )
     answer(data, lines)
-
-
-def _waits(awaited: Sequence[int], names: Mapping[int, str]) -> list[str]:
-    if not awaited:
-        return []
-    away = ", ".join(names.get(i, str(i)) for i in awaited)
-    return [f"not joined: {away}. The first round waits for everybody who was invited; {WHY_NOT_JOINED}"]
 
 
 def _shards(count: int, joined: Sequence[int]) -> dict[str, list[int]]:
