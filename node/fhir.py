@@ -189,7 +189,10 @@ def read(data: bytes, file: str, forms: Forms, *, today: datetime.date) -> tuple
 
 
 def read_document(document: bytes, form: str) -> Reading:
-    """A resource that was read before and is kept, again; `form` is what it was mapped to."""
+    """A resource that was read before and is kept, again; `form` is what it was mapped to.
+
+    Its signer is "" where it is nobody who could sign today.
+    """
     resource = _loads(document, "the kept resource")
     return _read_one(resource, 1, "the kept resource", Forms(form), None)
 
@@ -360,16 +363,21 @@ def _read_one(resource: dict[str, Any], line: int, where: str, forms: Forms, tod
             says, why = Says.NOTHING, "verification: nobody has verified it"
     else:
         verifier = ""
+    subject = "patient" if r4 else "subject"
+    patient = _patient(resource.get(subject) or {}, f"{where}: {subject}")
     signer = _signer(resource, version, where)
-    if says is Says.GRANT and not signer:
+    if says is Says.GRANT and not signer and today is not None:  # a kept one was taken by the rules of its day
         element = "performer" if r4 else "grantor"
-        raise InputError(f"{where}: {element}: neither the patient nor a related person signed it")
+        raise InputError(
+            f"{where}: {element}: neither the consent's own patient (the reference or identifier of {subject}) nor a "
+            "related person signed it"
+        )
     return Reading(
         line,
         where,
         says,
         why,
-        _patient(resource.get("patient" if r4 else "subject") or {}, f"{where}: {'patient' if r4 else 'subject'}"),
+        patient,
         _form(resource, version, where, forms),
         _day_of(signed, f"{where}: {dated}"),
         signer,
@@ -631,20 +639,36 @@ def _named(reference: Any, where: str) -> str:
 
 
 def _signer(resource: dict[str, Any], version: Version, where: str) -> str:
-    """Who signed, as a kind of signer, "" for nobody who can: their own names stay in the document."""
-    element = "performer" if version == "R4B" else "grantor"
+    """Who signed, as a kind of signer, "" for nobody who can: their own names stay in the document.
+
+    A Patient is one who can only where it is told to be the consent's own: another patient signs as a RelatedPerson.
+    """
+    element, subject = ("performer", "patient") if version == "R4B" else ("grantor", "subject")
     for i, one in enumerate(resource.get(element, [])):
         identifier = one.get("identifier") or {}
         if identifier.get("system") == SIGNER_SYSTEM:
             return _text(identifier.get("value", ""), f"{where}: {element}[{i}].identifier.value")
         parts = _parts(one)
         kind = one.get("type") or (parts[-2] if len(parts) > 1 else "")
-        if kind == "Patient":
+        if kind == "Patient" and _is_same(one, resource.get(subject) or {}):
             return "patient"
         if kind == "RelatedPerson":
             return "legal representative"
     # FHIR: a Consent is the patient's unless it says who else agreed to it
     return "" if resource.get(element) else "patient"
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Whether two references are to one resource: by their references, or by their identifiers.
+
+    A reference without a server is to the same server; an identifier without a system is of the same system.
+    """
+    here, there = _parts(one), _parts(other)
+    if here != [""] and (here == there or (here[-2:] == there[-2:] and 2 in (len(here), len(there)))):
+        return True
+    mine, theirs = one.get("identifier") or {}, other.get("identifier") or {}
+    systems = {identifier["system"] for identifier in (mine, theirs) if identifier.get("system")}
+    return bool(mine.get("value")) and mine["value"] == theirs.get("value") and len(systems) < 2
 
 
 def _verification(resource: dict[str, Any], version: Version, where: str) -> tuple[bool, str]:

@@ -407,7 +407,7 @@ def export(home: Path, study: str | None, fhir: Path, version: str) -> None:
         document = json.loads(one.pop("document"))
         if document.get("resourceType") == "Consent":
             kept = read_document(json.dumps(document).encode(), one["form"])
-            one |= {"signer": kept.signer, "verified_by": kept.verified_by}
+            one |= {"signer": kept.signer or "unknown", "verified_by": kept.verified_by}
         else:
             one |= {key: document[key] for key in ("signer", "verified_by")}
         resources.append(write(Held(**one), "R5" if version == "R5" else "R4B"))

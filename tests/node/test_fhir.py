@@ -31,6 +31,7 @@ FORM = Forms("main")
 
 def r4(**changes: Any) -> dict[str, Any]:
     """A Consent as a hospital's system writes it, in R4B; it names the canary patient wherever it can."""
+    patient = changes.get("patient", {"reference": f"Patient/{CANARY}", "display": CANARY})
     return {
         "resourceType": "Consent",
         "id": "c-1",
@@ -40,9 +41,9 @@ def r4(**changes: Any) -> dict[str, Any]:
             "coding": [{"system": "http://terminology.hl7.org/CodeSystem/consentscope", "code": "research"}],
         },
         "category": [{"coding": [{"system": "http://loinc.org", "code": "59284-0"}]}],
-        "patient": {"reference": f"Patient/{CANARY}", "display": CANARY},
+        "patient": patient,
         "dateTime": "2026-12-01T10:00:00+01:00",
-        "performer": [{"reference": f"Patient/{CANARY}"}],
+        "performer": [patient],
         "organization": [{"reference": "Organization/north"}],
         "policyRule": {"coding": [{"system": "https://north.example/forms", "code": "broad-3"}]},
         "sourceReference": {"reference": "DocumentReference/77"},
@@ -127,6 +128,53 @@ def test_an_active_permit_is_a_line_of_the_register() -> None:
 @pytest.mark.parametrize("place", ["RelatedPerson/m", "https://x.example/r4/RelatedPerson/m/_history/2"])
 def test_a_signer_may_be_named_with_server_and_version(place: str) -> None:
     assert one(r4(performer=[{"reference": place}])).signer == "legal representative"
+
+
+MINE = {"system": "urn:mrn", "value": CANARY}
+WHOLE = {"reference": f"https://x.example/r4/Patient/{CANARY}"}
+
+
+@pytest.mark.parametrize(
+    "patient, performer",
+    [
+        ({"reference": f"Patient/{CANARY}"}, {"reference": f"Patient/{CANARY}/_history/2"}),
+        ({"reference": f"Patient/{CANARY}"}, WHOLE),
+        (WHOLE, {"reference": f"Patient/{CANARY}"}),
+        (WHOLE, WHOLE),
+        ({"identifier": MINE, "reference": "#p"}, {"reference": "#p", "type": "Patient"}),
+        ({"identifier": MINE, "reference": "Patient/9"}, {"reference": "Patient/9"}),
+        ({"identifier": MINE}, {"type": "Patient", "identifier": MINE}),
+        ({"identifier": MINE}, {"type": "Patient", "identifier": {"value": CANARY}}),
+    ],
+)
+def test_a_patient_signs_by_the_reference_or_identifier_of_the_consents_own(
+    patient: dict[str, Any], performer: dict[str, Any]
+) -> None:
+    assert one(r4(patient=patient, performer=[performer])).signer == "patient"
+    assert one(r5(subject=patient, grantor=[performer])).signer == "patient"
+
+
+@pytest.mark.parametrize(
+    "patient, performer",
+    [
+        ({"reference": f"Patient/{CANARY}"}, {"reference": "Patient/mother"}),
+        (WHOLE, {"reference": f"https://y.example/r4/Patient/{CANARY}"}),
+        ({"identifier": MINE}, {"type": "Patient", "identifier": {"system": "urn:other", "value": CANARY}}),
+        ({"identifier": MINE}, {"reference": f"Patient/{CANARY}"}),
+        ({"identifier": MINE}, {"type": "Patient", "display": CANARY}),
+    ],
+)
+def test_another_patient_signs_for_nobody(patient: dict[str, Any], performer: dict[str, Any]) -> None:
+    for resource, place in (
+        (r4(patient=patient, performer=[performer]), r"performer: neither .* identifier of patient\)"),
+        (r5(subject=patient, grantor=[performer]), r"grantor: neither .* identifier of subject\)"),
+    ):
+        with pytest.raises(InputError, match=place):
+            one(resource)
+        assert one(resource | {"status": "inactive"}).says is Says.END, "an end needs no signer"
+        assert read_document(rfc8785.dumps(resource), "main").signer == "", "one that was taken before is still shown"
+    guardian = [performer, {"reference": "RelatedPerson/9"}]
+    assert one(r4(patient=patient, performer=guardian)).signer == "legal representative"
 
 
 def test_how_it_was_verified_may_be_coded_by_the_house() -> None:
