@@ -456,6 +456,15 @@ class Desk:
                 raise InputError(f"{entry['where']}: form {entry['form']!r} is not one of the study's")
         return check_rows(rows, forms=forms, today=enrolment.today(now))
 
+    def grants_anything(self, study: Digest, rows: list[dict[str, Any]], ends: list[dict[str, Any]], now: int) -> bool:
+        """Whether an import would make a consent: what is known, refused or without records here grants nothing."""
+        wanted = self.check_import(study, rows, ends, now)
+        ids = enrolment.form_ids(self._node.study(study).study, study)
+        with self.vault.reading("enrol"):
+            return any(
+                self.vault.would_mint(row.patient_id, study, ids[row.form], row.signed_on, now) for row in wanted
+            )
+
     def _ended_by(self, entry: dict[str, Any], study: Digest, form_id: Digest) -> tuple[list[Digest], str]:
         """The consents that a resource ends, those that have ended already too; and why where there is none."""
         patient, day = str(entry["patient_id"]), str(entry["signed_on"])

@@ -537,6 +537,8 @@ class Orders:
         check = {"consent.import": self._check_import, "erase.refuse": self._check_refusal}.get(name)
         if check is not None:  # nobody is asked to approve what cannot be carried out
             await self._node.core(check, body)
+        if name == "consent.import" and not await self._grants_anything(body, authority):
+            return
         try:
             await self._node.core(self._pending.need, name, body, authority.role, _summary(name, body))
         except Refused as waits:
@@ -553,6 +555,15 @@ class Orders:
 
     def _check_import(self, body: dict[str, Any]) -> None:
         self._desk.check_import(self._study(body), list(body["rows"]), list(body["ends"]), self._node.now)
+
+    async def _grants_anything(self, body: dict[str, Any], authority: roles.Authority) -> bool:
+        """Whether an import grants what is not granted: nobody is asked to approve what changes nothing."""
+        rows, ends = list(body["rows"]), list(body["ends"])
+        with self._link("consent.import", authority):
+            found: bool = await self._node.core(
+                self._desk.grants_anything, self._study(body), rows, ends, self._node.now
+            )
+        return found
 
     def _check_refusal(self, body: dict[str, Any]) -> None:
         batch = Digest.from_hex(str(body["erasure"]))

@@ -365,6 +365,8 @@ def import_(
     counts = {"granted": told["granted"], "known from before": told["known"]}
     counts |= {"ended": len(told["ended"]), "without records": len(told["absent"])}
     lines = [", ".join(f"{count} {what}" for what, count in counts.items())]
+    if not told["granted"] and not told["ended"]:
+        lines.append("nothing new is granted or ended")
     lines += _enrolment_lines(told)
     lines += [f"{one['where']}: ends nothing: {one['why']}" for one in told["nothing_ended"]]
     lines += [f"{one['where']}: refused: {one['why']}" for one in told["refused"]]

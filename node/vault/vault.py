@@ -302,21 +302,14 @@ class Vault:
                 another study ended so.
         """
         with self._lock, self._link.opened("enrol") as link, self._use.transaction(), link.transaction():
-            if self.is_suppressed(patient_id, origin.study, now):
-                raise Refused("this patient was erased from the study and may not be enrolled again")
-            patient = self._person_of(link, patient_id)
-            if patient is None:
-                raise NotFound("this patient has no records in the vault")
-            everywhere = [self._consent(bytes.fromhex(one)) for one in patient["consents"]]
-            mine = [one for one in everywhere if one["study"] == origin.study.hex()]
-            refused = patient.get("refused", {}).get(consents.refusal(origin.study, form_id), "")
-            there = consents.already(mine, refused, form_id, signed_on)
+            patient, everywhere, there = self._consent_of(link, patient_id, origin.study, form_id, signed_on, now)
             if there is not None:
                 return Minted(there, fresh=False)
             if unattended:
                 consents.left_to_people(everywhere, signed_on)
             if not patient["copy"]:
                 raise NotFound("the records of this patient were deleted here; import them again")
+            mine = [one for one in everywhere if one["study"] == origin.study.hex()]
             superseded = tuple(Digest.from_hex(one["consent_id"]) for one in mine if one["mark"] == "")
             for one in superseded:
                 self.note_withdrawal(one, at=now, mark="superseded")
@@ -333,6 +326,35 @@ class Vault:
             self._use.put("consent", name, consent)
             self._use.put("person", patient["pseudonym"].encode(), patient)
             return Minted(Digest.from_hex(consent["consent_id"]), True, superseded)
+
+    def _consent_of(
+        self, link: Compartment, patient_id: str, study: Digest, form_id: Digest, signed_on: datetime.date, now: int
+    ) -> tuple[dict[str, Any], list[dict[str, Any]], Digest | None]:
+        """A patient, all their consents, and the one that a form signed on this day is of; None: it makes one.
+
+        Raises:
+            NotFound, Refused: as `mint`.
+        """
+        if self.is_suppressed(patient_id, study, now):
+            raise Refused("this patient was erased from the study and may not be enrolled again")
+        patient = self._person_of(link, patient_id)
+        if patient is None:
+            raise NotFound("this patient has no records in the vault")
+        everywhere = [self._consent(bytes.fromhex(one)) for one in patient["consents"]]
+        mine = [one for one in everywhere if one["study"] == study.hex()]
+        refused = patient.get("refused", {}).get(consents.refusal(study, form_id), "")
+        return patient, everywhere, consents.already(mine, refused, form_id, signed_on)
+
+    def would_mint(self, patient_id: str, study: Digest, form_id: Digest, signed_on: datetime.date, now: int) -> bool:
+        """Whether `mint` would make a consent of such a form: it has none, and nothing that is here refuses it. LINK.
+
+        Of a copy that was deleted it says nothing, nor of what `mint` leaves to people.
+        """
+        with self._lock, self._link.opened("enrol") as link:
+            try:
+                return self._consent_of(link, patient_id, study, form_id, signed_on, now)[2] is None
+            except (NotFound, Refused):
+                return False
 
     def note_refusal(self, patient_id: str, study: Digest, form_id: Digest, day: str) -> None:
         """Keep that a patient refused a form, or ended a consent under it, on a day (YYYY-MM-DD): no form signed until

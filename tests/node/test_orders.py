@@ -14,7 +14,7 @@ from node import config, roles
 from node.errors import InputError, NotFound, Refused
 from node.home import HomeLock, create_home
 from node.runner import Opened, Orders
-from tests.fakes.network import Net, SharedTrainer, network, spec
+from tests.fakes.network import Net, SharedTrainer, dataset, network, spec
 
 pytestmark = pytest.mark.slow  # whole networks in memory
 
@@ -62,11 +62,12 @@ async def test_grants_of_an_import_wait_for_the_clinician_and_its_ends_for_nobod
         desk = Desk(net, 0)
         vault = net.nodes[0].participant.vault
         assert vault is not None
+        vault.import_dataset(dataset(9, patients=3))
         rows = [
             {
                 "line": line,
                 "where": f"f, {line}",
-                "patient_id": f"patient-0-{line}",
+                "patient_id": f"patient-9-{line}",
                 "document": "{}",
                 **ROW,
                 "form": form_name(net),
@@ -87,12 +88,19 @@ async def test_grants_of_an_import_wait_for_the_clinician_and_its_ends_for_nobod
             await desk.order("dpo", "node.approve", order=waiting["order_id"])
         await desk.order("clinician", "node.approve", order=waiting["order_id"])
         told = await desk.order("dpo", "consent.import", **body)
-        assert (told["known"], told["refused"]) == (2, [])
+        assert (told["granted"], told["refused"]) == (2, [])
         assert (await desk.order("dpo", "node.pending"))["orders"] == []
+        told = await desk.order("dpo", "consent.import", **body)
+        assert (told["granted"], told["known"]) == (0, 2), "nobody approves what changes nothing"
+        gone = {**rows[0], "line": 4, "where": "f, 4", "patient_id": "patient-0-3"}
+        absent = {**rows[0], "line": 5, "where": "f, 5", "patient_id": "nobody"}
+        told = await desk.order("dpo", "consent.import", **{**body, "rows": [*rows, gone, absent]})
+        assert (told["granted"], [one["line"] for one in told["refused"]], told["absent"]) == (0, [4], [5])
+        new = {**rows[0], "line": 6, "where": "f, 6", "patient_id": "patient-9-0"}
         with pytest.raises(Refused, match="takes two persons"):
-            await desk.order("dpo", "consent.import", **body)
-        alone = await desk.order("dpo", "consent.import", **{**body, "rows": rows[:1]})
-        assert alone["known"] == 1, "one grant is one person's"
+            await desk.order("dpo", "consent.import", **{**body, "rows": [*rows, new]})
+        alone = await desk.order("dpo", "consent.import", **{**body, "rows": [new]})
+        assert alone["granted"] == 1, "one grant is one person's"
 
 
 async def test_exports_take_two_and_withdrawals_one(tmp_path: Path, trainer: SharedTrainer) -> None:

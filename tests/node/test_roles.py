@@ -256,6 +256,7 @@ LINK_ACTS: dict[str, Callable[[Vault, Digest], object]] = {
         issued=TODAY,
         now=NOW,
     ),
+    "would_mint": lambda v, c: v.would_mint(CANARY, Digest(b"\x02" * 32), Digest(b"\x01" * 32), SIGNED, NOW),
     "enrolling": lambda v, c: v.enrolling().__enter__(),
     "reading": lambda v, c: v.reading("export").__enter__(),
 }
