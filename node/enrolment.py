@@ -62,7 +62,8 @@ class RowRefusal:
 class Enrolment:
     """What became of a register: `minted` now, `known` from before, `absent` (no records here), `refused` rows.
 
-    `superseded` consents were replaced by one under a newer form and have to be withdrawn on the chain.
+    `superseded` consents were replaced by one under a newer form and have to be withdrawn on the chain. `updated` are
+    known ones for which the register brought another authority of the representative, or another day of review.
     """
 
     minted: tuple[Digest, ...]
@@ -70,6 +71,7 @@ class Enrolment:
     absent: tuple[int, ...]
     refused: tuple[RowRefusal, ...]
     superseded: tuple[Digest, ...]
+    updated: tuple[Digest, ...]
 
 
 def today(now: int) -> datetime.date:
@@ -155,6 +157,7 @@ def enrol(
     minted: list[Digest] = []
     known: list[Digest] = []
     superseded: list[Digest] = []
+    updated: list[Digest] = []
     absent: list[int] = []
     refused: list[RowRefusal] = []
     newest: dict[str, RegisterRow] = {}
@@ -198,8 +201,9 @@ def enrol(
             else:
                 (minted if one.fresh else known).append(one.consent_id)
                 superseded.extend(one.superseded)
+                updated.extend([one.consent_id] if one.updated else [])
         place_due(vault, study, origin.study, now=now, single=single, daily=daily)
-    return Enrolment(tuple(minted), tuple(known), tuple(absent), tuple(refused), tuple(superseded))
+    return Enrolment(tuple(minted), tuple(known), tuple(absent), tuple(refused), tuple(superseded), tuple(updated))
 
 
 def _usable_from(row: RegisterRow, form: Mapping[str, Any]) -> int:

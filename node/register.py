@@ -14,6 +14,9 @@ may be empty:
     notified_on   the day the patient was told that a broad form is now used for this study
     authority     by what right somebody else than the patient signed (court order, parent)
     review_on     the day by which a representative's signature has to be looked at again (majority, end of the order)
+
+A consent is bound to the last two as they were given first. For one that is known the vault keeps, beside it, what was
+given last; an empty cell changes nothing.
 """
 
 from __future__ import annotations

@@ -54,7 +54,8 @@ def grant(
 
     Example: koinon consent grant --home NET/member-1 --register forms.csv
 
-    Doing it again changes nothing. A patient whose data were erased is refused (exit code 5); the others of the same
+    Doing it again changes nothing, but for a representative's authority and review_on, which the vault keeps as they
+    were given last. A patient whose data were erased is refused (exit code 5); the others of the same
     register are enrolled all the same; who agrees again after an erasure needs a form signed since, and the order
     --lift-suppression for that one --patient. Rows under a form that does not allow the study's purpose are refused
     with the DUO code that bars it (`koinon consent forms`). It does not check what is written on the forms.
@@ -87,6 +88,7 @@ def _grant_lines(found: dict[str, Any]) -> list[str]:
 
 def _enrolment_lines(found: dict[str, Any]) -> list[str]:
     lines = [f"consent {one} is superseded by the newer form" for one in found["superseded"]]
+    lines += [f"consent {one}: the representative's authority or day of review is updated" for one in found["updated"]]
     if found["waiting"]:
         lines.append(f"{found['waiting']} wait for the end of their notice period or for the next day's anchor")
     return lines

@@ -30,11 +30,15 @@ _FEW: Final = 12  # 4095 combinations, some tenths of a second
 
 @dataclass(frozen=True, slots=True)
 class Minted:
-    """The outcome of `mint`: `fresh` is False where the consent existed; `superseded` are older ones it replaces."""
+    """The outcome of `mint`: `fresh` is False where the consent existed; `superseded` are older ones it replaces.
+
+    `updated`: what is kept of the representative of one that existed was replaced.
+    """
 
     consent_id: Digest
     fresh: bool
     superseded: tuple[Digest, ...] = ()
+    updated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -293,7 +293,8 @@ class Vault:
         consent signed before is marked superseded; one signed later stays, and what it superseded is not made again.
         `document` is the signed form as registered, kept sealed; `now` is chain time; `usable_from` (unix seconds) the
         end of a notice period. `authority` and `review_on` (YYYY-MM-DD) are those of a representative who signed; they
-        stay here. `unattended`: no person looks at it. LINK.
+        stay here, and of a live consent that existed they are replaced where they are given: a court's new order, the
+        next day of review. `unattended`: no person looks at it. LINK.
 
         Raises:
             NotFound: no such patient here.
@@ -304,7 +305,7 @@ class Vault:
         with self._lock, self._link.opened("enrol") as link, self._use.transaction(), link.transaction():
             patient, everywhere, there = self._consent_of(link, patient_id, origin.study, form_id, signed_on, now)
             if there is not None:
-                return Minted(there, fresh=False)
+                return Minted(there, fresh=False, updated=self._note_representative(link, there, authority, review_on))
             if unattended:
                 consents.left_to_people(everywhere, signed_on)
             if not patient["copy"]:
@@ -344,6 +345,18 @@ class Vault:
         mine = [one for one in everywhere if one["study"] == study.hex()]
         refused = patient.get("refused", {}).get(consents.refusal(study, form_id), "")
         return patient, everywhere, consents.already(mine, refused, form_id, signed_on)
+
+    def _note_representative(self, link: Compartment, consent_id: Digest, authority: str, review_on: str) -> bool:
+        """Keep by what right a representative of a live consent signed, and when to look again; whether it was news."""
+        consent, linked = self._consent(consent_id), link.get("consent", consent_id) or {}
+        review_on, authority = review_on or consent.get("review_on", ""), authority or linked.get("authority", "")
+        same = (review_on, authority) == (consent.get("review_on", ""), linked.get("authority", ""))
+        if same or consent["mark"]:
+            return False
+        self._link.touch(consent_id.hex())
+        link.put("consent", consent_id, linked | {"authority": authority}, slot=bytes.fromhex(consent["slot"]))
+        self._use.put("consent", consent_id, consent | {"review_on": review_on})
+        return True
 
     def would_mint(self, patient_id: str, study: Digest, form_id: Digest, signed_on: datetime.date, now: int) -> bool:
         """Whether `mint` would make a consent of such a form: it has none, and nothing that is here refuses it. LINK.

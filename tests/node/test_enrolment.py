@@ -349,6 +349,29 @@ def test_who_agrees_again_gets_another_consent_and_the_old_one_stays_ended(world
     assert consent_state(world.vault.find(old)[0], world.history(), NOW) is ConsentState.WITHDRAWN
 
 
+def test_a_known_consent_takes_a_representatives_new_authority_and_day_of_review(world: World) -> None:
+    def enrols(**changes: object) -> tuple[Digest, ...]:
+        rows = [dataclasses.replace(one, signer="guardian", **changes) for one in register((CANARY,))]
+        done = enrol(world.vault, rows, world.spec, world.origin, now=NOW)
+        assert done.known == (one,)
+        return done.updated
+
+    def kept() -> tuple[str, str]:
+        linked = world.vault._linked_consent("test", one)
+        return linked["authority"], world.vault._consent(one)["review_on"]
+
+    (one,) = world.enrol(CANARY)
+    document, later = world.vault.document(one), TODAY + datetime.timedelta(days=365)
+    assert enrols(authority="court order", review_on=TODAY) == (one,)
+    assert kept() == ("court order", TODAY.isoformat())
+    assert world.vault.due_for_review(TODAY.isoformat()) == (one,)
+    assert enrols(review_on=later) == (one,)
+    assert kept() == ("court order", later.isoformat()), "an empty cell changes nothing"
+    assert world.vault.due_for_review(TODAY.isoformat()) == ()
+    assert enrols(authority="court order", review_on=later) == enrols() == ()
+    assert world.vault.document(one) == document, "what was signed stays what was signed"
+
+
 def test_a_representatives_authority_and_review_day_stay_in_the_vault(world: World) -> None:
     day = TODAY + datetime.timedelta(days=30)
     rows = [
