@@ -358,9 +358,10 @@ def extend(home: Path, erasure: str, days: int, reason: str, out: Path | None) -
 
     Example: koinon erase extend --home NET/member-1 --erasure 4be1... --days 30 --reason 'forty requests in one week'
 
-    Art. 12(3) GDPR allows it where the requests are complex or many. Every member sees the new date, nobody the reason.
-    The answer holds the notice that the patient must be given within the first month. Use has stopped all the same, and
-    a model that the erasure taints leaves service at the first date.
+    Art. 12(3) GDPR allows it where the requests are complex or many. Once the members have confirmed the erasure its
+    time limit has ended, and nothing is left to extend. Every member sees the new date, nobody the reason. The answer
+    holds the notice that the patient must be given within the first month. Use has stopped all the same, and a model
+    that the erasure taints leaves service at the first date.
     """
     body = {"erasure": common.hex_id(erasure, "--erasure"), "days": days, "reason": reason}
     found = common.order(acting_home(home), "erase.extend", body)

@@ -89,7 +89,7 @@ class Decisions:
                 self._archive.keep(erasure, consent, self._sets.uses(batch), decision="refused", ground=text)
 
     async def extend(self, node: Surroundings, erasure: Digest, days: int, reason: str) -> tuple[int, str]:
-        """Extend the due date of a batch of ours by so many days, once (Art. 12(3) GDPR).
+        """Extend the due date of a batch of ours by so many days, once, until it is confirmed (Art. 12(3) GDPR).
 
         The reason is in ARCHIVE before the date is on the chain, which never learns it. Returns the new date and the
         notice for the patient.
@@ -104,6 +104,11 @@ class Decisions:
         state = state_of(found, self._books.history)
         if state in OVER:
             raise Refused(f"erasure {erasure.hex()[:12]} is {state.value}: there is nothing to extend")
+        if found.confirmed is not None:  # the contract takes it up to the close; the clock stopped here (`is_overdue`)
+            raise Refused(
+                f"erasure {erasure.hex()[:12]} is {state.value}: the members have confirmed it, which ends its time "
+                "limit, and there is nothing to extend"
+            )
         if found.extended is not None:
             raise Refused(f"erasure {erasure.hex()[:12]} was extended before, to {day(found.extended.due_at)}")
         if node.now > found.opened.due_at:

@@ -1275,6 +1275,18 @@ async def test_a_model_that_is_taken_during_a_replay_says_so(tmp_path: Path, tra
         assert (taken["branch"], taken["round"], taken["replaying"]) == (1, 2, False)
 
 
+async def test_nothing_is_extended_once_it_is_confirmed(tmp_path: Path, trainer: SharedTrainer) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        batch = Digest.from_hex(asked["erasure"])
+        await net.until(lambda: "confirmed" in node.history.erasures.get(batch, _Nothing).times)
+        with pytest.raises(Refused, match=r"members have confirmed it.*nothing to extend"):
+            await node.erasing.extend(node, batch, 30, "many requests")
+        assert node.history.erasures[batch].extended is None
+
+
 AUTHORITY = "Data Protection Authority, 1 Example Street"
 
 
