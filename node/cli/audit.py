@@ -418,7 +418,7 @@ def _value(name: str, value: Any) -> Any:
 @click.option("--card", type=FILE, help="A withdrawal card.")
 @click.option("--round", "height", type=int, help="Prove non-use in this round.")
 @click.option("--from", "start", type=int, help="Prove non-use in every round from this one.")
-@click.option("--out", type=FILE, required=True, help="Where to write the proof.")
+@common.out_option("Where to write the proof.", required=True)
 @study_option
 @json_flag
 def prove(
@@ -488,7 +488,7 @@ def check(file: Path, network: Path | None) -> None:
 # Reports for people outside
 
 
-out_option = click.option("--out", type=FILE, help="Write it to this file instead of standard output.")
+file_option = common.out_option("Write it to this file instead of standard output.")
 
 
 def _report(found: Any, text: str, out: Path | None) -> None:
@@ -503,7 +503,7 @@ def _report(found: Any, text: str, out: Path | None) -> None:
 @audit.command()
 @home_option
 @study_option
-@out_option
+@file_option
 @json_flag
 def provenance(home: Path, study: str | None, out: Path | None) -> None:
     """Write where a study's models come from, as W3C PROV-JSON: models, updates, rounds, replays, who and when.
@@ -523,7 +523,7 @@ def provenance(home: Path, study: str | None, out: Path | None) -> None:
 @audit.command("record-of-processing")
 @home_option
 @study_option
-@out_option
+@file_option
 @click.option("--format", "form", type=click.Choice(["json", "html", "text"]), default="text", show_default=True)
 @json_flag
 def record_of_processing(home: Path, study: str | None, out: Path | None, form: str) -> None:
@@ -566,7 +566,7 @@ def _store(home: Path) -> Store:
 @home_option
 @click.option("--from", "start", metavar="DAY", help="Only events of this UTC day or later (2026-03-14).")
 @click.option("--to", "end", metavar="DAY", help="Only events of this UTC day or earlier.")
-@out_option
+@file_option
 @json_flag
 def events(home: Path, start: str | None, end: str | None, out: Path | None) -> None:
     """Write the node's own log as FHIR R4B audit events, each with its proof that it was anchored on the chain.
@@ -605,7 +605,7 @@ def _day(given: str | None, flag: str) -> str:
 
 @audit.command()
 @home_option
-@click.option("--out", type=FILE, required=True, help="The bundle to write; replaced whole or not at all.")
+@common.out_option("The bundle to write: whole, or not at all.", required=True)
 @study_option
 @click.option("--without-sets", is_flag=True, help="Leave out the sets of consent openings.")
 @click.option("--headers-only", is_flag=True, help="Leave out all contents and content keys; needs no password.")

@@ -50,6 +50,7 @@ NOUNS: Final[dict[str, tuple[str, ...]]] = {
 }
 """Noun -> roles that may read a home's public part through it (its copy of the chain, reports), in commands that give
 no order. It keeps honest people to their part; the files themselves are the operating system's to guard."""
+REPLACE: Final = "koinon.replace"
 ROLE: Final = "koinon.role"
 ROLE_KEYS: Final = "koinon.role-keys"
 ROLE_PASSWORD: Final = "koinon.role-password-file"
@@ -99,6 +100,36 @@ def subject_options(*, erasure: bool = False) -> Callable[[Callable[..., Any]], 
         command = click.option("--card", type=FILE, help="A withdrawal card.")(command)
         command = click.option("--consent", metavar="ID", help="A consent id (64 hex digits).")(command)
         return click.option("--patient", metavar="ID|-", help="A patient; - reads the id from standard input.")(command)
+
+    return add
+
+
+def out_option(
+    text: str, *, flag: str = "--out", required: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The file that a command writes, and `--replace`: one that exists is not lost to a name that is given twice.
+
+    It is looked at before anything is done: what an order destroys or tells once is not done for nothing.
+    """
+
+    def remember(context: click.Context, _: click.Parameter, given: bool) -> None:
+        context.meta[REPLACE] = given
+
+    def check(context: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
+        if given is not None and given.exists() and not context.meta[REPLACE]:
+            raise InputError(f"{given} exists: name another file with {flag}, or have this one replaced with --replace")
+        return given
+
+    def add(command: Callable[..., Any]) -> Callable[..., Any]:
+        command = click.option(
+            "--replace",
+            is_flag=True,
+            is_eager=True,
+            expose_value=False,
+            callback=remember,
+            help=f"Replace the file of {flag} if it exists.",
+        )(command)
+        return click.option(flag, type=FILE, required=required, callback=check, help=text)(command)
 
     return add
 

@@ -392,7 +392,7 @@ def _forms(form: str | None, mapping: tuple[str, ...]) -> Any:
 @consent.command("export")
 @home_option
 @study_option
-@click.option("--fhir", type=FILE, required=True, help="Where to write: a Bundle, or NDJSON for a name in .ndjson.")
+@common.out_option("Where to write: a Bundle, or NDJSON for a name in .ndjson.", flag="--fhir", required=True)
 @click.option("--version", type=click.Choice(["R4B", "R5"]), default="R4B", show_default=True, help="FHIR version.")
 @json_flag
 def export(home: Path, study: str | None, fhir: Path, version: str) -> None:

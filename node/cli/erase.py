@@ -328,7 +328,7 @@ GROUND_NAMES: Final = {
 @click.option("--erasure", required=True, metavar="ID", help="The erasure's id (64 hex digits).")
 @click.option("--ground", required=True, type=click.Choice(list(GROUND_NAMES)), help="Art. 17(3)(a) to (e) GDPR.")
 @click.option("--authority", required=True, help="Where the patient may complain: the supervisory authority, one line.")
-@click.option("--out", type=FILE, help="Write the notice for the patient here too.")
+@common.out_option("Write the notice for the patient here too.")
 @json_flag
 def refuse(home: Path, erasure: str, ground: str, authority: str, out: Path | None) -> None:
     """Refuse an erasure on a legal ground; only the patient's own hospital may, and it takes two persons.
@@ -351,7 +351,7 @@ def refuse(home: Path, erasure: str, ground: str, authority: str, out: Path | No
 @click.option("--erasure", required=True, metavar="ID", help="The erasure's id (64 hex digits).")
 @click.option("--days", required=True, type=click.IntRange(1, 61), help="How many days beyond the due date.")
 @click.option("--reason", required=True, help="Why, one line: for the patient and your archive, never on the chain.")
-@click.option("--out", type=FILE, help="Write the notice for the patient here too.")
+@common.out_option("Write the notice for the patient here too.")
 @json_flag
 def extend(home: Path, erasure: str, days: int, reason: str, out: Path | None) -> None:
     """Extend an erasure's due date by up to two months; once, before it passes, and by the patient's own hospital.
@@ -373,7 +373,7 @@ def extend(home: Path, erasure: str, days: int, reason: str, out: Path | None) -
 @erase.command("receipt")
 @home_option
 @subject_options(erasure=True)
-@click.option("--out", type=FILE, help="Write the certificate here instead of to standard output.")
+@common.out_option("Write the certificate here instead of to standard output.")
 @json_flag
 def receipt(
     home: Path, patient: str | None, consent: str | None, card: Path | None, erasure: str | None, out: Path | None
@@ -415,7 +415,7 @@ def receipt(
 @click.option("--population", type=FILE, help="Data file of further patients like them.")
 @click.option("--fraction-bits", type=click.IntRange(0, 30), help="Of the study's grid; 24 unless the study says more.")
 @click.option("--shard", type=click.IntRange(1), help="Of models in shards: 1 + the hospital's index modulo them.")
-@click.option("--out", type=FILE, help="Write the badge (JSON) here too.")
+@common.out_option("Write the badge (JSON) here too.")
 @json_flag
 def audit(
     home: Path | None,
@@ -474,7 +474,7 @@ def audit(
 @home_option
 @click.option("--erasure", required=True, metavar="ID", help="The erasure's id, or its beginning.")
 @click.option("--ledger", type=common.HOME, help="The home whose copy of the chain is believed: better your own.")
-@click.option("--out", type=FILE, required=True, help="Write the report (JSON) here.")
+@common.out_option("Write the report (JSON) here.", required=True)
 @json_flag
 def replay_local(home: Path, erasure: str, ledger: Path | None, out: Path) -> None:
     """Train the rounds of an erasure's replay again, at the hospital, and compare every integer.
@@ -517,7 +517,7 @@ def replay_local(home: Path, erasure: str, ledger: Path | None, out: Path) -> No
 @click.option("--erasure", required=True, metavar="ID", help="The erasure's id, or its beginning.")
 @click.option("--level", required=True, type=click.Choice(["L3", "L4"]), help="What the report is evidence of.")
 @click.option("--report", type=FILE, required=True, help="Of `erase replay-local` (L3) or `erase audit --out` (L4).")
-@click.option("--out", type=FILE, required=True, help="Write the attestation here, for the hospital.")
+@common.out_option("Write the attestation here, for the hospital.", required=True)
 @json_flag
 def attest(home: Path, erasure: str, level: str, report: Path, out: Path) -> None:
     """Sign a report about a confirmed erasure, as the auditor whose home this is; the hospital hands it to the chain.

@@ -37,7 +37,7 @@ def member() -> None:
 
 @member.command("apply")
 @home_option
-@click.option("--out", type=FILE, required=True, help="Where to write the application.")
+@common.out_option("Where to write the application.", required=True)
 @click.option("--recover", type=int, help="Index of the member whose lost or revoked keys are to be replaced.")
 @json_flag
 def apply(home: Path, out: Path, recover: int | None) -> None:
@@ -286,7 +286,7 @@ def end_auditor(seat: int, home: Path) -> None:
 
 @member.command("succeed")
 @click.argument("plan", type=FILE)
-@click.option("--out", type=FILE, required=True, help="Where to write this home's seat at the next deployment.")
+@common.out_option("Where to write this home's seat at the next deployment.", required=True)
 @home_option
 @json_flag
 def succeed(plan: Path, out: Path, home: Path) -> None:

@@ -121,7 +121,7 @@ def _metric_lines(found: dict[str, Any]) -> list[str]:
 @home_option
 @study_option
 @round_option
-@click.option("--out", type=FILE, required=True, help="Where to write the model (koinon.model/1).")
+@common.out_option("Where to write the model (koinon.model/1).", required=True)
 @click.option("--recipient", metavar="NAME", help="Who gets it, for the node's log and the record of processing.")
 @json_flag
 def export(home: Path, study: str | None, height: int | None, out: Path, recipient: str | None) -> None:

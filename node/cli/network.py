@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from node.cli.common import FILE, HOME, read_file, read_text
+from node.cli.common import FILE, HOME, out_option, read_file, read_text
 from node.cli.output import Noun, answer, json_flag, progress, short, table
 from node.errors import InputError, NodeError, NotFound
 
@@ -151,7 +151,7 @@ def init(
 
 @network.command("plan-successor")
 @network_home
-@click.option("--out", type=FILE, required=True, help="Where to write the plan.")
+@out_option("Where to write the plan.", required=True)
 @click.option("--deployer-key-file", type=FILE, help="Hex key of the account that will pay (embedded chain: none).")
 @json_flag
 def plan_successor(home: Path, out: Path, deployer_key_file: Path | None) -> None:
@@ -176,7 +176,7 @@ def plan_successor(home: Path, out: Path, deployer_key_file: Path | None) -> Non
 @network_home
 @click.option("--plan", "plan_file", type=FILE, required=True, help="From `koinon network plan-successor`.")
 @click.option("--seat", "seat_files", type=FILE, multiple=True, help="From `koinon member succeed`; repeat.")
-@click.option("--out", type=FILE, required=True, help="Where to write the network's new description.")
+@out_option("Where to write the network's new description.", required=True)
 @click.option("--deployer-key-file", type=FILE, help="Hex key of the account that pays (embedded chain: none).")
 @json_flag
 def found_successor(

@@ -116,7 +116,7 @@ def test_consents_go_out_as_fhir_and_come_back_changing_nothing(home: Path, tmp_
     assert PATIENT in file.read_text("utf-8"), "it is the hospital's own record"
     told = koinon("consent", "import", "--home", home, "--fhir", file)
     assert (told["granted"], told["known"], told["ended"], told["refused"]) == (0, 8, [], [])
-    koinon("consent", "export", "--home", home, "--fhir", file, "--role", "clinician", expect=5)
+    koinon("consent", "export", "--home", home, "--fhir", file, "--replace", "--role", "clinician", expect=5)
 
 
 def test_a_consent_made_inactive_is_withdrawn_on_the_chain_and_exported_as_the_next_version(
@@ -131,7 +131,7 @@ def test_a_consent_made_inactive_is_withdrawn_on_the_chain_and_exported_as_the_n
     told = koinon("consent", "import", "--home", home, "--fhir", file)
     assert told["ended"] == [one["id"]]
     wait(lambda: any(consent.hex() == one["id"] for consent in net.history().withdrawals), "the chain has it")
-    koinon("consent", "export", "--home", home, "--fhir", file)
+    koinon("consent", "export", "--home", home, "--fhir", file, "--replace")
     states = {entry["id"]: entry for entry in map(json.loads, file.read_text("utf-8").splitlines())}
     assert (states[one["id"]]["status"], states[one["id"]]["meta"]["versionId"]) == ("inactive", "2")
 

@@ -216,6 +216,29 @@ def test_bad_usage_and_bad_files_are_exit_code_2(
     assert "Traceback" not in err
 
 
+def writers() -> list[tuple[str, str, str]]:
+    """(noun, verb, option) of every command that writes a file which its caller names."""
+    found = []
+    for noun, group in koinon.commands.items():
+        for verb, command in getattr(group, "commands", {}).items():
+            flags = {flag for one in command.params for flag in one.opts}
+            found += [(noun, verb, flag) for flag in ("--out", "--fhir") if flag in flags and verb != "import"]
+    return found
+
+
+@pytest.mark.parametrize("noun, verb, flag", writers())
+def test_a_file_that_exists_is_not_written_over_and_nothing_is_done_before(
+    noun: str, verb: str, flag: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine"
+    path.write_text("of before")
+    code, out, _ = koinon_says(noun, verb, flag, path, "--json")
+    assert (code, path.read_text()) == (2, "of before")
+    assert f"mine exists: name another file with {flag}, or" in json.loads(out)["error"]["message"]
+    code, out, _ = koinon_says(noun, verb, flag, path, "--replace", "--json")
+    assert "Missing " in json.loads(out)["error"]["message"], "the file is no obstacle"
+
+
 def test_a_file_that_is_no_proof_or_certificate_is_refused_with_its_fault(tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     for text in ("{}", "[]", '{"schema":"koinon.proof/9"}', "x" * 100):
