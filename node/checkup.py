@@ -12,12 +12,12 @@ from typing import Any, Final
 
 from crypto.digest import Digest
 from node.deployment import check_deployment, genesis_hash
-from node.errors import LocalFault, NotFound, VerificationFailed
+from node.errors import ChainDisputed, LedgerError, LocalFault, NotFound, VerificationFailed
 from node.home import Network
 from node.jsonrpc import RpcError, quantity, word
 from node.ledger import EthereumClient
 from node.records import Head
-from node.witnesses import Witnesses
+from node.witnesses import PATIENCE_S, Witnesses
 
 AHEAD_S: Final = 30
 """How far the newest block may be ahead of this machine's clock."""
@@ -44,7 +44,8 @@ def examine(
     Raises:
         ChainUnreachable: it does not answer, or not as a chain does.
         VerificationFailed: another chain, or other contracts.
-        ChainDisputed: its newest block does not hash, or another endpoint has a different one.
+        ChainDisputed: its newest block does not hash, or another endpoint has a different one, or has had another for
+            longer than a node bears with.
         LocalFault: its clock and this machine's differ.
     """
     expected = network.contracts.chain_id
@@ -61,6 +62,7 @@ def examine(
     witnesses = Witnesses(url, others, time.monotonic)
     head = Head(number, block_hash, timestamp, number, timestamp)
     witnesses.compare(head, lambda one: _hash_of(client, one))
+    warnings += [*witnesses.warnings, *filter(None, (_lag(client, one, now) for one in others))]
     return {
         "url": url,
         "chain_id": expected,
@@ -71,7 +73,7 @@ def examine(
         "age_s": max(0, round(-ahead)),
         "contracts": dict(network.raw["contracts"]),
         "check_urls": list(check_urls),
-        "warnings": warnings + witnesses.warnings,
+        "warnings": warnings,
     }
 
 
@@ -86,6 +88,28 @@ def check_identity(client: EthereumClient, network: Network) -> Digest:
             f"block 0 at {client.url} is {found.hex()}, network.json says {network.genesis_hash.hex()}"
         )
     return found
+
+
+def _lag(client: EthereumClient, other: EthereumClient, now: Callable[[], float]) -> str | None:
+    """A warning that another endpoint lags. One look cannot wait: the first block that is missing says how long.
+
+    Raises:
+        ChainDisputed: it is the endpoint itself that lags.
+    """
+    try:
+        theirs, ours = other.height(), client.height()
+        if theirs == ours:
+            return None
+        behind, ahead, stands = (client, other, ours) if ours < theirs else (other, client, theirs)
+        age = now() - quantity(ahead.block(stands + 1)["timestamp"])
+    except (LedgerError, NotFound):
+        return None  # it is silent, which is said already
+    if age < PATIENCE_S:
+        return None
+    text = f"{behind.url} stands at block {stands}, {ahead.url} has a next one of {age:.0f} s ago: the first one lags"
+    if behind is client:
+        raise ChainDisputed(text)
+    return text
 
 
 def clock_offset(client: EthereumClient, now: Callable[[], float]) -> float | None:

@@ -64,7 +64,8 @@ def status(home: Path) -> None:
     Example: koinon chain status --home NET
 
     A node's home is asked about as its config.toml says (chain.url, chain.check_urls), a network's home as network.json
-    says. Exit code 6 when nothing answers, 3 when another chain or other contracts do or two endpoints differ.
+    says. Exit code 6 when nothing answers, 3 when another chain or other contracts do, two endpoints differ, or
+    chain.url has lacked a block of another for 15 s. Another that lags or is silent is a warning.
     """
     from node import config
     from node.checkup import examine

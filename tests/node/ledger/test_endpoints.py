@@ -28,6 +28,7 @@ from node.jsonrpc import header_rlp
 from node.ledger import EthereumClient, EthereumLedger
 from node.records import Withdrawals
 from node.store import SentTransactions, Store
+from node.witnesses import PATIENCE_S as LACKS_S
 from node.witnesses import Witnesses
 from tests.fakes.endpoint import alter_logs, endpoint, hide_logs, in_block, lag, older_state
 from tests.node.ledger.conftest import Chain
@@ -488,6 +489,22 @@ def test_a_checkup_names_each_fault(chain: Chain, described: Network) -> None:
             examine(described, chain.url, (faulty.url,), lambda: 4e9)
         with pytest.raises(VerificationFailed, match="block 0"):
             examine(described, faulty.url, (), lambda: 4e9)
+
+
+def test_a_checkup_tells_which_endpoint_lags_and_fails_where_it_is_our_own(
+    chain: Chain, world: World, described: Network
+) -> None:
+    world.study()
+    client = chain.client()
+    with endpoint(chain.url) as lagging:
+        lagging.faults.append(lag(lagging, lambda: 2))
+        missing = int(client.block(client.height() - 1)["timestamp"], 16)
+        (said,) = examine(described, chain.url, (lagging.url,), lambda: missing + LACKS_S)["warnings"]
+        assert re.search(rf"{re.escape(lagging.url)} stands at block \d+, .* of 15 s ago: the first one lags", said)
+        with pytest.raises(ChainDisputed, match=rf"{re.escape(lagging.url)} stands at block") as found:
+            examine(described, lagging.url, (chain.url,), lambda: missing + LACKS_S)
+        assert found.value.exit_code == 3
+        assert examine(described, lagging.url, (chain.url,), lambda: missing + 14)["warnings"] == [], "it is on its way"
 
 
 def other_hashes(method: str, params: list[Any], answer: dict[str, Any]) -> dict[str, Any]:
