@@ -36,6 +36,7 @@ from node import card as cards
 from node import enrolment, logbook, proof, roles
 from node.card import Card, Origin
 from node.duo import codes_of
+from node.erasure import OVER, state_of
 from node.errors import CallReverted, ChainUnreachable, InputError, NodeError, NotFound, Refused
 from node.governance import Governance
 from node.home import Network
@@ -242,8 +243,25 @@ class Desk:
         except PolicyError as error:
             raise Refused(f"study {study.name}: {error}") from error
 
-    async def leave(self, node: Node, study: Digest) -> None:
-        """Sign and post our Leave; it takes effect when the next round opens."""
+    async def leave(self, node: Node, study: Digest, *, anyway: bool = False) -> None:
+        """Sign and post our Leave; it takes effect when the next round opens.
+
+        Raises:
+            Refused: an erasure of ours in the study is not over, and it is not to be `anyway`.
+        """
+        history = self._node.history
+        going = [
+            batch.hex()[:12]
+            for batch, one in history.erasures.items()
+            if (one.opened.study, one.opened.controller) == (study, self.member) and state_of(one, history) not in OVER
+        ]
+        if going and not anyway:
+            raise Refused(
+                f"not closed yet: {', '.join(going)}, erasures of this hospital in study {study.hex()[:12]}. If it "
+                "leaves now, what the others have not confirmed is planned without its vote, by the default method, "
+                "replayed without any record of its patients, and confirmed by one member fewer. Leave when they are "
+                "closed (koinon erase status), or with --anyway"
+            )
         statement = Leave(study, self.member)
         await node.send(Leaving(study, self.member, sign(statement, self._domains.of(statement), self._ring.ledger)))
 

@@ -638,7 +638,7 @@ class Orders:
 
     async def _leave(self, body: dict[str, Any]) -> dict[str, Any]:
         study = self._study(body)
-        await self._desk.leave(self._node, study)
+        await self._desk.leave(self._node, study, anyway=bool(body.get("anyway")))
         return {"study": study.hex()}
 
     async def _grant(self, body: dict[str, Any]) -> dict[str, Any]:

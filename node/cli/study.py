@@ -189,15 +189,17 @@ def join(home: Path, study: str | None) -> None:
 @study.command("leave")
 @home_option
 @study_option
+@click.option("--anyway", is_flag=True, help="Also while erasures of this hospital are open in it.")
 @json_flag
-def leave(home: Path, study: str | None) -> None:
+def leave(home: Path, study: str | None, anyway: bool) -> None:
     """Sign our Leave; it takes effect when the next round opens, and is for good.
 
     Example: koinon study leave --home H --study 3f2a
 
-    It deletes nothing and withdraws no consent.
+    It deletes nothing and withdraws no consent. While an erasure of this hospital is open in the study it is refused
+    (exit code 5) and says what would become of it: the others go on without our vote and without our records.
     """
-    found = common.order(acting_home(home), "study.leave", {"study": study})
+    found = common.order(acting_home(home), "study.leave", {"study": study, "anyway": anyway})
     answer(found, [f"left study {found['study']}"])
 
 

@@ -1308,6 +1308,9 @@ async def test_a_hospital_that_leaves_takes_everything_along(tmp_path: Path, tra
         assert (plan.base_height, plan.rounds) == (0, 2)
         replayed = node.history.path(study, plan.branch)
         assert [one.final.result.included for one in replayed if one.final is not None] == [0b1101, 0b1101]
+        with pytest.raises(Refused, match=rf"not closed yet: {erasure[:12]}, .*without its vote.*--anyway"):
+            await node.desk.leave(node, study)
+        assert 1 not in node.history.studies[study].left
         assert not vault.row_numbers(ROLE_TRAIN), "the copy is gone"
         for consent in asked["consents"]:  # each patient has a certificate of its own
             paper = await receipt(node, Digest.from_hex(consent))
