@@ -165,11 +165,12 @@ class StudyHistory:
 
 @dataclass(slots=True)
 class GrantHistory:
-    """A consent granted singly, where, and for which study: its form's."""
+    """A consent granted singly, where, for which study (its form's), and when (chain time)."""
 
     record: Granted
     position: Position
     study: Digest
+    at: int
 
 
 @dataclass(slots=True)
@@ -310,7 +311,8 @@ class History:
             case Granted():
                 self._consent(logged, record)
                 form, _ = self.forms[record.form_id]
-                self.grants.setdefault(record.consent_id, GrantHistory(record, logged.position, form.study))
+                granted = GrantHistory(record, logged.position, form.study, logged.timestamp)
+                self.grants.setdefault(record.consent_id, granted)
             case Anchored():
                 self._consent(logged, record)
                 for root in record.roots:

@@ -320,7 +320,7 @@ def confirm(use: Compartment, history: History) -> int:
         elif isinstance(found, Anchored):
             one["proof"] = None
         elif one["mark"] == "":
-            one["mark"] = "superseded"
+            one |= {"mark": "superseded", "marked_at": history.grants[Digest.from_hex(one["consent_id"])].at}
         use.put("consent", bytes.fromhex(one["consent_id"]), one)
     for row in use.all("anchor"):
         root = Digest.from_hex(row["root"])

@@ -152,6 +152,9 @@ def test_a_consent_id_that_another_hospital_granted_first_is_replaced(world: Wor
     signature = sign(theirs, world.origin.domains.of(theirs), world.rings[0].ledger)
     world.send(Grants((GrantEntry(form_id, 0, (stolen,), signature),)))
     assert world.vault.confirm(world.history()) == 0
+    (ended,) = world.vault.find(stolen)
+    assert (ended.mark, ended.marked_at) == ("superseded", world.history().grants[stolen].at)
+    assert ended.marked_at >= NOW
     fresh = world.enrol(CANARY, single=True)
     assert len(fresh) == 1
     assert [one.granted for one in world.vault.find(CANARY)] == [False, True]
