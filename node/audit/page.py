@@ -21,6 +21,7 @@ from node.history import ErasureHistory, History, RoundHistory, StudyHistory, in
 from node.home import Network
 from node.membership import members_of
 from node.records import transaction_text
+from node.reports.processing import purposes_of
 from node.study import Study
 from node.trail import FAILED_FOR, moment, participation
 
@@ -213,7 +214,7 @@ def _study(history: History, study: StudyHistory, spec: Study | None, names: _Na
             _code(one.form_id),
             _CUSTODY.get(one.custody, str(one.custody)),
             _BASIS.get(one.basis, str(one.basis)),
-            f"{one.purposes:#x}",
+            _text("; ".join(purposes_of(one.purposes))),
             moment(one.valid_to),
             _ON_WITHDRAWAL.get(one.on_withdrawal, str(one.on_withdrawal)),
             _code(one.text_hash),
@@ -243,7 +244,7 @@ def _study(history: History, study: StudyHistory, spec: Study | None, names: _Na
             ("initial model", _code(terms.initial_model)),
         ),
         _table(
-            ("form", "custody", "basis", "purposes (DUO mask)", "valid to", "on withdrawal", "sha256 of its text"),
+            ("form", "custody", "basis", "purposes (DUO)", "valid to", "on withdrawal", "sha256 of its text"),
             forms,
             "Consent forms. Where custody is hospital-attested, a hospital says that a patient signed; the chain "
             "cannot know",

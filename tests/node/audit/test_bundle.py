@@ -967,6 +967,7 @@ def test_the_page_tells_a_person_and_loads_nothing(purged: Path, tmp_path: Path)
     for consent in history.grants:
         assert consent.hex() not in source
     assert "MRN" not in source
+    assert "NRES, no restriction (DUO:0000004)" in text, "what a form allows is in words, not a mask"
 
 
 @slow
