@@ -206,24 +206,20 @@ def status(home: Path, which: str) -> None:
         lines.append(f"built on records that are erased by {one['erasure']} ({one['hospital']}): {by}")
     lines += [f"erasure {one} has no plan yet and may come to condemn it" for one in found["undecided"]]
     if found["copies"]:
-        header = ("copy", "holder", "when (UTC)", "model", "tainted", "replaced by")
-        lines += table(
-            header,
-            [
-                (
-                    one["kind"],
-                    one["holder"],
-                    moment(one["time"]),
-                    one["model_root"][:12],
-                    one["tainted"],
-                    one["replaced_by"],
-                )
-                for one in found["copies"]
-            ],
-        )
+        lines += _copy_lines(found["copies"])
     answer(found, lines)
     if found["tainted"]:
         sys.exit(ExitCode.REFUSED)
+
+
+def _copy_lines(copies: list[dict[str, Any]]) -> list[str]:
+    """Who holds copies, and, where any of them was replaced, by what."""
+    header = ["copy", "holder", "when (UTC)", "model", "tainted"]
+    rows = [[one["kind"], one["holder"], moment(one["time"]), one["model_root"][:12], one["tainted"]] for one in copies]
+    if any(one["replaced_by"] for one in copies):
+        header.append("replaced by")
+        rows = [[*row, one["replaced_by"] or "nothing yet"] for row, one in zip(rows, copies, strict=True)]
+    return table(header, rows)
 
 
 @model.command()

@@ -62,6 +62,8 @@ def test_what_was_made_from_a_model_is_noted_and_follows_it(home: Path, erased: 
     member, tuned, anew = erased / "member-1", tmp_path / "tuned.bin", tmp_path / "anew.bin"
     tuned.write_bytes(b"weights of another format")
     anew.write_bytes(b"weights made anew")
+    third = tmp_path / "third.bin"
+    third.write_bytes(b"other weights")
     assert koinon_says("model", "status", tuned, "--home", member)[0] == 4
 
     said = data_of("model", "note", tuned, "--parent", old.hex(), "--by", "Ward 3", "--home", member)
@@ -71,15 +73,20 @@ def test_what_was_made_from_a_model_is_noted_and_follows_it(home: Path, erased: 
     [copy] = data_of("model", "status", old.hex()[:10], "--home", member, code=5)["copies"]
     assert (copy["holder"], copy["model_root"], copy["tainted"]) == ("Ward 3", said["model_root"], True)
 
+    lines = koinon_says("model", "status", old.hex(), "--home", member)[1].splitlines()
+    assert lines[-2].split() == ["copy", "holder", "when", "(UTC)", "model", "tainted"], "nothing replaces it"
+
     data_of("model", "note", anew, "--parent", new.hex(), "--by", "Ward 3", "--home", member)
+    data_of("model", "note", third, "--parent", old.hex(), "--by", "Ward 4", "--home", member)
     assert data_of("model", "status", anew, "--home", member)["state"] == "current"
-    [copy] = data_of("model", "status", old.hex(), "--home", member, code=5)["copies"]
-    assert copy["tainted"] is False
+    copies = data_of("model", "status", old.hex(), "--home", member, code=5)["copies"]
+    assert [one["tainted"] for one in copies] == [False, True]
 
     code, out, _ = koinon_says("model", "status", old.hex(), "--home", member)
     assert code == 5
     assert f"replaced by {new.hex()}" in out
-    assert "Ward 3" in out
+    assert [line.split()[-1] for line in out.splitlines() if "Ward 3" in line] == [copies[0]["replaced_by"]]
+    assert next(line for line in out.splitlines() if "Ward 4" in line).endswith("yes      nothing yet")
 
 
 def test_what_cannot_be_noted(home: Path, tmp_path: Path) -> None:
