@@ -109,14 +109,15 @@ def out_option(
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The file that a command writes, and `--replace`: one that exists is not lost to a name that is given twice.
 
-    It is looked at before anything is done: what an order destroys or tells once is not done for nothing.
+    It is looked at before anything is done: what an order destroys or tells once is not done for nothing. A device
+    (/dev/stdout) holds nothing that could be lost.
     """
 
     def remember(context: click.Context, _: click.Parameter, given: bool) -> None:
         context.meta[REPLACE] = given
 
     def check(context: click.Context, _: click.Parameter, given: Path | None) -> Path | None:
-        if given is not None and given.exists() and not context.meta[REPLACE]:
+        if given is not None and given.is_file() and not context.meta[REPLACE]:
             raise InputError(f"{given} exists: name another file with {flag}, or have this one replaced with --replace")
         return given
 

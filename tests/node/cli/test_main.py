@@ -235,8 +235,9 @@ def test_a_file_that_exists_is_not_written_over_and_nothing_is_done_before(
     code, out, _ = koinon_says(noun, verb, flag, path, "--json")
     assert (code, path.read_text()) == (2, "of before")
     assert f"mine exists: name another file with {flag}, or" in json.loads(out)["error"]["message"]
-    code, out, _ = koinon_says(noun, verb, flag, path, "--replace", "--json")
-    assert "Missing " in json.loads(out)["error"]["message"], "the file is no obstacle"
+    for given in ((path, "--replace"), (os.devnull,)):
+        code, out, _ = koinon_says(noun, verb, flag, *given, "--json")
+        assert "Missing " in json.loads(out)["error"]["message"], "neither it nor a device is an obstacle"
 
 
 def test_a_file_that_is_no_proof_or_certificate_is_refused_with_its_fault(tmp_path: Path) -> None:
