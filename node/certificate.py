@@ -117,7 +117,7 @@ def make(
         sign: signs a statement with the hospital's ledger key.
 
     Raises:
-        NotFound: the erasure is not confirmed, or votes on the head are not in this home.
+        NotFound: the erasure is not confirmed, or votes or verdicts that a certificate needs are not in this home.
     """
     opened, plan, confirmed = erasure.opened, erasure.plan, erasure.confirmed
     if plan is None or confirmed is None or not erasure.moved:
@@ -144,6 +144,18 @@ def make(
     # Whoever made the model counts, also where it left since: who is here, a file cannot tell.
     roster = roster_of(history, opened.study) | bitmap_of(one["member"] for one in votes)
     roster |= 0 if head is None else head.opened.roster
+    n, others = roster.bit_count(), (roster & ~(1 << opened.controller)).bit_count()
+    f = faults(n, history.studies[opened.study].created.terms.f)
+    agreeing = sum(one.confirmed and bool(roster >> one.member & 1) for one in verdicts)
+    for what, here, needed in (
+        ("votes for its plan", len(votes), quorum(n, f)),
+        ("other members' verdicts", agreeing, verdicts_needed(n, others, f)),
+    ):
+        if here < needed:
+            raise NotFound(
+                f"erasure {opened.batch.hex()[:12]}: {here} of the {needed} {what} that its certificate must show are "
+                "in this home; the members who have the others are asked whenever it is asked for"
+            )
     purged = {one.member: one.inventory for one in purges}
     attested = _kept_attestations(history, store, erasure)
     earned = sentences(
@@ -157,8 +169,8 @@ def make(
         head_model=confirmed.head_model,
         branch=confirmed.branch,
         method=plan.method,
-        confirmed=sum(one.confirmed and bool(roster >> one.member & 1) for one in verdicts),
-        others=(roster & ~(1 << opened.controller)).bit_count(),
+        confirmed=agreeing,
+        others=others,
         purged=purged,
         members=(roster | bitmap_of(purged)).bit_count(),
         attested={

@@ -15,6 +15,7 @@ from crypto.digest import Digest
 from crypto.statements import ErasureSteps, Statement
 from node import proof
 from node.desk import Desk
+from node.erasure import PlanTerms, terms_of
 from node.errors import NotFound
 from node.history import ErasureHistory, History, RoundHistory
 from node.messages import (
@@ -181,6 +182,16 @@ class Books:
         """Which requests are in a batch; None while nobody has shown us."""
         found = self.about(batch, OpeningNotice)
         return found[0] if found else None
+
+    def keep_votes_for(self, terms: PlanTerms, batch: Digest) -> None:
+        """Drop votes for other plans of a batch: a member has one place here, and one of these would keep out its vote
+        for this plan, as an old one of its own or one that it gave to us alone."""
+        kept = self.about(batch, PlanNotice)
+        fitting = [one for one in kept if terms_of(one) == terms]
+        if len(fitting) < len(kept):
+            self.store.forget_notices(batch, "PlanNotice")
+            for one in fitting:
+                self.store.remember(one, own=one.member == self.me)
 
     def consents(self, batch: Digest) -> tuple[Digest, ...]:
         """The consents of a batch, as far as its opening is here."""

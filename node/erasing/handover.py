@@ -29,6 +29,7 @@ from node.erasure import (
     never_closes,
     roster_of,
     state_of,
+    terms_of,
 )
 from node.errors import InputError, NodeError, NotFound, Refused
 from node.history import ErasureHistory, RoundHistory
@@ -127,8 +128,7 @@ class Handover:
             if kept is None:
                 raise NotFound(f"erasure {batch.hex()[:12]} has no certificate in this home")
             return kept, batch, None
-        for subject in await node.core(self._evidence_subjects, batch):
-            await node.pull(subject)
+        await self._gather(node, batch)
         return await node.core(self._certify, batch, consent, node.now), batch, consent
 
     async def delivered(self, node: Surroundings, batch: Digest, consent: Digest) -> None:
@@ -173,9 +173,15 @@ class Handover:
         text = self._books.store.meta(f"certificate {batch.hex()}")
         return None if not text else dict(json.loads(text))
 
+    async def _gather(self, node: Surroundings, batch: Digest) -> None:
+        """Ask peers once more for what the certificate needs: statements that reached only the chain."""
+        for subject in await node.core(self._evidence_subjects, batch):
+            await node.pull(subject)
+
     def _evidence_subjects(self, batch: Digest) -> list[Digest]:
-        """What peers are asked for once more before the certificate is made: statements that reached only the chain."""
         erasure = self._books.erasure(batch)
+        assert erasure.plan is not None
+        self._books.keep_votes_for(terms_of(erasure.plan), batch)
         head = certificate.head_round(self._books.history, erasure)
         since = self._rounds_since(erasure, self._books.consents(batch))
         return [batch, *dict.fromkeys(one.opened.round_id for one in [*([head] if head else []), *since])]
@@ -237,7 +243,11 @@ class Handover:
         """The certificate is kept, the link is destroyed, and one statement says both and that the batch is closed."""
         if await node.core(self._kept_certificate, batch) is None:
             for consent in [c for c in await node.core(self._books.consents, batch) if self._books.is_linked(c)][:1]:
-                await node.core(self._certify, batch, consent, node.now)  # nobody came for it: kept without annex
+                await self._gather(node, batch)
+                try:
+                    await node.core(self._certify, batch, consent, node.now)  # nobody came for it: kept without annex
+                except NotFound as error:  # one that does not hold is none, and the link goes all the same
+                    log.warning("no certificate", erasure=batch.hex()[:8], why=error.message)
         kept = await node.core(self._kept_certificate, batch)
         await node.core(self._destroy_link_here, batch)
         evidence = {

@@ -87,12 +87,7 @@ class Plans:
         terms = self.planned(batch, self._books.erasure(batch), now)
         if terms is None:
             return None
-        kept = self._books.about(batch, PlanNotice)
-        if any(terms_of(n) != terms for n in kept):
-            self._books.store.forget_notices(batch, "PlanNotice")
-            for n in kept:
-                if terms_of(n) == terms:
-                    self._books.store.remember(n, own=n.member == self._books.me)
+        self._books.keep_votes_for(terms, batch)
         draft = PlanNotice(
             batch,
             self._books.member,

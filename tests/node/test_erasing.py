@@ -43,7 +43,7 @@ from node.errors import ChainUnreachable, InputError, NotFound, OutcomeUnknown, 
 from node.evaluation import export
 from node.history import ErasureHistory
 from node.membership import LAST_CHANCES
-from node.messages import CommitNotice, GetChunk, GetMap, OpeningNotice, Refusal, TombstoneNotice
+from node.messages import CommitNotice, GetChunk, GetMap, OpeningNotice, PlanNotice, Refusal, TombstoneNotice
 from node.records import (
     ErasureOpened,
     ErasureOpening,
@@ -669,6 +669,55 @@ async def test_two_hospitals_take_turns_and_a_chain_that_is_away_delays_no_stop(
             by.add(checked["method"])
             await reach(net, asked["erasure"], "closed", at=node.participant.me or 0)
         assert by == {"rollback", "no replay: in no model of the line that serves"}
+
+
+async def test_no_certificate_is_made_of_too_few_votes_and_a_vote_for_another_plan_keeps_out_none_for_this_one(
+    tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        await ready(net, asked["erasure"])
+        batch, consent = Digest.from_hex(asked["erasure"]), Digest.from_hex(asked["consents"][0])
+        store = node.participant.store
+        (own,) = (one for one in store.notices(batch, "PlanNotice") if isinstance(one, PlanNotice) and one.member == 1)
+        store.forget_notices(batch, "PlanNotice")
+        store.remember(own, own=True)
+        for member in (0, 2, 3):  # what they voted for before the line changed, or told us alone
+            store.remember(replace(own, member=member, branch_seed=batch), own=False)
+        net.cut(1)
+        with pytest.raises(NotFound, match="1 of the 3 votes for its plan"):
+            await receipt(node, consent)
+        assert node.participant.vault is not None
+        assert node.participant.vault.find(consent), "what was not made was not handed over"
+        net.heal(1)
+        certificate.check(document.write(await receipt(node, consent)), net.network)
+
+
+@pytest.mark.parametrize("alone", [False, True])
+async def test_a_link_goes_after_a_month_with_a_certificate_that_nobody_came_for_or_without_one_that_cannot_be_made(
+    alone: bool, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    async with network(tmp_path, trainer, 4) as net:
+        await net.play(spec(rounds=1))
+        node = net.nodes[1]
+        asked = await node.erasing.request(node, patient="patient-1-0")
+        await ready(net, asked["erasure"])
+        batch, consent = Digest.from_hex(asked["erasure"]), Digest.from_hex(asked["consents"][0])
+        if alone:
+            node.participant.store.forget_notices(batch, "PlanNotice")
+            net.cut(1)
+        net.clock.now += DELIVERY_S + 1
+        await reach(net, asked["erasure"], "closed")
+        assert node.participant.vault is not None
+        with pytest.raises(NotFound):
+            node.participant.vault.find(consent)
+        if alone:
+            with pytest.raises(NotFound, match="has no certificate in this home"):
+                await receipt(node, batch)
+        else:
+            certificate.check(document.write(await receipt(node, batch)), net.network)
 
 
 async def test_a_certificate_is_compared_with_the_chain_and_its_roster_with_who_made_the_model(
