@@ -113,7 +113,7 @@ async def test_an_attack_costs_a_bounded_room_and_no_honest_peer_its_answers(
         over = True
     assert target.process.poll() is None
     assert target.peak() - before <= ROOM
-    with trio.fail_after(ANSWER_S):  # what it was is said when the connection is gone
+    with trio.fail_after(60):  # what it was is said when the connection is gone
         while counter is not None and target.report()["counters"][counter] <= told[counter]:  # noqa: ASYNC110
             await trio.sleep(0.05)
     assert target.report()["peers"][honest.peer_id.hex()][0] == "connected"
