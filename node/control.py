@@ -23,7 +23,7 @@ import structlog
 import trio
 
 from node import errors, jsontext
-from node.errors import LocalFault, NodeError, NotFound, TimedOut
+from node.errors import InputError, LocalFault, NodeError, NotFound, TimedOut
 from node.home import read_json, write_json
 
 log = structlog.get_logger("control")
@@ -150,24 +150,23 @@ def ask(
 
     Raises:
         NotFound: no control file, or nobody listens behind it: the node is not running.
+        InputError: the control file is none.
         TimedOut: its process stands still, or the command took longer than `timeout_s`.
         NodeError: what the node answered, of the same class and with the same exit code.
     """
-    control = read_json(path)
+    port, token = _door(path)
     if sign is not None:
-        body = {**body, "authorisation": sign(str(control["token"]))}
+        body = {**body, "authorisation": sign(token)}
     patience = min(ALIVE_S, timeout_s)
-    connection = http.client.HTTPConnection("127.0.0.1", int(control["port"]), timeout=patience)
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=patience)
     try:
         _check_alive(connection, patience)
         connection.close()  # the command's own connection has the command's own time
         connection.timeout = timeout_s
-        connection.request(
-            "POST", f"/do/{command}", json.dumps(body).encode(), {"Authorization": f"Bearer {control['token']}"}
-        )
+        connection.request("POST", f"/do/{command}", json.dumps(body).encode(), {"Authorization": f"Bearer {token}"})
         reply = jsontext.loads(connection.getresponse().read())
     except ConnectionRefusedError:
-        raise NotFound(f"{path}: no node answers on port {control['port']}") from None
+        raise NotFound(f"{path}: no node answers on port {port}") from None
     except TimeoutError:
         raise TimedOut(f"the node did not answer `{command}` within {timeout_s:g} s") from None
     except (OSError, http.client.HTTPException, ValueError) as error:
@@ -179,6 +178,15 @@ def ask(
         raise (kind if isinstance(kind, type) and issubclass(kind, NodeError) else NodeError)(reply["error"]["message"])
     data: dict[str, Any] = reply["data"]
     return data
+
+
+def _door(path: Path) -> tuple[int, str]:
+    """Port and token of a control file."""
+    told = read_json(path)
+    port, token = told.get("port"), told.get("token")
+    if type(port) is not int or not 0 < port < 1 << 16 or not isinstance(token, str) or not token.isascii():
+        raise InputError(f"{path}: no control file of a node: the next `koinon node run` writes another")
+    return port, token
 
 
 def _check_alive(connection: http.client.HTTPConnection, patience_s: float) -> None:

@@ -211,6 +211,8 @@ def load(home: Path, role: str, *, keys: Path | None = None, password_file: Path
     except FileNotFoundError as error:
         hint = f"name the {role}'s files with --role-keys and --role-password-file"
         raise LocalFault(f"{error.filename} does not exist: {hint}") from None
+    except UnicodeDecodeError:
+        raise LocalFault(f"password file {secret}: not UTF-8 text") from None
     except OSError as error:
         raise LocalFault(f"{error.filename}: {error.strerror}") from error
     except WrongPassword:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from node import control
-from node.errors import NotFound, TimedOut
+from node.errors import InputError, NotFound, TimedOut
 
 
 @pytest.fixture
@@ -36,6 +36,13 @@ def test_without_a_process_the_node_is_not_running(door: Path) -> None:
         port = gone.getsockname()[1]
     door.write_text(json.dumps({"port": port, "token": "ab"}))
     with pytest.raises(NotFound, match=f"no node answers on port {port}"):
+        control.ask(door, "status", {}, 1.0)
+
+
+@pytest.mark.parametrize("told", [{}, {"port": "x", "token": "ab"}, {"port": 1 << 16, "token": "ab"}, {"port": 1}])
+def test_a_file_that_is_no_control_file_is_named(door: Path, told: dict[str, object]) -> None:
+    door.write_text(json.dumps(told))
+    with pytest.raises(InputError, match=r"control\.json: no control file of a node"):
         control.ask(door, "status", {}, 1.0)
 
 
