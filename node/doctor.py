@@ -30,6 +30,7 @@ from crypto.keys import KeyRing, address_text, peer_id_text
 from node import checkup, config, control, keystore, roles, runner
 from node.abi import Codec
 from node.account import MemorySentStore, fee_fields
+from node.audit.home import DATABASE, Fault, HomeReader
 from node.deployment import check_deployment
 from node.doors import Link, PeerUnreachable
 from node.errors import (
@@ -215,6 +216,22 @@ def vault(case: Case) -> str:
     return f"{count} records of shape {'x'.join(map(str, shape)) or '1'} in {classes} classes"
 
 
+def store(case: Case) -> str:
+    """The node's database is whole; whether what is in it is true is for `koinon audit verify`."""
+    path = case.path / DATABASE
+    if not path.exists():
+        return "none yet: the next start makes it, and reads the chain from its beginning"
+    try:
+        reader = HomeReader(case.path, None)
+        try:
+            reader.check()
+        finally:
+            reader.close()
+    except Fault as fault:
+        raise LocalFault(f"{path}: {fault.got}") from None
+    return f"{DATABASE} is whole"
+
+
 def role_keys(case: Case) -> str:
     """The roles' passwords that lie in the home."""
     roles.addresses(case.path)
@@ -332,7 +349,7 @@ def fees(case: Case) -> str:
 
 
 def port(case: Case) -> str:
-    """The listening address: free, or held by our own node, and reachable for others."""
+    """The listening address, and the control port: free, or held by our own node; the former reachable for others."""
     address = case.settings["node", "listen"]
     host, number = _target(address)
     try:
@@ -343,12 +360,9 @@ def port(case: Case) -> str:
         if number:
             _held_by_us(case, host, number)
     else:
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(where)
-            except OSError as error:
-                raise LocalFault(f"cannot listen on {address}: {_why(error)}") from None
+        _free(address, family, where)
+        control_port = case.settings["node", "control_port"]
+        _free(f"node.control_port = {control_port}", socket.AF_INET, ("127.0.0.1", control_port))
     if not case.network.synthetic and (number == 0 or host in ("127.0.0.1", "::1")):
         raise Warned(f"{address}: {'another port at every start' if number == 0 else 'reached from this machine only'}")
     return f"{address} is {'free' if case.told is None else 'held by this node'}"
@@ -384,6 +398,7 @@ CHECKS: Final = (
     ),
     Check("keys", ("password",), keys, "the password is another home's, or a key file is damaged: restore the backup"),
     Check("records", ("keys",), vault, "import the records: `koinon node init --data`; or restore the vault's backup"),
+    Check("store", ("home",), store, "restore the home's backup: docs/OPERATIONS.md, Back up, restore"),
     Check("roles", ("home", "network"), role_keys, "give each role's files to its person, out of the home; chmod 600"),
     Check("disk", ("home",), disk, "free room, or move the home to a larger disk while the node is stopped"),
     Check("chain name", ("settings",), chain_name, "correct chain.url, or the name server of this machine"),
@@ -414,13 +429,13 @@ CHECKS: Final = (
     Check("clock", ("chain",), clock, "synchronise this machine's clock (chrony, systemd-timesyncd)"),
     Check(
         "synchronisation",
-        ("chain",),
+        ("chain", "store"),
         synchronisation,
         "wait; if it stays behind, the chain's client is halted; if the node disputes it, name another in chain.url",
     ),
     Check(
         "seat",
-        ("keys", "contracts"),
+        ("keys", "store", "contracts"),
         seat,
         "apply with `koinon member apply`; after a key change restore the newest keys",
     ),
@@ -429,7 +444,7 @@ CHECKS: Final = (
         "port",
         ("settings", "network"),
         port,
-        "name another node.listen: an address that others reach, with a port that nobody holds",
+        "name another node.listen, an address that others reach, or node.control_port: a port that nobody holds",
     ),
     Check("node", ("home",), doors, "read the log; `koinon node status` tells what it waits for"),
 )
@@ -480,7 +495,8 @@ def _carry_out(check: Check, case: Case, found: dict[str, Finding]) -> Finding:
 
 def _told(path: Path) -> dict[str, Any] | None:
     try:
-        return control.ask(open_home(path).control_path, "status", {}, STATUS_TIMEOUT_S)
+        door = open_home(path).control_path
+        return control.ask(door, "status", {}, STATUS_TIMEOUT_S) if in_use(path) else None
     except NodeError:
         return None
 
@@ -665,6 +681,15 @@ def _held_by_us(case: Case, host: str, number: int) -> None:
         raise LocalFault(f"the node runs, and {here}, port {number} does not answer so: {_why(error)}") from None
     if answered != case.ring.peer.peer_id:
         raise LocalFault(f"{here}, port {number} is held by another node, {peer_id_text(answered)}")
+
+
+def _free(name: str, family: int, where: Any) -> None:
+    with socket.socket(family) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(where)
+        except (OSError, OverflowError) as error:
+            raise LocalFault(f"cannot listen on {name}: {_why(error)}") from None
 
 
 def _kept_block(path: Path) -> int:

@@ -11,9 +11,10 @@ import fcntl
 import hashlib
 import json
 import os
+import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import IO, Any, Literal
 
 import rfc8785
 
@@ -27,6 +28,7 @@ FORMAT = 1
 NETWORK_SCHEMA = "koinon.network/1"
 VERSION = "0.3.1"
 MAX_JSON_BYTES = 1 << 20
+LOOK_S = 0.5  # whoever only looks at a home's lock (`in_use`) has it for a moment, which is over by then
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -293,13 +295,14 @@ class HomeLock:
     def __init__(self, path: Path) -> None:
         self._path = path / "lock"
         self._file = self._path.open("a+")
-        try:
-            fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            self._file.seek(0)
-            holder = self._file.read().strip() or "unknown"
-            self._file.close()
-            raise LocalFault(f"home {path} is in use by process {holder}") from None
+        deadline = time.monotonic() + LOOK_S
+        while not _locked(self._file, fcntl.LOCK_EX):
+            if time.monotonic() > deadline:
+                self._file.seek(0)
+                holder = self._file.read().strip() or "unknown"
+                self._file.close()
+                raise LocalFault(f"home {path} is in use by process {holder}")
+            time.sleep(LOOK_S / 10)
         self._file.seek(0)
         self._file.truncate()
         self._file.write(str(os.getpid()))
@@ -312,12 +315,21 @@ class HomeLock:
 
 
 def in_use(path: Path) -> bool:
-    """Whether a process holds the home's lock now."""
+    """Whether a process holds the home's lock now; a look leaves the home as it is."""
     try:
-        HomeLock(path).release()
-    except LocalFault:
-        return True
-    return False
+        with (path / "lock").open() as file:
+            return not _locked(file, fcntl.LOCK_SH)
+    except FileNotFoundError:
+        return False
+
+
+def _locked(file: IO[str], kind: int) -> bool:
+    """Whether an open file could be locked at once."""
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def read_password(home: Home, password_file: str) -> str:
@@ -326,5 +338,7 @@ def read_password(home: Home, password_file: str) -> str:
     path = path if path.is_absolute() else home.path / path
     try:
         return path.read_text("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise LocalFault(f"password file {path}: not UTF-8 text") from None
     except OSError as error:
         raise LocalFault(f"password file {path}: {error.strerror}") from error

@@ -83,6 +83,8 @@ LOCAL_FIRST = frozenset({"consent.withdraw", "consent.correct"})
 """Orders that take effect here at once and reach the chain when it answers."""
 READ_S = 10.0  # that an order waits for a node that comes up to have read its chain
 START_TIMEOUT_S = 30.0  # until a process that holds the home's lock opens its control endpoint
+HOME_TIMEOUT_S = 15.0  # until an order's process lets go of the home: what is carried out without the chain has by then
+ORDER_POLL_S = 0.2
 
 
 @dataclass(slots=True)
@@ -222,6 +224,7 @@ async def _listen(signals: AsyncIterator[int], stop: trio.Event) -> None:
 
 async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any], stop: trio.Event) -> bool:
     """Run until `stop` is set or until the registry has other keys for us; whether it is only the latter."""
+    await _wait_for_home(path, stop)
     opened = open_node(path, **flags)
     try:
         rekeyed = await _serve(opened, ready, stop)
@@ -229,6 +232,15 @@ async def _run_once(path: Path, ready: Callable[[], None], flags: dict[str, Any]
         opened.close()
     await trio.lowlevel.checkpoint()  # what came meanwhile is heard
     return rekeyed and not stop.is_set()
+
+
+async def _wait_for_home(path: Path, stop: trio.Event) -> None:
+    """Wait a while for an order that found no node here and runs one of its own: it is soon over."""
+    if in_use(path):
+        log.warning("waiting for the process that uses this home", home=str(path), seconds=HOME_TIMEOUT_S)
+    with trio.move_on_after(HOME_TIMEOUT_S):
+        while in_use(path) and not stop.is_set():  # noqa: ASYNC110 - no process tells when it lets go of a lock
+            await trio.sleep(ORDER_POLL_S)
 
 
 async def _serve(opened: Opened, ready: Callable[[], None], stop: trio.Event) -> bool:
@@ -317,14 +329,14 @@ def order(
         return signer.sign(name, body, door)
 
     deadline = time.monotonic() + START_TIMEOUT_S
-    while True:
+    while in_use(path):
         try:
             return control.ask(home.control_path, name, body, timeout_s, None if signer is None else sign)
         except NotFound:
-            # A control file may be left behind by a killed process, or not be written yet: the lock decides.
-            if not in_use(path) or time.monotonic() > deadline:
+            # A control file may be left behind by a killed process, or not be written yet.
+            if time.monotonic() > deadline:
                 break
-            time.sleep(0.2)
+            time.sleep(ORDER_POLL_S)
 
     async def act() -> dict[str, Any]:
         async with _session(path, name) as opened:

@@ -11,7 +11,7 @@ import click
 
 from node.cli.output import moment, progress
 from node.errors import InputError, NotFound, Refused, TimedOut
-from node.home import Network, is_network_home, node_homes, open_home, read_network, reading_home
+from node.home import Network, in_use, is_network_home, node_homes, open_home, read_network, reading_home
 
 if TYPE_CHECKING:
     from crypto.digest import Digest
@@ -241,22 +241,22 @@ def order(
         NodeError: what the order led to; `Refused` where the role may not give it, `LocalFault` without its keys.
     """
     from node import control
-    from node.supervisor import lock_holder
 
     path = open_home(home).control_path
     giver = signer(home, name, body, successor)
     sign = None if giver is None else lambda door: giver.sign(name, body, door)
     _tell_exemption(home, name, body)
-    if path.exists():
+    # A node that was killed leaves its control file, and whose port that is now nobody knows: the home's lock decides.
+    running = in_use(home)
+    if running and path.exists():
         try:
             return control.ask(path, name, body, timeout_s, sign)
         except NotFound as error:
             if not error.message.startswith(str(path)):
                 raise
-            # The node was killed and left its control file; below, the home's lock decides.
     from node import runner  # loads everything a node needs: seconds that an order to a running node does not wait
 
-    if name not in runner.READS | runner.LOCAL_FIRST and lock_holder(home) is None:
+    if name not in runner.READS | runner.LOCAL_FIRST and not running:
         check_chain(home)
     return runner.order(home, name, body, timeout_s, giver)
 
@@ -275,8 +275,9 @@ def status_or_none(home: Path, timeout_s: float = 5.0) -> dict[str, Any] | None:
     """What the running node of a home says of itself; None when none runs."""
     from node import control
 
+    path = open_home(home).control_path
     try:
-        return control.ask(open_home(home).control_path, "status", {}, timeout_s)
+        return control.ask(path, "status", {}, timeout_s) if in_use(home) else None
     except (NotFound, TimedOut):
         return None
 

@@ -305,9 +305,9 @@ def doctor(home: Path) -> None:
 
     Example: koinon node doctor --home NET/member-1
 
-    Home, settings, password, keys, records, disk, chain (name, TCP, chain id, contracts), clock, seat, fees, port, and
-    the way to every peer (address, DNS, TCP, Noise, identity, protocol). The node may run or not. What is skipped waits
-    for what failed above it. Exit code: that of the first thing that is wrong; warnings are none.
+    Home, settings, password, keys, records, store, disk, chain (name, TCP, chain id, contracts), clock, seat, fees,
+    ports, and the way to every peer (address, DNS, TCP, Noise, identity, protocol). The node may run or not. What is
+    skipped waits for what failed above it. Exit code: that of the first thing that is wrong; warnings are none.
     """
     from node.doctor import examine
 

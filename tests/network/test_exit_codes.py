@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -12,8 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from node.cli.common import order, status_or_none
+from node.doctor import Finding, examine
 from node.errors import ExitCode
-from node.home import HomeLock, read_network
+from node.home import HomeLock, read_network, write_json
 
 pytestmark = [pytest.mark.network, pytest.mark.timeout(120)]
 
@@ -59,6 +62,31 @@ def test_a_wrong_password_is_a_local_fault_and_changes_nothing(home: Path) -> No
     assert files(home) == before
 
 
+def findings(home: Path) -> dict[str, Finding]:
+    """What `koinon node doctor` finds, by check."""
+    return {one.name: one for one in examine(home)[1]}
+
+
+def test_a_password_that_is_no_text_is_named_by_its_file(home: Path) -> None:
+    (home / "password").write_bytes(b"\xff\xfe\0")
+    ended = run(home)
+    assert ended.returncode == ExitCode.LOCAL_FAULT, ended.stderr
+    assert f"password file {home / 'password'}: not UTF-8 text" in ended.stderr
+    assert findings(home)["password"].status == "failed"
+
+
+def test_a_damaged_store_is_named_by_the_doctor_though_no_chain_answers(home: Path) -> None:
+    assert findings(home)["store"].status == "passed"
+    with (home / "node.db").open("r+b") as file:
+        file.seek(4096)
+        file.write(b"\xaa" * 4096)
+    ended = run(home)
+    assert ended.returncode == ExitCode.LOCAL_FAULT, ended.stderr
+    found = findings(home)["store"]
+    assert (found.status, found.exit_code) == ("failed", ExitCode.LOCAL_FAULT)
+    assert str(home / "node.db") in found.why
+
+
 def test_a_home_in_use_names_the_process(home: Path) -> None:
     lock = HomeLock(home)
     try:
@@ -67,6 +95,38 @@ def test_a_home_in_use_names_the_process(home: Path) -> None:
         lock.release()
     assert ended.returncode == ExitCode.LOCAL_FAULT, ended.stderr
     assert f"in use by process {os.getpid()}" in ended.stderr
+
+
+def test_a_start_while_an_order_uses_the_home_waits_for_its_end(home: Path) -> None:
+    """A service that is not started again after exit code 8 would stay down."""
+    lock = HomeLock(home)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "node.cli.main", "node", "run", "--home", str(home)],
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert process.stderr is not None
+    try:
+        assert any("waiting for the process that uses this home" in line for line in process.stderr)
+        lock.release()
+        assert any("event='running'" in line for line in process.stderr)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_control_file_left_behind_sends_nobody_to_whoever_has_its_port_now(home: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as another:
+        another.setblocking(False)
+        write_json(home / "control.json", {"port": another.getsockname()[1], "token": "ab"})
+        assert status_or_none(home) is None
+        assert findings(home)["home"].why.endswith("does not run")
+        assert order(home, "consent.list", {})["consents"] == []
+        with pytest.raises(BlockingIOError):  # nobody came
+            another.accept()
 
 
 def test_a_busy_port_is_a_local_fault_that_names_it(home: Path) -> None:
@@ -88,8 +148,13 @@ def test_a_busy_control_port_is_a_local_fault_that_names_it(home: Path) -> None:
         taken.listen()
         port = taken.getsockname()[1]
         ended = run(home, "--control-port", str(port))
+        settings = home / "config.toml"
+        settings.write_text(settings.read_text().replace("control_port = 0", f"control_port = {port}"))
+        found = findings(home)["port"]
     assert ended.returncode == ExitCode.LOCAL_FAULT, ended.stderr
     assert str(port) in ended.stderr
+    assert (found.status, found.exit_code) == ("failed", ExitCode.LOCAL_FAULT)
+    assert f"node.control_port = {port}" in found.why
 
 
 def test_a_home_of_another_format_is_refused_by_number(home: Path) -> None:

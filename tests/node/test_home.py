@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from pathlib import Path
@@ -9,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import LocalFault
-from node.home import create_home
+from node.home import HomeLock, create_home, in_use
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -27,3 +28,21 @@ def test_a_node_s_home_is_for_its_owner_alone_and_the_folder_around_it_as_it_was
     assert stat.S_IMODE(network.stat().st_mode) == 0o755
     with pytest.raises(LocalFault, match="already"):
         create_home(path, "member", 0)
+
+
+def test_a_look_at_a_home_leaves_it_as_it_is_and_is_in_nobody_s_way(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not in_use(tmp_path)
+    assert not list(tmp_path.iterdir())
+    lock = HomeLock(tmp_path)
+    assert in_use(tmp_path)
+    lock.release()
+    written = (tmp_path / "lock").read_bytes()
+    assert not in_use(tmp_path)
+    assert (tmp_path / "lock").read_bytes() == written
+    with (tmp_path / "lock").open() as look:
+        fcntl.flock(look, fcntl.LOCK_SH)
+        monkeypatch.setattr("node.home.time.sleep", lambda _: look.close())  # the look is over
+        HomeLock(tmp_path).release()
+    assert look.closed
