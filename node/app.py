@@ -251,7 +251,7 @@ class Node:
         """What keeps this node from taking part now, in words; none: it can. Read from another thread."""
         found: list[str] = []
         if self._fault is not None:
-            found.append(f"the chain: {self._fault.kind}")
+            found.append(f"the chain: {_KIND_OF_FAULT.get(type(self._fault), self._fault.kind)}")
         elif not self.ready:
             found.append("the chain is being read")
         me, registry = self.participant.me, self.history.registry
@@ -448,7 +448,8 @@ class Node:
             except LedgerError as error:
                 self.ready, self._fault = False, error
                 self.metrics.chain_errors += 1
-                log.warning(_KIND_OF_FAULT.get(type(error), "ledger"), error=error.message)
+                kind = _KIND_OF_FAULT.get(type(error))
+                log.warning("ledger" if kind is None else f"chain {kind}", error=error.message)
                 await trio.sleep(1.0)
             await self._pause()
 
@@ -1067,9 +1068,9 @@ class Node:
 
 
 _KIND_OF_FAULT = {
-    ChainUnreachable: "chain unreachable",
-    ReplyLost: "chain unreachable",
-    ChainDisputed: "chain disputed: nothing is signed",
+    ChainUnreachable: "unreachable",
+    ReplyLost: "unreachable",
+    ChainDisputed: "disputed: nothing is signed",
 }
 
 _COMMITTING = (

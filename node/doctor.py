@@ -40,6 +40,7 @@ from node.errors import (
     LedgerError,
     LocalFault,
     NodeError,
+    NotFound,
     Refused,
     VerificationFailed,
 )
@@ -90,12 +91,14 @@ class Finding:
 class Case:
     """One home under examination: its parts, opened when a check first asks for them.
 
-    `told` is what the running node says of itself, None when none answers.
+    `told` is what the running node says of itself, None when none answers; `silence` what came instead where a process
+    uses the home.
     """
 
     path: Path
     now: Callable[[], float] = time.time
     told: dict[str, Any] | None = None
+    silence: NodeError | None = None
 
     @cached_property
     def home(self) -> Home:
@@ -166,11 +169,10 @@ class Case:
 
 
 def home(case: Case) -> str:
-    """The home can be read, and its process answers."""
+    """The home can be read."""
     found = case.home
-    if case.told is None and in_use(case.path):
-        raise Warned(f"{found.role} {found.index}; a process holds this home and does not answer: starting, or frozen")
-    return f"{found.role} {found.index}; its node {'runs' if case.told is not None else 'does not run'}"
+    state = "does not answer" if case.silence is not None else "runs" if case.told is not None else "does not run"
+    return f"{found.role} {found.index}; its node {state}"
 
 
 def settings(case: Case) -> str:
@@ -359,17 +361,23 @@ def port(case: Case) -> str:
     if case.told is not None:
         if number:
             _held_by_us(case, host, number)
-    else:
+    elif case.silence is None:
         _free(address, family, where)
         control_port = case.settings["node", "control_port"]
         _free(f"node.control_port = {control_port}", socket.AF_INET, ("127.0.0.1", control_port))
     if not case.network.synthetic and (number == 0 or host in ("127.0.0.1", "::1")):
         raise Warned(f"{address}: {'another port at every start' if number == 0 else 'reached from this machine only'}")
+    if case.silence is not None:
+        return f"{address}: who holds it is seen once this home's process answers"
     return f"{address} is {'free' if case.told is None else 'held by this node'}"
 
 
 def doors(case: Case) -> str:
     """The running node's liveness and readiness."""
+    if isinstance(case.silence, NotFound):
+        raise Warned("a process uses this home and takes no orders: a node that starts, or an order without a node")
+    if case.silence is not None:
+        raise case.silence
     if case.told is None:
         return "no node runs"
     if case.told["waiting_for"]:
@@ -412,7 +420,8 @@ CHECKS: Final = (
         "chain",
         ("chain connection", "network"),
         chain,
-        "chain.url is not this network's chain: take the URL from whoever runs it; never change network.json",
+        "where no whole answer comes its client hangs: have it started again; another chain's answer means another "
+        "chain.url: take it from whoever runs the chain, never change network.json",
     ),
     Check(
         "contracts",
@@ -446,7 +455,13 @@ CHECKS: Final = (
         port,
         "name another node.listen, an address that others reach, or node.control_port: a port that nobody holds",
     ),
-    Check("node", ("home",), doors, "read the log; `koinon node status` tells what it waits for"),
+    Check(
+        "node",
+        ("home",),
+        doors,
+        "read the log; `koinon node status` tells what it waits for; a process that stands still has to be killed and "
+        "started again: nothing is lost",
+    ),
 )
 """In the order in which a node needs things. `needs` are names of earlier rows."""
 
@@ -467,7 +482,7 @@ HOPS: Final = {
 
 def examine(path: Path, now: Callable[[], float] = time.time) -> tuple[Case, list[Finding]]:
     """Every check of a home, then every peer; nothing is raised for what is wrong with them."""
-    case = Case(path, now, _told(path))
+    case = Case(path, now, *_told(path))
     found: dict[str, Finding] = {}
     for check in CHECKS:
         found[check.name] = _carry_out(check, case, found)
@@ -493,12 +508,13 @@ def _carry_out(check: Check, case: Case, found: dict[str, Finding]) -> Finding:
         return Finding(check.name, "failed", error.message, check.fix, exit_code=error.exit_code)
 
 
-def _told(path: Path) -> dict[str, Any] | None:
+def _told(path: Path) -> tuple[dict[str, Any] | None, NodeError | None]:
+    if not in_use(path):
+        return None, None
     try:
-        door = open_home(path).control_path
-        return control.ask(door, "status", {}, STATUS_TIMEOUT_S) if in_use(path) else None
-    except NodeError:
-        return None
+        return control.ask(open_home(path).control_path, "status", {}, STATUS_TIMEOUT_S), None
+    except NodeError as error:
+        return None, error
 
 
 # --------------------------------------------------------------------------------------------------------------------

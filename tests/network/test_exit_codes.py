@@ -118,6 +118,26 @@ def test_a_start_while_an_order_uses_the_home_waits_for_its_end(home: Path) -> N
         process.communicate()
 
 
+def test_a_process_that_stands_still_is_what_the_doctor_names_and_not_the_port_it_holds(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("node.doctor.STATUS_TIMEOUT_S", 0.2)
+    port = int(read_network(home / "network.json").founders[0].address.split("/")[4])
+    lock = HomeLock(home)
+    try:
+        with socket.create_server(("127.0.0.1", port)), socket.create_server(("127.0.0.1", 0)) as frozen:
+            assert findings(home)["node"].status == "warning"  # as a node that starts
+            write_json(home / "control.json", {"port": frozen.getsockname()[1], "token": "ab"})
+            found = findings(home)
+    finally:
+        lock.release()
+    assert (found["node"].status, found["node"].exit_code) == ("failed", ExitCode.TIMED_OUT)
+    assert "stands still" in found["node"].why
+    assert "killed" in found["node"].fix
+    assert found["home"].why.endswith("does not answer")
+    assert found["port"].status == "passed"
+
+
 def test_a_control_file_left_behind_sends_nobody_to_whoever_has_its_port_now(home: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as another:
         another.setblocking(False)

@@ -156,11 +156,17 @@ def test_the_probes_tell_alive_from_able_to_take_part(net: Processes) -> None:
     net.send("chain", signal.SIGKILL)
     wait(lambda: probe("member-1", "/readyz")[0] == 503, "member-1 misses the chain")
     assert probe("member-1", "/healthz") == (200, {"alive": True})
-    assert "the chain" in probe("member-1", "/readyz")[1]["waiting_for"][0]
+    assert probe("member-1", "/readyz")[1]["waiting_for"] == ["the chain: unreachable"]
     code, checks = doctor(net.homes["member-1"])
     assert code == 6
     assert failed(checks)[0] == "chain connection"
     assert checks["contracts"]["status"] == "skipped"
+    # A client that hangs takes connections and answers none.
+    with socket.create_server(("127.0.0.1", net.chain_port)):
+        code, checks = doctor(net.homes["member-1"])
+    assert code == 6
+    assert failed(checks)[0] == "chain"
+    assert "hangs" in checks["chain"]["fix"]
     # Without a chain, a node still stops in order.
     process = net.running["member-1"]
     process.send_signal(signal.SIGTERM)
