@@ -758,7 +758,8 @@ class Node:
                 mixture = await self._core(node.mixture, round_id, members)
                 root = None if mixture is None else await self._long(node.new_model, mixture)
                 return (await self._core(node.result, round_id, members, root),)
-            case SignAbstain():
+            case SignAbstain(reason):
+                log.info("abstaining", round=round_id.hex()[:8], why=reason)  # the chain is not told why
                 return (await self._core(node.sign_abstain, round_id),)
             case SignHave():
                 return (await self._core(node.sign_have, round_id, effect),)

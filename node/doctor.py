@@ -405,10 +405,15 @@ CHECKS: Final = (
         "password", ("settings",), password, "name the file in node.password_file; chmod 600; it is the service's own"
     ),
     Check("keys", ("password",), keys, "the password is another home's, or a key file is damaged: restore the backup"),
-    Check("records", ("keys",), vault, "import the records: `koinon node init --data`; or restore the vault's backup"),
+    Check("disk", ("home",), disk, "free room, or move the home to a larger disk while the node is stopped"),
+    Check(
+        "records",
+        ("keys", "disk"),
+        vault,
+        "import the records: `koinon node init --data`; or restore the vault's backup",
+    ),
     Check("store", ("home",), store, "restore the home's backup: docs/OPERATIONS.md, Back up, restore"),
     Check("roles", ("home", "network"), role_keys, "give each role's files to its person, out of the home; chmod 600"),
-    Check("disk", ("home",), disk, "free room, or move the home to a larger disk while the node is stopped"),
     Check("chain name", ("settings",), chain_name, "correct chain.url, or the name server of this machine"),
     Check(
         "chain connection",
@@ -506,6 +511,9 @@ def _carry_out(check: Check, case: Case, found: dict[str, Finding]) -> Finding:
         return Finding(check.name, "warning", warning.message, check.fix)
     except NodeError as error:
         return Finding(check.name, "failed", error.message, check.fix, exit_code=error.exit_code)
+    except OSError as error:
+        why = f"{error.filename or case.path}: {_why(error)}"
+        return Finding(check.name, "failed", why, check.fix, exit_code=ExitCode.LOCAL_FAULT)
 
 
 def _told(path: Path) -> tuple[dict[str, Any] | None, NodeError | None]:

@@ -175,29 +175,39 @@ class Store:
     def close(self) -> None:
         """Fold the log into the file and let go of it."""
         with self._lock:
-            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            with suppress(sqlite3.Error):  # on a full disk the log stays beside the file, and is read with it
+                self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
             self._db.close()
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
         """Several writes as one: all of them or none."""
-        with self._lock:
+        with self._turn():
             self._db.execute("BEGIN IMMEDIATE")
             try:
                 yield
-            except BaseException:
-                self._db.execute("ROLLBACK")
-                raise
-            self._db.execute("COMMIT")
+                self._db.execute("COMMIT")
+            finally:
+                if self._db.in_transaction:  # on a full disk SQLite has taken everything back by itself
+                    self._db.execute("ROLLBACK")
+
+    @contextmanager
+    def _turn(self) -> Iterator[None]:
+        """The database for one thread; what it refuses is a fault of this machine, named by its file."""
+        with self._lock:
+            try:
+                yield
+            except sqlite3.Error as error:
+                raise LocalFault(f"{self.home / 'node.db'}: {error}") from error
 
     def query(self, sql: str, *arguments: Any) -> list[tuple[Any, ...]]:
         """Rows of a statement; for this file."""
-        with self._lock:
+        with self._turn():
             return self._db.execute(sql, arguments).fetchall()
 
     def execute(self, sql: str, *arguments: Any) -> int:
         """Run a statement, return how many rows it touched; for this file."""
-        with self._lock:
+        with self._turn():
             return self._db.execute(sql, arguments).rowcount
 
     # ----------------------------------------------------------------------------------------------------------------
@@ -405,7 +415,7 @@ class Store:
 
     def checkpoint(self) -> None:
         """Fold the write-ahead log into the file and cut it, so that deleted bytes are in neither."""
-        with self._lock:
+        with self._turn():
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
 
     # ----------------------------------------------------------------------------------------------------------------

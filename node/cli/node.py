@@ -305,7 +305,7 @@ def doctor(home: Path) -> None:
 
     Example: koinon node doctor --home NET/member-1
 
-    Home, settings, password, keys, records, store, disk, chain (name, TCP, chain id, contracts), clock, seat, fees,
+    Home, settings, password, keys, disk, records, store, chain (name, TCP, chain id, contracts), clock, seat, fees,
     ports, and the way to every peer (address, DNS, TCP, Noise, identity, protocol). The node may run or not. What is
     skipped waits for what failed above it. Exit code: that of the first thing that is wrong; warnings are none.
     """

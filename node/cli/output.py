@@ -21,6 +21,7 @@ import sqlite3
 import sys
 import traceback
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, NoReturn, TextIO, cast
@@ -158,13 +159,19 @@ def moment(seconds: int | float | None) -> str | None:
 
 
 class _StandardError:
-    """Standard error as it is at the moment of writing: loggers outlive a redirection."""
+    """Standard error as it is at the moment of writing: loggers outlive a redirection.
+
+    A line that cannot be written (a full disk, a reader who has gone) is lost; whoever had it to say goes on.
+    """
 
     def write(self, text: str) -> int:
-        return sys.stderr.write(text)
+        with suppress(OSError):
+            sys.stderr.write(text)
+        return len(text)
 
     def flush(self) -> None:
-        sys.stderr.flush()
+        with suppress(OSError):
+            sys.stderr.flush()
 
 
 def configure_logging(level: str) -> None:
@@ -232,7 +239,8 @@ def as_node_error(fault: BaseException) -> NodeError | None:
 
 def fail(kind: str, message: str, code: int, *, as_json: bool) -> NoReturn:
     """Say what went wrong and end with its exit code."""
-    click.echo(f"koinon: {message}", err=True)
+    with suppress(OSError):  # the exit code tells it too
+        click.echo(f"koinon: {message}", err=True)
     if as_json:
         error = {"kind": kind, "message": message, "exit_code": code}
         click.echo(_json({"schema": ERROR_SCHEMA, "error": error}))

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,6 +86,14 @@ def test_a_damaged_store_is_named_by_the_doctor_though_no_chain_answers(home: Pa
     found = findings(home)["store"]
     assert (found.status, found.exit_code) == ("failed", ExitCode.LOCAL_FAULT)
     assert str(home / "node.db") in found.why
+
+
+def test_a_full_disk_is_what_the_doctor_names(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("node.doctor.shutil.disk_usage", lambda _: SimpleNamespace(free=0))
+    found = findings(home)
+    assert next(one.name for one in found.values() if one.status == "failed") == "disk"
+    assert found["disk"].exit_code == ExitCode.LOCAL_FAULT
+    assert found["records"].status == "skipped"  # looking at them writes
 
 
 def test_a_home_in_use_names_the_process(home: Path) -> None:

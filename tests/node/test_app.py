@@ -718,9 +718,17 @@ async def test_withdrawals_below_the_minimum_end_in_abstention_not_in_use(
         study = await net.create(spec(rounds=4, min_consents=8))
         await net.until(lambda: len(net.rounds(0)) == 2)
         await withdraw_by_card(net, study, 2, at=2)
-        await net.finish(study)
+        with structlog.testing.capture_logs() as told:
+            await net.finish(study)
         last = net.rounds(0)[-1]
         assert last.abstained == {2}
+        # The chain is not told why, but the member's log is.
+        why = [
+            one["why"]
+            for one in told
+            if one["event"] == "abstaining" and one["round"] == last.opened.round_id.hex()[:8]
+        ]
+        assert why == ["below-minimum"]
         assert (result(last).included, result(last).codes) == (0b1011, 0)
 
 

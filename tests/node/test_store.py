@@ -1,12 +1,14 @@
 """Contents on their way in: what has come survives, what is wrong never counts, and what is removed is gone."""
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from crypto.digest import CHUNK_BYTES, ContentMap, Digest
 from crypto.errors import CryptoError
+from node.errors import LocalFault
 from node.store import PARTIAL_KEPT_S, Store
 
 CONTENT = b"".join(bytes([i + 1]) * CHUNK_BYTES for i in range(2)) + b"end"
@@ -23,6 +25,30 @@ def store(tmp_path: Path):
     made = Store(tmp_path, bytes(32))
     yield made
     made.close()
+
+
+@contextmanager
+def full_disk(store: Store):
+    """SQLite says so where a file may not grow."""
+    store._db.execute("PRAGMA max_page_count = 1")  # as many as there are
+    yield
+    store._db.execute("PRAGMA max_page_count = 1000000")
+
+
+def test_a_full_disk_is_a_fault_of_this_machine_that_takes_back_what_was_begun(store):
+    def both() -> None:
+        with store.transaction():
+            store.set_meta("first", "a")
+            store.set_meta("second", "b" * 100_000)
+
+    with full_disk(store):
+        with pytest.raises(LocalFault, match=r"node\.db: database or disk is full"):
+            store.set_meta("second", "b" * 100_000)
+        with pytest.raises(LocalFault, match=r"node\.db: database or disk is full"):
+            both()
+    assert (store.meta("first"), store.meta("second")) == (None, None)
+    both()
+    assert store.meta("first") == "a"
 
 
 def files(store: Store) -> list[Path]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import subprocess
@@ -11,11 +12,12 @@ from pathlib import Path
 
 import click
 import pytest
+import structlog
 
 from fl_engine.unlearning import UNLEARNERS
 from node import config
 from node.cli.main import koinon
-from node.cli.output import answer, as_node_error, csv_flag, json_flag
+from node.cli.output import answer, as_node_error, configure_logging, csv_flag, fail, json_flag
 from node.home import create_home
 from tests.node.cli.cli_kit import koinon_says
 
@@ -297,6 +299,25 @@ def test_an_unforeseen_fault_is_one_line_that_names_the_place_and_no_value() -> 
     assert "KeyError at test_main.py" in err
     assert err.count("\n") == 1
     assert json.loads(out)["error"]["kind"] == "Unexpected"
+
+
+class _Full:
+    """A file on a disk without room."""
+
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def flush(self) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def test_a_log_that_cannot_be_written_loses_lines_and_ends_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    configure_logging("warning")
+    monkeypatch.setattr(sys, "stderr", _Full())
+    structlog.get_logger("test").warning("lost")
+    with pytest.raises(SystemExit) as ended:
+        fail("LocalFault", "no room", 8, as_json=False)
+    assert ended.value.code == 8
 
 
 def test_a_home_that_never_followed_the_chain_says_that_it_speaks_as_of_no_block(tmp_path: Path) -> None:
