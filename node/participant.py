@@ -414,7 +414,7 @@ class Participant:
             rows,
             x,
             y,
-            self.store.get(opened.parent_model),
+            self.model(opened.parent_model),
             self.beacon(one, self.me),
             self.me,
             self.unlearner_of(self.history, one),
@@ -561,6 +561,18 @@ class Participant:
             for blob, kind in ((notice.update, BlobKind.UPDATE), (notice.set, BlobKind.SET))
         )
 
+    def model(self, root: Digest) -> bytes:
+        """A model as it was agreed. One that this disk has altered would part us from everybody: it makes room.
+
+        Raises:
+            NotFound: it is not here, or not any more; others have it.
+        """
+        data = self.store.get(root)
+        if model_root(data) != root:
+            self.store.remove(root)
+            raise NotFound(f"model {root.hex()} was altered in this home: removed, to be fetched again")
+        return data
+
     def _open(self, notice: CommitNotice, kind: BlobKind) -> bytes:
         key = self.store.key(notice.round_id, notice.member, kind)
         if key is None:
@@ -674,7 +686,7 @@ class Participant:
         Raises:
             NotFound: the parent model is not here.
         """
-        parent = self.store.get(mixture.parent)
+        parent = self.model(mixture.parent)
         running = self._sums.pop(mixture.round_id, None)
         if running is not None and running.parts == {n.update_root: records for n, records in mixture.included}:
             model = running.total.model(parent)

@@ -57,8 +57,7 @@ class Verdict:
         if opening is None:
             raise NotFound("the hospital has not opened the batch to us")
         confirmed = self._base_is_old(batch, erasure) and all(self._is_sound(one, opening) for one in checkpoint.rounds)
-        if content_root("model", self._books.store.get(checkpoint.model)) != checkpoint.model:
-            raise NotFound(f"model {checkpoint.model.hex()} is damaged in this home")
+        self._books.participant.model(checkpoint.model)
         draft = VerdictNotice(batch, self._books.member, checkpoint.branch, checkpoint.model, confirmed, b"")
         return self._books.say(draft)
 
@@ -100,7 +99,7 @@ class Verdict:
             if update is None:
                 raise NotFound(f"the update of member {member} in round {one.opened.height} is not here")
             pairs.append((member, update.values, update.records))
-        model = arithmetic.next_model(self._books.store.get(one.opened.parent_model), pairs)
+        model = arithmetic.next_model(self._books.participant.model(one.opened.parent_model), pairs)
         return content_root("model", model) == final.result.model_root
 
     async def post(self, node: Surroundings, batch: Digest) -> None:

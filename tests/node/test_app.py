@@ -38,7 +38,7 @@ from node.messages import (
     VoteNotice,
 )
 from node.notices import statement_of
-from node.participant import Participant
+from node.participant import Mixture, Participant, TrainingJob
 from node.records import (
     Commits,
     Equivocated,
@@ -56,7 +56,7 @@ from node.records import (
 from node.round import Effect, Event, Round, Tick
 from node.simulate import roots
 from node.trail import participation, tell, trail
-from node.training import LocalTraining
+from node.training import LocalTraining, model_root
 from node.validity import Code
 from node.vault import Vault
 from tests.fakes import byzantine
@@ -124,6 +124,44 @@ async def test_a_member_that_keeps_a_withdrawn_leaf_is_left_out_by_rule_on_chain
 def sealed_after(net: Net, one: RoundHistory, consent: Digest) -> bool:
     position, _ = net.nodes[0].history.seal(one)
     return position is None or position > net.nodes[0].history.withdrawals[consent][1]
+
+
+class Spoilt(Participant):
+    """A home whose disk alters the parent of round 2: where `place` reads it."""
+
+    place = ""
+
+    def spoil(self, opened: RoundOpened, place: str) -> None:
+        path = self.store._path(opened.parent_model)
+        if (opened.height, place, path.exists()) == (2, self.place, True):
+            self.place = ""  # once
+            path.write_bytes(path.read_bytes()[:-1] + b"\x7f")
+
+    def prepare(self, round_id: Digest, generation: int) -> TrainingJob | None:
+        self.spoil(self.history.rounds[round_id].opened, "prepare")
+        return super().prepare(round_id, generation)
+
+    def new_model(self, mixture: Mixture) -> Digest:
+        self.spoil(self.history.rounds[mixture.round_id].opened, "new_model")
+        return super().new_model(mixture)
+
+
+@pytest.mark.parametrize("place", ["prepare", "new_model"])
+async def test_a_model_that_the_disk_altered_is_fetched_again_and_parts_nobody(
+    place: str, tmp_path: Path, trainer: SharedTrainer
+) -> None:
+    made = type("Spoilt", (Spoilt,), {"place": place})
+    async with network(tmp_path, trainer, makers={2: made}) as net:
+        study = await net.play(spec(rounds=3))
+        spoilt = net.nodes[2].participant
+        assert isinstance(spoilt, Spoilt)
+        assert spoilt.place == ""
+        for one in net.rounds(0):
+            assert result(one).included == 0b1111
+            vote = spoilt.store.own_notice(one.opened.round_id, "VoteNotice", attempt(one))
+            assert vote is None or (isinstance(vote, VoteNotice) and vote.result.model_root == result(one).model_root)
+        for root in (await agree(net, study)).values():
+            assert model_root(spoilt.store.get(Digest.from_hex(root))).hex() == root
 
 
 # --------------------------------------------------------------------------------------------------------------------
