@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from node.chain.clock import TestClock, WallClock
 from node.chain.endpoint import Endpoint, endpoint_file, save_endpoint
@@ -40,6 +41,9 @@ CLOCK_CHECK_S = 1.0
 SHUTDOWN_S = 5.0
 
 _log = logging.getLogger(__name__)
+_http_log = logging.getLogger(f"{__name__}.http")
+_http_log.addFilter(lambda record: not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError)))
+"""Without what a caller got wrong: it is told so, and nobody outside fills the disk."""
 
 
 @dataclass(frozen=True)
@@ -212,7 +216,8 @@ async def _run(
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, stop.set)
     miner = Miner(engine)
-    runner = web.AppRunner(_application(Rpc(engine, miner, test_clock), host, token), access_log=None)
+    application = _application(Rpc(engine, miner, test_clock), host, token)
+    runner = web.AppRunner(application, access_log=None, logger=_http_log)
     await runner.setup()
     mining = asyncio.create_task(miner.run())
     try:

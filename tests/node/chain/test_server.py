@@ -228,6 +228,19 @@ def test_a_client_cut_off_in_the_middle_of_its_request_leaves_no_alarm_in_the_lo
     assert "Traceback" not in log, log
 
 
+@pytest.mark.parametrize("sent", [b"\x16\x03\x01\x02\r\n\r\n", b"GET /" + b"a" * 10_000 + b" HTTP/1.1\r\n\r\n"])
+def test_what_is_no_http_is_answered_and_leaves_nothing_in_the_log(home: Path, sent: bytes) -> None:
+    process = ChainProcess(home)
+    where = urllib.parse.urlsplit(process.url)
+    with socket.create_connection((str(where.hostname), where.port or 0), timeout=20) as stranger:
+        stranger.sendall(sent)
+        assert stranger.recv(12) == b"HTTP/1.0 400"
+    assert call(process.url, "eth_blockNumber")["result"] == "0x0"
+    process.process.terminate()
+    _, log = process.process.communicate(timeout=30)
+    assert "ERROR" not in log, log[:2000]
+
+
 def test_time_moves_only_through_the_test_clock(home: Path) -> None:
     running = ChainProcess(home)
     try:
