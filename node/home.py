@@ -31,12 +31,20 @@ MAX_JSON_BYTES = 1 << 20
 LOOK_S = 0.5  # whoever only looks at a home's lock (`in_use`) has it for a moment, which is over by then
 
 
+def read_at_most(path: Path, limit: int) -> bytes | None:
+    """A file from outside, or None where it is larger than `limit` bytes: a pipe or a device tells no size before."""
+    with path.open("rb") as file:
+        data = file.read(limit + 1)
+    return None if len(data) > limit else data
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A small JSON object from a file we did not necessarily write; `InputError` says what is wrong with it."""
     try:
-        if path.stat().st_size > MAX_JSON_BYTES:
+        data = read_at_most(path, MAX_JSON_BYTES)
+        if data is None:
             raise InputError(f"{path}: larger than {MAX_JSON_BYTES} bytes")
-        value = jsontext.loads(path.read_bytes())
+        value = jsontext.loads(data)
     except FileNotFoundError:
         raise NotFound(f"{path} does not exist") from None
     except (OSError, ValueError) as error:

@@ -11,7 +11,16 @@ import click
 
 from node.cli.output import moment, progress
 from node.errors import InputError, NotFound, Refused, TimedOut
-from node.home import Network, in_use, is_network_home, node_homes, open_home, read_network, reading_home
+from node.home import (
+    Network,
+    in_use,
+    is_network_home,
+    node_homes,
+    open_home,
+    read_at_most,
+    read_network,
+    reading_home,
+)
 
 if TYPE_CHECKING:
     from crypto.digest import Digest
@@ -138,11 +147,12 @@ def out_option(
 def read_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> bytes:
     """A file that the user named; `InputError` when it cannot be used."""
     try:
-        if path.stat().st_size > limit:
-            raise InputError(f"{what} {path}: larger than {limit} bytes")
-        return path.read_bytes()
+        data = read_at_most(path, limit)
     except OSError as error:
         raise InputError(f"{what} {path}: {error.strerror}") from error
+    if data is None:
+        raise InputError(f"{what} {path}: larger than {limit} bytes")
+    return data
 
 
 def read_text(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> str:

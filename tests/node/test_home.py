@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from node.errors import LocalFault
-from node.home import HomeLock, create_home, in_use
+from node.errors import InputError, LocalFault
+from node.home import HomeLock, create_home, in_use, read_at_most, read_json
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -28,6 +28,14 @@ def test_a_node_s_home_is_for_its_owner_alone_and_the_folder_around_it_as_it_was
     assert stat.S_IMODE(network.stat().st_mode) == 0o755
     with pytest.raises(LocalFault, match="already"):
         create_home(path, "member", 0)
+
+
+def test_a_file_that_tells_no_size_is_read_to_its_limit_and_no_further(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="larger than"):
+        read_json(Path("/dev/zero"))
+    path = tmp_path / "ten"
+    path.write_bytes(b"0123456789")
+    assert (read_at_most(path, 10), read_at_most(path, 9)) == (b"0123456789", None)
 
 
 def test_a_look_at_a_home_leaves_it_as_it_is_and_is_in_nobody_s_way(
