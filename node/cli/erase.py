@@ -12,11 +12,12 @@ import click
 from node.cli import common
 from node.cli.common import FILE, SECONDS, acting_home, home_option, read_file, read_text, subject, subject_options
 from node.cli.output import Noun, answer, json_flag, moment, pairs, progress, table
-from node.errors import ExitCode, InputError, NotFound, Refused, TimedOut
+from node.errors import ExitCode, InputError, LocalFault, NotFound, Refused, TimedOut
 from node.home import open_home, reading_home, write_file
 
 POLL_S: Final = 0.5
 SHOWS_UP_S: Final = 120.0  # twice the time that a relay waits for the patient's hospital
+AWAY_S: Final = 120.0  # that a node may be away while somebody waits beside it
 MAX_CERTIFICATE_BYTES: Final = 64 << 20
 FIRST_LINE: Final = (
     "Nobody can prove that a model has forgotten a person; this shows which steps were carried out and who checked "
@@ -137,11 +138,19 @@ def wait_for_certificate(home: Path, asked: dict[str, Any], timeout_s: float | N
         NotFound: the erasure does not show up at this node, which only relayed the request.
         Refused: the hospital refused the erasure, or was removed and gives no certificate.
         TimedOut: not within `timeout_s` seconds.
+        LocalFault: the node does not come back.
     """
-    begun, last = time.monotonic(), ""
+    begun, last, heard = time.monotonic(), "", time.monotonic()
     bodies = [{"consent": one} for one in asked["consents"][:1]] + [{"erasure": one} for one in asked["erasures"][:1]]
     while True:
-        status = _first_found(home, bodies)
+        try:
+            status, heard = _first_found(home, bodies), time.monotonic()
+        except (LocalFault, TimedOut):  # its node was killed or stands still: the erasure goes on meanwhile
+            now = time.monotonic()
+            if not last or now - heard > AWAY_S or (timeout_s is not None and now - begun > timeout_s):
+                raise
+            time.sleep(POLL_S)
+            continue
         if status is None:
             if time.monotonic() - begun > SHOWS_UP_S:
                 raise NotFound("the erasure is not known at this node; ask the patient's hospital")
