@@ -107,6 +107,28 @@ class Officer:
         status = self.koinon("network", "status", "--home", self.net)
         return int(next(one["pid"] for one in status["members"] if one["name"] == name))
 
+    def erase_through_a_kill(self) -> None:
+        """Ask for the erasure and wait for it; the node dies as soon as it has told of it, and is started again."""
+        command = ("erase", "request", "--home", self.home, "--patient", "-", "--wait", "--json")
+        with subprocess.Popen(
+            [sys.executable, "-m", "node.cli.main", *map(str, command)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        ) as asking:
+            assert asking.stdin is not None
+            assert asking.stderr is not None
+            asking.stdin.write(CANARY)
+            asking.stdin.close()
+            told = asking.stderr.readline()
+            assert told.startswith("erasure "), told
+            os.kill(self.pid("member-1"), signal.SIGKILL)
+            errors = asking.stderr.read()
+            assert asking.wait(300) == 0, errors
+            assert CANARY not in told + errors
+
 
 def can_isolate() -> bool:
     """Whether this user may take a process off every network (`unshare -rn`)."""
@@ -282,7 +304,7 @@ def test_04_the_deletion_ends_in_a_certificate_that_stands_alone_and_no_byte_of_
     officer: Officer, tmp_path: Path
 ) -> None:
     shutil.copytree(officer.home / "vault", officer.backup)
-    officer.koinon("erase", "request", "--home", officer.home, "--patient", "-", "--wait", stdin=CANARY)
+    officer.erase_through_a_kill()
     repeat_training(officer, tmp_path)
     attack_the_new_model(officer, tmp_path / "erased.npz")
     paper = tmp_path / "c.json"
