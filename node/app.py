@@ -446,10 +446,11 @@ class Node:
                 await self._load()
                 await self._send_again()
             except LedgerError as error:
+                if self._fault is None or self._fault.message != error.message:  # an outage of a night is a line
+                    kind = _KIND_OF_FAULT.get(type(error))
+                    log.warning("ledger" if kind is None else f"chain {kind}", error=error.message)
                 self.ready, self._fault = False, error
                 self.metrics.chain_errors += 1
-                kind = _KIND_OF_FAULT.get(type(error))
-                log.warning("ledger" if kind is None else f"chain {kind}", error=error.message)
                 await trio.sleep(1.0)
             await self._pause()
 

@@ -23,6 +23,7 @@ from typing import TypeVar
 
 import numpy as np
 import rfc8785
+import structlog
 from numpy.typing import NDArray
 
 from crypto.blobs import (
@@ -77,6 +78,8 @@ from node.study import parse_canonical
 from node.training import Arithmetic, LocalTraining, Total, model_root
 from node.validity import Case, Code, judge
 from node.vault import Vault
+
+log = structlog.get_logger("participant")
 
 ROLE_TRAIN = 1
 MAX_SUMS = 1
@@ -569,6 +572,7 @@ class Participant:
         """
         data = self.store.get(root)
         if model_root(data) != root:
+            log.warning("the disk altered a model, which is removed and fetched again", model=root.hex()[:12])
             self.store.remove(root)
             raise NotFound(f"model {root.hex()} was altered in this home: removed, to be fetched again")
         return data

@@ -42,8 +42,9 @@ from node.erasure import doomed_models, doomed_rounds
 from node.errors import NodeError
 from node.founding import Plan, found_network
 from node.history import History, RoundHistory
-from node.membership import faults, members_of, scribes, slack
+from node.membership import bitmap_of, faults, members_of, scribes, slack
 from node.messages import CommitNotice
+from node.round import MODEL
 from node.store import Store
 from node.trail import participation
 from node.validity import Code
@@ -238,7 +239,7 @@ class Chaos:
     peak: dict[str, dict[str, int]] = field(default_factory=dict)
     rounds_seen: list[dict[str, Any]] = field(default_factory=list)
     verified: int = 0
-    verifiable: int = 0  # agreed rounds that no erasure has condemned
+    verifiable: int = 0  # agreed rounds that no erasure has condemned or can have taken the updates of
     complete: bool = False
     quiet_s: float = 0.0  # what a round takes that nothing hurts
 
@@ -543,7 +544,7 @@ class Chaos:
         try:
             found = []
             for one in history.path(study, history.studies[study].active_branch):
-                if one.final is None:
+                if one.final is None or self._without_model(history, one):
                     continue
                 notices = [n for n in store.notices(one.opened.round_id, "CommitNotice") if isinstance(n, CommitNotice)]
                 for member in members_of(one.final.result.included):
@@ -586,11 +587,12 @@ class Chaos:
         history = self._history()
         plans = [one.plan for one in history.erasures.values() if one.plan is not None]
         gone = {one.opened.round_id for plan in plans for one in doomed_rounds(history, plan)}
-        finals = sum(one.final is not None and number not in gone for number, one in history.rounds.items())
+        agreed = [one for number, one in history.rounds.items() if one.final is not None and number not in gone]
+        finals = sum(not self._without_model(history, one) for one in agreed)
         self.verifiable = finals
         if self.verified < finals:
-            skipped = [f"{one.get('home')} {one['name']}: {one['why']}" for one in told.get("checks", ())]
-            self.broken.append(f"{self.verified} of {finals} agreed rounds verified; {[s for s in skipped if s][:3]}")
+            skipped = [f"{one.get('home')} {one['name']}: {one['why']}" for one in told.get("checks", ()) if one["why"]]
+            self.broken.append(f"{self.verified} of {finals} agreed rounds verified; {skipped[:3]}")
         for name in self.net.names:
             store = Store(self.net.homes[name], bytes(32))
             try:
@@ -631,6 +633,13 @@ class Chaos:
                         self.broken.append(f"{name} keeps of erasure {batch.hex()[:8]}: {what}")
             finally:
                 store.close()
+
+    @staticmethod
+    def _without_model(history: History, one: RoundHistory) -> bool:
+        """Whether an agreed round came to no model, and an erasure may have purged what it counted: no line goes back
+        for that, and nobody can sum it again."""
+        erased = bitmap_of(e.opened.controller for e in history.erasures.values() if e.opened.study == one.opened.study)
+        return one.final is not None and one.final.result.outcome != MODEL and bool(one.final.result.included & erased)
 
     @staticmethod
     def _erasing(history: History, one: RoundHistory) -> bool:

@@ -23,7 +23,7 @@ def test_no_run_is_lost_whatever_happens_to_its_processes(tmp_path: Path) -> Non
     # What a fault may cost in windows (`over`) is for scripts/chaos: a machine with too much to do is slow by itself.
     assert not report["broken"], "\n".join(lines(report))
     assert len(report["faults"]) >= 6, "\n".join(lines(report))
-    assert report["rounds_verified"] == report["rounds_verifiable"] >= 3
+    assert report["rounds_verified"] >= report["rounds_verifiable"] >= 3
     assert report["erasures"], "nobody asked for erasure"
 
 

@@ -821,13 +821,20 @@ async def test_every_reply_of_one_member_is_lost_and_the_study_completes(
         await agree(net, study)
 
 
-async def test_an_unreachable_chain_is_waited_for(tmp_path: Path, trainer: SharedTrainer) -> None:
+async def test_an_unreachable_chain_is_waited_for(
+    tmp_path: Path, trainer: SharedTrainer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with network(tmp_path, trainer) as net:
         study = await net.create(spec(rounds=2))
         await net.until(lambda: len(net.rounds(0)) == 1)
+        told = structlog.testing.CapturingLogger()
+        monkeypatch.setattr("node.app.log", told)
         for door in net.doors.values():
             door.away = True
-        await net.until(lambda: not any(node.ready for node in net.nodes.values()))
+        await net.until(lambda: all(node.metrics.chain_errors > 2 for node in net.nodes.values()))
+        assert not any(node.ready for node in net.nodes.values())
+        outages = [one for one in told.calls if one.args == ("chain unreachable",)]
+        assert len(outages) == len(net.nodes), "once each, not at every look"
         for door in net.doors.values():
             door.away = False
         await net.finish(study)
