@@ -183,14 +183,17 @@ class Books:
         found = self.about(batch, OpeningNotice)
         return found[0] if found else None
 
-    def keep_votes_for(self, terms: PlanTerms, batch: Digest) -> None:
-        """Drop votes for other plans of a batch: a member has one place here, and one of these would keep out its vote
-        for this plan, as an old one of its own or one that it gave to us alone."""
+    def drop_votes_against(self, terms: PlanTerms, batch: Digest, *, ours: bool) -> None:
+        """Drop votes for other plans of a batch, `ours` too or those of others alone.
+
+        A member has one place here: a vote that it gave before the line changed, or to us alone, would keep out its
+        vote for this plan.
+        """
         kept = self.about(batch, PlanNotice)
-        fitting = [one for one in kept if terms_of(one) == terms]
-        if len(fitting) < len(kept):
+        staying = [one for one in kept if terms_of(one) == terms or (one.member == self.me and not ours)]
+        if len(staying) < len(kept):
             self.store.forget_notices(batch, "PlanNotice")
-            for one in fitting:
+            for one in staying:
                 self.store.remember(one, own=one.member == self.me)
 
     def consents(self, batch: Digest) -> tuple[Digest, ...]:

@@ -181,7 +181,7 @@ class Handover:
     def _evidence_subjects(self, batch: Digest) -> list[Digest]:
         erasure = self._books.erasure(batch)
         assert erasure.plan is not None
-        self._books.keep_votes_for(terms_of(erasure.plan), batch)
+        self._books.drop_votes_against(terms_of(erasure.plan), batch, ours=False)
         head = certificate.head_round(self._books.history, erasure)
         since = self._rounds_since(erasure, self._books.consents(batch))
         return [batch, *dict.fromkeys(one.opened.round_id for one in [*([head] if head else []), *since])]

@@ -87,7 +87,7 @@ class Plans:
         terms = self.planned(batch, self._books.erasure(batch), now)
         if terms is None:
             return None
-        self._books.keep_votes_for(terms, batch)
+        self._books.drop_votes_against(terms, batch, ours=True)
         draft = PlanNotice(
             batch,
             self._books.member,

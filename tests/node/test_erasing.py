@@ -388,6 +388,9 @@ async def test_members_refuse_a_method_that_a_hospital_insists_on_and_erase_by_t
         assert (methods.name_of(plan.method), plan.rounds) == ("rollback", 1)
         copied = other.history.erasures[batch].times["copy_deleted"]
         assert other.history.erasures[batch].times["planned"] > copied + CHOICE_S
+        await ready(net, asked["erasure"])
+        certificate.check(document.write(await receipt(node, Digest.from_hex(asked["consents"][0]))), net.network)
+        assert node.erasing.status(batch, node.now)["method_refused"] == refused, "its own vote stays what it said"
 
 
 async def test_a_card_works_at_any_member_and_a_silent_hospital_cannot_stop_the_clock(
