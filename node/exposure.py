@@ -31,6 +31,7 @@ from fl_engine.training.sgd import pin_profile
 from node import hospital
 from node.errors import InputError, NotFound, Refused
 from node.history import History
+from node.home import read_user_file
 from node.hospital import Hospital
 from node.training import MAX_MODEL_BYTES, model_root
 from node.vault import Vault
@@ -204,11 +205,7 @@ def controls_of(vault: Vault, history: History, study: Digest) -> Candidates:
 
 def _model(path: Path) -> Decoded:
     try:
-        if path.stat().st_size > MAX_MODEL_BYTES:
-            raise InputError(f"model {path}: larger than {MAX_MODEL_BYTES} bytes")
-        return decode_model(path.read_bytes())
-    except OSError as error:
-        raise InputError(f"model {path}: {error.strerror or error}") from error
+        return decode_model(read_user_file(path, MAX_MODEL_BYTES, "model"))
     except EngineError as error:
         raise InputError(f"model {path}: {error}") from error
 

@@ -38,6 +38,18 @@ def read_at_most(path: Path, limit: int) -> bytes | None:
     return None if len(data) > limit else data
 
 
+def read_user_file(path: Path, limit: int, what: str = "") -> bytes:
+    """A file that a user named; `InputError` says why it cannot be used, and `what` it was to be."""
+    name = f"{what} {path}".lstrip()
+    try:
+        data = read_at_most(path, limit)
+    except OSError as error:
+        raise InputError(f"{name}: {error.strerror or error}") from error
+    if data is None:
+        raise InputError(f"{name}: larger than {limit} bytes")
+    return data
+
+
 def read_json(path: Path) -> dict[str, Any]:
     """A small JSON object from a file we did not necessarily write; `InputError` says what is wrong with it."""
     try:
@@ -340,13 +352,19 @@ def _locked(file: IO[str], kind: int) -> bool:
     return True
 
 
+def password_in(path: Path) -> str:
+    """The password that a file holds; `LocalFault` where it is no text, `OSError` where it cannot be read."""
+    try:
+        return path.read_text("utf-8").rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise LocalFault(f"password file {path}: not UTF-8 text") from None
+
+
 def read_password(home: Home, password_file: str) -> str:
     """The keystore's password from the file that the configuration names (relative to the home)."""
     path = Path(password_file)
     path = path if path.is_absolute() else home.path / path
     try:
-        return path.read_text("utf-8").rstrip("\r\n")
-    except UnicodeDecodeError:
-        raise LocalFault(f"password file {path}: not UTF-8 text") from None
+        return password_in(path)
     except OSError as error:
         raise LocalFault(f"password file {path}: {error.strerror}") from error

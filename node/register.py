@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from node.errors import InputError
-from node.home import read_at_most
+from node.home import read_user_file
 
 COLUMNS: Final = ("patient_id", "form", "signed_on", "signer", "verified_by")
 OPTIONAL: Final = ("notified_on", "authority", "review_on")
@@ -64,13 +64,7 @@ class RegisterRow:
 
 def read_register(path: Path, *, forms: Collection[str], today: datetime.date) -> tuple[RegisterRow, ...]:
     """`parse_register` of a file."""
-    try:
-        data = read_at_most(path, MAX_REGISTER_BYTES)
-    except OSError as error:
-        raise InputError(f"{path}: {error.strerror}") from error
-    if data is None:
-        raise InputError(f"{path}: larger than {MAX_REGISTER_BYTES} bytes")
-    return parse_register(data, str(path), forms=forms, today=today)
+    return parse_register(read_user_file(path, MAX_REGISTER_BYTES), str(path), forms=forms, today=today)
 
 
 def parse_register(data: bytes, file: str, *, forms: Collection[str], today: datetime.date) -> tuple[RegisterRow, ...]:

@@ -31,7 +31,7 @@ from crypto.errors import CryptoError, WrongPassword
 from crypto.keys import KeyRing, SealingKey, address_text, open_keystore, parse_address, recover_address, seal_keystore
 from crypto.sealing import BlobKind, unwrap, wrap
 from node.errors import InputError, LocalFault, NotFound, Refused
-from node.home import Home, read_json, write_file, write_json
+from node.home import Home, password_in, read_json, write_file, write_json
 from node.store import Store
 
 ROLES: Final = ("operator", "dpo", "clinician", "researcher", "auditor")
@@ -206,13 +206,11 @@ def load(home: Path, role: str, *, keys: Path | None = None, password_file: Path
     path = keys or _folder(home) / f"{role}.json"
     secret = password_file or password_path(home, role)
     try:
-        password = secret.read_text("utf-8").rstrip("\r\n")
+        password = password_in(secret)
         return open_keystore(path.read_bytes(), password)
     except FileNotFoundError as error:
         hint = f"name the {role}'s files with --role-keys and --role-password-file"
         raise LocalFault(f"{error.filename} does not exist: {hint}") from None
-    except UnicodeDecodeError:
-        raise LocalFault(f"password file {secret}: not UTF-8 text") from None
     except OSError as error:
         raise LocalFault(f"{error.filename}: {error.strerror}") from error
     except WrongPassword:

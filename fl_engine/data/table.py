@@ -111,10 +111,11 @@ def compress(values: NDArray[np.float64]) -> NDArray[np.float64]:
 def _read_lines(path: Path) -> tuple[list[str], list[list[str]]]:
     file = str(path)
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise DataError(file, None, f"has {size} bytes, at most {MAX_FILE_BYTES} are read")
-        text = path.read_bytes().decode("utf-8-sig")
+        with path.open("rb") as opened:  # a pipe or a device tells no size before
+            data = opened.read(MAX_FILE_BYTES + 1)
+        if len(data) > MAX_FILE_BYTES:
+            raise DataError(file, None, f"has more than the {MAX_FILE_BYTES} bytes that are read")
+        text = data.decode("utf-8-sig")
     except OSError as fault:
         raise DataError(file, None, f"cannot be read: {fault.strerror or fault}") from fault
     except UnicodeDecodeError as fault:

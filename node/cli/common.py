@@ -17,8 +17,8 @@ from node.home import (
     is_network_home,
     node_homes,
     open_home,
-    read_at_most,
     read_network,
+    read_user_file,
     reading_home,
 )
 
@@ -146,13 +146,7 @@ def out_option(
 
 def read_file(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> bytes:
     """A file that the user named; `InputError` when it cannot be used."""
-    try:
-        data = read_at_most(path, limit)
-    except OSError as error:
-        raise InputError(f"{what} {path}: {error.strerror}") from error
-    if data is None:
-        raise InputError(f"{what} {path}: larger than {limit} bytes")
-    return data
+    return read_user_file(path, limit, what)
 
 
 def read_text(path: Path, what: str, limit: int = MAX_FILE_BYTES) -> str:

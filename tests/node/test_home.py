@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from node.errors import InputError, LocalFault
-from node.home import HomeLock, create_home, in_use, read_at_most, read_json
+from node.home import HomeLock, create_home, in_use, read_at_most, read_json, read_user_file
 
 
 @pytest.mark.parametrize("there", [False, True])
@@ -33,6 +33,8 @@ def test_a_node_s_home_is_for_its_owner_alone_and_the_folder_around_it_as_it_was
 def test_a_file_that_tells_no_size_is_read_to_its_limit_and_no_further(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="larger than"):
         read_json(Path("/dev/zero"))
+    with pytest.raises(InputError, match=r"^model /dev/zero: larger than 10 bytes"):
+        read_user_file(Path("/dev/zero"), 10, "model")
     path = tmp_path / "ten"
     path.write_bytes(b"0123456789")
     assert (read_at_most(path, 10), read_at_most(path, 9)) == (b"0123456789", None)

@@ -31,6 +31,15 @@ def test_features_are_compressed_without_looking_at_other_rows(tmp_path):
     assert np.array_equal(alone.x[0], data.x[0])
 
 
+def test_a_table_that_tells_no_size_is_read_to_the_limit_and_no_further(tmp_path, monkeypatch):
+    monkeypatch.setattr("fl_engine.data.table.MAX_FILE_BYTES", len(GOOD))
+    assert len(read_table(table(tmp_path, GOOD)).y) == 3
+    endless = tmp_path / "endless.csv"
+    endless.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=f"more than the {len(GOOD)} bytes that are read"):
+        read_table(endless)
+
+
 def test_given_constants_scale_and_choose_the_features(tmp_path):
     data = read_table(table(tmp_path, GOOD), scaling={"b": (1.0, 2.0)})
     assert data.x.tolist() == [[-1.5], [1.0], [10.0]]
