@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import structlog
@@ -175,13 +176,14 @@ class Handover:
 
     async def _gather(self, node: Surroundings, batch: Digest) -> None:
         """Ask peers once more for what the certificate needs: statements that reached only the chain."""
+        plan = self._books.erasure(batch).plan
+        assert plan is not None
+        await node.core(partial(self._books.drop_votes_against, terms_of(plan), batch, ours=False))
         for subject in await node.core(self._evidence_subjects, batch):
             await node.pull(subject)
 
     def _evidence_subjects(self, batch: Digest) -> list[Digest]:
         erasure = self._books.erasure(batch)
-        assert erasure.plan is not None
-        self._books.drop_votes_against(terms_of(erasure.plan), batch, ours=False)
         head = certificate.head_round(self._books.history, erasure)
         since = self._rounds_since(erasure, self._books.consents(batch))
         return [batch, *dict.fromkeys(one.opened.round_id for one in [*([head] if head else []), *since])]
