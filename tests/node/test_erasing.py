@@ -80,6 +80,15 @@ async def ready(net: Net, erasure: str, at: int = 1) -> None:
     await net.until(lambda: net.certified(Digest.from_hex(erasure), at))
 
 
+async def erased(net: Net) -> tuple[WatchedNode, Digest, Digest]:
+    """A study of one round and the erasure of a patient of member 1, up to its certificate: node, batch, consent."""
+    await net.play(spec(rounds=1))
+    node = net.nodes[1]
+    asked = await node.erasing.request(node, patient="patient-1-0")
+    await ready(net, asked["erasure"])
+    return node, Digest.from_hex(asked["erasure"]), Digest.from_hex(asked["consents"][0])
+
+
 def leaf_of(node: WatchedNode, study: Digest, patient: str) -> Leaf:
     vault = node.participant.vault
     assert vault is not None
@@ -678,11 +687,7 @@ async def test_no_certificate_is_made_of_too_few_votes_and_a_vote_for_another_pl
     tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, 4) as net:
-        await net.play(spec(rounds=1))
-        node = net.nodes[1]
-        asked = await node.erasing.request(node, patient="patient-1-0")
-        await ready(net, asked["erasure"])
-        batch, consent = Digest.from_hex(asked["erasure"]), Digest.from_hex(asked["consents"][0])
+        node, batch, consent = await erased(net)
         store = node.participant.store
         (own,) = (one for one in store.notices(batch, "PlanNotice") if isinstance(one, PlanNotice) and one.member == 1)
         store.forget_notices(batch, "PlanNotice")
@@ -703,16 +708,12 @@ async def test_a_link_goes_after_a_month_with_a_certificate_that_nobody_came_for
     alone: bool, tmp_path: Path, trainer: SharedTrainer
 ) -> None:
     async with network(tmp_path, trainer, 4) as net:
-        await net.play(spec(rounds=1))
-        node = net.nodes[1]
-        asked = await node.erasing.request(node, patient="patient-1-0")
-        await ready(net, asked["erasure"])
-        batch, consent = Digest.from_hex(asked["erasure"]), Digest.from_hex(asked["consents"][0])
+        node, batch, consent = await erased(net)
         if alone:
             node.participant.store.forget_notices(batch, "PlanNotice")
             net.cut(1)
         net.clock.now += DELIVERY_S + 1
-        await reach(net, asked["erasure"], "closed")
+        await reach(net, batch.hex(), "closed")
         assert node.participant.vault is not None
         with pytest.raises(NotFound):
             node.participant.vault.find(consent)
@@ -728,11 +729,8 @@ async def test_a_certificate_is_compared_with_the_chain_and_its_roster_with_who_
 ) -> None:
     """What a file cannot show: a hospital signs whatever it likes about a batch, and its accomplices with it."""
     async with network(tmp_path, trainer, 4) as net:
-        await net.play(spec(rounds=1))
-        node, ring = net.nodes[1], net.seatings[1].ring
-        asked = await node.erasing.request(node, patient="patient-1-0")
-        await ready(net, asked["erasure"])
-        paper = await receipt(node, Digest.from_hex(asked["consents"][0]))
+        node, _, consent = await erased(net)
+        ring, paper = net.seatings[1].ring, await receipt(node, consent)
         data, history = document.write(paper), net.nodes[2].history
         certificate.check(data, net.network)
         certificate.compare(data, history)
@@ -934,11 +932,7 @@ async def test_a_stray_model_gets_no_tombstone_of_an_erasure_whose_purge_was_att
     async with network(tmp_path, trainer, 4) as net:
         lost = [False]
         lose(net, Finalisation, lost)
-        await net.play(spec(rounds=1))
-        node = net.nodes[1]
-        asked = await node.erasing.request(node, patient="patient-1-0")
-        batch = Digest.from_hex(asked["erasure"])
-        await ready(net, asked["erasure"])
+        node, batch, _ = await erased(net)
         await net.until(lambda: len(node.history.erasures[batch].purges) == 4)
         lost[0] = True
         await net.create(spec("other", rounds=1))
